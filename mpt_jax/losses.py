@@ -1,0 +1,491 @@
+"""Losses of model updates: pure functions on logits, one value per example, in the conventions of `optax.losses`.
+
+Logits are ``[..., K]``, labels ``[...]`` integers; classes are positions in the class order of the run, so the classes
+of a teacher that knows fewer are always the first ones. Everything is computed in float32, or in float64 where the
+logits are. `where` is a boolean mask over classes that broadcasts to the student's logits: a masked class takes no part
+in softmax, argmax or mean, exactly as if it were sliced away. Nothing is reduced over the batch; labels from K on give
+NaN, and a label whose class is masked or has no count costs infinity.
+"""
+
+import numbers
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+DISTANCES = ("kl", "lm")
+MATCHINGS = ("half_mean", "mean", "half_sum")
+UNKNOWN_CLASSES = ("keep", "drop")
+
+
+def cross_entropy(
+    logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    offset: jax.typing.ArrayLike | None = None,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Cross-entropy of the softmax, with an optional offset per class that exists in training only.
+
+    ``-log softmax(z + offset)_y``
+
+    Args:
+      logits: floating point, ``[..., K]``.
+      labels: integers, ``[...]``.
+      offset: added to the logits, ``[K]``.
+      where: boolean mask over classes.
+
+    Returns:
+      Nats, ``[...]``.
+
+    Raises:
+      TypeError: logits are not floating point, labels not integers, or the mask not boolean.
+      ValueError: shapes do not fit.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(jnp.array_str(cross_entropy(jnp.array([[2.0, 0.0, 1.0]]), jnp.array([0])), precision=4))
+      [0.4076]
+    """
+    logits = _logits("logits", logits)
+    labels = _labels(labels, logits)
+    if offset is not None:
+        offset = jnp.asarray(offset)
+        if offset.shape != logits.shape[-1:]:
+            raise ValueError(f"the offset has shape {offset.shape}; expected one number per class, {logits.shape[-1:]}")
+        logits = logits + jnp.broadcast_to(offset.astype(logits.dtype), logits.shape)
+    where = _mask(where, logits.shape)
+    if where is not None:
+        # optax leaves masked classes out of the normaliser only; here a masked label must not look possible
+        logits = jnp.where(where, logits, -jnp.inf)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels, where=where)
+
+
+def margin_calibrated_cross_entropy(
+    logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    num_old_classes: int,
+    bias: jax.typing.ArrayLike,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Cross-entropy with a bias on the new classes, so that old classes must win over them by that margin.
+
+    ``-log softmax(z + b * 1[k >= num_old_classes])_y``; predictions use the raw z.
+
+    Args:
+      logits: floating point, ``[..., K]``.
+      labels: integers, ``[...]``.
+      num_old_classes: classes from this position on are new; K if there are none.
+      bias: b in logits, a scalar (may be traced); 0 is plain cross-entropy.
+      where: boolean mask over classes.
+
+    Returns:
+      Nats, ``[...]``.
+
+    Raises:
+      TypeError, ValueError: as `cross_entropy`; ValueError also for more old classes than classes.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> logits, labels = jnp.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]]), jnp.array([0, 2])
+      >>> loss = margin_calibrated_cross_entropy(logits, labels, num_old_classes=2, bias=4.0)
+      >>> print(jnp.array_str(loss, precision=4))
+      [3.055 0.055]
+
+    Source: Ricci, Biondi, Pernici, Del Bimbo, Mitigating Negative Flips via Margin Preserving Training, 2026.
+    """
+    logits = _logits("logits", logits)
+    num_classes = logits.shape[-1]
+    if isinstance(num_old_classes, numbers.Integral) and not 0 <= num_old_classes <= num_classes:
+        raise ValueError(f"num_old_classes={num_old_classes}; expected 0 to {num_classes}, the number of classes")
+    offset = jnp.where(jnp.arange(num_classes) >= num_old_classes, _scalar("bias", bias, logits.dtype), 0.0)
+    return cross_entropy(logits, labels, offset=offset, where=where)
+
+
+def balanced_softmax_cross_entropy(
+    logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    class_counts: jax.typing.ArrayLike,
+    *,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Cross-entropy of a softmax whose prior is the number of training images of each class.
+
+    ``-log( n_y e^{z_y} / sum_k n_k e^{z_k} )``, which is the cross-entropy of ``z + log n``; predictions use the raw z.
+
+    Args:
+      logits: floating point, ``[..., K]``.
+      labels: integers, ``[...]``; the label's own class needs a count above 0.
+      class_counts: n, numbers of images or any multiple of them, ``[K]``; a class of count 0 cannot occur.
+      where: boolean mask over classes.
+
+    Returns:
+      Nats, ``[...]``.
+
+    Raises:
+      TypeError, ValueError: as `cross_entropy`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> logits, labels = jnp.array([[2.0, 0.0, 1.0]]), jnp.array([0])
+      >>> loss = balanced_softmax_cross_entropy(logits, labels, jnp.array([500, 500, 20]))
+      >>> print(jnp.array_str(loss, precision=4))
+      [0.1398]
+
+    Source: Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition, 2020; Jodelet, Liu, Murata, Balanced
+    Softmax Cross-Entropy for Incremental Learning, 2021.
+    """
+    logits = _logits("logits", logits)
+    counts = jnp.asarray(class_counts).astype(logits.dtype)
+    # the inner select keeps the gradient with respect to (learned) counts finite at 0
+    offset = jnp.where(counts > 0, jnp.log(jnp.where(counts > 0, counts, 1.0)), -jnp.inf)
+    return cross_entropy(logits, labels, offset=offset, where=where)
+
+
+def kl_distance(
+    student_logits: jax.typing.ArrayLike,
+    teacher_logits: jax.typing.ArrayLike,
+    *,
+    temperature: jax.typing.ArrayLike = 5.0,
+    scale_by_temperature_squared: bool = False,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Kullback-Leibler divergence from teacher to student over the teacher's classes, at a temperature.
+
+    ``sum_k p_s,k (log p_s,k - log p_k)`` with ``p_s = softmax(z_s / tau)`` and ``p = softmax(z[:K_s] / tau)``.
+
+    At a large tau the float32 value is a difference of nearly equal logarithms and loses digits (about 1e-7 in all,
+    before any tau^2); the gradient does not.
+
+    Args:
+      student_logits: z, floating point, ``[..., K]``.
+      teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
+      temperature: tau, a scalar above 0 (may be traced).
+      scale_by_temperature_squared: multiply by tau^2, so that the gradient does not shrink with tau.
+      where: boolean mask over classes.
+
+    Returns:
+      Nats, ``[...]``.
+
+    Raises:
+      TypeError: logits are not floating point, or the mask is not boolean.
+      ValueError: shapes do not fit, or the teacher has more classes than the student.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> loss = kl_distance(jnp.array([[1.0, 1.0, 7.0]]), jnp.array([[4.0, 0.0]]), temperature=2.0)
+      >>> print(jnp.array_str(loss, precision=4))
+      [0.3278]
+
+    Source: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
+    """
+    student_logits, teacher_logits, where = _pair(student_logits, teacher_logits, where)
+    temperature = _scalar("temperature", temperature, student_logits.dtype)
+    log_p = jax.nn.log_softmax(student_logits / temperature, where=where)
+    log_target = jax.nn.log_softmax(teacher_logits / temperature, where=where)
+    # where the target is 0 (masked, or ruled out by the teacher) its term is 0, not 0 * inf
+    impossible = jnp.isneginf(log_target)
+    log_p, log_target = jnp.where(impossible, 0.0, log_p), jnp.where(impossible, 0.0, log_target)
+    distance = optax.losses.kl_divergence_with_log_targets(log_p, log_target)
+    return distance * temperature**2 if scale_by_temperature_squared else distance
+
+
+def logit_matching(
+    student_logits: jax.typing.ArrayLike,
+    teacher_logits: jax.typing.ArrayLike,
+    *,
+    matching: str = "half_mean",
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Squared difference of logits over the teacher's classes.
+
+    ``1/2 mean_k (z_k - z_s,k)^2`` over ``k < K_s``.
+
+    Args:
+      student_logits: z, floating point, ``[..., K]``.
+      teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
+      matching: `"half_mean"` as above, `"mean"` without the half, `"half_sum"` with the sum over classes.
+      where: boolean mask over classes.
+
+    Returns:
+      Squared logits, ``[...]``.
+
+    Raises:
+      TypeError, ValueError: as `kl_distance`; ValueError also for an unknown matching.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(logit_matching(jnp.array([[1.0, 1.0, 7.0]]), jnp.array([[4.0, 0.0]])))
+      [2.5]
+
+    Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
+    """
+    _choice("matching", matching, MATCHINGS)
+    student_logits, teacher_logits, where = _pair(student_logits, teacher_logits, where)
+    difference = student_logits - teacher_logits
+    if where is not None:
+        difference = jnp.where(where, difference, 0.0)
+    total = jnp.sum(jnp.square(difference), axis=-1)
+    if matching == "half_sum":
+        return total / 2
+    count = student_logits.shape[-1] if where is None else jnp.maximum(where.sum(-1), 1).astype(total.dtype)
+    return total / count / 2 if matching == "half_mean" else total / count
+
+
+def teacher_right(
+    teacher_logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Whether the teacher classifies the example correctly, ``argmax z_s == y``; never for a class it does not know.
+
+    Args:
+      teacher_logits: z_s, floating point, ``[..., K_s]``.
+      labels: integers, ``[...]``.
+      where: boolean mask over classes.
+
+    Returns:
+      Booleans, ``[...]``.
+
+    Raises:
+      TypeError, ValueError: as `cross_entropy`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(teacher_right(jnp.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]), jnp.array([0, 1, 2])))
+      [ True False False]
+    """
+    teacher_logits = _logits("teacher_logits", teacher_logits)
+    labels = _labels(labels, teacher_logits)
+    where = _mask(where, teacher_logits.shape)
+    if where is not None:
+        teacher_logits = jnp.where(where, teacher_logits, -jnp.inf)
+    return jnp.argmax(teacher_logits, axis=-1) == labels
+
+
+def focal_weighting(
+    distances: jax.typing.ArrayLike,
+    gate: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    num_teacher_classes: int,
+    alpha: jax.typing.ArrayLike = 1.0,
+    beta: jax.typing.ArrayLike = 5.0,
+    unknown_classes: str = "keep",
+) -> jax.Array:
+    """Distances weighted by a gate, ``(alpha + beta * gate) * D``.
+
+    Args:
+      distances: D, floating point, ``[...]``.
+      gate: booleans, or numbers from 0 to 1, ``[...]``.
+      labels: integers, ``[...]``.
+      num_teacher_classes: K_s; labels from there on are of classes that the teacher does not know.
+      alpha: weight of every example, a scalar (may be traced).
+      beta: further weight where the gate is open, a scalar (may be traced).
+      unknown_classes: examples of classes that the teacher does not know are weighted like all (`"keep"`) or give
+        0 (`"drop"`).
+
+    Returns:
+      In the unit of the distances, ``[...]``.
+
+    Raises:
+      ValueError: unknown option, or shapes differ.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> gate, labels = jnp.array([True, False, False]), jnp.array([0, 1, 2])
+      >>> print(focal_weighting(jnp.ones(3), gate, labels, num_teacher_classes=2, unknown_classes="drop"))
+      [6. 1. 0.]
+
+    Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
+    """
+    _choice("unknown_classes", unknown_classes, UNKNOWN_CLASSES)
+    distances = jnp.asarray(distances)
+    gate, labels = jnp.asarray(gate).astype(distances.dtype), jnp.asarray(labels).astype(int)
+    if not distances.shape == gate.shape == labels.shape:
+        raise ValueError(
+            f"distances {distances.shape}, gate {gate.shape} and labels {labels.shape}; expected one shape"
+        )
+    alpha, beta = _scalar("alpha", alpha, distances.dtype), _scalar("beta", beta, distances.dtype)
+    weighted = (alpha + beta * gate) * distances
+    return weighted if unknown_classes == "keep" else jnp.where(labels < num_teacher_classes, weighted, 0.0)
+
+
+def focal_distillation(
+    student_logits: jax.typing.ArrayLike,
+    teacher_logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    distance: str = "kl",
+    alpha: jax.typing.ArrayLike = 1.0,
+    beta: jax.typing.ArrayLike = 5.0,
+    temperature: jax.typing.ArrayLike = 5.0,
+    scale_by_temperature_squared: bool = False,
+    unknown_classes: str = "keep",
+    matching: str = "half_mean",
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Distillation that weighs more where the teacher is right, since only there the update can flip negatively.
+
+    ``(alpha + beta * 1[argmax z_s == y]) * D(z[:K_s], z_s)`` with D one of `kl_distance` and `logit_matching`.
+
+    Public implementations disagree on the last four options; the defaults are those of the authors of Margin
+    Preserving Training. Positive-Congruent Training in the code of its authors: tau^2, "drop", "mean", tau = 100.
+
+    Args:
+      student_logits: z, floating point, ``[..., K]``; cut here to the teacher's classes.
+      teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
+      labels: integers, ``[...]``.
+      distance: `"kl"` or `"lm"`.
+      alpha: weight of every example, a scalar (may be traced).
+      beta: further weight where the teacher is right, a scalar (may be traced).
+      temperature: tau of `"kl"`, a scalar above 0 (may be traced).
+      scale_by_temperature_squared: of `"kl"`, see `kl_distance`.
+      unknown_classes: `"keep"` or `"drop"`, see `focal_weighting`.
+      matching: of `"lm"`, see `logit_matching`.
+      where: boolean mask over classes.
+
+    Returns:
+      Nats (`"kl"`) or squared logits (`"lm"`), ``[...]``.
+
+    Raises:
+      TypeError: logits are not floating point, labels not integers, or the mask not boolean.
+      ValueError: unknown option, shapes do not fit, or the teacher has more classes than the student.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> student, teacher = jnp.array([[1.0, 1.0, 7.0], [1.0, 1.0, 7.0]]), jnp.array([[4.0, 0.0], [4.0, 0.0]])
+      >>> print(jnp.array_str(focal_distillation(student, teacher, jnp.array([0, 2])), precision=4))
+      [0.4442 0.074 ]
+      >>> print(focal_distillation(student, teacher, jnp.array([0, 2]), distance="lm", unknown_classes="drop"))
+      [15.  0.]
+
+    Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
+    """
+    _choice("distance", distance, DISTANCES)
+    _choice("matching", matching, MATCHINGS)
+    student_logits, teacher_logits, where = _pair(student_logits, teacher_logits, where)
+    labels = _labels(labels, teacher_logits)
+    if distance == "kl":
+        scale = scale_by_temperature_squared
+        distances = kl_distance(
+            student_logits, teacher_logits, temperature=temperature, scale_by_temperature_squared=scale, where=where
+        )
+    else:
+        distances = logit_matching(student_logits, teacher_logits, matching=matching, where=where)
+    return focal_weighting(
+        distances,
+        teacher_right(teacher_logits, labels, where=where),
+        labels,
+        num_teacher_classes=teacher_logits.shape[-1],
+        alpha=alpha,
+        beta=beta,
+        unknown_classes=unknown_classes,
+    )
+
+
+def double_source_focal_distillation(
+    logits: jax.typing.ArrayLike,
+    old_logits: jax.typing.ArrayLike,
+    new_logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    old_weight: jax.typing.ArrayLike = 1.0,
+    new_weight: jax.typing.ArrayLike = 1.0,
+    **options,
+) -> jax.Array:
+    """Focal distillation from the old model and from an independently trained new one.
+
+    ``old_weight * FD(z, z_old, y) + new_weight * FD(z, z_new, y)``
+
+    Args:
+      logits: z, floating point, ``[..., K]``.
+      old_logits: of the old model, floating point, ``[..., K_old]`` with K_old <= K; no gradient flows into them.
+      new_logits: of the independent new model, floating point, ``[..., K]``; no gradient flows into them.
+      labels: integers, ``[...]``.
+      old_weight: a scalar (may be traced).
+      new_weight: a scalar (may be traced).
+      **options: the options of `focal_distillation`, the same for both sources.
+
+    Returns:
+      Nats (`"kl"`) or squared logits (`"lm"`), ``[...]``.
+
+    Raises:
+      TypeError, ValueError: as `focal_distillation`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> logits, labels = jnp.array([[1.0, 1.0, 7.0]]), jnp.array([0])
+      >>> old, new = jnp.array([[4.0, 0.0]]), jnp.array([[1.0, 1.0, 4.0]])
+      >>> print(double_source_focal_distillation(logits, old, new, labels, distance="lm"))
+      [16.5]
+
+    Source: Ricci, Biondi, Pernici, Del Bimbo, Mitigating Negative Flips via Margin Preserving Training, 2026.
+    """
+    old = focal_distillation(logits, old_logits, labels, **options)
+    new = focal_distillation(logits, new_logits, labels, **options)
+    dtype = np.promote_types(old.dtype, new.dtype)
+    old_weight, new_weight = _scalar("old_weight", old_weight, dtype), _scalar("new_weight", new_weight, dtype)
+    return old_weight * old.astype(dtype) + new_weight * new.astype(dtype)
+
+
+def _logits(name: str, values: jax.typing.ArrayLike) -> jax.Array:
+    values = jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"{name} have dtype {values.dtype}; expected floating point, such as float32")
+    if values.ndim == 0:
+        raise ValueError(f"{name} are a scalar; expected an array whose last axis is the classes")
+    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
+
+
+def _labels(labels: jax.typing.ArrayLike, logits: jax.Array) -> jax.Array:
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"the labels have dtype {labels.dtype}; expected integers, the position of each class")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"the labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without K")
+    return labels.astype(int)
+
+
+def _mask(where: jax.typing.ArrayLike | None, shape: tuple[int, ...]) -> jax.Array | None:
+    if where is None:
+        return None
+    where = jnp.asarray(where)
+    if where.dtype != jnp.bool_:
+        raise TypeError(f"where has dtype {where.dtype}; expected booleans, False for the classes to leave out")
+    return jnp.broadcast_to(where, shape)
+
+
+def _pair(
+    student_logits: jax.typing.ArrayLike, teacher_logits: jax.typing.ArrayLike, where: jax.typing.ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Student's logits and mask cut to the teacher's classes, and the teacher's logits without gradient."""
+    student, teacher = _logits("student_logits", student_logits), _logits("teacher_logits", teacher_logits)
+    if student.shape[:-1] != teacher.shape[:-1] or student.shape[-1] < teacher.shape[-1]:
+        raise ValueError(
+            f"the teacher's logits have shape {teacher.shape} and the student's {student.shape}; "
+            "expected the same examples, and at most the student's number of classes"
+        )
+    where = _mask(where, student.shape)
+    num_classes, dtype = teacher.shape[-1], np.promote_types(student.dtype, teacher.dtype)
+    return (
+        student[..., :num_classes].astype(dtype),
+        jax.lax.stop_gradient(teacher).astype(dtype),
+        None if where is None else where[..., :num_classes],
+    )
+
+
+def _scalar(name: str, value: jax.typing.ArrayLike, dtype: np.dtype) -> jax.Array:
+    value = jnp.asarray(value, dtype)
+    if value.ndim:
+        raise ValueError(f"{name} has shape {value.shape}; expected one number (use jax.vmap for several)")
+    return value
+
+
+def _choice(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")

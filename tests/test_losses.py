@@ -1,0 +1,438 @@
+"""Every loss and option against float64 references written from the formulas, and what users may rely on besides."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from mpt_jax import losses
+
+K, K_OLD, N = 7, 4, 12
+LABELS = np.arange(N, dtype=np.int32) % K
+COUNTS = np.array([500, 500, 500, 500, 20, 10, 5])
+
+
+def random_logits(seed, *shape, scale=3.0):
+    return np.random.default_rng(seed).normal(scale=scale, size=shape)
+
+
+STUDENT, OLD, NEW = random_logits(0, N, K), random_logits(1, N, K_OLD), random_logits(2, N, K)
+OLD[0, 0], OLD[1, 1], NEW[4, 4] = 9.0, 9.0, 9.0  # some right answers, so that both sides of the gate occur
+
+
+# References: one example at a time, in float64, over a plain list of the classes that take part.
+
+
+def ref_log_softmax(z):
+    m = max(z)
+    return z - m - np.log(np.sum(np.exp(z - m)))
+
+
+def ref_ce(z, y):
+    return -ref_log_softmax(z)[y]
+
+
+def ref_kl(z, t, tau=5.0, squared=False):
+    q, p = ref_log_softmax(z[: len(t)] / tau), ref_log_softmax(t / tau)
+    return sum(np.exp(p) * (p - q)) * (tau**2 if squared else 1)
+
+
+def ref_lm(z, t, matching="half_mean"):
+    squares = [(a - b) ** 2 for a, b in zip(z, t, strict=False)]
+    return {"half_mean": sum(squares) / len(t) / 2, "mean": sum(squares) / len(t), "half_sum": sum(squares) / 2}[
+        matching
+    ]
+
+
+def ref_focal(
+    z, t, y, distance="kl", alpha=1.0, beta=5.0, temperature=5.0, squared=False, unknown="keep", m="half_mean"
+):
+    if unknown == "drop" and y >= len(t):
+        return 0.0
+    d = ref_kl(z, t, temperature, squared) if distance == "kl" else ref_lm(z, t, m)
+    return (alpha + (beta if list(t).index(max(t)) == y else 0)) * d
+
+
+def rows(function, *arrays):
+    return np.array([function(*row) for row in zip(*arrays, strict=True)])
+
+
+MARGIN = {"num_old_classes": K_OLD, "bias": 4.0}
+# name: (loss of student's, old and new model's logits; expected values)
+CASES = {
+    "ce": (lambda z, old, new: losses.cross_entropy(z, LABELS), rows(ref_ce, STUDENT, LABELS)),
+    "margin": (
+        lambda z, old, new: losses.margin_calibrated_cross_entropy(z, LABELS, **MARGIN),
+        rows(ref_ce, STUDENT + np.array([0, 0, 0, 0, 4, 4, 4]), LABELS),
+    ),
+    "margin_without_new_classes": (
+        lambda z, old, new: losses.margin_calibrated_cross_entropy(z, LABELS, num_old_classes=K, bias=4.0),
+        rows(ref_ce, STUDENT, LABELS),
+    ),
+    "balanced": (
+        lambda z, old, new: losses.balanced_softmax_cross_entropy(z, LABELS, COUNTS),
+        rows(lambda z, y: -np.log(COUNTS[y] * np.exp(z[y]) / np.sum(COUNTS * np.exp(z))), STUDENT, LABELS),
+    ),
+    "kl": (lambda z, old, new: losses.kl_distance(z, old), rows(ref_kl, STUDENT, OLD)),
+    "kl_tau": (
+        lambda z, old, new: losses.kl_distance(z, new, temperature=0.7),
+        rows(lambda z, t: ref_kl(z, t, 0.7), STUDENT, NEW),
+    ),
+    "kl_squared": (
+        lambda z, old, new: losses.kl_distance(z, old, temperature=2.0, scale_by_temperature_squared=True),
+        rows(lambda z, t: ref_kl(z, t, 2.0, True), STUDENT, OLD),
+    ),
+    "lm": (lambda z, old, new: losses.logit_matching(z, old), rows(ref_lm, STUDENT, OLD)),
+    "fd_kl_old": (lambda z, old, new: losses.focal_distillation(z, old, LABELS), rows(ref_focal, STUDENT, OLD, LABELS)),
+    "fd_kl_new": (lambda z, old, new: losses.focal_distillation(z, new, LABELS), rows(ref_focal, STUDENT, NEW, LABELS)),
+    "fd_kl_pct_code": (
+        lambda z, old, new: losses.focal_distillation(
+            z, old, LABELS, temperature=100.0, scale_by_temperature_squared=True, unknown_classes="drop"
+        ),
+        rows(lambda z, t, y: ref_focal(z, t, y, temperature=100.0, squared=True, unknown="drop"), STUDENT, OLD, LABELS),
+    ),
+    "fd_lm_numbers": (
+        lambda z, old, new: losses.focal_distillation(z, old, LABELS, distance="lm", alpha=0.3, beta=2.5),
+        rows(lambda z, t, y: ref_focal(z, t, y, "lm", 0.3, 2.5), STUDENT, OLD, LABELS),
+    ),
+    **{
+        f"fd_lm_{m}_{unknown}": (
+            lambda z, old, new, m=m, unknown=unknown: losses.focal_distillation(
+                z, old, LABELS, distance="lm", matching=m, unknown_classes=unknown
+            ),
+            rows(lambda z, t, y, m=m, u=unknown: ref_focal(z, t, y, "lm", unknown=u, m=m), STUDENT, OLD, LABELS),
+        )
+        for m in ("half_mean", "mean", "half_sum")
+        for unknown in ("keep", "drop")
+    },
+    **{
+        f"double_{d}": (
+            lambda z, old, new, d=d: losses.double_source_focal_distillation(
+                z, old, new, LABELS, distance=d, old_weight=0.4, new_weight=0.7
+            ),
+            0.4 * rows(lambda z, t, y, d=d: ref_focal(z, t, y, d), STUDENT, OLD, LABELS)
+            + 0.7 * rows(lambda z, t, y, d=d: ref_focal(z, t, y, d), STUDENT, NEW, LABELS),
+        )
+        for d in ("kl", "lm")
+    },
+}
+cases = pytest.mark.parametrize("name", CASES)
+
+
+def arrays(dtype):
+    """The logits as fresh JAX arrays: made under the precision in force, nothing left from another one."""
+    return tuple(jnp.array(x, dtype) for x in (STUDENT, OLD, NEW))
+
+
+@cases
+def test_values_in_float64(name):
+    loss, expected = CASES[name]
+    with jax.enable_x64(True):
+        values = loss(*arrays(jnp.float64))
+    chex.assert_type(values, np.float64)
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-13 if name != "fd_kl_pct_code" else 1e-10)
+
+
+@cases
+def test_values_and_gradients_in_float32(name):
+    loss, expected = CASES[name]
+    values = loss(*arrays(jnp.float32))
+    chex.assert_type(values, np.float32)
+    # at temperature 100 the divergence is a difference of nearly equal logarithms, times 10^4: its value loses digits,
+    # its gradient does not
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6 if name != "fd_kl_pct_code" else 2e-2)
+    gradient = jax.grad(lambda *x: loss(*x).sum())(*arrays(jnp.float32))
+    with jax.enable_x64(True):
+        expected = jax.grad(lambda *x: loss(*x).sum())(*arrays(jnp.float64))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@cases
+def test_gradients(name):
+    with jax.enable_x64(True):
+        z, old, new = arrays(jnp.float64)
+        check_grads(lambda z: CASES[name][0](z, old, new), (z,), order=1, modes=["rev"], rtol=1e-6, atol=1e-6)
+
+
+@cases
+def test_jit(name):
+    loss, inputs = CASES[name][0], arrays(jnp.float32)
+    atol = 1e-6 if name != "fd_kl_pct_code" else 2e-2
+    np.testing.assert_allclose(jax.jit(loss)(*inputs), loss(*inputs), rtol=1e-5, atol=atol)
+
+
+@cases
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_finite_at_extreme_logits(name, scale):
+    loss = CASES[name][0]
+    z, *teachers = arrays(jnp.float32)
+    z = scale * jnp.sign(z)
+    value, gradient = jax.value_and_grad(lambda z: loss(z, *teachers).sum())(z)
+    chex.assert_tree_all_finite((value, gradient))
+
+
+def calls(z, old, new, y, where=None):
+    """Every public loss once, for tests of what they share."""
+    return {
+        "ce": losses.cross_entropy(z, y, where=where),
+        "margin": losses.margin_calibrated_cross_entropy(z, y, num_old_classes=old.shape[-1], bias=4.0, where=where),
+        "balanced": losses.balanced_softmax_cross_entropy(z, y, COUNTS[: z.shape[-1]], where=where),
+        "kl": losses.kl_distance(z, old, where=where),
+        "lm": losses.logit_matching(z, old, where=where),
+        "fd_kl": losses.focal_distillation(z, old, y, where=where),
+        "fd_lm": losses.focal_distillation(z, old, y, distance="lm", matching="half_sum", where=where),
+        "double": losses.double_source_focal_distillation(z, old, new, y, where=where),
+    }
+
+
+def test_finite_when_teachers_are_extreme():
+    y = jnp.asarray(LABELS)
+    extreme = [jnp.asarray(-1e4 * np.sign(x), jnp.float32) for x in (STUDENT, OLD, NEW)]
+    chex.assert_tree_all_finite(calls(-extreme[0], *extreme[1:], y))
+    total = lambda z: sum(value.sum() for value in calls(z, *extreme[1:], y).values())  # noqa: E731
+    chex.assert_tree_all_finite(jax.grad(total)(-extreme[0]))
+
+
+def test_vmap_equals_batch_and_any_batch_axes_do():
+    args = (*(x.astype(np.float32) for x in (STUDENT, OLD, NEW)), LABELS)
+    batch = calls(*args)
+    chex.assert_trees_all_close(jax.vmap(calls)(*args), batch, rtol=1e-6)
+    chex.assert_trees_all_close(calls(*(x[5] for x in args)), {k: v[5] for k, v in batch.items()}, rtol=1e-6)
+    grid = calls(*(x.reshape(3, 4, *x.shape[1:]) for x in args))
+    chex.assert_trees_all_close(grid, {k: v.reshape(3, 4) for k, v in batch.items()}, rtol=1e-6)
+
+
+def test_numbers_may_be_traced():
+    z, old, _ = arrays(jnp.float32)
+    numbers = jnp.array([0.5, 2.0, 4.0])
+    margin = lambda b: losses.margin_calibrated_cross_entropy(z, LABELS, num_old_classes=K_OLD, bias=b)  # noqa: E731
+    focal = lambda x: losses.focal_distillation(z, old, LABELS, alpha=x, beta=2 * x, temperature=3 * x)  # noqa: E731
+    for loss in (margin, focal):
+        np.testing.assert_allclose(jax.vmap(loss)(numbers), np.stack([loss(float(x)) for x in numbers]), rtol=1e-5)
+
+
+MASKS = {
+    "every_other": np.array([True, False, True, True, False, True, True]),
+    "from_the_front": np.array([False, False, True, True, True, True, True]),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_mask_equals_slice(mask):
+    mask_old = mask[:K_OLD]
+    y = np.flatnonzero(mask)[np.arange(N) % mask.sum()].astype(np.int32)
+    position = (np.cumsum(mask) - 1).astype(np.int32)
+    z, old, new = arrays(jnp.float32)
+    old = old.at[:, np.flatnonzero(~mask_old)].add(20.0)  # the largest logit is a masked one
+
+    def masked(z):
+        return calls(z, old, new, y, where=mask)
+
+    def sliced(z):
+        z, t, n = z[:, np.flatnonzero(mask)], old[:, np.flatnonzero(mask_old)], new[:, np.flatnonzero(mask)]
+        result = calls(z, t, n, position[y])
+        # the counts of `calls` belong to positions of the full set of classes
+        result["balanced"] = losses.balanced_softmax_cross_entropy(z, position[y], COUNTS[mask])
+        return result
+
+    chex.assert_trees_all_close(masked(z), sliced(z), rtol=1e-5, atol=1e-6)
+    for name in sliced(z):
+        gradient = jax.grad(lambda z, f, name=name: f(z)[name].sum())(z, masked)
+        expected = jax.grad(lambda z, f, name=name: f(z)[name].sum())(z, sliced)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+        assert not gradient[:, ~mask].any()
+
+
+def test_masked_classes_may_hold_anything():
+    mask = MASKS["every_other"]
+    y = np.zeros(N, np.int32)
+    z, old, new = arrays(jnp.float32)
+    holes = tuple(jnp.where(mask[None, : x.shape[-1]], x, jnp.nan) for x in (z, old, new))
+    chex.assert_trees_all_close(calls(*holes, y, where=mask), calls(z, old, new, y, where=mask))
+    total = lambda z: sum(value.sum() for value in calls(z, *holes[1:], y, where=mask).values())  # noqa: E731
+    gradient = jax.grad(total)(holes[0])
+    chex.assert_tree_all_finite(gradient)
+
+
+def test_mask_may_differ_between_examples_and_be_empty():
+    z, old, new = arrays(jnp.float32)
+    where = np.ones((N, K), bool)
+    where[1] = False
+    where[2, 5] = False
+    y = np.zeros(N, np.int32)
+    values, plain = calls(z, old, new, y, where=where), calls(z, old, new, y)
+    alone = calls(z[2:3], old[2:3], new[2:3], y[2:3], where=where[2])
+    for name in plain:
+        np.testing.assert_allclose(values[name][0], plain[name][0], rtol=1e-6)
+        np.testing.assert_allclose(values[name][2], alone[name][0], rtol=1e-6)
+        assert values[name][1] == 0  # no class, no loss
+    total = lambda z: sum(value.sum() for value in calls(z, old, new, y, where=where).values())  # noqa: E731
+    gradient = jax.grad(total)(z)
+    chex.assert_tree_all_finite(gradient)
+    assert not gradient[1].any()
+
+
+def test_examples_can_be_left_out_by_a_select():
+    z, old, new = arrays(jnp.float32)
+    used = np.arange(N) % 2 == 0
+    z = jnp.where(used[:, None], z, 1e4)  # padding of any content
+
+    def total(z):
+        return sum(jnp.where(used, value, 0.0).sum() for value in calls(z, old, new, LABELS).values())
+
+    gradient = jax.grad(total)(z)
+    chex.assert_tree_all_finite(gradient)
+    assert not gradient[~used].any() and gradient[used].any()
+
+
+def test_no_gradient_into_teachers():
+    z, old, new = arrays(jnp.float32)
+    total = lambda old, new: sum(value.sum() for value in calls(z, old, new, LABELS).values())  # noqa: E731
+    assert not any(gradient.any() for gradient in jax.grad(total, argnums=(0, 1))(old, new))
+
+
+def test_classes_without_images_cannot_occur():
+    counts = jnp.array([500, 0, 300, 0, 20, 10, 5])
+    y = np.array([0, 2, 4, 5, 6, 0, 2, 4, 5, 6, 0, 2], np.int32)
+    keep = np.flatnonzero(np.asarray(counts))
+    position = (np.cumsum(np.asarray(counts) > 0) - 1).astype(np.int32)
+    loss = lambda z: losses.balanced_softmax_cross_entropy(z, y, counts).sum()  # noqa: E731
+    z = jnp.asarray(STUDENT, jnp.float32)
+    value, gradient = jax.value_and_grad(loss)(z)
+    expected = losses.balanced_softmax_cross_entropy(z[:, keep], position[y], counts[keep]).sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    chex.assert_tree_all_finite(gradient)
+    assert not gradient[:, np.array([1, 3])].any()
+    learned = lambda n: losses.balanced_softmax_cross_entropy(z, y, n).sum()  # noqa: E731
+    chex.assert_tree_all_finite(jax.grad(learned)(counts.astype(jnp.float32)))
+
+
+def test_a_label_that_cannot_occur_costs_infinity_with_finite_gradients():
+    z, y = jnp.zeros((1, 3)), np.array([1], np.int32)
+    for loss in (
+        lambda z: losses.balanced_softmax_cross_entropy(z, y, np.array([5, 0, 5])).sum(),
+        lambda z: losses.cross_entropy(z, y, where=np.array([True, False, True])).sum(),
+    ):
+        value, gradient = jax.value_and_grad(loss)(z)
+        assert np.isposinf(value)
+        chex.assert_tree_all_finite(gradient)
+
+
+def test_balanced_softmax_is_the_margin_with_uneven_counts():
+    z = STUDENT.astype(np.float32)
+    counts = np.array([3.0] * K_OLD + [3.0 * np.exp(2.0)] * (K - K_OLD), np.float32)
+    balanced = losses.balanced_softmax_cross_entropy(z, LABELS, counts)
+    margin = losses.margin_calibrated_cross_entropy(z, LABELS, num_old_classes=K_OLD, bias=2.0)
+    np.testing.assert_allclose(balanced, margin, rtol=1e-5, atol=1e-6)
+
+
+def test_teacher_may_rule_classes_out():
+    z, old = jnp.asarray(STUDENT, jnp.float32), jnp.asarray(OLD, jnp.float32).at[:, 1].set(-jnp.inf)
+    expected = rows(
+        lambda z, t: sum(
+            np.exp(p) * (p - q)
+            for p, q in zip(ref_log_softmax(t / 5)[[0, 2, 3]], ref_log_softmax(z[:K_OLD] / 5)[[0, 2, 3]], strict=True)
+        ),
+        STUDENT,
+        np.asarray(old, np.float64),
+    )
+    np.testing.assert_allclose(losses.kl_distance(z, old), expected, rtol=1e-4, atol=1e-6)
+    chex.assert_tree_all_finite(jax.grad(lambda z: losses.kl_distance(z, old).sum())(z))
+
+
+def test_a_broken_teacher_is_not_hidden():
+    z, old, _ = arrays(jnp.float32)
+    broken = old.at[2, 1].set(jnp.nan)
+    for loss in (losses.kl_distance, losses.logit_matching):
+        np.testing.assert_array_equal(np.isnan(loss(z, broken)), np.arange(N) == 2)
+
+
+def test_teacher_right():
+    teacher = np.array([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]], np.float32)
+    labels = np.array([0, 1, 2, 1], np.uint8)
+    np.testing.assert_array_equal(losses.teacher_right(teacher, labels), [True, False, False, True])
+    only_second = losses.teacher_right(teacher, labels, where=np.array([False, True]))
+    np.testing.assert_array_equal(only_second, [False, True, False, True])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_is_computed_in_float32(dtype):
+    low = [jnp.asarray(x, dtype) for x in (STUDENT, OLD, NEW)]
+    values = calls(*low, LABELS)
+    chex.assert_trees_all_equal(values, calls(*(x.astype(jnp.float32) for x in low), LABELS))
+    chex.assert_type(list(values.values()), jnp.float32)
+
+
+def test_student_and_teachers_may_differ_in_precision():
+    with jax.enable_x64(True):
+        z, old, new = arrays(jnp.float64)
+        old, new = old.astype(jnp.float32), new.astype(jnp.bfloat16)
+        mixed = calls(z, old, new, LABELS)
+        double = calls(z, old.astype(jnp.float64), new.astype(jnp.float64), LABELS)
+        swapped = losses.focal_distillation(z.astype(jnp.float32), old.astype(jnp.float64), LABELS)
+    chex.assert_trees_all_equal(mixed, double)
+    chex.assert_type([*mixed.values(), swapped], np.float64)
+
+
+Z, T, Y = STUDENT.astype(np.float32), OLD.astype(np.float32), LABELS
+ERRORS = {
+    "integer logits": (TypeError, "floating point", lambda: losses.cross_entropy(Z.astype(int), Y)),
+    "integer teacher": (TypeError, "floating point", lambda: losses.kl_distance(Z, T.astype(int))),
+    "float labels": (TypeError, "integers", lambda: losses.cross_entropy(Z, Y.astype(np.float32))),
+    "boolean labels": (TypeError, "integers", lambda: losses.focal_distillation(Z, T, Y > 0)),
+    "number mask": (TypeError, "booleans", lambda: losses.cross_entropy(Z, Y, where=np.ones(K))),
+    "label column": (ValueError, "shape", lambda: losses.cross_entropy(Z, Y[:, None])),
+    "one label": (ValueError, "shape", lambda: losses.focal_distillation(Z, T, Y[:1])),
+    "scalar logits": (ValueError, "last axis", lambda: losses.cross_entropy(1.0, 0)),
+    "mask of other shape": (ValueError, "broadcast", lambda: losses.cross_entropy(Z, Y, where=np.ones(K - 1, bool))),
+    "one teacher row": (ValueError, "same examples", lambda: losses.logit_matching(Z, T[:1])),
+    "large teacher": (ValueError, "number of classes", lambda: losses.focal_distillation(T, Z, Y)),
+    "bias per class": (
+        ValueError,
+        "bias",
+        lambda: losses.margin_calibrated_cross_entropy(Z, Y, num_old_classes=2, bias=np.ones(K)),
+    ),
+    "old classes": (
+        ValueError,
+        f"0 to {K}",
+        lambda: losses.margin_calibrated_cross_entropy(Z, Y, num_old_classes=K + 1, bias=1.0),
+    ),
+    "counts": (ValueError, "one number per class", lambda: losses.balanced_softmax_cross_entropy(Z, Y, COUNTS[:3])),
+    "distance": (ValueError, "valid: kl, lm", lambda: losses.focal_distillation(Z, T, Y, distance="l1")),
+    "matching": (ValueError, "half_mean, mean, half_sum", lambda: losses.focal_distillation(Z, T, Y, matching="sum")),
+    "unknown": (ValueError, "valid: keep, drop", lambda: losses.focal_distillation(Z, T, Y, unknown_classes="no")),
+    "positional option": (TypeError, "positional", lambda: losses.focal_distillation(Z, T, Y, "kl")),
+    "gate": (
+        ValueError,
+        "expected one shape",
+        lambda: losses.focal_weighting(np.ones(3, np.float32), np.ones(1, bool), Y[:3], num_teacher_classes=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    error, message, call = ERRORS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_double_source_takes_every_option_of_focal_distillation():
+    options = {
+        "distance": "lm",
+        "alpha": 0.5,
+        "beta": 2.0,
+        "temperature": 3.0,
+        "scale_by_temperature_squared": True,
+        "unknown_classes": "drop",
+        "matching": "mean",
+        "where": MASKS["every_other"],
+    }
+    focal = functools.partial(losses.focal_distillation, **options)
+    z, old, new = arrays(jnp.float32)
+    values = losses.double_source_focal_distillation(z, old, new, Y, **options)
+    np.testing.assert_allclose(values, focal(z, old, Y) + focal(z, new, Y), rtol=1e-6)
