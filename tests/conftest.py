@@ -1,11 +1,37 @@
-"""Strict JAX settings for every test: 8 virtual CPU devices, no silent promotion of dtypes or ranks."""
+"""Strict JAX settings for every test (8 virtual CPU devices, no silent promotion), and the data folders they share."""
 
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax  # noqa: E402  (the flags above must be set before jax starts)
+import jax
+import pytest
+import tensorflow_datasets as tfds
+
+from mpt_jax import data
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """A TFDS folder in which the digits have been prepared."""
+    folder = tmp_path_factory.mktemp("tfds")
+    data.load("digits", data_dir=folder, num_classes=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar_dir():
+    """A TFDS folder with CIFAR-100, or the test is skipped."""
+    given = os.environ.get("MPT_JAX_TFDS_DIR")
+    places = [given] if given else [tfds.core.constants.DATA_DIR, ROOT.parent / "shared/data/tfds"]
+    for place in map(pathlib.Path, places):
+        if (place.expanduser() / "cifar100/3.0.2").is_dir():
+            return place.expanduser()
+    pytest.skip(f"no cifar100/3.0.2 in {' or '.join(map(str, places))}; name a folder in MPT_JAX_TFDS_DIR")
