@@ -1,0 +1,59 @@
+"""Networks by name, and the classifier made of a network, its weights and the normalisation of its images."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mpt_jax.errors import InputError
+from mpt_jax.models.classifier import Classifier, init, logits, normalize
+from mpt_jax.models.convnet import ConvNet
+from mpt_jax.models.layers import at_least_float32
+from mpt_jax.models.resnet import STEMS, ResNet18, ResNet34, ResNet50
+
+__all__ = ["DTYPES", "MODELS", "Classifier", "build", "init", "logits", "normalize"]
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {"convnet": ConvNet, "resnet18": ResNet18, "resnet34": ResNet34, "resnet50": ResNet50}
+)
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({"stem": STEMS})
+
+
+def build(name: str, num_classes: int, *, dtype: str = "float32", **options: str) -> nn.Module:
+    """The network of a name, called as ``module.apply(variables, x, train=..., mutable=...)``.
+
+    Args:
+        name: a key of ``MODELS``.
+        num_classes: number of logits.
+        dtype: of the computation, one of ``DTYPES``; parameters and logits are at least float32.
+        **options: of the network; the ResNets take ``stem``: ``imagenet`` or ``cifar``.
+
+    Raises:
+        InputError: an unknown name, option or value.
+
+    Examples:
+        >>> build("resnet18", 100, stem="cifar").stem
+        'cifar'
+        >>> build("resnet19", 100)
+        Traceback (most recent call last):
+        ...
+        mpt_jax.errors.InputError: unknown model 'resnet19'; expected one of convnet, resnet18, resnet34, resnet50
+    """
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if num_classes < 1:
+        raise InputError(f"{num_classes} classes; expected at least 1")
+    known = [option for option in _CHOICES if option in inspect.signature(MODELS[name]).parameters]
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(f"model {name!r} has no option {option!r}; expected one of {', '.join(known) or 'none'}")
+        if value not in _CHOICES[option]:
+            raise InputError(f"unknown {option} {value!r}; expected one of {', '.join(_CHOICES[option])}")
+    compute = jnp.dtype(dtype)
+    return MODELS[name](num_classes=num_classes, dtype=compute, param_dtype=at_least_float32(compute), **options)

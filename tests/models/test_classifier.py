@@ -1,0 +1,123 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpt_jax.errors import InputError
+from mpt_jax.models import MODELS, Classifier, build, init, logits, normalize
+
+
+def _pixels(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _classifier(seed, classes=4):
+    module = build("convnet", classes)
+    params, batch_stats = init(module, jax.random.key(seed), (6, 6, 2))
+    batch_stats = jax.tree.map(lambda leaf: leaf + 0.1 * (seed + 1), batch_stats)
+    return Classifier(module, params, batch_stats, jnp.array([0.3, 0.4]), jnp.array([0.2, 0.1 * (seed + 1)]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normalisation_is_the_formula_in_the_dtype_asked_for(dtype):
+    pixels, mean, std = _pixels((3, 5, 4, 2)), np.array([0.49, 0.25]), np.array([0.2, 0.5])
+    with jax.enable_x64(dtype == "float64"):
+        ours = normalize(jnp.asarray(pixels), jnp.asarray(mean, dtype), jnp.asarray(std, dtype), jnp.dtype(dtype))
+        chex.assert_type(ours, jnp.dtype(dtype))
+        np.testing.assert_allclose(
+            ours, (pixels / 255 - mean) / std, rtol=0, atol=2e-6 if dtype == "float32" else 1e-14
+        )
+
+
+def test_images_that_are_already_floats_are_refused():
+    with pytest.raises(TypeError, match="float32; expected uint8"):
+        logits(_classifier(0), jnp.zeros((1, 6, 6, 2)))
+
+
+def test_logits_are_those_of_the_network_on_normalised_images_with_running_statistics():
+    classifier, pixels = _classifier(0), _pixels((5, 6, 6, 2))
+    images = jnp.asarray((pixels / 255 - np.array([0.3, 0.4])) / np.array([0.2, 0.1]), jnp.float32)
+    variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
+    expected = classifier.module.apply(variables, images, train=False)
+    ours = jax.jit(logits)(classifier, jnp.asarray(pixels))
+    chex.assert_trees_all_close(ours, expected, atol=1e-4)
+    alone = jnp.concatenate([logits(classifier, jnp.asarray(pixels[i : i + 1])) for i in range(5)])
+    chex.assert_trees_all_close(ours, alone, atol=1e-4)
+
+
+def test_a_stack_of_classifiers_gives_what_each_gives_alone():
+    members, pixels = [_classifier(seed) for seed in range(3)], jnp.asarray(_pixels((5, 6, 6, 2)))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    together = jax.jit(jax.vmap(logits, in_axes=(0, None)))(stacked, pixels)
+    alone = jnp.stack([logits(member, pixels) for member in members])
+    chex.assert_trees_all_close(together, alone, atol=1e-4)
+    assert float(jnp.abs(alone[0] - alone[1]).max()) > 0.1
+
+
+def test_another_classifier_of_the_same_network_does_not_compile_again():
+    count = 0
+
+    @jax.jit
+    def run(classifier, pixels):
+        nonlocal count
+        count += 1
+        return logits(classifier, pixels)
+
+    pixels = jnp.asarray(_pixels((2, 6, 6, 2)))
+    run(_classifier(0), pixels), run(_classifier(1), pixels)
+    assert count == 1
+    chex.assert_shape(run(_classifier(0, classes=5), pixels), (2, 5))
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18"])
+def test_float64_all_through(name):
+    module = build(name, 3, dtype="float64")
+
+    def run(key, mean, std, pixels):
+        params, batch_stats = init(module, key, (8, 8, 1))
+        variables, images = {"params": params, "batch_stats": batch_stats}, normalize(pixels, mean, std, jnp.float64)
+        output, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return variables, output, updated, logits(Classifier(module, params, batch_stats, mean, std), pixels)
+
+    with jax.enable_x64(True):
+        float32 = jax.ShapeDtypeStruct((1,), jnp.float32)
+        result = jax.eval_shape(run, jax.random.key(0), float32, float32, jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.uint8))
+        chex.assert_type(jax.tree.leaves(result), jnp.float64)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
+    module = build(name, 3, dtype=dtype)
+
+    def run(key):
+        params, batch_stats = init(module, key, (32, 32, 3))
+        classifier = Classifier(module, params, batch_stats, jnp.zeros(3), jnp.ones(3))
+        return params, batch_stats, logits(classifier, jnp.zeros((2, 32, 32, 3), jnp.uint8))
+
+    chex.assert_type(jax.tree.leaves(jax.eval_shape(run, jax.random.key(0))), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("resnet20", 10), {}, "unknown model 'resnet20'; expected one of convnet, resnet18, resnet34, resnet50"),
+        (("resnet18", 10), {"stem": "small"}, "unknown stem 'small'; expected one of imagenet, cifar"),
+        (("resnet18", 10), {"stemm": "cifar"}, "model 'resnet18' has no option 'stemm'; expected one of stem"),
+        (("resnet18", 10), {"depths": (1,)}, "model 'resnet18' has no option 'depths'; expected one of stem"),
+        (("convnet", 10), {"stem": "cifar"}, "model 'convnet' has no option 'stem'; expected one of none"),
+        (("convnet", 10), {"dtype": "int8"}, "unknown dtype 'int8'; expected one of bfloat16, float16, float32, flo"),
+        (("convnet", 0), {}, "0 classes; expected at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_valid_choices(arguments, options, message):
+    with pytest.raises(InputError) as error:
+        build(*arguments, **options)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_name_builds(name):
+    assert build(name, 12).num_classes == 12

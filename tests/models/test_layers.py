@@ -1,0 +1,118 @@
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mpt_jax.models.layers import conv2d, max_pool2d
+
+CONVOLUTIONS = {  # height, width, channels in, channels out, stride, kernel, padding
+    "stem": (32, 32, 3, 4, 2, 7, 3),
+    "cifar stem": (12, 12, 3, 4, 1, 3, 1),
+    "8": (8, 8, 3, 4, 1, 3, 1),
+    "8 to 4": (8, 8, 3, 4, 2, 3, 1),
+    "4": (4, 4, 3, 4, 1, 3, 1),
+    "4 to 2": (4, 4, 3, 4, 2, 3, 1),
+    "2": (2, 2, 3, 4, 1, 3, 1),
+    "2 to 1": (2, 2, 3, 4, 2, 3, 1),
+    "1": (1, 1, 3, 4, 1, 3, 1),
+    "1x1": (8, 8, 3, 4, 1, 1, 0),
+    "1x1 to 4": (8, 8, 3, 4, 2, 1, 0),
+    "1x1 to 1": (2, 2, 3, 4, 2, 1, 0),
+    "not square": (5, 2, 3, 4, 2, 3, 1),
+    "tiny and not square": (1, 3, 3, 4, 2, 3, 1),
+    "an output of padding alone": (1, 1, 3, 4, 1, 2, 2),
+}
+
+
+def _draw(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+@pytest.mark.parametrize("members", [None, 2], ids=["single", "vmapped"])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_on_a_cpu_is_the_plain_one(case, members):
+    height, width, inputs, outputs, stride, size, padding = CONVOLUTIONS[case]
+
+    def plain(images, kernel):
+        return lax.conv_general_dilated(
+            images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def value_and_gradients(function):
+        def run(images, kernel):
+            value, pull = jax.vjp(function, images, kernel)
+            return value, pull(jnp.sin(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape))
+
+        return jax.jit(run if members is None else jax.vmap(run))
+
+    with jax.enable_x64(True):
+        lead = () if members is None else (members,)
+        arguments = _draw((*lead, 2, height, width, inputs)), _draw((*lead, size, size, inputs, outputs), 1)
+        ours = value_and_gradients(partial(conv2d, stride=stride, padding=padding))(*arguments)
+        chex.assert_trees_all_close(ours, value_and_gradients(plain)(*arguments), rtol=0, atol=1e-12)
+        chex.assert_type(jax.tree.leaves(ours), jnp.float64)
+
+
+def test_convolution_works_eagerly_in_a_scan_and_with_shared_images():
+    images, kernels = _draw((2, 4, 4, 3)).astype(jnp.float32), _draw((3, 3, 3, 3, 4)).astype(jnp.float32)
+    convolve = partial(conv2d, stride=2, padding=1)
+    one_by_one = jnp.stack([convolve(images, kernel) for kernel in kernels])
+    shared = jax.vmap(convolve, in_axes=(None, 0))(images, kernels)
+    scanned = jax.jit(lambda: lax.scan(lambda carry, kernel: (carry, convolve(images, kernel)), 0, kernels)[1])()
+    chex.assert_trees_all_close(shared, one_by_one, atol=1e-5)
+    chex.assert_trees_all_close(scanned, one_by_one, atol=1e-5)
+
+
+def test_an_accelerator_keeps_the_native_convolution():
+    shapes = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 4), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(conv2d(x, k, padding=1) ** 2), argnums=(0, 1)))
+    program = {name: gradient.trace(*shapes).lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")}
+    assert program["cuda"].count("stablehlo.convolution") == 3
+    assert "stablehlo.dot_general" not in program["cuda"]
+    assert "stablehlo.convolution" not in program["cpu"]
+
+
+@pytest.mark.parametrize("rectified", [False, True], ids=["distinct values", "ties at zero"])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (5, 8), (1, 1)])
+def test_max_pool_is_the_window_reduction(height, width, rectified):
+    def reduction(images):
+        window, strides, pads = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(images, -jnp.inf, lax.max, window, strides, pads)
+
+    with jax.enable_x64(True):
+        images = _draw((2, 3, height, width, 2))
+        images = jnp.maximum(images, 0) if rectified else images
+
+        def value_and_gradient(pool):
+            def run(images):
+                value, pull = jax.vjp(pool, images)
+                return value, pull(1.0 + jnp.arange(value.size, dtype=value.dtype).reshape(value.shape))
+
+            return jax.vmap(run)(images)
+
+        ours = value_and_gradient(partial(max_pool2d, size=3, stride=2, padding=1))
+        chex.assert_trees_all_close(ours, value_and_gradient(reduction), rtol=0, atol=1e-13)
+
+
+def test_max_pool_routes_ties_and_propagates_nan_as_pytorch():
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    rng = np.random.default_rng(0)
+    images = rng.integers(-2, 2, (2, 9, 9, 3)).astype(np.float32)  # many ties, also below zero
+    reference = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
+    pooled = torch.nn.functional.max_pool2d(reference, 3, 2, 1)
+    cotangent = rng.standard_normal(pooled.shape).astype(np.float32)
+    pooled.backward(torch.tensor(cotangent))
+
+    value, pull = jax.vjp(partial(max_pool2d, size=3, stride=2, padding=1), jnp.asarray(images))
+    np.testing.assert_array_equal(value, pooled.detach().numpy().transpose(0, 2, 3, 1))
+    gradient = pull(jnp.asarray(cotangent.transpose(0, 2, 3, 1)))[0]
+    np.testing.assert_allclose(gradient, reference.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+    images[0, 4, 4, 0] = np.nan
+    expected = torch.nn.functional.max_pool2d(torch.tensor(images.transpose(0, 3, 1, 2)), 3, 2, 1)
+    ours = max_pool2d(jnp.asarray(images), size=3, stride=2, padding=1)
+    np.testing.assert_array_equal(ours, expected.numpy().transpose(0, 2, 3, 1))
