@@ -1,0 +1,57 @@
+"""The published protocol of MPT on CIFAR-100: 50 -> 100 classes, ResNet-18 with the ImageNet stem.
+
+Reproduces: Ricci, Biondi, Pernici, Del Bimbo, "Margin preserving training" (AAAI 2026, arXiv 2511.08322), class growth
+on CIFAR-100, with the constants of the published script, its normalisation (CIFAR-10's) and its rate per epoch among
+them; `--config.dataset.mean="()" --config.dataset.std="()"` takes the data set's own normalisation instead. All 50,000
+training images are trained on, so nothing is held out and b is the published one.
+
+    python -m mpt_jax.train --config configs/cifar100.py --config.dataset.data_dir=DIR
+
+DIR is a TFDS data folder that holds `cifar100/3.0.2`; without one, `pip install -e '.[prepare]'` lets TFDS download and
+prepare it. `--config.update.methods=mpt_kl,pct_kl` picks rows. The variant `configs/cifar100.py:smoke` runs the same
+code on ten classes and a few batches.
+"""
+
+from mpt_jax.config import default_config
+
+
+def get_config(variant=""):
+    """The published protocol, or a few minutes of it (`smoke`)."""
+    config = default_config()
+    config.dataset.name = "cifar100"
+    config.dataset.class_order = "natural"
+    config.dataset.mean = (0.4914, 0.4822, 0.4465)
+    config.dataset.std = (0.2023, 0.1994, 0.2010)
+    config.dataset.crop_padding = 4
+    config.dataset.flip = True
+
+    config.model.name = "resnet18"
+    config.model.stem = "imagenet"
+
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.epochs = 100
+    config.optimizer.batch_size = 128
+    config.optimizer.schedule = "cosine"
+    config.optimizer.schedule_unit = "epoch"
+
+    config["update"].schedule = (50, 100)
+    config["update"].methods = (
+        *("no_treatment", "pct_naive", "pct_kl", "pct_lm", "mpt_no_distillation"),
+        *("mpt_kl_no_bias", "mpt_lm_no_bias", "mpt_kl", "mpt_lm"),
+    )
+
+    config.training.steps_per_dispatch = 20
+    config.training.checkpoint_every = 1000
+
+    if variant == "smoke":
+        config.dataset.train_per_class = 64
+        config.optimizer.epochs = 2
+        config.optimizer.batch_size = 64
+        config["update"].schedule = (5, 10)
+        config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl")
+        config.training.steps_per_dispatch = 5
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; valid: smoke, or none")
+    return config

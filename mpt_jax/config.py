@@ -1,0 +1,263 @@
+"""From a config file (`get_config() -> ConfigDict`) and `--config.key=value` overrides to one frozen, checked `Config`.
+
+Every key, its type and its default stand in the dataclasses below; a config file starts from `default_config()` and
+changes what it needs. Nothing outside `load` reads files, and nothing reads a global config.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mpt_jax.errors import InputError
+from mpt_jax.models import MODELS
+from mpt_jax.objectives import METHODS
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Where the images come from, which classes exist in which order, and what is held out."""
+
+    name: str = "digits"  # "digits", or any TFDS name with `image` and `label`
+    data_dir: str = ""  # TFDS data folder; empty: TFDS's own default
+    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState permutation), or a list of classes
+    validation_per_class: int = 0  # images cut from each class of train; choices are made on them, never on test
+    train_per_class: int = 0  # images kept of each class of train; 0: all
+    mean: tuple[float, ...] = ()  # per channel, of pixel/255; empty: of the first release's training images
+    std: tuple[float, ...] = ()
+    crop_padding: int = 0  # random crop after padding with this many black pixels
+    flip: bool = False  # random horizontal flip
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network; every release of a run has the same one."""
+
+    name: str = "convnet"
+    stem: str = ""  # ResNets: "imagenet" or "cifar"; empty: the model's default
+    dtype: str = "float32"  # of the computation, or "bfloat16"; parameters, head and losses stay float32
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum and weight decay on every parameter; one schedule for every model of a run."""
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    epochs: int = 100
+    batch_size: int = 128
+    schedule: str = "cosine"  # to zero over the epochs, or "constant"
+    schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+    """The update itself: which classes before and after, which methods, how their margin is chosen."""
+
+    schedule: tuple[int, ...] = (5, 10)  # number of classes of the old and of the new release
+    methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # rows of mpt_jax.objectives.METHODS
+    bias_grid: tuple[float, ...] = ()  # candidates for b, chosen on validation data; empty: b as published
+    tolerance: float = 0.01  # validation accuracy that the chosen b may cost against the independent model
+    old: str = ""  # folder of a released model to start from ("{seed}" is filled in); empty: train it
+    independent: str = ""  # the same for the independently trained new model
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How the work is laid on the machine; none of it changes a result by more than rounding."""
+
+    members_at_once: int = 0  # members of a population side by side, the others after them; 0: fastest here
+    steps_per_dispatch: int = 50  # train steps in one call of the compiled program
+    checkpoint_every: int = 1000  # steps between checkpoints of the training state
+    evaluation_batch: int = 1000  # images at once when predicting
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seeds: tuple[int, ...] = (0,)  # one complete update (its own three models and data order) per seed
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    update: UpdateConfig = UpdateConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def default_config() -> ConfigDict:
+    """Every key with its default, locked so that a misspelt key in a config file is an error.
+
+    `ConfigDict` has a method `update`, so a config file reaches that section as `config["update"]`.
+    """
+    return ConfigDict(dataclasses.asdict(Config()), type_safe=False).lock()  # types are checked by `load`
+
+
+def load(spec: str, overrides: Sequence[str] = ()) -> Config:
+    """Read `path/to/file.py[:variant]`, apply `key=value` overrides (dotted keys), check everything.
+
+    Raises:
+      InputError: no such file, a file that fails, an unknown key, a value of the wrong type or out of range.
+    """
+    values = read_file(spec)
+    for override in overrides:
+        key, _, text = override.partition("=")
+        values = _override(values, key.split("."), text, key)
+    config = _build(Config, values, "")
+    check(config)
+    return config
+
+
+def read_file(spec: str) -> dict[str, Any]:
+    """Run the config file and return what its `get_config` (given the variant, if any) returns, as nested dicts."""
+    name, _, variant = spec.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        known = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"no config file {name}; {'there are: ' + ', '.join(known) if known else 'give a .py file'}")
+    try:
+        module_spec = importlib.util.spec_from_file_location("mpt_jax_run_config", path)
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        values = module.get_config(*([variant] if variant else []))
+        return values.to_dict() if isinstance(values, ConfigDict) else dict(values)
+    except InputError:
+        raise
+    except Exception as error:  # the file is the user's program: whatever it raises is theirs to read, in one line
+        raise InputError(
+            f"config file {spec} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dict of JSON types: what `config.json` holds."""
+
+    def plain(value):
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def check(config: Config) -> None:
+    """The checks that need no data; the rest (classes, images, teachers) is checked where it is read.
+
+    Raises:
+      InputError: naming the key, what was expected and what would work.
+    """
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise InputError(message)
+
+    def choice(key: str, value: str, valid: Sequence[str]) -> None:
+        require(value in valid, _unknown(f"{key}={value!r}", value, valid))
+
+    dataset, model, optimizer, update = config.dataset, config.model, config.optimizer, config.update
+    require(len(config.seeds) > 0, "seeds is empty; expected at least one integer, such as seeds=0,1,2")
+    require(len(set(config.seeds)) == len(config.seeds), f"seeds={config.seeds} lists a seed twice")
+    require(all(0 <= s < 2**31 for s in config.seeds), f"seeds={config.seeds}; expected integers from 0 to 2**31 - 1")
+    for key in ("validation_per_class", "train_per_class", "crop_padding"):
+        value = getattr(dataset, key)
+        require(value >= 0, f"dataset.{key}={value}; expected 0 or more")
+    require(
+        len(dataset.mean) == len(dataset.std),
+        f"dataset.mean has {len(dataset.mean)} values and dataset.std {len(dataset.std)}; expected one per channel",
+    )
+    require(all(s > 0 for s in dataset.std), f"dataset.std={dataset.std}; expected numbers above 0")
+    choice("model.name", model.name, tuple(MODELS))
+    choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    for key in ("learning_rate", "momentum", "weight_decay"):
+        value = getattr(optimizer, key)
+        require(value >= 0, f"optimizer.{key}={value}; expected 0 or more")
+    require(optimizer.momentum < 1, f"optimizer.momentum={optimizer.momentum}; expected less than 1")
+    for key in ("epochs", "batch_size"):
+        value = getattr(optimizer, key)
+        require(value >= 1, f"optimizer.{key}={value}; expected 1 or more")
+    choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant"))
+    choice("optimizer.schedule_unit", optimizer.schedule_unit, ("step", "epoch"))
+    require(
+        len(update.schedule) == 2 and 2 <= update.schedule[0] < update.schedule[1],
+        f"update.schedule={list(update.schedule)}; expected two growing numbers from 2 on, such as [50, 100]",
+    )
+    require(len(update.methods) > 0, f"update.methods is empty; valid: {', '.join(METHODS)}")
+    for method in update.methods:
+        choice("update.methods", method, tuple(METHODS))
+    require(len(set(update.methods)) == len(update.methods), f"update.methods={list(update.methods)} lists one twice")
+    require(all(b >= 0 for b in update.bias_grid), f"update.bias_grid={update.bias_grid}; expected 0 or more")
+    require(0 <= update.tolerance <= 1, f"update.tolerance={update.tolerance}; expected a fraction from 0 to 1")
+    require(
+        not update.bias_grid or dataset.validation_per_class > 0,
+        "update.bias_grid chooses b on validation data, but dataset.validation_per_class=0; "
+        "set it above 0, or empty the grid to train with the published b",
+    )
+    at_once = config.training.members_at_once
+    require(at_once >= 0, f"training.members_at_once={at_once}; expected 0 or more")
+    for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
+        value = getattr(config.training, key)
+        require(value >= 1, f"training.{key}={value}; expected 1 or more")
+
+
+def _override(values: dict, keys: Sequence[str], text: str, full_key: str) -> dict:
+    """`values` with one entry replaced by what `text` says."""
+    head, *rest = keys
+    if not rest:
+        return {**values, head: _parse(text)}
+    inner = values.get(head, {})
+    if not isinstance(inner, Mapping):
+        raise InputError(f"config key {full_key!r}: {head!r} holds a value, not further keys")
+    return {**values, head: _override(dict(inner), rest, text, full_key)}
+
+
+def _parse(text: str) -> Any:
+    """A Python literal where it is one (`3`, `[50, 100]`, `True`), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    """The dataclass `cls` from a mapping; missing keys keep their defaults, unknown ones are an error."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise InputError(_unknown(f"config key {prefix + str(key)!r}", str(key), tuple(hints)))
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the type that the key's annotation names; lists also as "a,b" text; never a silent truncation."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.NAME=VALUE")
+        return _build(hint, value, key + ".")
+    if isinstance(hint, types.UnionType):  # class_order: a text, or a list of classes
+        return tuple(value) if isinstance(value, list | tuple) else str(value)
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, str):
+            value = [_parse(part.strip().strip("'\"")) for part in value.strip("()[] ").split(",") if part.strip()]
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_convert(item, v, key) for v in items)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint is str and value is None:
+        return ""
+    if hint is not float and type(value) is hint:
+        return value
+    raise InputError(f"config key {key!r}={value!r}; expected {'a finite number' if hint is float else hint.__name__}")
+
+
+def _unknown(what: str, name: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"unknown {what}; {f'did you mean {close[0]!r}? ' if close else ''}valid: {', '.join(valid)}"

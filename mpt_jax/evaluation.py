@@ -1,0 +1,34 @@
+"""Predictions of trained classifiers on a part of the data."""
+
+import functools
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mpt_jax import models
+from mpt_jax.models import Classifier
+
+
+def predict(classifiers: Classifier, images: np.ndarray, *, batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Raw logits of a stack of classifiers (leaves ``[members, ...]``) on uint8 images ``[N, H, W, C]``.
+
+    Returns:
+      float32 ``[members, N, num_classes]``. The last batch is padded, not compiled anew, and the padding cut off.
+    """
+    count = len(images)
+    batch_size = -(-min(batch_size, count) // mesh.size) * mesh.size
+    batches = -(-count // batch_size)
+    padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
+    padded = padded.reshape(batches, batch_size, *images.shape[1:])
+    logits = _predict(classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, "data"))))
+    return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
+
+
+@jax.jit
+def _predict(classifiers, batches):
+    def one(classifier):
+        return jax.lax.map(functools.partial(models.logits, classifier), batches)
+
+    return jax.lax.map(one, classifiers)

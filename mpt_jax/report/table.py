@@ -1,0 +1,83 @@
+"""The table of methods: its columns and rows, what each means, and its look on a terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from mpt_jax.objectives import METHODS
+
+# (key of the summary, heading, what it means)
+RATES = (
+    ("accuracy", "all classes", "test accuracy of the new model"),
+    ("accuracy_old_classes", "old classes", "its accuracy on images of the classes that the old model knew"),
+    ("accuracy_new_classes", "new classes", "its accuracy on images of the added classes"),
+    ("nfr", "negative flips", "images of the old classes that the old model got right and the new one gets wrong"),
+    ("pfr", "positive flips", "images of the old classes that the old model got wrong and the new one gets right"),
+)
+CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is better")
+MARGIN = ("b", "margin: bias on the new classes' logits in training (chosen on validation images if several are tried)")
+INDEPENDENT = "the new teacher: trained on all classes with no regard for the old model"
+BASELINE = "the same training once more from another start: the baseline"
+
+
+def cells(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text, one row per method; rates in percent as mean and standard deviation over seeds."""
+    headings = ["method", *(heading for _, heading, _ in RATES), CHANGE[0], MARGIN[0]]
+    baseline = report["summary"].get("no_treatment", {}).get("nfr", {}).get("mean")
+    rows = []
+    for method, summary in report["summary"].items():
+        bias = next(row["objective"]["bias"] for row in report["rows"] if row["method"] == method)
+        rates = [_rate(summary.get(key)) for key, _, _ in RATES]
+        change = f"{100 * (summary['nfr']['mean'] / baseline - 1):+.0f} %" if baseline else "-"
+        rows.append([method, *rates, "-" if method == "no_treatment" else change, f"{bias:g}"])
+    return headings, rows
+
+
+def columns() -> list[tuple[str, str]]:
+    """Heading and meaning of every column but the first."""
+    return [*((heading, meaning) for _, heading, meaning in RATES), CHANGE, MARGIN]
+
+
+def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and meaning of every row."""
+    known = {"independent": INDEPENDENT, "no_treatment": BASELINE}
+    return [(method, known.get(method) or METHODS[method].doc) for method in report["summary"]]
+
+
+def title(report: dict[str, Any]) -> str:
+    """One line on what was updated and over how many seeds."""
+    old, new = report["classes"]["schedule"]
+    seeds = len({row["seed"] for row in report["rows"]})
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    images = report["dataset"]["images"]["test"]
+    return f"{report['dataset']['name']}, {old} -> {new} classes, in % of {images} test images\n{over}"
+
+
+def terminal(report: dict[str, Any]) -> Table:
+    """The table for a terminal of 80 columns: without the positive flips, which `report.md` has."""
+    headings, rows = cells(report)
+    shown = [i for i, heading in enumerate(headings) if heading != "positive flips"]
+    table = Table(title=title(report), title_justify="left", title_style="bold")
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+    for i in shown:
+        table.add_column(headings[i].replace(" ", "\n", 1), justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
+    return table
+
+
+def legend(report: dict[str, Any]) -> Table:
+    """What the rows and columns of `terminal` mean."""
+    table = Table.grid(padding=(0, 2))
+    shown = [column for column in columns() if column[0] != "positive flips"]
+    for name, meaning in [*shown, ("", ""), *methods(report)]:
+        table.add_row(name, meaning)
+    return table
+
+
+def _rate(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
+    spread = f" ± {100 * value['std']:.1f}" if value["count"] > 1 else ""
+    return f"{100 * value['mean']:.1f}{spread}"

@@ -1,0 +1,86 @@
+"""Train an update and report its flips: `python -m mpt_jax.train --config configs/x.py [--config.key=value ...]`."""
+
+import argparse
+import logging
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+from mpt_jax.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0 done, 2 bad input, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        spec, workdir, overrides = parse(argv)
+        run(spec, workdir, overrides, command="python -m mpt_jax.train " + shlex.join(argv))
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
+    """The config file, the work directory, and the overrides as `key=value`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mpt_jax.train",
+        description="Train the models of an update and report the negative flips that each method leaves.",
+        epilog="Any key of the config is set by --config.KEY=VALUE, such as --config.update.methods=mpt_kl,mpt_lm. "
+        "The same command again goes on where the last one stopped.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, e.g. configs/digits.py")
+    parser.add_argument("--workdir", metavar="DIR", help="where everything is written; default: runs/<config>")
+    parser.error = lambda message: (_ for _ in ()).throw(InputError(f"{message}; see --help"))
+    arguments, rest = parser.parse_known_args(_join_values(argv))
+    overrides = []
+    for argument in rest:
+        if not (argument.startswith("--config.") and "=" in argument):
+            raise InputError(f"unknown argument {argument!r}; expected --config, --workdir or --config.KEY=VALUE")
+        overrides.append(argument.removeprefix("--config."))
+    name, _, variant = arguments.config.partition(":")
+    default = pathlib.Path("runs") / "-".join(part for part in (pathlib.Path(name).stem, variant) if part)
+    return arguments.config, pathlib.Path(arguments.workdir or default), overrides
+
+
+def _join_values(argv: Sequence[str]) -> list[str]:
+    """`--config.key value` as `--config.key=value`."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1].startswith("--config.") and "=" not in joined[-1] and not argument.startswith("--"):
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined
+
+
+def run(spec: str, workdir: pathlib.Path, overrides: Sequence[str], *, command: str) -> None:
+    """Load, train what is missing, write and print the report."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what a killed process left, and clears it away
+    from rich.console import Console
+
+    from mpt_jax import config as configs
+    from mpt_jax import report, update
+    from mpt_jax.progress import progress
+
+    config = configs.load(spec, overrides)
+    console = Console()
+    with progress(console) as shown:
+        prepared = update.prepare(config, workdir, shown)
+        worked = update.execute(prepared, command)
+    result = report.write(workdir)
+    if not worked:
+        shown.say(f"nothing left to train: all releases of {workdir} exist")
+    console.print(report.terminal(result))
+    console.print(report.legend(result))
+    shown.say(f"\nreport: {workdir / 'report.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

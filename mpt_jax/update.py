@@ -1,0 +1,373 @@
+"""The lineage of releases: old model -> independently trained new model -> updated students, and what each wrote.
+
+A stage trains one population and ends in released models, one per (method, seed). A stage whose releases all exist is
+not trained again, so the same command resumes where the last one stopped.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mpt_jax import checkpoint, data, evaluation, metrics, models, objectives, training, workdir
+from mpt_jax import config as configs
+from mpt_jax.config import Config
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.progress import Progress
+
+STAGES = ("old", "independent", "students")
+TEACHERS = {"old": "old", "new": "independent"}  # source of an objective's term -> the release that plays it
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every stage needs: read and checked before anything is written."""
+
+    config: Config
+    workdir: pathlib.Path
+    dataset: data.Dataset
+    mean: np.ndarray
+    std: np.ndarray
+    mesh: jax.sharding.Mesh
+    progress: Progress
+
+    def num_classes(self, method: str) -> int:
+        return self.config.update.schedule[0 if method == "old" else 1]
+
+    def release(self, method: str, seed: int) -> pathlib.Path:
+        return self.workdir / "releases" / release_name(method, seed)
+
+    def missing(self, methods: Sequence[str]) -> bool:
+        return not all(self.release(method, seed).exists() for method in methods for seed in self.config.seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One objective of a population: a method, and the numbers it is trained with."""
+
+    method: str
+    objective: Objective
+
+    def label(self, seed: int) -> str:
+        return f"{self.method} b={float(self.objective.bias):g} seed={seed}"
+
+
+def release_name(method: str, seed: int) -> str:
+    """`r0-old-seed0`, `r1-mpt_kl-seed0`: number of the release, method, seed."""
+    return f"r{0 if method == 'old' else 1}-{method}-seed{seed}"
+
+
+def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
+    """Read the data and check everything that can be checked without training; writes nothing to the work directory.
+
+    Raises:
+      InputError: data, schedule, teachers or work directory that do not fit the config.
+    """
+    workdir.check(folder, configs.to_dict(config))
+    settings, update = config.dataset, config.update
+    models.build(config.model.name, update.schedule[-1], **_model_options(config))
+    progress.say(f"reading {settings.name}")
+    dataset = data.load(
+        settings.name,
+        data_dir=settings.data_dir or None,
+        num_classes=update.schedule[-1],
+        class_order=settings.class_order,
+        validation_per_class=settings.validation_per_class,
+        train_per_class=settings.train_per_class,
+    )
+    mesh = training.make_mesh()
+    batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
+    if batch_size % mesh.size:
+        raise InputError(f"optimizer.batch_size={batch_size}; expected a multiple of the {mesh.size} devices")
+    if batch_size > num_first:
+        raise InputError(
+            f"optimizer.batch_size={batch_size} is larger than the training part of the "
+            f"{update.schedule[0]} old classes: expected {num_first} or less"
+        )
+    channels = dataset.train.images.shape[-1]
+    if settings.mean and len(settings.mean) != channels:
+        raise InputError(
+            f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
+        )
+    # Of the first release's images: an update must not change how a deployed model's input is prepared.
+    mean, std = (
+        (np.asarray(settings.mean, np.float32), np.asarray(settings.std, np.float32))
+        if settings.mean
+        else data.statistics(dataset.train.images[:num_first])
+    )
+    run = Run(config, folder, dataset, mean, std, mesh, progress)
+    for method in TEACHERS.values():
+        for path in _given_releases(run, method):
+            _check_teacher(run, path, checkpoint.read_card(path), run.num_classes(method))
+    return run
+
+
+def execute(run: Run, command: str) -> bool:
+    """Train, evaluate and release what is still missing; returns whether there was anything to do."""
+    device = jax.devices()[0]
+    facts = {
+        "config": configs.to_dict(run.config),
+        "images": {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": run.mesh.size},
+        "command": command,
+    }
+    workdir.claim(run.workdir, facts)
+    worked = False
+    for method in TEACHERS.values():
+        if run.missing([method]):
+            _make_teacher(run, method)
+            worked = True
+    if run.missing(run.config.update.methods):
+        _make_students(run)
+        worked = True
+    return worked
+
+
+def _make_teacher(run: Run, method: str) -> None:
+    """One plainly trained model per seed, or the released models that the config names."""
+    member = Member(method, METHODS["no_treatment"])
+    given = _given_releases(run, method)
+    if given:
+        for seed, path in zip(run.config.seeds, given, strict=True):
+            classifier, card = checkpoint.read_release(path)
+            kept = {key: card[key] for key in ("architecture", "objective", "steps", "seconds", "examples_per_second")}
+            _release(run, member, seed, classifier, {**kept, "adopted_from": str(path)})
+        run.progress.say(f"{method}: adopted from {', '.join(sorted(set(map(str, given))))}")
+        return
+    classifiers, cost = _train(run, method, [member], {})
+    for i, seed in enumerate(run.config.seeds):
+        _release(run, member, seed, _select(classifiers, i, 0), cost)
+    _forget_training_states(run, method)
+
+
+def _make_students(run: Run) -> None:
+    """All methods and all their candidate margins as one population; of each method the chosen one is released."""
+    members = candidates(run.config.update.methods, run.config.update.bias_grid)
+    sources = sorted({source for member in members for source in objectives.sources(member.objective)})
+    teachers = {source: _read_stack(run, TEACHERS[source]) for source in sources}
+    classifiers, cost = _train(run, "students", members, teachers)
+    for index, selection in _select_margins(run, members, classifiers):
+        for i, seed in enumerate(run.config.seeds):
+            _release(run, members[index], seed, _select(classifiers, i, index), {**cost, "selection": selection})
+    _forget_training_states(run, "students")
+
+
+def candidates(methods: Sequence[str], bias_grid: Sequence[float]) -> list[Member]:
+    """One member per method, or one per margin of the grid for a method that has a margin."""
+    return [
+        Member(method, METHODS[method].replace(bias=float(bias)))
+        for method in methods
+        for bias in (bias_grid if bias_grid and METHODS[method].bias else [METHODS[method].bias])
+    ]
+
+
+def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy: float) -> int:
+    """Index of the candidate with the fewest negative flips of those that reach the accuracy; else the most accurate.
+
+    Ties go to the more accurate, then to the earlier one.
+    """
+    indices = range(len(accuracy))
+    reaching = [i for i in indices if accuracy[i] >= required_accuracy]
+    if reaching:
+        return min(reaching, key=lambda i: (nfr[i], -accuracy[i], i))
+    return max(indices, key=lambda i: (accuracy[i], -i))
+
+
+def _select_margins(
+    run: Run, members: Sequence[Member], classifiers: Classifier
+) -> list[tuple[int, dict[str, Any] | None]]:
+    """Per method the index of the member to release, and how it was chosen on validation (None without a choice)."""
+    config, held_out = run.config, run.dataset.validation
+    by_method = {m: [i for i, member in enumerate(members) if member.method == m] for m in config.update.methods}
+    if len(members) == len(by_method):
+        return [(i, None) for i in range(len(members))]
+
+    def predictions(stack: Classifier) -> np.ndarray:
+        return _predict(run, stack, held_out).argmax(-1)
+
+    def mean_over_seeds(new: np.ndarray) -> dict[str, float]:
+        rows = [
+            metrics.class_growth_metrics(o, n, held_out.labels, num_old_classes=run.num_classes("old"))
+            for o, n in zip(old, new, strict=True)
+        ]
+        return {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "nfr")}
+
+    old, independent = (predictions(_read_stack(run, method)) for method in TEACHERS.values())
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), classifiers)
+    students = predictions(flat).reshape(len(config.seeds), len(members), -1)
+    required = mean_over_seeds(independent)["accuracy"] - config.update.tolerance
+    result = []
+    for indices in by_method.values():
+        tried = [mean_over_seeds(students[:, i]) for i in indices]
+        best = choose([t["accuracy"] for t in tried], [t["nfr"] for t in tried], required_accuracy=required)
+        margins = [float(members[i].objective.bias) for i in indices]
+        selection = {
+            "validation_images": len(held_out.labels),
+            "required_accuracy": required,
+            "candidates": [{"bias": bias, **values} for bias, values in zip(margins, tried, strict=True)],
+            "chosen": margins[best],
+        }
+        result.append((indices[best], selection if len(indices) > 1 else None))
+    return result
+
+
+def _train(
+    run: Run, stage: str, members: Sequence[Member], teachers: Mapping[str, Classifier]
+) -> tuple[Classifier, dict[str, Any]]:
+    """Train one population; returns its classifiers, leaves ``[seeds, members, ...]``, and what it cost."""
+    config, train, num_classes = run.config, run.dataset.train, run.num_classes(stage)
+    num_examples = data.count(train, num_classes)
+    recipe = make_recipe(config, num_classes, train.images.shape[1:])
+    total = recipe.total_steps(num_examples)
+    inputs = training.Inputs(
+        images=train.images[:num_examples],
+        labels=train.labels[:num_examples],
+        mean=run.mean,
+        std=run.std,
+        keys=jnp.stack([_stage_key(seed, stage) for seed in config.seeds]),
+        objectives=objectives.stack([member.objective for member in members]),
+        teachers=teachers,
+    )
+
+    def on_start(step: int) -> None:
+        workdir.drop_metrics_after(run.workdir, stage, step)
+        population = f"{len(config.seeds)} seeds" + (f" x {len(members)} objectives" if len(members) > 1 else "")
+        run.progress.start(f"{stage}, {population}", step, total)
+
+    def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
+        lines = [
+            {
+                **{"step": step, "release": 0 if stage == "old" else 1, "stage": stage, "member": member.label(seed)},
+                "values": {name: round(float(value[i, j]), 6) for name, value in values.items()},
+            }
+            for i, seed in enumerate(config.seeds)
+            for j, member in enumerate(members)
+        ]
+        workdir.append_metrics(run.workdir, lines)
+        run.progress.advance(step, {name: float(np.mean(value)) for name, value in values.items()})
+
+    state, seconds = training.fit(
+        recipe,
+        run.mesh,
+        inputs,
+        folder=run.workdir / "checkpoints" / stage,
+        steps_per_dispatch=config.training.steps_per_dispatch,
+        checkpoint_every=config.training.checkpoint_every,
+        on_start=on_start,
+        on_values=on_values,
+    )
+    run.progress.finish(f"{stage}: {total} steps in {seconds:.1f} s")
+    axes = (len(config.seeds), len(members))
+    mean, std = (np.broadcast_to(array, (*axes, *array.shape)) for array in (run.mean, run.std))
+    classifiers = Classifier(recipe.module, params=state.params, batch_stats=state.batch_stats, mean=mean, std=std)
+    rate = round(total * recipe.batch_size / seconds, 2)
+    return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+
+
+def make_recipe(config: Config, num_classes: int, image_shape: Sequence[int]) -> training.Recipe:
+    """The static part of a stage over `num_classes` classes."""
+    module = models.build(config.model.name, num_classes, **_model_options(config))
+    return training.Recipe(
+        module=module,
+        num_old_classes=config.update.schedule[0],
+        crop_padding=config.dataset.crop_padding,
+        flip=config.dataset.flip,
+        members_at_once=config.training.members_at_once or training.members_at_once(module, image_shape),
+        **dataclasses.asdict(config.optimizer),
+    )
+
+
+def _stage_key(seed: int, stage: str) -> jax.Array:
+    """Every stage has its own weights and data order, so `independent` and `no_treatment` are two different models."""
+    return jax.random.fold_in(jax.random.key(seed), STAGES.index(stage))
+
+
+def _model_options(config: Config) -> dict[str, str]:
+    options = {"dtype": config.model.dtype, "stem": config.model.stem}
+    return {name: value for name, value in options.items() if value}
+
+
+def _select(classifiers: Classifier, seed_index: int, index: int) -> Classifier:
+    return jax.tree.map(lambda leaf: leaf[seed_index, index], classifiers)
+
+
+def _predict(run: Run, stack: Classifier, split: data.Split) -> np.ndarray:
+    return evaluation.predict(stack, split.images, batch_size=run.config.training.evaluation_batch, mesh=run.mesh)
+
+
+def _read_stack(run: Run, method: str) -> Classifier:
+    """The released models of all seeds as one stack, leaves ``[seeds, ...]``."""
+    loaded = [checkpoint.read_release(run.release(method, seed))[0] for seed in run.config.seeds]
+    if len({classifier.module for classifier in loaded}) > 1:
+        raise InputError(f"the {method} models differ in architecture between seeds; expected one architecture")
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)
+
+
+def _release(run: Run, member: Member, seed: int, classifier: Classifier, notes: Mapping[str, Any]) -> None:
+    """Predict the test images, measure flips against the old release, write the predictions and then the release."""
+    folder, test = run.release(member.method, seed), run.dataset.test
+    if folder.exists():
+        return
+    logits = _predict(run, jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
+    predictions = run.workdir / "predictions"
+    workdir.write_predictions(predictions / f"{folder.name}.npz", labels=test.labels, logits=logits, ids=test.ids)
+    if member.method == "old":
+        known = test.labels < run.num_classes("old")
+        values = {"accuracy": float(np.mean(logits[known].argmax(-1) == test.labels[known]))}
+    else:
+        old = workdir.read_predictions(predictions / f"{release_name('old', seed)}.npz")["logits"]
+        values = metrics.class_growth_metrics(
+            old.argmax(-1), logits.argmax(-1), test.labels, num_old_classes=run.num_classes("old")
+        )
+    taught = [TEACHERS[source] for source in objectives.sources(member.objective)]
+    parents = [] if member.method == "old" else sorted({"old", *taught})
+    card = {
+        "name": folder.name,
+        "release": 0 if member.method == "old" else 1,
+        "method": member.method,
+        "seed": seed,
+        "architecture": {"name": run.config.model.name, "options": _model_options(run.config)},
+        "objective": objectives.describe(member.objective),
+        "image_shape": list(test.images.shape[1:]),
+        "classes": list(run.dataset.class_names[: run.num_classes(member.method)]),
+        "dataset": run.dataset.name,
+        "parents": {
+            release_name(parent, seed): checkpoint.read_card(run.release(parent, seed))["digest"] for parent in parents
+        },
+        **notes,
+        "metrics": values,
+    }
+    checkpoint.write_release(folder, classifier, card)
+
+
+def _given_releases(run: Run, method: str) -> list[pathlib.Path]:
+    """The folders, one per seed, that the config names for this teacher; empty where it is to be trained."""
+    pattern = getattr(run.config.update, method)
+    return [pathlib.Path(pattern.replace("{seed}", str(seed))) for seed in run.config.seeds] if pattern else []
+
+
+def _check_teacher(run: Run, path: pathlib.Path, card: Mapping[str, Any], num_classes: int) -> None:
+    """A teacher must know exactly the run's classes, in the run's order, on images of the same shape."""
+    expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
+    if found != expected:
+        pairs = enumerate(zip(found, expected, strict=False))
+        differ = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
+        raise InputError(
+            f"{path} has another class order than the run: "
+            f"{differ or f'{len(found)} classes, not {len(expected)}'}; "
+            "set dataset.class_order and update.schedule to fit"
+        )
+    shape = list(run.dataset.train.images.shape[1:])
+    if card["image_shape"] != shape:
+        raise InputError(f"{path} takes images of shape {card['image_shape']}, but {run.dataset.name} has {shape}")
+
+
+def _forget_training_states(run: Run, stage: str) -> None:
+    shutil.rmtree(run.workdir / "checkpoints" / stage, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""The report of crafted cards: numbers, order, what is said where something is missing."""
+
+import json
+import pathlib
+
+import pytest
+from rich.console import Console
+
+from mpt_jax import report
+from mpt_jax.report import table
+from mpt_jax.report.build import RATES
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TIMES = {"steps": 10, "seconds": 2.0, "examples_per_second": 50.0}
+
+
+def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0.04, new_classes=True):
+    """A finished run with made-up cards: `mpt_kl` has half the flips of the others."""
+    config = {
+        "seeds": list(seeds),
+        "dataset": {"name": "made|up", "class_order": "natural"},
+        "model": {"name": "convnet"},
+        "optimizer": {"epochs": 1},
+        "update": {"methods": list(methods), "schedule": [2, 3], "tolerance": 0.01},
+    }
+    facts = {
+        "config": config,
+        "images": {"train": 9, "validation": 6, "test": 12},
+        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "versions": {"jax": "0"},
+        "git_revision": None,
+        "command": "python -m mpt_jax.train",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(facts))
+    for method in ("old", "independent", *methods):
+        for i, seed in enumerate(seeds):
+            rates = dict.fromkeys(RATES, 0.5)
+            rates["nfr"] = nfr * (0.5 if method == "mpt_kl" else 1) + 0.01 * i
+            if not new_classes:
+                rates["accuracy_new_classes"] = None
+            card = {
+                **{"schema": 1, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
+                **{"objective": {"bias": 2.0 if method == "mpt_kl" else 0.0}, "classes": ["a", "b", "c"]},
+                "metrics": rates,
+            }
+            if method == "mpt_kl":
+                tried = [{"bias": b, "accuracy": 0.9, "nfr": 0.1} for b in (0.0, 2.0)]
+                selection = {"validation_images": 6, "required_accuracy": 0.8, "candidates": tried, "chosen": 2.0}
+                card["selection"] = selection
+            path = folder / "releases" / f"r{card['release']}-{method}-seed{seed}"
+            path.mkdir(parents=True)
+            (path / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def text_of(renderable, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_rows_are_in_the_order_of_the_config_and_the_summary_is_over_seeds(tmp_path):
+    result = report.write(make_workdir(tmp_path))
+    assert json.loads((tmp_path / "report.json").read_text()) == result
+    names = [(row["method"], row["seed"]) for row in result["rows"]]
+    assert names == [(m, s) for m in ("independent", "no_treatment", "mpt_kl") for s in (0, 7)]
+    nfr = result["summary"]["mpt_kl"]["nfr"]
+    assert nfr == {"mean": pytest.approx(0.025), "std": pytest.approx(0.01 / 2**0.5), "count": 2}
+    assert list(result["selection"]) == ["mpt_kl"]
+
+
+def test_the_terminal_shows_every_method_its_change_and_its_margin_in_80_columns(tmp_path):
+    result = report.build(make_workdir(tmp_path))
+    text = text_of(report.terminal(result))
+    assert max(map(len, text.splitlines())) <= 80
+    row = next(line.split() for line in text.splitlines() if line.strip().startswith("mpt_kl"))
+    assert row == ["mpt_kl", *["50.0", "±", "0.0"] * 3, "2.5", "±", "0.7", "-44", "%", "2"]  # 2.5 against 4.5
+    assert "…" not in text
+    legend = text_of(report.legend(result))
+    for heading, _ in table.columns():
+        assert heading in legend or heading == "positive flips"
+
+
+def test_one_seed_shows_no_deviation_and_missing_numbers_a_dash(tmp_path):
+    result = report.build(make_workdir(tmp_path, seeds=(3,), new_classes=False))
+    assert result["summary"]["mpt_kl"]["nfr"]["std"] == 0.0
+    assert "accuracy_new_classes" not in result["summary"]["mpt_kl"]
+    rows = {row[0]: row for row in table.cells(result)[1]}
+    assert rows["mpt_kl"] == ["mpt_kl", "50.0", "50.0", "-", "2.0", "50.0", "-50 %", "2"]
+
+
+def test_without_a_baseline_or_without_flips_there_is_no_change_to_state(tmp_path):
+    for name, options in (("none", {"methods": ("mpt_kl",)}), ("zero", {"nfr": 0.0, "seeds": (0,)})):
+        result = report.build(make_workdir(tmp_path / name, **options))
+        assert all(row[-2] == "-" for row in table.cells(result)[1])
+
+
+def test_markdown_escapes_bars_and_says_how_b_was_chosen(tmp_path):
+    report.write(make_workdir(tmp_path))
+    page = (tmp_path / "report.md").read_text()
+    assert "| 2 (chosen) |" in page and "80.00 %" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+
+
+def test_the_readme_has_the_two_commands_and_the_methods_as_they_are():
+    from mpt_jax.objectives import METHODS
+
+    readme = (ROOT / "README.md").read_text()
+    quick_start = readme.split("## Quick start")[1].split("\n## ")[0]
+    blocks = [block.split("```")[0].strip().splitlines() for block in quick_start.split("```bash\n")[1:]]
+    assert [len(block) for block in blocks] == [1, 1]
+    assert "mpt_jax.train --config configs/digits.py" in blocks[0][0] and "pytest" in blocks[1][0]
+    for name, objective in METHODS.items():
+        assert f"| `{name}` | {objective.doc} |" in readme

@@ -1,0 +1,125 @@
+"""Released models and training states come back as they were, and damage is found out."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax import checkpoint, models
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+
+CARD = {"architecture": {"name": "convnet", "options": {}}, "classes": ["a", "b", "c"]}
+
+
+def make_classifier(seed=0):
+    module = models.build("convnet", 3)
+    params, batch_stats = models.init(module, jax.random.key(seed), (8, 8, 1))
+    mean, std = np.float32([0.3]), np.float32([0.4])
+    return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
+
+
+@pytest.fixture
+def release(tmp_path):
+    folder = tmp_path / "releases" / "one"
+    checkpoint.write_release(folder, make_classifier(), CARD)
+    return folder
+
+
+def test_a_release_comes_back_bit_identical(release):
+    classifier, card = checkpoint.read_release(release)
+    expected = make_classifier()
+    assert jax.tree.structure(classifier) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, classifier, expected)
+    assert card["schema"] == 1 and card["classes"] == ["a", "b", "c"]
+    assert [path.name for path in release.parent.iterdir()] == ["one"]  # nothing unfinished is left
+
+
+def test_a_copied_release_reads_as_well(release, tmp_path):
+    shutil.copytree(release, tmp_path / "elsewhere")
+    assert checkpoint.read_release(tmp_path / "elsewhere")[1] == checkpoint.read_card(release)
+
+
+def test_digest_sees_every_value_name_shape_and_type():
+    tree = {"a": np.zeros((2, 3), np.float32), "b": np.ones(2, np.float32)}
+    variants = [
+        {"a": np.zeros((3, 2), np.float32), "b": tree["b"]},
+        {"a": tree["a"], "c": tree["b"]},
+        {"a": tree["a"].astype(np.float64), "b": tree["b"]},
+        {"a": tree["a"], "b": np.nextafter(tree["b"], np.float32(2))},
+        {"a": tree["a"]},
+    ]
+    digests = {checkpoint.digest(variant) for variant in [tree, *variants]}
+    assert len(digests) == 6
+    assert checkpoint.digest(dict(reversed(tree.items()))) == checkpoint.digest(tree)
+
+
+def test_every_damaged_file_of_a_release_is_found_out(release, tmp_path):
+    files = sorted(path for path in release.rglob("*") if path.is_file())
+    assert len(files) > 3
+    silently_same = []
+    for number, path in enumerate(files):
+        for kind in ("truncated", "flipped", "removed"):
+            copy = tmp_path / f"{number}-{kind}"
+            shutil.copytree(release, copy)
+            damaged = copy / path.relative_to(release)
+            content = bytearray(damaged.read_bytes())
+            if kind == "removed":
+                damaged.unlink()
+            elif kind == "truncated":
+                damaged.write_bytes(content[: len(content) // 2])
+            elif content:
+                content[len(content) // 2] ^= 0x10
+                damaged.write_bytes(content)
+            try:
+                classifier, _ = checkpoint.read_release(copy)
+            except InputError as error:
+                assert str(copy) in str(error)
+            else:  # a file that orbax does not need: then the weights must be the released ones
+                assert checkpoint.digest(
+                    {"params": classifier.params, "batch_stats": classifier.batch_stats}
+                ) == checkpoint.digest(
+                    {"params": make_classifier().params, "batch_stats": make_classifier().batch_stats}
+                )
+                silently_same.append(damaged.name)
+    assert len(silently_same) < len(files) * 3
+
+
+def test_what_is_not_a_release_is_said_to_be_none(tmp_path, release):
+    with pytest.raises(InputError, match="no released model"):
+        checkpoint.read_card(tmp_path / "nothing")
+    with pytest.raises(InputError, match="not a released model"):
+        checkpoint.read_card(tmp_path)
+    card = json.loads((release / "card.json").read_text())
+    (release / "card.json").write_text(json.dumps({**card, "schema": 99}))
+    with pytest.raises(InputError, match="schema 99"):
+        checkpoint.read_card(release)
+    (release / "card.json").write_text("[]")
+    with pytest.raises(InputError, match="not a released model"):
+        checkpoint.read_card(release)
+
+
+def test_training_states_keep_the_newest_two(tmp_path):
+    state = {"w": jax.numpy.arange(4.0), "n": jax.numpy.int32(0)}
+    with checkpoint.training_states(tmp_path / "states") as manager:
+        assert checkpoint.restore_state(manager, state) is None
+        for step in (1, 2, 3):
+            grown = {"w": state["w"] * step, "n": jax.numpy.int32(step)}
+            checkpoint.save_state(manager, step, grown, {"seconds": step / 2})
+    with checkpoint.training_states(tmp_path / "states") as manager:
+        step, restored, notes = checkpoint.restore_state(manager, state)
+    assert (step, notes) == (3, {"seconds": 1.5})
+    np.testing.assert_array_equal(restored["w"], np.arange(4.0) * 3)
+    assert restored["n"] == 3
+    assert sorted(p.name for p in pathlib.Path(tmp_path / "states").iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_write_text_leaves_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "file.json"
+    checkpoint.write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        checkpoint.write_text(path, "\ud800")
+    assert path.read_text() == "old"

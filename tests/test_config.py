@@ -1,0 +1,162 @@
+"""From files and overrides to a checked config; every mistake is one line that names the key."""
+
+import dataclasses
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpt_jax import config as configs
+from mpt_jax.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+DIGITS = str(CONFIGS / "digits.py")
+
+
+def test_digits_config_has_what_the_main_job_promises():
+    config = configs.load(DIGITS)
+    assert config.update.schedule == (5, 10)
+    assert len(config.seeds) >= 8
+    assert set(config.update.methods) >= {"no_treatment", "pct_kl", "mpt_kl"}
+    assert config.update.bias_grid and config.dataset.validation_per_class > 0
+
+
+def test_cifar100_config_is_the_published_protocol():
+    config = configs.load(str(CONFIGS / "cifar100.py"))
+    assert config.dataset == configs.DatasetConfig(
+        name="cifar100",
+        class_order="natural",
+        validation_per_class=0,
+        train_per_class=0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+        crop_padding=4,
+        flip=True,
+    )
+    assert config.optimizer == configs.OptimizerConfig(0.1, 0.9, 5e-4, 100, 128, "cosine", "epoch")
+    assert config.model == configs.ModelConfig("resnet18", "imagenet", "float32")
+    assert config.update.schedule == (50, 100)
+    assert config.update.bias_grid == ()
+
+
+def test_smoke_variant_differs_only_in_size():
+    full, smoke = (configs.load(str(CONFIGS / "cifar100.py") + v) for v in ("", ":smoke"))
+    assert smoke.model == full.model
+    assert smoke.update.schedule[-1] < full.update.schedule[-1]
+    assert smoke.dataset.mean == full.dataset.mean
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "expected"),
+    [
+        ("seeds=3", ("seeds",), (3,)),
+        ("seeds=0,2", ("seeds",), (0, 2)),
+        ("update.methods=mpt_kl,pct_kl", ("update", "methods"), ("mpt_kl", "pct_kl")),
+        ("update.methods=mpt_kl", ("update", "methods"), ("mpt_kl",)),
+        ("update.methods=('mpt_kl', 'pct_kl')", ("update", "methods"), ("mpt_kl", "pct_kl")),
+        ("update.methods=[mpt_kl, pct_kl]", ("update", "methods"), ("mpt_kl", "pct_kl")),
+        ("update.schedule=[3, 7]", ("update", "schedule"), (3, 7)),
+        ("update.bias_grid=()", ("update", "bias_grid"), ()),
+        ("update.bias_grid=0,1.5", ("update", "bias_grid"), (0.0, 1.5)),
+        ("dataset.class_order=seed:1993", ("dataset", "class_order"), "seed:1993"),
+        ("dataset.class_order=[1, 0, 2]", ("dataset", "class_order"), (1, 0, 2)),
+        ("dataset.flip=true", ("dataset", "flip"), True),
+        ("dataset.data_dir=a/b=c", ("dataset", "data_dir"), "a/b=c"),
+        ("optimizer.learning_rate=1", ("optimizer", "learning_rate"), 1.0),
+        ("optimizer.learning_rate=1e-3", ("optimizer", "learning_rate"), 1e-3),
+    ],
+)
+def test_overrides(override, path, expected):
+    value = configs.load(DIGITS, [override])
+    for name in path:
+        value = getattr(value, name)
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("updat.methods=mpt_kl", ["updat", "did you mean 'update'"]),
+        ("update.method=mpt_kl", ["update.method", "did you mean 'methods'", "bias_grid"]),
+        ("update.methods=mpt_k", ["mpt_k", "did you mean 'mpt_kl'", "no_treatment"]),
+        ("update.methods=()", ["update.methods", "empty"]),
+        ("update.methods=mpt_kl,mpt_kl", ["twice"]),
+        ("update.schedule=[10]", ["update.schedule", "two"]),
+        ("update.schedule=[10, 5]", ["update.schedule", "growing"]),
+        ("update.schedule=[0, 5]", ["update.schedule"]),
+        ("update.schedule=[5.5, 10]", ["update.schedule", "int"]),
+        ("update=3", ["update", "keys"]),
+        ("seeds.more=3", ["seeds"]),
+        ("seeds=()", ["seeds"]),
+        ("seeds=1,1", ["twice"]),
+        ("seeds=-1", ["seeds"]),
+        ("model.name=resnet19", ["resnet19", "resnet18"]),
+        ("model.dtype=float16", ["float16", "bfloat16"]),
+        ("optimizer.epochs=0", ["optimizer.epochs", "1 or more"]),
+        ("optimizer.epochs=1.5", ["optimizer.epochs", "int"]),
+        ("optimizer.epochs=True", ["optimizer.epochs", "int"]),
+        ("optimizer.learning_rate=nan", ["optimizer.learning_rate", "finite"]),
+        ("optimizer.learning_rate=1e999", ["optimizer.learning_rate", "finite"]),
+        ("optimizer.learning_rate=-0.1", ["optimizer.learning_rate"]),
+        ("optimizer.momentum=1", ["optimizer.momentum"]),
+        ("optimizer.schedule=step", ["optimizer.schedule", "cosine"]),
+        ("dataset.flip=1", ["dataset.flip", "bool"]),
+        ("dataset.std=0.5", ["dataset.mean", "dataset.std"]),
+        ("dataset.validation_per_class=0", ["bias_grid", "validation_per_class"]),
+        ("update.tolerance=2", ["update.tolerance"]),
+        ("training.members_at_once=-1", ["training.members_at_once"]),
+    ],
+)
+def test_bad_overrides_are_one_clear_line(override, words):
+    with pytest.raises(InputError) as caught:
+        configs.load(DIGITS, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(InputError, match=r"digits\.py"):  # names the files that are there
+        configs.load(str(CONFIGS / "digit.py"))
+    for text, word in [
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "get_config"),
+        ("def get_config():\n    return 1 / 0", "ZeroDivisionError"),
+        (
+            "from mpt_jax.config import default_config\ndef get_config():\n    c = default_config()\n    c.sedes = 1",
+            "sedes",
+        ),
+        ("def get_config():\n    return {'seed': 3}", "did you mean 'seeds'"),
+        ("def get_config():\n    return None", "failed"),
+    ]:
+        path = tmp_path / "broken.py"
+        path.write_text(text)
+        with pytest.raises(InputError, match=word):
+            configs.load(str(path))
+    with pytest.raises(InputError, match="smoke"):
+        configs.load(str(CONFIGS / "cifar100.py") + ":smok")
+
+
+def test_a_plain_partial_dict_is_a_config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return {'seeds': [4], 'update': {'schedule': [2, 3]}}")
+    config = configs.load(str(path))
+    assert config == configs.Config(seeds=(4,), update=dataclasses.replace(configs.UpdateConfig(), schedule=(2, 3)))
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_any_override_gives_a_config_or_an_input_error(key, text):
+    try:
+        configs.load(DIGITS, [f"{key}={text}"])
+    except InputError as error:
+        assert str(error)
+
+
+@given(st.sampled_from([f.name for f in dataclasses.fields(configs.OptimizerConfig)]), st.text(max_size=12))
+def test_any_value_of_a_key_gives_a_config_or_an_input_error(key, text):
+    try:
+        configs.load(DIGITS, [f"optimizer.{key}={text}"])
+    except InputError as error:
+        assert str(error)

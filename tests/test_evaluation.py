@@ -1,0 +1,28 @@
+"""Predictions in padded batches, of stacks and over devices, are those of each model on each image."""
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax import evaluation, models, training
+from mpt_jax.models import Classifier
+
+
+def make_stack(count):
+    module = models.build("convnet", 4)
+    keys = jax.random.split(jax.random.key(0), count)
+    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    mean, std = np.full((count, 1), 0.3, np.float32), np.full((count, 1), 0.5, np.float32)
+    return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (20, 1), (100, 1), (16, 8), (3, 8)])
+def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
+    stack, images = make_stack(3), np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    mesh = training.make_mesh(jax.devices()[:devices])
+    logits = evaluation.predict(stack, images, batch_size=batch_size, mesh=mesh)
+    assert logits.shape == (3, 20, 4) and logits.dtype == np.float32
+    for member in range(3):
+        one = jax.tree.map(lambda leaf, member=member: leaf[member], stack)
+        expected = np.concatenate([models.logits(one, images[i : i + 1]) for i in range(20)])
+        np.testing.assert_allclose(logits[member], expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,292 @@
+"""The command from end to end on the real digits: what it writes, resumes, adopts and refuses."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax import checkpoint, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DIGITS = str(ROOT / "configs/digits.py")
+SMALL = ("--config.seeds=0,1", "--config.optimizer.epochs=6", "--config.update.bias_grid=0,2")
+METHODS = ("independent", "no_treatment", "pct_kl", "mpt_kl")
+RATES = (
+    *("accuracy", "accuracy_old_classes", "accuracy_new_classes", "accuracy_previous"),
+    *("nfr", "relative_nfr", "pfr", "nfi", "churn", "btc", "nfr_all_classes"),
+)
+
+
+def arguments(digits_dir, workdir, *more):
+    return ["--config", DIGITS, f"--workdir={workdir}", f"--config.dataset.data_dir={digits_dir}", *SMALL, *more]
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(digits_dir, tmp_path_factory):
+    """The work directory of a small run."""
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    assert train.main(arguments(digits_dir, workdir)) == 0
+    return workdir
+
+
+def test_the_work_directory_has_its_documented_layout(finished):
+    assert {p.name for p in finished.iterdir()} == {
+        *("config.json", "releases", "predictions", "checkpoints", "metrics.jsonl", "report.json", "report.md")
+    }
+    names = {"r0-old-seed0", "r0-old-seed1"} | {f"r1-{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
+    assert {p.name for p in (finished / "releases").iterdir()} == names
+    assert {p.name for p in (finished / "predictions").iterdir()} == {f"{name}.npz" for name in names}
+    assert list((finished / "checkpoints").iterdir()) == []
+    facts = json.loads((finished / "config.json").read_text())
+    assert facts["config"]["update"]["schedule"] == [5, 10] and facts["versions"]["jax"] == jax.__version__
+    steps = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in steps} == {"old", "independent", "students"}
+    assert all(np.isfinite(line["values"]["loss"]) for line in steps)
+    assert {line["member"] for line in steps if line["stage"] == "students"} == {
+        f"{label} seed={seed}"
+        for label in ("no_treatment b=0", "pct_kl b=0", "mpt_kl b=0", "mpt_kl b=2")
+        for seed in (0, 1)
+    }
+
+
+def test_the_report_keeps_its_contract_and_its_rates_are_those_of_the_predictions(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert report["schema"] == 1
+    assert report["classes"] == {"order": [str(i) for i in range(10)], "schedule": [5, 10]}
+    assert [(row["method"], row["seed"]) for row in report["rows"]] == [(m, s) for m in METHODS for s in (0, 1)]
+    for row in report["rows"]:
+        assert set(row) == {"method", "seed", "release", "objective", *RATES, "steps", "seconds", "examples_per_second"}
+        new, old = (
+            np.load(finished / "predictions" / f"{name}-seed{row['seed']}.npz", allow_pickle=False)
+            for name in (f"r1-{row['method']}", "r0-old")
+        )
+        assert new["logits"].dtype == np.float32 and new["logits"].shape == (len(new["labels"]), 10)
+        assert old["logits"].shape[1] == 5
+        np.testing.assert_array_equal(new["ids"], old["ids"])
+        known = new["labels"] < 5
+        right_before = old["logits"][known].argmax(-1) == new["labels"][known]
+        right_now = new["logits"][known].argmax(-1) == new["labels"][known]
+        assert row["nfr"] == np.mean(right_before & ~right_now)
+        assert row["pfr"] == np.mean(~right_before & right_now)
+        assert row["accuracy_previous"] == np.mean(right_before)
+        assert row["accuracy"] == np.mean(new["logits"].argmax(-1) == new["labels"])
+        assert row["nfr_all_classes"] == pytest.approx(np.mean(right_before & ~right_now) * known.mean())
+    for method in METHODS:
+        rows = [row for row in report["rows"] if row["method"] == method]
+        for key in RATES:
+            values = [row[key] for row in rows]
+            assert report["summary"][method][key] == {
+                "mean": pytest.approx(np.mean(values)),
+                "std": pytest.approx(np.std(values, ddof=1)),
+                "count": 2,
+            }
+        assert f"| {method} |" in (finished / "report.md").read_text()
+
+
+def test_b_is_the_best_candidate_on_validation(finished):
+    selection = json.loads((finished / "report.json").read_text())["selection"]["mpt_kl"]
+    assert [tried["bias"] for tried in selection["candidates"]] == [0.0, 2.0]
+    assert selection["validation_images"] == 200
+    good = [t for t in selection["candidates"] if t["accuracy"] >= selection["required_accuracy"]]
+    if good:
+        expected = min(good, key=lambda t: (t["nfr"], -t["accuracy"]))
+    else:
+        expected = max(selection["candidates"], key=lambda t: t["accuracy"])
+    assert selection["chosen"] == expected["bias"]
+    card = checkpoint.read_card(finished / "releases/r1-mpt_kl-seed1")
+    assert card["objective"]["bias"] == selection["chosen"]
+
+
+def test_a_card_names_its_parents_by_digest(finished):
+    card = checkpoint.read_card(finished / "releases/r1-mpt_kl-seed1")
+    old, independent = (checkpoint.read_card(finished / f"releases/r{n}-seed1") for n in ("0-old", "1-independent"))
+    assert card["parents"] == {"r0-old-seed1": old["digest"], "r1-independent-seed1": independent["digest"]}
+    assert checkpoint.read_card(finished / "releases/r1-pct_kl-seed1")["parents"] == {"r0-old-seed1": old["digest"]}
+    assert old["parents"] == {} and old["classes"] == [str(i) for i in range(5)]
+    digests = [checkpoint.read_card(path)["digest"] for path in (finished / "releases").iterdir()]
+    assert len(set(digests)) == len(digests)  # no two models are the same, `independent` and `no_treatment` included
+
+
+def test_the_same_command_again_says_that_all_is_done(finished, digits_dir, capsys):
+    before = files(finished)
+    (finished / "report.md").unlink()
+    assert train.main(arguments(digits_dir, finished)) == 0
+    assert "nothing left to train" in capsys.readouterr().out
+    assert files(finished) == before
+
+
+def test_a_missing_release_is_trained_again_to_the_same_weights(finished, digits_dir, tmp_path):
+    workdir = tmp_path / "digits"
+    shutil.copytree(finished, workdir)
+    lost = workdir / "releases/r1-mpt_kl-seed0"
+    digest = checkpoint.read_card(lost)["digest"]
+    shutil.rmtree(lost)
+    assert train.main(arguments(digits_dir, workdir)) == 0
+    assert checkpoint.read_card(lost)["digest"] == digest
+
+
+def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_path):
+    old = finished / "releases/r0-old-seed{seed}"
+    more = (f"--config.update.old={old}", "--config.update.methods=pct_kl", "--config.seeds=1")
+    assert train.main(arguments(digits_dir, tmp_path / "run", *more)) == 0
+    card = checkpoint.read_card(tmp_path / "run/releases/r0-old-seed1")
+    assert card["digest"] == checkpoint.read_card(finished / "releases/r0-old-seed1")["digest"]
+    assert card["adopted_from"] == str(finished / "releases/r0-old-seed1")
+    report, before = (json.loads((w / "report.json").read_text()) for w in (tmp_path / "run", finished))
+    assert [row["method"] for row in report["rows"]] == ["independent", "pct_kl"]
+    again = next(r for r in before["rows"] if (r["method"], r["seed"]) == ("independent", 1))
+    assert {k: report["rows"][0][k] for k in RATES} == {k: again[k] for k in RATES}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--config.update.method=mpt_kl"], ["update.method", "methods"]),
+        (["--config.update.methods=mpt"], ["mpt", "valid", "mpt_kl"]),
+        (["--config.dataset.name=digit"], ["digit", "digits"]),
+        (["--config.dataset.data_dir=/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["--config.dataset.name=cifar100"], ["cifar100", "prepare", "data_dir"]),
+        (["--config.update.schedule=[5,11]"], ["11", "10"]),
+        (["--config.update.schedule=[5,5]"], ["update.schedule"]),
+        (["--config.dataset.class_order=[0,1,2,2,3,4,5,6,7,8,9]"], ["class_order", "2"]),
+        (["--config.dataset.validation_per_class=60"], ["validation_per_class"]),
+        (["--config.optimizer.batch_size=1000"], ["batch_size"]),
+        (["--config.optimizer.batch_size=12"], ["batch_size", "devices"]),
+        (["--config.dataset.mean=1,2,3", "--config.dataset.std=1,2,3"], ["dataset.mean", "channel"]),
+        (["--config.model.stem=imagenet"], ["stem"]),
+        (["--config.update.old=/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["--verbose"], ["--verbose", "--config"]),
+        (["extra"], ["extra"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_writes_nothing(more, words, digits_dir, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    assert train.main(arguments(digits_dir, workdir, *more)) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1 and captured.err.startswith("error: ")
+    for word in words:
+        assert word in captured.err
+    assert not workdir.exists()
+
+
+def test_no_or_unknown_config_file(capsys):
+    assert train.main([]) == 2
+    assert "--config" in capsys.readouterr().err
+    assert train.main(["--config", str(ROOT / "configs/digit.py")]) == 2
+    assert "digits.py" in capsys.readouterr().err
+
+
+def test_a_teacher_of_another_class_order_is_refused(finished, digits_dir, tmp_path, capsys):
+    more = (f"--config.update.old={finished}/releases/r0-old-seed0", "--config.dataset.class_order=seed:1")
+    assert train.main(arguments(digits_dir, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert "class order" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    more = (f"--config.update.independent={finished}/releases/r0-old-seed0",)
+    assert train.main(arguments(digits_dir, tmp_path / "run", *more)) == 2
+    assert "5 classes, not 10" in capsys.readouterr().err
+
+
+def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_dir, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert train.main(arguments(digits_dir, tmp_path / "file")) == 2
+    assert "is a file" in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/mine").write_text("mine")
+    assert train.main(arguments(digits_dir, tmp_path / "folder")) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["mine"]
+    before = files(finished)
+    assert train.main(arguments(digits_dir, finished, "--config.optimizer.epochs=7")) == 2
+    error = capsys.readouterr().err
+    assert "optimizer.epochs=6" in error and "7" in error
+    assert files(finished) == before
+
+
+def test_the_default_work_directory_is_named_after_the_config():
+    parse = lambda *argv: train.parse(argv)[1]  # noqa: E731
+    assert parse("--config", "configs/digits.py") == pathlib.Path("runs/digits")
+    assert parse("--config=configs/cifar100.py:smoke") == pathlib.Path("runs/cifar100-smoke")
+    assert parse("--config", "configs/digits.py", "--workdir", "there") == pathlib.Path("there")
+    assert train.parse(["--config", "c.py", "--config.a.b", "3"])[2] == ["a.b=3"]
+
+
+def command(digits_dir, workdir, *more):
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "mpt_jax.train", *arguments(digits_dir, workdir, *more)]
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
+    often = ("--config.training.checkpoint_every=3", "--config.training.steps_per_dispatch=2")
+    whole = command(digits_dir, tmp_path / "whole", *often)
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output
+    assert "reading digits" in output and "report.md" in output and "Traceback" not in output
+
+    for stage in ("old", "students"):  # killed in the first population, then in the last
+        process = command(digits_dir, tmp_path / "killed", *often)
+        deadline = time.monotonic() + 240
+        while not any(p.name.isdigit() for p in (tmp_path / "killed/checkpoints" / stage).glob("*")):
+            assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = command(digits_dir, tmp_path / "killed", *often)
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, output
+    assert "going on from step" in output and "WARNING" not in output
+
+    cards = [
+        {p.name: checkpoint.read_card(p)["digest"] for p in (tmp_path / name / "releases").iterdir()}
+        for name in ("whole", "killed")
+    ]
+    assert cards[0] == cards[1]
+    rows = [json.loads((tmp_path / name / "report.json").read_text())["rows"] for name in ("whole", "killed")]
+    for a, b in zip(*rows, strict=True):
+        timing = {"seconds", "examples_per_second"}
+        assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_help_is_quick_to_import_nothing_and_says_what_to_do():
+    code = (
+        "import sys, mpt_jax.train as t\ntry: t.main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert "--config" in output and "--workdir" in output
+    assert output.strip().endswith("False")
+
+
+@pytest.mark.slow
+def test_the_main_job_shows_fewer_flips_with_mpt_at_comparable_accuracy(digits_dir, tmp_path):
+    assert train.main(["--config", DIGITS, f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={digits_dir}"]) == 0
+    summary = json.loads((tmp_path / "run/report.json").read_text())["summary"]
+    assert summary["mpt_kl"]["nfr"]["count"] >= 8
+    assert summary["mpt_kl"]["nfr"]["mean"] < summary["no_treatment"]["nfr"]["mean"]
+    assert summary["mpt_kl"]["accuracy"]["mean"] > summary["no_treatment"]["accuracy"]["mean"] - 0.01
+    assert summary["no_treatment"]["nfr"]["mean"] > 0.01  # the split is hard enough for flips to be measured
+
+
+@pytest.mark.slow
+def test_the_smoke_variant_of_cifar100_runs(cifar_dir, tmp_path):
+    line = ["--config", str(ROOT / "configs/cifar100.py:smoke"), f"--workdir={tmp_path}/run"]
+    assert train.main([*line, f"--config.dataset.data_dir={cifar_dir}"]) == 0
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert {row["method"] for row in report["rows"]} == set(METHODS)

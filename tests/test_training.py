@@ -1,0 +1,280 @@
+"""The train step against PyTorch, and a population against its members, devices, chunks and interruptions."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpt_jax import models, objectives, training
+from mpt_jax.models import Classifier
+from mpt_jax.objectives import METHODS
+
+OLD, ALL, N = 3, 6, 40
+ROWS = ("no_treatment", "pct_naive", "pct_lm", "mpt_kl")
+
+
+def make_recipe(**changes):
+    settings = dict(
+        module=models.build("convnet", ALL),
+        num_old_classes=OLD,
+        batch_size=16,
+        epochs=4,
+        learning_rate=0.01,  # large rates amplify rounding, and it is rounding that these tests bound
+        momentum=0.9,
+        weight_decay=5e-4,
+        crop_padding=1,
+        flip=True,
+    )
+    return training.Recipe(**{**settings, **changes})
+
+
+def make_teacher(num_classes, keys):
+    module = models.build("convnet", num_classes)
+    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    mean, std = np.full((len(keys), 1), 0.3, np.float32), np.full((len(keys), 1), 0.5, np.float32)
+    return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
+
+
+def make_inputs(seeds=(0,), rows=("mpt_kl",)):
+    random = np.random.default_rng(0)
+    keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+    chosen = [METHODS[row] for row in rows]
+    names = {source for objective in chosen for source in objectives.sources(objective)}
+    folded = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 99)
+    teachers = {name: make_teacher({"old": OLD, "new": ALL}[name], folded) for name in sorted(names)}
+    return training.Inputs(
+        images=random.integers(0, 256, (N, 8, 8, 1), np.uint8),
+        labels=np.sort(random.integers(0, ALL, N).astype(np.int32)),
+        mean=np.float32([0.4]),
+        std=np.float32([0.3]),
+        keys=keys,
+        objectives=objectives.stack(chosen),
+        teachers=teachers,
+    )
+
+
+def run(recipe, inputs, steps=6, devices=1, chunks=None):
+    """Final state and values of the last chunk after `steps` steps in calls of the given sizes."""
+    mesh = training.make_mesh(jax.devices()[:devices])
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    inputs = jax.device_put(inputs, replicated)
+    rows = jax.tree.leaves(inputs.objectives)[0].shape[0]
+    initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4), out_shardings=replicated)
+    state, step = initialize(recipe, inputs.keys, rows, inputs.images.shape[1:], N), 0
+    for chunk in chunks or [steps]:
+        stop = step + chunk
+        state, values = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(stop))
+        step = stop
+    return jax.device_get(state), jax.device_get(values)
+
+
+def member(state, seed, row):
+    return jax.tree.map(lambda leaf: leaf[seed, row], state)
+
+
+def assert_close(a, b, tolerance=2e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_eight_devices_give_the_result_of_one():
+    inputs = make_inputs(seeds=(0, 1), rows=ROWS)
+    assert_close(run(make_recipe(), inputs, devices=8), run(make_recipe(), inputs, devices=1))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4])
+def test_a_population_gives_what_its_members_give_alone(at_once):
+    recipe = make_recipe(members_at_once=at_once)
+    state, values = run(recipe, make_inputs(seeds=(3,), rows=ROWS))
+    for index, row in enumerate(ROWS):
+        alone, alone_values = run(recipe, make_inputs(seeds=(3,), rows=(row,)))
+        assert_close(member(state, 0, index), member(alone, 0, 0))
+        assert_close(values["loss"][:, index], alone_values["loss"][:, 0])
+
+
+def test_four_seeds_give_what_each_gives_alone():
+    state, _ = run(make_recipe(), make_inputs(seeds=(5, 6, 7, 8)))
+    for index, seed in enumerate((5, 6, 7, 8)):
+        alone, _ = run(make_recipe(), make_inputs(seeds=(seed,)))
+        assert_close(member(state, index, 0), member(alone, 0, 0))
+
+
+def test_members_side_by_side_equal_one_after_another():
+    inputs = make_inputs(seeds=(0, 1), rows=ROWS)
+    assert_close(run(make_recipe(members_at_once=8), inputs), run(make_recipe(members_at_once=1), inputs))
+
+
+def test_seeds_and_objectives_differ_and_objectives_start_equal():
+    inputs = make_inputs(seeds=(0, 1), rows=ROWS)
+    recipe = make_recipe()
+    start = training.init_state(recipe, inputs.keys, len(ROWS), (8, 8, 1), N)
+    kernel = max(jax.tree.leaves(start.params), key=lambda leaf: leaf.size)
+    assert_same(kernel[:, 0], kernel[:, 3])
+    assert not np.allclose(kernel[0], kernel[1])
+    state, _ = run(recipe, inputs)
+    kernel = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
+    pairs = [(kernel[0, i], kernel[0, j]) for i in range(4) for j in range(i)] + [(kernel[0, 0], kernel[1, 0])]
+    assert not any(np.allclose(a, b, atol=1e-6) for a, b in pairs)
+
+
+def test_calls_of_any_size_give_bit_identical_results_from_one_program():
+    recipe, inputs = make_recipe(), make_inputs(rows=ROWS)
+    whole, _ = run(recipe, inputs, chunks=[9])
+    before = training.train_steps._cache_size()
+    parts, _ = run(recipe, inputs, chunks=[1, 4, 2, 2])  # epochs end after steps 3, 6, 9: chunks cross them
+    assert_same(whole, parts)
+    assert training.train_steps._cache_size() == before
+
+
+def test_the_state_is_donated_and_the_teachers_are_not():
+    recipe, inputs = make_recipe(), make_inputs()
+    mesh = training.make_mesh(jax.devices()[:1])
+    inputs = jax.device_put(inputs, jax.devices()[0])
+    state = training.init_state(recipe, inputs.keys, 1, (8, 8, 1), N)
+    teacher = jax.device_get(inputs.teachers["old"].params)
+    after, _ = training.train_steps(recipe, mesh, state, inputs, jnp.int32(0), jnp.int32(2))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert_same(jax.device_get(inputs.teachers["old"].params), teacher)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_learning_rate_is_the_cosine_per_step_or_per_epoch():
+    steps_per_epoch = math.ceil(N / 16)
+    for unit, every in (("step", 1), ("epoch", steps_per_epoch)):
+        recipe = make_recipe(schedule_unit=unit, learning_rate=0.2, epochs=5)
+        schedule = training.learning_rate(recipe, N)
+        total = recipe.total_steps(N)
+        assert total == 5 * steps_per_epoch
+        for step in range(total):
+            expected = 0.1 * (1 + math.cos(math.pi * (step // every) / (total // every)))
+            assert float(schedule(jnp.int32(step))) == pytest.approx(expected, rel=1e-5)
+    constant = training.learning_rate(make_recipe(schedule="constant"), N)
+    assert float(constant(jnp.int32(7))) == pytest.approx(0.1)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def fit(recipe, inputs, folder, interrupt_at=None):
+    seen = []
+
+    def on_values(step, values):
+        seen.append((step, values))
+        if interrupt_at is not None and step >= interrupt_at:
+            raise Interrupted
+
+    starts = []
+    state, seconds = training.fit(
+        recipe,
+        training.make_mesh(jax.devices()[:1]),
+        inputs,
+        folder=folder,
+        steps_per_dispatch=2,
+        checkpoint_every=5,
+        on_start=starts.append,
+        on_values=on_values,
+    )
+    return jax.device_get(state), seconds, starts, seen
+
+
+def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_saved(tmp_path):
+    recipe, inputs = make_recipe(), make_inputs(seeds=(0, 1), rows=ROWS)
+    whole, _, starts, seen = fit(recipe, inputs, tmp_path / "whole")
+    assert starts == [0] and [step for step, _ in seen] == [2, 4, 5, 6, 8, 10, 12]
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
+    resumed, seconds, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
+    assert starts == [10] or starts == [5]
+    assert_same(resumed, whole)
+    assert seconds > 0
+    assert_same(seen_after[-1], seen[-1])
+    again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # all done: nothing is trained again
+    assert (starts, seen) == ([12], [])
+    assert_same(again, whole)
+
+
+def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
+    torch = pytest.importorskip("torch", reason="parity needs the extra: pip install 'mpt_jax[torch]'")
+    import torch_reference
+    from torch.nn import functional
+
+    torch.manual_seed(0)
+    random = np.random.default_rng(1)
+    num_old, num_all, count, batch, epochs = 4, 10, 32, 16, 5
+    images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    labels = random.integers(0, num_all, count)
+    orders = [random.permutation(count) for _ in range(epochs)]
+    mean, std = np.array([0.49, 0.48, 0.45]), np.array([0.20, 0.20, 0.21])
+    student, old, new = (torch_reference.resnet18(k, "imagenet").double() for k in (num_all, num_old, num_all))
+    for teacher in (old, new):  # running statistics of their own, not the initial zeros and ones
+        for _ in range(3):
+            teacher(torch.randn(8, 3, 32, 32, dtype=torch.float64))
+        teacher.eval().requires_grad_(False)
+
+    def batches():
+        for order in orders:
+            for start in range(0, count, batch):
+                rows = order[start : start + batch]
+                yield images[rows], labels[rows]
+
+    with jax.enable_x64(True):
+        build = lambda k: models.build("resnet18", k, stem="imagenet", dtype="float64")  # noqa: E731
+        recipe = training.Recipe(build(num_all), num_old, batch, epochs, 0.1, 0.9, 5e-4, schedule_unit="epoch")
+        teachers = {
+            name: Classifier(build(k), *torch_reference.to_flax(model), mean=mean, std=std)
+            for name, model, k in (("old", old, num_old), ("new", new, num_all))
+        }
+        params, batch_stats = torch_reference.to_flax(student)
+        state = training.TrainState(params, batch_stats, training.optimizer(recipe, count).init(params))
+
+        @jax.jit
+        def step(state, teachers, x, y):
+            teacher_logits = {name: models.logits(teacher, x) for name, teacher in teachers.items()}
+            normalized = models.normalize(x, teachers["old"].mean, teachers["old"].std, jnp.float64)
+            return training.train_step(recipe, count, state, METHODS["mpt_kl"], normalized, y, teacher_logits)
+
+        losses = []
+        for x, y in batches():
+            state, values = step(state, teachers, jnp.asarray(x), jnp.asarray(y, jnp.int32))
+            losses.append(float(values["loss"]))
+        params, batch_stats = jax.device_get((state.params, state.batch_stats))
+
+    def focal_kl(student_logits, teacher_logits, y):
+        weight = 1.0 + 5.0 * (teacher_logits.argmax(1) == y).double()
+        log_p, p = functional.log_softmax(student_logits / 5, 1), functional.softmax(teacher_logits / 5, 1)
+        return (weight * functional.kl_div(log_p, p, reduction="none").sum(1)).mean()
+
+    optimizer = torch.optim.SGD(student.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+    torch_losses = []
+    for number, (x, y) in enumerate(batches()):
+        x = torch.tensor(((x / 255 - mean) / std).transpose(0, 3, 1, 2))
+        y = torch.tensor(y)
+        z, z_old, z_new = student(x), old(x), new(x)
+        biased = torch.cat([z[:, :num_old], z[:, num_old:] + 4.0], 1)
+        loss = functional.cross_entropy(biased, y) + focal_kl(z[:, :num_old], z_old, y) + focal_kl(z, z_new, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        torch_losses.append(loss.item())
+        if number % (count // batch) == count // batch - 1:
+            schedule.step()
+
+    np.testing.assert_allclose(losses, torch_losses, rtol=0, atol=1e-8)
+    expected_params, expected_stats = torch_reference.to_flax(student)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, jax.device_get(expected_params))
+    assert max(jax.tree.leaves(moved)) < 1e-8
+    means = [
+        (a, b)
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(batch_stats), jax.tree.leaves(expected_stats), strict=True
+        )
+        if path[-1].key == "mean"
+    ]
+    assert means and all(np.abs(a - b).max() < 1e-8 for a, b in means)  # (torch's running variance is unbiased)
