@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mpt_jax.errors import InputError
 
@@ -25,9 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
 def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
     """The config file, the work directory, and the overrides as `key=value`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m mpt_jax.train",
         description="Train the models of an update and report the negative flips that each method leaves.",
         epilog="Any key of the config is set by --config.KEY=VALUE, such as --config.update.methods=mpt_kl,mpt_lm. "
@@ -37,8 +45,10 @@ def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, e.g. configs/digits.py")
     parser.add_argument("--workdir", metavar="DIR", help="where everything is written; default: runs/<config>")
-    parser.error = lambda message: (_ for _ in ()).throw(InputError(f"{message}; see --help"))
-    arguments, rest = parser.parse_known_args(_join_values(argv))
+    try:
+        arguments, rest = parser.parse_known_args(_join_values(argv))
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error}; see --help") from error
     overrides = []
     for argument in rest:
         if not (argument.startswith("--config.") and "=" in argument):

@@ -143,9 +143,9 @@ def train_step(recipe, num_examples, state, objective, images, labels, teacher_l
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = optimizer(recipe, num_examples).update(grads, state.opt_state, state.params)
-    accuracy = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).mean(dtype=jnp.float32)
+    accuracy = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).mean(dtype=float)
     state = TrainState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
-    return state, {"loss": loss, "accuracy": accuracy}
+    return state, {"loss": loss.astype(float), "accuracy": accuracy}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
@@ -171,7 +171,7 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
             jax.random.fold_in(augment_key, step), images, crop_padding=recipe.crop_padding, flip=recipe.flip
         )
         teacher_logits = {source: models.logits(teacher, images) for source, teacher in teachers.items()}
-        normalized = models.normalize(images, inputs.mean, inputs.std)
+        normalized = models.normalize(images, inputs.mean, inputs.std, inputs.mean.dtype)
 
         def one_member(state, objective):
             return train_step(recipe, num_examples, state, objective, normalized, labels, teacher_logits)
@@ -192,11 +192,11 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
         return state, permutation, jax.tree.map(jnp.add, sums, values)
 
     shape = (inputs.keys.shape[0], num_objectives)
-    sums = {"loss": jnp.zeros(shape, jnp.float32), "accuracy": jnp.zeros(shape, jnp.float32)}
+    sums = {"loss": jnp.zeros(shape), "accuracy": jnp.zeros(shape)}
     carry = (state, permutations(start // per_epoch), sums)
     state, _, sums = jax.lax.fori_loop(start, stop, body, carry)
     state = jax.lax.with_sharding_constraint(state, NamedSharding(mesh, P()))  # as it came in: compiled only once
-    return state, jax.tree.map(lambda total: total / (stop - start).astype(jnp.float32), sums)
+    return state, jax.tree.map(lambda total: total / (stop - start).astype(total.dtype), sums)
 
 
 def fit(
@@ -240,11 +240,9 @@ def fit(
                 on_values(pending[0], jax.device_get(pending[1]))
             step, pending = stop, (stop, values)
             if step % checkpoint_every == 0 or step == total:
-                jax.block_until_ready(state)
-                seconds = time.perf_counter() - started
+                on_values(step, jax.device_get(values))  # before the save: steps that are saved are never done again
+                pending, seconds = None, time.perf_counter() - started
                 checkpoint.save_state(manager, step, state, {"seconds": seconds})
-        if pending is not None:
-            on_values(pending[0], jax.device_get(pending[1]))
     return state, seconds
 
 

@@ -57,6 +57,7 @@ def test_digest_sees_every_value_name_shape_and_type():
     assert checkpoint.digest(dict(reversed(tree.items()))) == checkpoint.digest(tree)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's own, of a failed restore
 def test_every_damaged_file_of_a_release_is_found_out(release, tmp_path):
     files = sorted(path for path in release.rglob("*") if path.is_file())
     assert len(files) > 3
