@@ -21,6 +21,13 @@ from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 
+# What every card holds, by the type of its value.
+CARD = {
+    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str},
+    **{"architecture": dict, "normalization": dict, "objective": dict, "parents": dict, "metrics": dict},
+    **{"classes": list, "image_shape": list, "steps": int, "seconds": float, "examples_per_second": float},
+}
+
 
 @contextlib.contextmanager
 def training_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
@@ -38,14 +45,23 @@ def save_state(manager: ocp.CheckpointManager, step: int, state: Any, notes: Map
 
 
 def restore_state(manager: ocp.CheckpointManager, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """The newest saved (step, state, notes), shaped and placed as `like`; None where nothing is saved."""
-    step = manager.latest_step()
-    if step is None:
-        return None
+    """The newest saved (step, state, notes) that can be read, shaped and placed as `like`; None where nothing is saved.
+
+    Raises:
+      InputError: states are saved, but none can be read.
+    """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-    restored = manager.restore(step, args=args)
-    return step, restored.state, restored.notes
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        try:
+            restored = manager.restore(step, args=args)
+        except Exception:  # orbax and its storage raise many kinds; an older state is as good, only older
+            continue
+        return step, restored.state, restored.notes
+    if steps:
+        raise InputError(f"no training state in {manager.directory} can be read; remove that folder to train anew")
+    return None
 
 
 def digest(tree: Any) -> str:
@@ -81,14 +97,15 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"no released model at {folder}; expected a folder with card.json and model/")
     try:
-        card = json.loads((folder / "card.json").read_text())
-        if card["schema"] != 1:
-            raise InputError(f"{folder / 'card.json'} has schema {card['schema']}; this version reads schema 1")
-        return card
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a released model: card.json is missing or unreadable ({error!r})") from error
+    if not isinstance(card, dict) or card.get("schema") != 1:
+        raise InputError(f"{folder}/card.json is not a card of schema 1, the one that this version reads")
+    for key, kind in CARD.items():
+        if not isinstance(card.get(key), kind):
+            raise InputError(f"{folder}/card.json is damaged: {key!r} is {card.get(key)!r}; restore it from a copy")
+    return card
 
 
 def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
@@ -98,21 +115,24 @@ def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
       InputError: not a released model, damaged, or of an architecture this version does not have.
     """
     card = read_card(folder)
-    module = models.build(card["architecture"]["name"], len(card["classes"]), **card["architecture"]["options"])
     try:
+        name, options = card["architecture"]["name"], card["architecture"]["options"]
+        mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
+        module = models.build(name, len(card["classes"]), **options)
         with ocp.StandardCheckpointer() as checkpointer:
             weights = checkpointer.restore((folder / "model").absolute())
+        weights = jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
+    except InputError:
+        raise
     except Exception as error:  # orbax and its storage raise many kinds; to the user they are all one
-        raise InputError(f"{folder}/model cannot be read ({type(error).__name__}); restore it from a copy") from error
-    weights = jax.tree.map(np.asarray, {"params": weights["params"], "batch_stats": weights.get("batch_stats", {})})
+        raise InputError(f"{folder} cannot be read ({type(error).__name__}); restore it from a copy") from error
     if digest(weights) != card["digest"]:
         raise InputError(f"{folder}/model does not have the digest in its card.json; restore it from a copy")
-    mean, std = (np.asarray(card["normalization"][name], np.float32) for name in ("mean", "std"))
     return Classifier(module=module, mean=mean, std=std, **weights), card
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a whole file or none of it: to a neighbour first, then renamed over the old one."""
     neighbour = path.with_name(f".{path.name}.unfinished")
-    neighbour.write_text(text)
+    neighbour.write_text(text, encoding="utf-8")
     os.replace(neighbour, path)

@@ -8,8 +8,9 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
-import math
+import inspect
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from ml_collections import ConfigDict
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
 from mpt_jax.objectives import METHODS
+
+_LARGEST = sys.float_info.max  # beyond it, and for NaN, no comparison holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,31 +113,43 @@ def load(spec: str, overrides: Sequence[str] = ()) -> Config:
     values = read_file(spec)
     for override in overrides:
         key, _, text = override.partition("=")
-        values = _override(values, key.split("."), text, key)
+        values = _override(values, key.split("."), _Text(text), key)
     config = _build(Config, values, "")
     check(config)
     return config
 
 
+def split_spec(spec: str) -> tuple[pathlib.Path, str]:
+    """`path/to/file.py[:variant]` as the file and the variant ("" without one); a path may itself hold colons."""
+    name, colon, variant = spec.rpartition(":")
+    whole = not colon or pathlib.Path(spec).is_file()
+    return (pathlib.Path(spec), "") if whole else (pathlib.Path(name), variant)
+
+
 def read_file(spec: str) -> dict[str, Any]:
     """Run the config file and return what its `get_config` (given the variant, if any) returns, as nested dicts."""
-    name, _, variant = spec.partition(":")
-    path = pathlib.Path(name)
-    if not path.is_file():
+    path, variant = split_spec(spec)
+    if not path.is_file() or path.suffix != ".py":
         known = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"no config file {name}; {'there are: ' + ', '.join(known) if known else 'give a .py file'}")
+        raise InputError(f"no config file {path}; {'there are: ' + ', '.join(known) if known else 'give a .py file'}")
     try:
         module_spec = importlib.util.spec_from_file_location("mpt_jax_run_config", path)
         module = importlib.util.module_from_spec(module_spec)
         module_spec.loader.exec_module(module)
-        values = module.get_config(*([variant] if variant else []))
-        return values.to_dict() if isinstance(values, ConfigDict) else dict(values)
+        get_config = getattr(module, "get_config", None)
+        if get_config is None:
+            raise InputError(f"config file {path} has no function get_config")
+        if variant and not inspect.signature(get_config).parameters:
+            raise InputError(f"config file {path} has no variants; leave out :{variant}")
+        values = get_config(*([variant] if variant else []))
     except InputError:
         raise
-    except Exception as error:  # the file is the user's program: whatever it raises is theirs to read, in one line
-        raise InputError(
-            f"config file {spec} failed: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+    except (Exception, SystemExit) as error:  # the file is the user's program: what it raises is theirs to read
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"config file {spec} failed: {what}") from error
+    if not isinstance(values, ConfigDict | Mapping):
+        raise InputError(f"get_config of {path} gives a {type(values).__name__}; expected a ConfigDict or a dict")
+    return values.to_dict() if isinstance(values, ConfigDict) else dict(values)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -194,6 +209,7 @@ def check(config: Config) -> None:
         choice("update.methods", method, tuple(METHODS))
     require(len(set(update.methods)) == len(update.methods), f"update.methods={list(update.methods)} lists one twice")
     require(all(b >= 0 for b in update.bias_grid), f"update.bias_grid={update.bias_grid}; expected 0 or more")
+    require(len(set(update.bias_grid)) == len(update.bias_grid), f"update.bias_grid={update.bias_grid} lists one twice")
     require(0 <= update.tolerance <= 1, f"update.tolerance={update.tolerance}; expected a fraction from 0 to 1")
     require(
         not update.bias_grid or dataset.validation_per_class > 0,
@@ -207,11 +223,15 @@ def check(config: Config) -> None:
         require(value >= 1, f"training.{key}={value}; expected 1 or more")
 
 
-def _override(values: dict, keys: Sequence[str], text: str, full_key: str) -> dict:
+class _Text(str):
+    """A value from the command line: a text where the key holds text, else a literal still to be read."""
+
+
+def _override(values: dict, keys: Sequence[str], text: _Text, full_key: str) -> dict:
     """`values` with one entry replaced by what `text` says."""
     head, *rest = keys
     if not rest:
-        return {**values, head: _parse(text)}
+        return {**values, head: text}
     inner = values.get(head, {})
     if not isinstance(inner, Mapping):
         raise InputError(f"config key {full_key!r}: {head!r} holds a value, not further keys")
@@ -222,7 +242,7 @@ def _parse(text: str) -> Any:
     """A Python literal where it is one (`3`, `[50, 100]`, `True`), else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
@@ -237,6 +257,8 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """`value` as the type that the key's annotation names; lists also as "a,b" text; never a silent truncation."""
+    if isinstance(value, _Text):
+        value = str(value) if hint is str else _parse(value)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.NAME=VALUE")
@@ -249,7 +271,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             value = [_parse(part.strip().strip("'\"")) for part in value.strip("()[] ").split(",") if part.strip()]
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(_convert(item, v, key) for v in items)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         return float(value)
     if hint is str and value is None:
         return ""

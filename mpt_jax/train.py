@@ -1,6 +1,7 @@
 """Train an update and report its flips: `python -m mpt_jax.train --config configs/x.py [--config.key=value ...]`."""
 
 import argparse
+import io
 import logging
 import pathlib
 import shlex
@@ -14,11 +15,20 @@ from mpt_jax.errors import InputError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 2 bad input, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± or box lines must not end a finished run
     try:
         spec, workdir, overrides = parse(argv)
         run(spec, workdir, overrides, command="python -m mpt_jax.train " + shlex.join(argv))
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'disk'}: {error.strerror}; give paths that exist and can be written",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -33,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(None, message)
 
 
-def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
-    """The config file, the work directory, and the overrides as `key=value`."""
+def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path | None, list[str]]:
+    """The config file, the work directory if one is given, and the overrides as `key=value`."""
     parser = _Parser(
         prog="python -m mpt_jax.train",
         description="Train the models of an update and report the negative flips that each method leaves.",
@@ -54,9 +64,7 @@ def parse(argv: Sequence[str]) -> tuple[str, pathlib.Path, list[str]]:
         if not (argument.startswith("--config.") and "=" in argument):
             raise InputError(f"unknown argument {argument!r}; expected --config, --workdir or --config.KEY=VALUE")
         overrides.append(argument.removeprefix("--config."))
-    name, _, variant = arguments.config.partition(":")
-    default = pathlib.Path("runs") / "-".join(part for part in (pathlib.Path(name).stem, variant) if part)
-    return arguments.config, pathlib.Path(arguments.workdir or default), overrides
+    return arguments.config, pathlib.Path(arguments.workdir) if arguments.workdir else None, overrides
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
@@ -70,9 +78,11 @@ def _join_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def run(spec: str, workdir: pathlib.Path, overrides: Sequence[str], *, command: str) -> None:
+def run(spec: str, workdir: pathlib.Path | None, overrides: Sequence[str], *, command: str) -> None:
     """Load, train what is missing, write and print the report."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what a killed process left, and clears it away
+    # What orbax says of half-written files, which it clears away, and of damaged ones, which we report ourselves.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from rich.console import Console
 
     from mpt_jax import config as configs
@@ -80,6 +90,9 @@ def run(spec: str, workdir: pathlib.Path, overrides: Sequence[str], *, command: 
     from mpt_jax.progress import progress
 
     config = configs.load(spec, overrides)
+    if workdir is None:
+        path, variant = configs.split_spec(spec)
+        workdir = pathlib.Path("runs") / "-".join(part for part in (path.stem, variant) if part)
     console = Console()
     with progress(console) as shown:
         prepared = update.prepare(config, workdir, shown)

@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mpt_jax import checkpoint, data, models, objectives
+from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 
 
@@ -207,10 +208,13 @@ def fit(
     folder: pathlib.Path,
     steps_per_dispatch: int,
     checkpoint_every: int,
+    teachers: Sequence[str],
     on_start: Callable[[int], None],
     on_values: Callable[[int, dict[str, np.ndarray]], None],
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from the newest checkpoint in `folder` if there is one.
+
+    A checkpoint does not hold the teachers but `teachers`, their digests, and is refused where they have changed.
 
     Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` after every call of the
     compiled program with the means since the last one, ``[seeds, objectives]`` each.
@@ -231,6 +235,8 @@ def fit(
         if restored is not None:
             step, state, notes = restored
             seconds = notes["seconds"]
+            if notes["teachers"] != list(teachers):
+                raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
         on_start(step)
         started, pending = time.perf_counter() - seconds, None
         while step < total:
@@ -242,7 +248,7 @@ def fit(
             if step % checkpoint_every == 0 or step == total:
                 on_values(step, jax.device_get(values))  # before the save: steps that are saved are never done again
                 pending, seconds = None, time.perf_counter() - started
-                checkpoint.save_state(manager, step, state, {"seconds": seconds})
+                checkpoint.save_state(manager, step, state, {"seconds": seconds, "teachers": list(teachers)})
     return state, seconds
 
 

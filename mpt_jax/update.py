@@ -36,16 +36,28 @@ class Run:
     mean: np.ndarray
     std: np.ndarray
     mesh: jax.sharding.Mesh
+    given: Mapping[
+        str, Sequence[tuple[Classifier, dict[str, Any]]]
+    ]  # per teacher, one per seed, where the config names any
+    provenance: Mapping[str, Any]
     progress: Progress
 
     def num_classes(self, method: str) -> int:
         return self.config.update.schedule[0 if method == "old" else 1]
 
     def release(self, method: str, seed: int) -> pathlib.Path:
-        return self.workdir / "releases" / release_name(method, seed)
+        return self.workdir / "releases" / workdir.release_name(method, seed)
+
+    def predictions(self, release: pathlib.Path) -> pathlib.Path:
+        return self.workdir / "predictions" / f"{release.name}.npz"
+
+    def released(self, methods: Sequence[str]) -> list[pathlib.Path]:
+        """The releases of these methods that are whole; the card is what is written last."""
+        folders = [self.release(method, seed) for method in methods for seed in self.config.seeds]
+        return [folder for folder in folders if (folder / "card.json").is_file()]
 
     def missing(self, methods: Sequence[str]) -> bool:
-        return not all(self.release(method, seed).exists() for method in methods for seed in self.config.seeds)
+        return len(self.released(methods)) < len(methods) * len(self.config.seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +71,6 @@ class Member:
         return f"{self.method} b={float(self.objective.bias):g} seed={seed}"
 
 
-def release_name(method: str, seed: int) -> str:
-    """`r0-old-seed0`, `r1-mpt_kl-seed0`: number of the release, method, seed."""
-    return f"r{0 if method == 'old' else 1}-{method}-seed{seed}"
-
-
 def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     """Read the data and check everything that can be checked without training; writes nothing to the work directory.
 
@@ -73,6 +80,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     workdir.check(folder, configs.to_dict(config))
     settings, update = config.dataset, config.update
     models.build(config.model.name, update.schedule[-1], **_model_options(config))
+    given = {method: _read_given(config, method) for method in TEACHERS.values()}
     progress.say(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
@@ -91,7 +99,12 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
             f"optimizer.batch_size={batch_size} is larger than the training part of the "
             f"{update.schedule[0]} old classes: expected {num_first} or less"
         )
-    channels = dataset.train.images.shape[-1]
+    epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
+    if epochs > limit:
+        raise InputError(f"optimizer.epochs={epochs} takes more than 2**31 steps; expected {limit} or less")
+    *sides, channels = dataset.train.images.shape[1:]
+    if settings.crop_padding > min(sides):
+        raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")
     if settings.mean and len(settings.mean) != channels:
         raise InputError(
             f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
@@ -102,49 +115,57 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         if settings.mean
         else data.statistics(dataset.train.images[:num_first])
     )
-    run = Run(config, folder, dataset, mean, std, mesh, progress)
-    for method in TEACHERS.values():
-        for path in _given_releases(run, method):
-            _check_teacher(run, path, checkpoint.read_card(path), run.num_classes(method))
+    device = jax.devices()[0]
+    facts = {"platform": device.platform, "kind": device.device_kind, "count": mesh.size}
+    run = Run(config, folder, dataset, mean, std, mesh, given, workdir.provenance(facts), progress)
+    for method, teachers in given.items():
+        for _, card in teachers:
+            _check_teacher(run, card, run.num_classes(method))
+    _check_lineage(run)
     return run
 
 
 def execute(run: Run, command: str) -> bool:
     """Train, evaluate and release what is still missing; returns whether there was anything to do."""
-    device = jax.devices()[0]
-    facts = {
-        "config": configs.to_dict(run.config),
-        "images": {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": run.mesh.size},
-        "command": command,
-    }
+    images = {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")}
+    facts = {"config": configs.to_dict(run.config), "images": images, "command": command, **run.provenance}
     workdir.claim(run.workdir, facts)
-    worked = False
+    worked = _restore_predictions(run)
     for method in TEACHERS.values():
         if run.missing([method]):
             _make_teacher(run, method)
             worked = True
+        _forget_training_states(run, method)
+    _check_lineage(run)
     if run.missing(run.config.update.methods):
         _make_students(run)
         worked = True
+    _forget_training_states(run, "students")
     return worked
+
+
+def _restore_predictions(run: Run) -> bool:
+    """Predict the test images again for releases whose predictions are lost or damaged; whether there were any."""
+    lost = False
+    for folder in run.released([*TEACHERS.values(), *run.config.update.methods]):
+        if not workdir.has_predictions(run.predictions(folder)):
+            _write_predictions(run, folder, checkpoint.read_release(folder)[0])
+            lost = True
+    return lost
 
 
 def _make_teacher(run: Run, method: str) -> None:
     """One plainly trained model per seed, or the released models that the config names."""
     member = Member(method, METHODS["no_treatment"])
-    given = _given_releases(run, method)
-    if given:
-        for seed, path in zip(run.config.seeds, given, strict=True):
-            classifier, card = checkpoint.read_release(path)
-            kept = {key: card[key] for key in ("architecture", "objective", "steps", "seconds", "examples_per_second")}
-            _release(run, member, seed, classifier, {**kept, "adopted_from": str(path)})
-        run.progress.say(f"{method}: adopted from {', '.join(sorted(set(map(str, given))))}")
+    if run.given[method]:
+        for seed, (classifier, card) in zip(run.config.seeds, run.given[method], strict=True):
+            kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
+            _release(run, member, seed, classifier, {key: card[key] for key in kept})
+            run.progress.say(f"{method}, seed {seed}: adopted from {card['adopted_from']}")
         return
     classifiers, cost = _train(run, method, [member], {})
     for i, seed in enumerate(run.config.seeds):
         _release(run, member, seed, _select(classifiers, i, 0), cost)
-    _forget_training_states(run, method)
 
 
 def _make_students(run: Run) -> None:
@@ -156,7 +177,6 @@ def _make_students(run: Run) -> None:
     for index, selection in _select_margins(run, members, classifiers):
         for i, seed in enumerate(run.config.seeds):
             _release(run, members[index], seed, _select(classifiers, i, index), {**cost, "selection": selection})
-    _forget_training_states(run, "students")
 
 
 def candidates(methods: Sequence[str], bias_grid: Sequence[float]) -> list[Member]:
@@ -242,6 +262,11 @@ def _train(
         run.progress.start(f"{stage}, {population}", step, total)
 
     def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
+        diverged = np.argwhere(~np.isfinite(values["loss"]))
+        if len(diverged):
+            i, j = diverged[0]
+            name = f"{members[j].label(config.seeds[i])} of stage {stage}"
+            raise InputError(f"{name} diverged by step {step}: its loss is not finite; lower optimizer.learning_rate")
         lines = [
             {
                 **{"step": step, "release": 0 if stage == "old" else 1, "stage": stage, "member": member.label(seed)},
@@ -260,6 +285,7 @@ def _train(
         folder=run.workdir / "checkpoints" / stage,
         steps_per_dispatch=config.training.steps_per_dispatch,
         checkpoint_every=config.training.checkpoint_every,
+        teachers=sorted(checkpoint.digest(teacher.params) for teacher in teachers.values()),
         on_start=on_start,
         on_values=on_values,
     )
@@ -313,16 +339,15 @@ def _read_stack(run: Run, method: str) -> Classifier:
 def _release(run: Run, member: Member, seed: int, classifier: Classifier, notes: Mapping[str, Any]) -> None:
     """Predict the test images, measure flips against the old release, write the predictions and then the release."""
     folder, test = run.release(member.method, seed), run.dataset.test
-    if folder.exists():
+    if (folder / "card.json").is_file():
         return
-    logits = _predict(run, jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
-    predictions = run.workdir / "predictions"
-    workdir.write_predictions(predictions / f"{folder.name}.npz", labels=test.labels, logits=logits, ids=test.ids)
+    shutil.rmtree(folder, ignore_errors=True)
+    logits = _write_predictions(run, folder, classifier)
     if member.method == "old":
         known = test.labels < run.num_classes("old")
         values = {"accuracy": float(np.mean(logits[known].argmax(-1) == test.labels[known]))}
     else:
-        old = workdir.read_predictions(predictions / f"{release_name('old', seed)}.npz")["logits"]
+        old = workdir.read_predictions(run.predictions(run.release("old", seed)))["logits"]
         values = metrics.class_growth_metrics(
             old.argmax(-1), logits.argmax(-1), test.labels, num_old_classes=run.num_classes("old")
         )
@@ -338,8 +363,10 @@ def _release(run: Run, member: Member, seed: int, classifier: Classifier, notes:
         "image_shape": list(test.images.shape[1:]),
         "classes": list(run.dataset.class_names[: run.num_classes(member.method)]),
         "dataset": run.dataset.name,
+        "made_with": run.provenance,
         "parents": {
-            release_name(parent, seed): checkpoint.read_card(run.release(parent, seed))["digest"] for parent in parents
+            workdir.release_name(parent, seed): checkpoint.read_card(run.release(parent, seed))["digest"]
+            for parent in parents
         },
         **notes,
         "metrics": values,
@@ -347,14 +374,39 @@ def _release(run: Run, member: Member, seed: int, classifier: Classifier, notes:
     checkpoint.write_release(folder, classifier, card)
 
 
-def _given_releases(run: Run, method: str) -> list[pathlib.Path]:
-    """The folders, one per seed, that the config names for this teacher; empty where it is to be trained."""
-    pattern = getattr(run.config.update, method)
-    return [pathlib.Path(pattern.replace("{seed}", str(seed))) for seed in run.config.seeds] if pattern else []
+def _write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier) -> np.ndarray:
+    """Write a classifier's logits on the test images beside its release, and return them."""
+    test = run.dataset.test
+    logits = _predict(run, jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
+    workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
+    return logits
 
 
-def _check_teacher(run: Run, path: pathlib.Path, card: Mapping[str, Any], num_classes: int) -> None:
+def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str, Any]]]:
+    """The released models, one per seed, that the config names for this teacher; empty where it is trained here."""
+    pattern = getattr(config.update, method)
+    if not pattern:
+        return []
+    paths = [pathlib.Path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
+    read = {path: checkpoint.read_release(path) for path in dict.fromkeys(paths)}
+    return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
+
+
+def _check_lineage(run: Run) -> None:
+    """Every release must have been made from the very teachers that are here now."""
+    for folder in run.released([*TEACHERS.values(), *run.config.update.methods]):
+        for name, digest in checkpoint.read_card(folder)["parents"].items():
+            parent = folder.with_name(name)
+            if (parent / "card.json").is_file() and checkpoint.read_card(parent)["digest"] != digest:
+                raise InputError(
+                    f"{folder} was made with another {name} than the one that is there now; put that one back, or "
+                    f"remove {run.workdir}/releases/r1-* to train them anew"
+                )
+
+
+def _check_teacher(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
     """A teacher must know exactly the run's classes, in the run's order, on images of the same shape."""
+    path = card["adopted_from"]
     expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
     if found != expected:
         pairs = enumerate(zip(found, expected, strict=False))

@@ -1,6 +1,6 @@
 """The work directory of a run: a documented layout that other tools read.
 
-config.json            the resolved config, versions, device, git revision, command
+config.json            the resolved config; command, versions, device, git revision of the first session
 releases/NAME/         model/ and card.json of every released model, NAME as `r1-mpt_kl-seed0`
 checkpoints/STAGE/     training states of the population being trained; gone when its models are released
 metrics.jsonl          one JSON object a line: step, release, stage, member, values
@@ -12,6 +12,9 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +25,11 @@ from mpt_jax import __version__, checkpoint
 from mpt_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def release_name(method: str, seed: int) -> str:
+    """`r0-old-seed0`, `r1-mpt_kl-seed0`: number of the release, method, seed."""
+    return f"r{0 if method == 'old' else 1}-{method}-seed{seed}"
 
 
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -37,17 +45,30 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         if workdir.is_dir() and any(workdir.iterdir()):
             raise InputError(f"{workdir} is not empty and not a work directory of mpt_jax; give another --workdir")
         return
-    try:
-        before = _flatten(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is unreadable; give another --workdir") from error
-    now = _flatten(config)
+    before, now = _flatten(read_facts(workdir)["config"]), _flatten(config)
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith("training."):
+        if before.get(key) != now.get(key) and not key.startswith("training.") and key != "dataset.data_dir":
             raise InputError(
-                f"{workdir} holds a run with {key}={before.get(key)!r}, now it is {now.get(key)!r}; "
-                "give another --workdir"
+                f"{workdir} holds a run with {key}={before.get(key)!r}, now it is {now.get(key)!r}; give another "
+                f"--workdir (there --config.update.old={workdir}/releases/r0-old-seed{{seed}} starts from its old models)"
             )
+
+
+def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `claim` wrote.
+
+    Raises:
+      InputError: `config.json` is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is unreadable; give another --workdir") from error
+    for key in ("config", "images", "device", "versions", "command"):
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), str if key == "command" else dict):
+            raise InputError(f"{path} is damaged: it has no {key!r}; give another --workdir")
+    return facts
 
 
 def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
@@ -59,10 +80,9 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):  # a folder that cannot be written is found out before any training
+            pass
         if not path.exists():
-            versions = {"mpt_jax": __version__, "python": sys.version.split()[0]}
-            versions |= {name: version(name) for name in PACKAGES}
-            facts = {**facts, "versions": versions, "git_revision": _git_revision()}
             checkpoint.write_text(path, json.dumps(facts, indent=1) + "\n")
         for name in ("releases", "predictions", "checkpoints"):
             (workdir / name).mkdir(exist_ok=True)
@@ -70,18 +90,25 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
         raise InputError(f"cannot write to work directory {workdir}: {error.strerror}; give another") from error
 
 
+def provenance(device: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result may depend on besides its config."""
+    versions = {"mpt_jax": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+    return {"versions": versions, "device": dict(device), "git_revision": _git_revision()}
+
+
 def append_metrics(workdir: pathlib.Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to `metrics.jsonl`."""
-    with (workdir / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
     """Remove the lines of steps that a resumed stage does again, and a line that a killed process left half."""
     path = workdir / "metrics.jsonl"
     if path.exists():
-        whole = [line for line in path.read_text().splitlines() if line.endswith("}}")]
-        kept = [line for line in whole if (r := json.loads(line))["stage"] != stage or r["step"] <= step]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _is_before(line, stage, step)]
         checkpoint.write_text(path, "".join(line + "\n" for line in kept))
 
 
@@ -99,6 +126,22 @@ def read_predictions(path: pathlib.Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+def has_predictions(path: pathlib.Path) -> bool:
+    """Whether the file is there and can be read."""
+    try:
+        return set(read_predictions(path)) >= {"labels", "logits", "ids"}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _is_before(line: str, stage: str, step: int) -> bool:
+    try:
+        values = json.loads(line)
+        return values["stage"] != stage or values["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
@@ -107,10 +150,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The commit of this package's checkout; None where it does not run from one."""
-    here = pathlib.Path(__file__).parent
+    """The commit of this package's checkout, `-dirty` where files were changed; None where it runs from none."""
+    root = pathlib.Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -8,11 +8,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
-import jax
-import pytest
-import tensorflow_datasets as tfds
+import jax  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow_datasets as tfds  # noqa: E402
 
-from mpt_jax import data
+from mpt_jax import data  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

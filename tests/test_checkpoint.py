@@ -12,7 +12,11 @@ from mpt_jax import checkpoint, models
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 
-CARD = {"architecture": {"name": "convnet", "options": {}}, "classes": ["a", "b", "c"]}
+CARD = {
+    **{"name": "one", "method": "old", "release": 0, "seed": 0, "dataset": "made up", "image_shape": [8, 8, 1]},
+    **{"architecture": {"name": "convnet", "options": {}}, "classes": ["a", "b", "c"]},
+    **{"objective": {}, "parents": {}, "metrics": {}, "steps": 1, "seconds": 1.0, "examples_per_second": 1.0},
+}
 
 
 def make_classifier(seed=0):
@@ -96,11 +100,18 @@ def test_what_is_not_a_release_is_said_to_be_none(tmp_path, release):
         checkpoint.read_card(tmp_path)
     card = json.loads((release / "card.json").read_text())
     (release / "card.json").write_text(json.dumps({**card, "schema": 99}))
-    with pytest.raises(InputError, match="schema 99"):
+    with pytest.raises(InputError, match="schema 1"):
         checkpoint.read_card(release)
     (release / "card.json").write_text("[]")
-    with pytest.raises(InputError, match="not a released model"):
+    with pytest.raises(InputError, match="schema 1"):
         checkpoint.read_card(release)
+    for key in checkpoint.CARD:
+        (release / "card.json").write_text(json.dumps({**card, key: None}))
+        with pytest.raises(InputError, match=f"'{key}' is None"):
+            checkpoint.read_card(release)
+    (release / "card.json").write_text(json.dumps({**card, "architecture": {"name": "vit", "options": {}}}))
+    with pytest.raises(InputError, match="vit"):
+        checkpoint.read_release(release)
 
 
 def test_training_states_keep_the_newest_two(tmp_path):
@@ -116,6 +127,25 @@ def test_training_states_keep_the_newest_two(tmp_path):
     np.testing.assert_array_equal(restored["w"], np.arange(4.0) * 3)
     assert restored["n"] == 3
     assert sorted(p.name for p in pathlib.Path(tmp_path / "states").iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_an_unreadable_training_state_gives_way_to_the_one_before(tmp_path):
+    state = {"w": jax.numpy.arange(4.0)}
+    with checkpoint.training_states(tmp_path / "states") as manager:
+        for step in (1, 2):
+            checkpoint.save_state(manager, step, {"w": state["w"] * step}, {})
+    for path in (tmp_path / "states/2").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with checkpoint.training_states(tmp_path / "states") as manager:
+        step, restored, _ = checkpoint.restore_state(manager, state)
+    assert step == 1
+    np.testing.assert_array_equal(restored["w"], state["w"])
+    for path in (tmp_path / "states/1").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with checkpoint.training_states(tmp_path / "states") as manager, pytest.raises(InputError, match="remove"):
+        checkpoint.restore_state(manager, state)
 
 
 def test_write_text_leaves_the_old_file_when_writing_fails(tmp_path):

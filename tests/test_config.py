@@ -63,6 +63,7 @@ def test_smoke_variant_differs_only_in_size():
         ("dataset.class_order=[1, 0, 2]", ("dataset", "class_order"), (1, 0, 2)),
         ("dataset.flip=true", ("dataset", "flip"), True),
         ("dataset.data_dir=a/b=c", ("dataset", "data_dir"), "a/b=c"),
+        ("dataset.data_dir=2024", ("dataset", "data_dir"), "2024"),
         ("optimizer.learning_rate=1", ("optimizer", "learning_rate"), 1.0),
         ("optimizer.learning_rate=1e-3", ("optimizer", "learning_rate"), 1e-3),
     ],
@@ -77,6 +78,9 @@ def test_overrides(override, path, expected):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("update.bias_grid=0,1,0.0", ["update.bias_grid", "twice"]),
+        ("optimizer.learning_rate=" + "9" * 400, ["optimizer.learning_rate", "finite"]),
+        ("optimizer.learning_rate={[]: 1}", ["optimizer.learning_rate"]),
         ("updat.methods=mpt_kl", ["updat", "did you mean 'update'"]),
         ("update.method=mpt_kl", ["update.method", "did you mean 'methods'", "bias_grid"]),
         ("update.methods=mpt_k", ["mpt_k", "did you mean 'mpt_kl'", "no_treatment"]),
@@ -129,18 +133,22 @@ def test_bad_files(tmp_path):
             "sedes",
         ),
         ("def get_config():\n    return {'seed': 3}", "did you mean 'seeds'"),
-        ("def get_config():\n    return None", "failed"),
+        ("def get_config():\n    return None", "NoneType"),
+        ("def get_config():\n    raise SystemExit(3)", "SystemExit"),
     ]:
         path = tmp_path / "broken.py"
         path.write_text(text)
         with pytest.raises(InputError, match=word):
             configs.load(str(path))
+    with pytest.raises(InputError, match="no variants"):
+        configs.load(DIGITS + ":smoke")
     with pytest.raises(InputError, match="smoke"):
         configs.load(str(CONFIGS / "cifar100.py") + ":smok")
 
 
 def test_a_plain_partial_dict_is_a_config(tmp_path):
-    path = tmp_path / "mine.py"
+    path = tmp_path / "a:b" / "mine.py"
+    path.parent.mkdir()
     path.write_text("def get_config():\n    return {'seeds': [4], 'update': {'schedule': [2, 3]}}")
     config = configs.load(str(path))
     assert config == configs.Config(seeds=(4,), update=dataclasses.replace(configs.UpdateConfig(), schedule=(2, 3)))

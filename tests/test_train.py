@@ -166,6 +166,9 @@ def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_pa
         (["--config.optimizer.batch_size=12"], ["batch_size", "devices"]),
         (["--config.dataset.mean=1,2,3", "--config.dataset.std=1,2,3"], ["dataset.mean", "channel"]),
         (["--config.model.stem=imagenet"], ["stem"]),
+        (["--config.dataset.crop_padding=99999999999999999999"], ["crop_padding"]),
+        (["--config.optimizer.epochs=" + "9" * 30], ["optimizer.epochs"]),
+        (["--workdir=" + "a" * 300], ["a" * 300]),
         (["--config.update.old=/nowhere/at/all"], ["/nowhere/at/all"]),
         (["--verbose"], ["--verbose", "--config"]),
         (["extra"], ["extra"]),
@@ -215,12 +218,66 @@ def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_
     assert files(finished) == before
 
 
-def test_the_default_work_directory_is_named_after_the_config():
-    parse = lambda *argv: train.parse(argv)[1]  # noqa: E731
-    assert parse("--config", "configs/digits.py") == pathlib.Path("runs/digits")
-    assert parse("--config=configs/cifar100.py:smoke") == pathlib.Path("runs/cifar100-smoke")
-    assert parse("--config", "configs/digits.py", "--workdir", "there") == pathlib.Path("there")
-    assert train.parse(["--config", "c.py", "--config.a.b", "3"])[2] == ["a.b=3"]
+def test_arguments_in_either_form():
+    assert train.parse(["--config", "c.py", "--workdir", "there"])[:2] == ("c.py", pathlib.Path("there"))
+    assert train.parse(["--config=c.py:smoke", "--config.a.b", "3", "--config.c=d=e"]) == (
+        *("c.py:smoke", None),
+        ["a.b=3", "c=d=e"],
+    )
+
+
+def test_the_default_work_directory_is_named_after_the_config(digits_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/digits").write_text("in the way")
+    assert train.main(["--config", DIGITS, f"--config.dataset.data_dir={digits_dir}"]) == 2
+    assert "runs/digits is a file" in capsys.readouterr().err
+
+
+def test_lost_predictions_are_made_again(finished, digits_dir, tmp_path):
+    workdir = tmp_path / "digits"
+    shutil.copytree(finished, workdir)
+    (workdir / "predictions/r0-old-seed0.npz").write_bytes(b"damaged")
+    (workdir / "predictions/r1-mpt_kl-seed1.npz").unlink()
+    assert train.main(arguments(digits_dir, workdir)) == 0
+    for path in (finished / "predictions").iterdir():
+        with np.load(path) as before, np.load(workdir / "predictions" / path.name) as now:
+            np.testing.assert_array_equal(before["labels"], now["labels"])
+            np.testing.assert_allclose(before["logits"], now["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_students_of_another_teacher_are_not_reported(finished, digits_dir, tmp_path, capsys):
+    workdir = tmp_path / "digits"
+    shutil.copytree(finished, workdir)
+    card = workdir / "releases/r0-old-seed0/card.json"
+    card.write_text(card.read_text().replace('"digest": "', '"digest": "0'))
+    assert train.main(arguments(digits_dir, workdir)) == 2
+    assert "another r0-old-seed0" in capsys.readouterr().err
+
+
+def test_a_damaged_teacher_is_refused_before_anything_is_written(finished, digits_dir, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(finished / "releases/r0-old-seed0", old)
+    card = json.loads((old / "card.json").read_text())
+    for change in ({"digest": "0" * 64}, {"classes": 3}, {"architecture": {"name": "vit", "options": {}}}):
+        (old / "card.json").write_text(json.dumps({**card, **change}))
+        assert train.main(arguments(digits_dir, tmp_path / "run", f"--config.update.old={old}")) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_training_that_diverges_ends_in_one_line_that_names_the_member(digits_dir, tmp_path, capsys):
+    assert train.main(arguments(digits_dir, tmp_path / "run", "--config.optimizer.learning_rate=1e20")) == 2
+    error = capsys.readouterr().err
+    assert "diverged" in error and "old b=0 seed=0" in error and "learning_rate" in error
+    assert not (tmp_path / "run/report.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(digits_dir, tmp_path, capsys):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert train.main(arguments(digits_dir, tmp_path / "closed/run")) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def command(digits_dir, workdir, *more):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import models, objectives, training
+from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 
@@ -156,7 +157,7 @@ class Interrupted(Exception):
     pass
 
 
-def fit(recipe, inputs, folder, interrupt_at=None):
+def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",)):
     seen = []
 
     def on_values(step, values):
@@ -172,6 +173,7 @@ def fit(recipe, inputs, folder, interrupt_at=None):
         folder=folder,
         steps_per_dispatch=2,
         checkpoint_every=5,
+        teachers=teachers,
         on_start=starts.append,
         on_values=on_values,
     )
@@ -192,6 +194,8 @@ def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_s
     again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # all done: nothing is trained again
     assert (starts, seen) == ([12], [])
     assert_same(again, whole)
+    with pytest.raises(InputError, match="other teachers"):
+        fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
 
 
 def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():

@@ -8,6 +8,7 @@ from typing import Any
 
 from mpt_jax import checkpoint
 from mpt_jax.report import markdown
+from mpt_jax.workdir import read_facts, release_name
 
 RATES = (
     *("accuracy", "accuracy_old_classes", "accuracy_new_classes", "accuracy_previous"),
@@ -30,12 +31,11 @@ def build(workdir: pathlib.Path) -> dict[str, Any]:
     All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
     over the images of the old classes, the new model choosing among all classes.
     """
-    facts = json.loads((workdir / "config.json").read_text())
+    facts = read_facts(workdir)
     config = facts["config"]
-    methods = ("old", "independent", *config["update"]["methods"])
-    cards = [checkpoint.read_card(path.parent) for path in (workdir / "releases").glob("r*/card.json")]
-    cards.sort(key=lambda card: (card["release"], methods.index(card["method"]), config["seeds"].index(card["seed"])))
-    updated = [card for card in cards if card["release"] > 0]
+    methods = ("independent", *config["update"]["methods"])
+    names = [release_name(method, seed) for method in methods for seed in config["seeds"]]
+    updated = [checkpoint.read_card(workdir / "releases" / name) for name in names]
     rows = [_row(card) for card in updated]
     return {
         "schema": 1,
@@ -43,7 +43,7 @@ def build(workdir: pathlib.Path) -> dict[str, Any]:
         "classes": {"order": updated[0]["classes"], "schedule": config["update"]["schedule"]},
         "device": facts["device"],
         "rows": rows,
-        "summary": {method: _summary([r for r in rows if r["method"] == method]) for method in methods[1:]},
+        "summary": {method: _summary([r for r in rows if r["method"] == method]) for method in methods},
         "selection": {card["method"]: card["selection"] for card in updated if card.get("selection")},
         "config": config,
         "versions": facts["versions"],

@@ -9,11 +9,23 @@ from mpt_jax.objectives import METHODS
 
 # (key of the summary, heading, what it means)
 RATES = (
-    ("accuracy", "all classes", "test accuracy of the new model"),
-    ("accuracy_old_classes", "old classes", "its accuracy on images of the classes that the old model knew"),
-    ("accuracy_new_classes", "new classes", "its accuracy on images of the added classes"),
-    ("nfr", "negative flips", "images of the old classes that the old model got right and the new one gets wrong"),
-    ("pfr", "positive flips", "images of the old classes that the old model got wrong and the new one gets right"),
+    ("accuracy", "all classes", "share of all test images that the new model gets right"),
+    (
+        "accuracy_old_classes",
+        "old classes",
+        "share it gets right of the test images of the classes that the old model knew",
+    ),
+    ("accuracy_new_classes", "new classes", "share it gets right of the test images of the added classes"),
+    (
+        "nfr",
+        "negative flips",
+        "share of the old classes' test images that the old model got right and the new one gets wrong",
+    ),
+    (
+        "pfr",
+        "positive flips",
+        "share of the old classes' test images that the old model got wrong and the new one gets right",
+    ),
 )
 CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is better")
 MARGIN = ("b", "margin: bias on the new classes' logits in training (chosen on validation images if several are tried)")
@@ -51,7 +63,7 @@ def title(report: dict[str, Any]) -> str:
     seeds = len({row["seed"] for row in report["rows"]})
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     images = report["dataset"]["images"]["test"]
-    return f"{report['dataset']['name']}, {old} -> {new} classes, in % of {images} test images\n{over}"
+    return f"{report['dataset']['name']}, {old} -> {new} classes, {images} test images, rates in %\n{over}"
 
 
 def terminal(report: dict[str, Any]) -> Table:

@@ -9,6 +9,7 @@ from rich.console import Console
 from mpt_jax import report
 from mpt_jax.report import table
 from mpt_jax.report.build import RATES
+from mpt_jax.workdir import release_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMES = {"steps": 10, "seconds": 2.0, "examples_per_second": 50.0}
@@ -42,13 +43,15 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
             card = {
                 **{"schema": 1, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
                 **{"objective": {"bias": 2.0 if method == "mpt_kl" else 0.0}, "classes": ["a", "b", "c"]},
+                **{"name": method, "dataset": "made|up", "digest": "0", "architecture": {}, "normalization": {}},
+                **{"parents": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
             }
             if method == "mpt_kl":
                 tried = [{"bias": b, "accuracy": 0.9, "nfr": 0.1} for b in (0.0, 2.0)]
                 selection = {"validation_images": 6, "required_accuracy": 0.8, "candidates": tried, "chosen": 2.0}
                 card["selection"] = selection
-            path = folder / "releases" / f"r{card['release']}-{method}-seed{seed}"
+            path = folder / "releases" / release_name(method, seed)
             path.mkdir(parents=True)
             (path / "card.json").write_text(json.dumps(card))
     return folder
