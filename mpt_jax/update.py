@@ -258,7 +258,7 @@ def _train(
 
     def on_start(step: int) -> None:
         workdir.drop_metrics_after(run.workdir, stage, step)
-        population = f"{len(config.seeds)} seeds" + (f" x {len(members)} objectives" if len(members) > 1 else "")
+        population = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}" + (f" x {len(members)} objectives" if len(members) > 1 else "")
         run.progress.start(f"{stage}, {population}", step, total)
 
     def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:

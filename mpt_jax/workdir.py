@@ -50,7 +50,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         if before.get(key) != now.get(key) and not key.startswith("training.") and key != "dataset.data_dir":
             raise InputError(
                 f"{workdir} holds a run with {key}={before.get(key)!r}, now it is {now.get(key)!r}; give another "
-                f"--workdir (there --config.update.old={workdir}/releases/r0-old-seed{{seed}} starts from its old models)"
+                f"--workdir (there --config.update.old={workdir}/releases/r0-old-seed{{seed}} reuses its old models)"
             )
 
 
