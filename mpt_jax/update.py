@@ -258,7 +258,9 @@ def _train(
 
     def on_start(step: int) -> None:
         workdir.drop_metrics_after(run.workdir, stage, step)
-        population = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}" + (f" x {len(members)} objectives" if len(members) > 1 else "")
+        population = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}" + (
+            f" x {len(members)} objectives" if len(members) > 1 else ""
+        )
         run.progress.start(f"{stage}, {population}", step, total)
 
     def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
@@ -292,7 +294,10 @@ def _train(
     run.progress.finish(f"{stage}: {total} steps in {seconds:.1f} s")
     axes = (len(config.seeds), len(members))
     mean, std = (np.broadcast_to(array, (*axes, *array.shape)) for array in (run.mean, run.std))
-    classifiers = Classifier(recipe.module, params=state.params, batch_stats=state.batch_stats, mean=mean, std=std)
+    params, batch_stats = jax.device_get(
+        (state.params, state.batch_stats)
+    )  # taken apart on the host, without compiling
+    classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     rate = round(total * recipe.batch_size / seconds, 2)
     return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
 

@@ -282,6 +282,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(digits_dir, tmp_path, capsy
 
 def command(digits_dir, workdir, *more):
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    # The processes of a test run the same programs: the first one compiles them for all.
+    environment |= {
+        "JAX_COMPILATION_CACHE_DIR": f"{workdir}/../cache",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     line = [sys.executable, "-m", "mpt_jax.train", *arguments(digits_dir, workdir, *more)]
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

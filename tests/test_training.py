@@ -108,7 +108,7 @@ def test_a_population_gives_what_its_members_give_alone(at_once):
 
 def test_seeds_and_objectives_differ_and_objectives_start_equal():
     recipe, inputs = make_recipe(), make_inputs((0, 1), ROWS)
-    start = training.init_state(recipe, inputs.keys, len(ROWS), (8, 8, 1), N)
+    start = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))(recipe, inputs.keys, len(ROWS), (8, 8, 1), N)
     kernel = max(jax.tree.leaves(start.params), key=lambda leaf: leaf.size)
     assert_same(kernel[:, 0], kernel[:, 3])
     assert not np.allclose(kernel[0], kernel[1])
