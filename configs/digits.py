@@ -1,20 +1,33 @@
-"""The main job."""
+"""The main job: an update of a digit classifier, 0-4 -> 0-9, with eight seeds at once.
+
+Data: the 1,797 real handwritten digits that scikit-learn ships, which prepare themselves. Four writers train (31 to 33
+images a digit after 20 a digit are held out to choose b), nine others test: hard enough for flips to be measured.
+
+    python -m mpt_jax.train --config configs/digits.py
+
+44 s on a 2-core machine without a GPU (jax 0.10.2), mean and standard deviation over the seeds, in %:
+
+    method         all classes   old classes   new classes   negative flips   b
+    independent     92.0 ± 0.6    92.1 ± 1.3    91.9 ± 1.3      4.3 ± 1.5     0
+    no_treatment    92.6 ± 1.0    92.9 ± 1.3    92.3 ± 0.8      3.8 ± 1.1     0
+    pct_kl          91.3 ± 0.8    91.1 ± 1.4    91.5 ± 0.8      4.5 ± 1.2     0
+    mpt_kl          92.8 ± 0.4    93.7 ± 1.0    91.9 ± 0.4      2.8 ± 1.1     4 (chosen on validation)
+"""
 
 from mpt_jax.config import default_config
 
 
 def get_config():
-    """Digits 0-4 -> 0-9, eight seeds at once."""
+    """Five classes, then ten."""
     config = default_config()
     config.seeds = tuple(range(8))
     config.dataset.name = "digits"
     config.dataset.validation_per_class = 20
     config.model.name = "convnet"
     config.optimizer.learning_rate = 0.05
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 5e-4
     config.optimizer.epochs = 30
     config.optimizer.batch_size = 48
+    # (`ConfigDict` has a method `update`, hence the brackets.)
     config["update"].schedule = (5, 10)
     config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl")
     config["update"].bias_grid = (0.0, 0.5, 1.0, 2.0, 4.0)
