@@ -17,6 +17,8 @@ from mpt_jax import data  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+collect_ignore = ["torch_reference.py"]  # imports torch, which only the parity tests need
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
