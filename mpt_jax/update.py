@@ -36,9 +36,7 @@ class Run:
     mean: np.ndarray
     std: np.ndarray
     mesh: jax.sharding.Mesh
-    given: Mapping[
-        str, Sequence[tuple[Classifier, dict[str, Any]]]
-    ]  # per teacher, one per seed, where the config names any
+    given: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # per teacher: one a seed, or none to be trained
     provenance: Mapping[str, Any]
     progress: Progress
 
@@ -287,7 +285,7 @@ def _train(
         folder=run.workdir / "checkpoints" / stage,
         steps_per_dispatch=config.training.steps_per_dispatch,
         checkpoint_every=config.training.checkpoint_every,
-        teachers=sorted(checkpoint.digest(teacher.params) for teacher in teachers.values()),
+        teachers=sorted(checkpoint.digest((teacher.params, teacher.batch_stats)) for teacher in teachers.values()),
         on_start=on_start,
         on_values=on_values,
     )

@@ -33,7 +33,7 @@ def release_name(method: str, seed: int) -> str:
 
 
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """A work directory belongs to one config; only its `training` section may change between commands.
+    """A work directory belongs to one config; only where the data lies and the `training` section may change.
 
     Raises:
       InputError: the folder is a file, is somebody else's, or holds a run of another config. Nothing is written.

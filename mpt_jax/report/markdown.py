@@ -22,10 +22,10 @@ def render(report: dict[str, Any]) -> str:
         *_selection(report),
         "## Every seed",
         _table(
-            ["method", "seed", *(heading for _, heading, _ in table.RATES), "on all classes", "churn", "BTC"],
+            ["method", "seed", *(heading for _, heading, _ in table.COLUMNS), "on all classes", "churn", "BTC"],
             [
                 [row["method"], str(row["seed"])]
-                + [_percent(row[key]) for key, _, _ in table.RATES]
+                + [_percent(row[key]) for key, _, _ in table.COLUMNS]
                 + [_percent(row[key]) for key in ("nfr_all_classes", "churn", "btc")]
                 for row in report["rows"]
             ],

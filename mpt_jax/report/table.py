@@ -8,7 +8,7 @@ from rich.table import Table
 from mpt_jax.objectives import METHODS
 
 # (key of the summary, heading, what it means)
-RATES = (
+COLUMNS = (
     ("accuracy", "all classes", "share of all test images that the new model gets right"),
     (
         "accuracy_old_classes",
@@ -35,12 +35,12 @@ BASELINE = "the same training once more from another start: the baseline"
 
 def cells(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of text, one row per method; rates in percent as mean and standard deviation over seeds."""
-    headings = ["method", *(heading for _, heading, _ in RATES), CHANGE[0], MARGIN[0]]
+    headings = ["method", *(heading for _, heading, _ in COLUMNS), CHANGE[0], MARGIN[0]]
     baseline = report["summary"].get("no_treatment", {}).get("nfr", {}).get("mean")
     rows = []
     for method, summary in report["summary"].items():
         bias = next(row["objective"]["bias"] for row in report["rows"] if row["method"] == method)
-        rates = [_rate(summary.get(key)) for key, _, _ in RATES]
+        rates = [_rate(summary.get(key)) for key, _, _ in COLUMNS]
         change = f"{100 * (summary['nfr']['mean'] / baseline - 1):+.0f} %" if baseline else "-"
         rows.append([method, *rates, "-" if method == "no_treatment" else change, f"{bias:g}"])
     return headings, rows
@@ -48,7 +48,7 @@ def cells(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def columns() -> list[tuple[str, str]]:
     """Heading and meaning of every column but the first."""
-    return [*((heading, meaning) for _, heading, meaning in RATES), CHANGE, MARGIN]
+    return [*((heading, meaning) for _, heading, meaning in COLUMNS), CHANGE, MARGIN]
 
 
 def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
