@@ -31,5 +31,5 @@ def get_config():
     # (`ConfigDict` has a method `update`, hence the brackets.)
     config["update"].schedule = (5, 10)
     config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl")
-    config["update"].bias_grid = (0.0, 0.5, 1.0, 2.0, 4.0)
+    config["update"].tune = {"bias": (0.0, 0.5, 1.0, 2.0, 4.0)}
     return config

@@ -128,7 +128,8 @@ def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         raise InputError(f"{folder} cannot be read ({type(error).__name__}); restore it from a copy") from error
     if digest(weights) != card["digest"]:
         raise InputError(f"{folder}/model does not have the digest in its card.json; restore it from a copy")
-    return Classifier(module=module, mean=mean, std=std, **weights), card
+    ensemble = card["architecture"].get("ensemble") is True
+    return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

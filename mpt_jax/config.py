@@ -5,15 +5,17 @@ changes what it needs. Nothing outside `load` reads files, and nothing reads a g
 """
 
 import ast
+import collections.abc
 import dataclasses
 import difflib
 import importlib.util
 import inspect
+import itertools
 import pathlib
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,7 +25,9 @@ from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
 from mpt_jax.objectives import METHODS
 
-TEACHERS = {"old": "old", "new": "independent"}  # source of an objective's term -> the release that plays it
+# source of an objective's term -> the release that plays it; "old" stands for the release before, whatever its method
+TEACHERS = {"old": "old", "old_head": "old", "new": "independent", "ensemble": "ensemble"}
+AUTO_BIAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # what `update.bias=auto` tries
 
 _LARGEST = sys.float_info.max  # beyond it, and for NaN, no comparison holds
 
@@ -46,7 +50,7 @@ class DatasetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network; every release of a run has the same one."""
+    """A network."""
 
     name: str = "convnet"
     stem: str = ""  # ResNets: "imagenet" or "cifar"; empty: the model's default
@@ -63,6 +67,7 @@ class OptimizerConfig:
     epochs: int = 100
     batch_size: int = 128
     schedule: str = "cosine"  # to zero over the epochs, or "constant"
+    skip_nonfinite: bool = False  # leave out (and count) updates whose loss or gradient is not finite
     schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
 
 
@@ -70,11 +75,17 @@ class OptimizerConfig:
 class UpdateConfig:
     """The update itself: which classes before and after, which methods, how their margin is chosen."""
 
-    schedule: tuple[int, ...] = (5, 10)  # number of classes of the old and of the new release
-    methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # rows of mpt_jax.objectives.METHODS
-    bias_grid: tuple[float, ...] = ()  # candidates for b, chosen on validation data; empty: b as published
+    schedule: tuple[int, ...] = (5, 10)  # number of classes of each release: the old one, the new one, and any after
+    methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # of objectives.METHODS and posttraining.METHODS
+    bias: str = "published"  # b of the methods that have one: "published", a number, or "auto": tuned on validation
+    tune: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # number -> candidates, see README
+    tune_trials: int = 0  # random draws of the candidates' combinations; 0: all of them
+    tolerance: float = 0.01  # validation accuracy that the chosen numbers may cost against the independent model
+    start: str = "random"  # weights that a student starts from: "random", or "old" to fine-tune the release before
     memory: str = "all"  # images of the old classes that the update may use: "all", "none", "per_class:K", "total:K"
-    tolerance: float = 0.01  # validation accuracy that the chosen b may cost against the independent model
+    memory_by: str = "random"  # which images those are: "random", or "herding" on the features of the release before
+    old_fraction: float = 1.0  # share of each class's training images that the first release is trained on
+    ensemble_size: int = 8  # independent models in an ensemble
     old: str = ""  # folder of a released model to start from ("{seed}" is filled in); empty: train it
     independent: str = ""  # the same for the independently trained new model
 
@@ -96,6 +107,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)  # one complete update (its own three models and data order) per seed
     dataset: DatasetConfig = DatasetConfig()
     model: ModelConfig = ModelConfig()
+    old_model: ModelConfig = ModelConfig(name="")  # of the first release; an empty name: as `model`
     optimizer: OptimizerConfig = OptimizerConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
@@ -182,7 +194,7 @@ def check(config: Config) -> None:
     def choice(key: str, value: str, valid: Sequence[str]) -> None:
         require(value in valid, _unknown(f"{key}={value!r}", value, valid))
 
-    dataset, model, optimizer, update = config.dataset, config.model, config.optimizer, config.update
+    dataset, optimizer = config.dataset, config.optimizer
     require(len(config.seeds) > 0, "seeds is empty; expected at least one integer, such as seeds=0,1,2")
     require(len(set(config.seeds)) == len(config.seeds), f"seeds={config.seeds} lists a seed twice")
     require(all(0 <= s < 2**31 for s in config.seeds), f"seeds={config.seeds}; expected integers from 0 to 2**31 - 1")
@@ -195,8 +207,13 @@ def check(config: Config) -> None:
         f"dataset.mean has {len(dataset.mean)} values and dataset.std {len(dataset.std)}; expected one per channel",
     )
     require(all(s > 0 for s in dataset.std), f"dataset.std={dataset.std}; expected numbers above 0")
-    choice("model.name", model.name, tuple(MODELS))
-    choice("model.dtype", model.dtype, ("float32", "bfloat16"))
+    for section, network in (("model", config.model), ("old_model", old_model_of(config))):
+        choice(f"{section}.name", network.name, tuple(MODELS))
+        choice(f"{section}.dtype", network.dtype, ("float32", "bfloat16"))
+    require(
+        config.old_model in (ModelConfig(name=""), old_model_of(config)),
+        f"old_model.name is empty, but old_model has {config.old_model}; name the network, or leave out the rest",
+    )
     for key in ("learning_rate", "momentum", "weight_decay"):
         value = getattr(optimizer, key)
         require(value >= 0, f"optimizer.{key}={value}; expected 0 or more")
@@ -206,39 +223,117 @@ def check(config: Config) -> None:
         require(value >= 1, f"optimizer.{key}={value}; expected 1 or more")
     choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant"))
     choice("optimizer.schedule_unit", optimizer.schedule_unit, ("step", "epoch"))
-    require(
-        len(update.schedule) == 2 and 2 <= update.schedule[0] < update.schedule[1],
-        f"update.schedule={list(update.schedule)}; expected two growing numbers from 2 on, such as [50, 100]",
-    )
-    require(len(update.methods) > 0, f"update.methods is empty; valid: {', '.join((*METHODS, *posttraining.METHODS))}")
-    for method in update.methods:
-        choice("update.methods", method, (*METHODS, *posttraining.METHODS))
-        missing = [s for s in objectives.sources(METHODS.get(method, METHODS["no_treatment"])) if s not in TEACHERS]
-        require(
-            not missing,
-            f"update.methods={method} needs the source {', '.join(missing)}, which a run does not make yet; "
-            f"valid are methods with the sources {', '.join(TEACHERS)}",
-        )
-    require(len(set(update.methods)) == len(update.methods), f"update.methods={list(update.methods)} lists one twice")
-    require(all(b >= 0 for b in update.bias_grid), f"update.bias_grid={update.bias_grid}; expected 0 or more")
-    require(len(set(update.bias_grid)) == len(update.bias_grid), f"update.bias_grid={update.bias_grid} lists one twice")
-    require(0 <= update.tolerance <= 1, f"update.tolerance={update.tolerance}; expected a fraction from 0 to 1")
-    require(
-        not update.bias_grid or dataset.validation_per_class > 0,
-        "update.bias_grid chooses b on validation data, but dataset.validation_per_class=0; "
-        "set it above 0, or empty the grid to train with the published b",
-    )
-    require(
-        "posthoc_bias" not in update.methods or dataset.validation_per_class > 0,
-        "update.methods has posthoc_bias, which is chosen on validation data, but dataset.validation_per_class=0; "
-        "set it above 0, or leave that method out",
-    )
-    data.parse_policy(update.memory)
+    _check_update(config, require, choice)
     at_once = config.training.members_at_once
     require(at_once >= 0, f"training.members_at_once={at_once}; expected 0 or more")
     for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
         value = getattr(config.training, key)
         require(value >= 1, f"training.{key}={value}; expected 1 or more")
+
+
+def old_model_of(config: Config) -> ModelConfig:
+    """The network of the first release."""
+    return config.old_model if config.old_model.name else config.model
+
+
+def tuned(config: Config) -> dict[str, tuple[float, ...]]:
+    """The numbers of the objectives that have candidates, b by `update.bias=auto` among them."""
+    auto = {"bias": AUTO_BIAS} if config.update.bias == "auto" else {}
+    return auto | dict(config.update.tune)
+
+
+def sources(config: Config) -> tuple[str, ...]:
+    """Every source of the methods that are trained, each once."""
+    trained = [METHODS[method] for method in config.update.methods if method in METHODS]
+    return tuple(dict.fromkeys(source for objective in trained for source in objectives.sources(objective)))
+
+
+def _check_update(config: Config, require: Callable[[bool, str], None], choice: Callable[..., None]) -> None:
+    update, old_model = config.update, old_model_of(config)
+    methods, valid = update.methods, (*METHODS, *posttraining.METHODS)
+    schedule, growths = update.schedule, list(itertools.pairwise(update.schedule))
+    require(
+        len(schedule) >= 2 and schedule[0] >= 2 and all(old <= new for old, new in growths),
+        f"update.schedule={list(schedule)}; expected two or more growing numbers from 2 on, such as [50, 100]",
+    )
+    grows = all(old < new for old, new in growths)
+    require(
+        grows or (len(schedule) == 2 and (update.old_fraction < 1 or bool(config.old_model.name))),
+        f"update.schedule={list(schedule)} adds no classes; expected growing numbers, or twice the same one with "
+        "update.old_fraction below 1 (more data) or old_model.name (another network)",
+    )
+    require(0 < update.old_fraction <= 1, f"update.old_fraction={update.old_fraction}; expected above 0 and at most 1")
+    require(len(methods) > 0, f"update.methods is empty; valid: {', '.join(valid)}")
+    for method in methods:
+        choice("update.methods", method, valid)
+    require(len(set(methods)) == len(methods), f"update.methods={list(methods)} lists one twice")
+
+    choice("update.start", update.start, ("random", "old"))
+    choice("update.memory_by", update.memory_by, ("random", "herding"))
+    policy = data.parse_policy(update.memory)
+    require(
+        policy.kind == "all" or (grows and update.old_fraction == 1),
+        f"update.memory={update.memory} with update.old_fraction={update.old_fraction} and update.schedule="
+        f"{list(schedule)}; a limited memory is for added classes: expected update.memory=all, or old_fraction=1",
+    )
+    require(
+        update.memory_by == "random" or policy.kind in ("per_class", "total"),
+        f"update.memory_by=herding chooses among the old classes' images, but update.memory={update.memory} leaves no "
+        "choice; expected update.memory=per_class:20 or total:2000",
+    )
+    same_network = old_model == config.model
+    require(
+        update.start == "random" or same_network,
+        f"update.start=old continues the weights of old_model {old_model.name}, but model is {config.model.name}; "
+        "expected the same network, or update.start=random",
+    )
+    require(update.ensemble_size >= 2, f"update.ensemble_size={update.ensemble_size}; expected 2 or more")
+    for method in methods:
+        if method in posttraining.FINE_TUNED:
+            require(
+                update.start == "old" and len(schedule) == 2,
+                f"update.methods={method} averages weights with the old model's, which takes update.start=old and two "
+                f"releases; now they are update.start={update.start} and update.schedule={list(schedule)}",
+            )
+    require(
+        "posthoc_bias" not in methods or grows,
+        f"update.methods=posthoc_bias is for added classes, and update.schedule={list(schedule)} adds none",
+    )
+    require(
+        not update.independent or len(schedule) == 2,
+        f"update.independent is for one update, but update.schedule={list(schedule)} has {len(schedule) - 1}; leave it "
+        "out, or give two numbers",
+    )
+
+    require(0 <= update.tolerance <= 1, f"update.tolerance={update.tolerance}; expected a fraction from 0 to 1")
+    bias = _parse(update.bias)
+    require(
+        update.bias in ("published", "auto")
+        or (isinstance(bias, int | float) and not isinstance(bias, bool) and 0 <= bias <= _LARGEST),
+        f"update.bias={update.bias!r}; expected 'published', 'auto' or a number from 0 on",
+    )
+    require(
+        update.bias == "published" or "bias" not in update.tune,
+        f"update.bias={update.bias} and update.tune.bias={list(update.tune.get('bias', ()))} both say what b is; "
+        "leave one of them out",
+    )
+    require(update.tune_trials >= 0, f"update.tune_trials={update.tune_trials}; expected 0 (all) or more")
+    for key, values in update.tune.items():
+        try:
+            objectives.check_number(key, values)
+        except ValueError as error:
+            raise InputError(f"update.tune.{key}: {error}") from error
+        require(len(values) > 0, f"update.tune.{key} is empty; expected candidates, such as update.tune.{key}=0,1,2")
+        require(len(set(values)) == len(values), f"update.tune.{key}={list(values)} lists one twice")
+    choosing = [method for method in methods if method in posttraining.CHOSEN]
+    wants = "update.bias=auto" if update.bias == "auto" else "update.tune" if update.tune else ""
+    wants = wants or (f"update.methods={choosing[0]}" if choosing else "")
+    scaled = [m for m in methods if m in METHODS and METHODS[m].bias_power]
+    wants = wants or (f"update.methods={scaled[0]}" if scaled else "")
+    require(
+        not wants or config.dataset.validation_per_class > 0,
+        f"{wants} looks at validation data, but dataset.validation_per_class=0; set it above 0, or do without",
+    )
 
 
 class _Text(str):
@@ -281,6 +376,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.NAME=VALUE")
         return _build(hint, value, key + ".")
+    if typing.get_origin(hint) is collections.abc.Mapping:
+        if not isinstance(value, Mapping):
+            raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.bias=0,1,2")
+        return {str(name): _convert(typing.get_args(hint)[1], item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(hint, types.UnionType):  # class_order: a text, or a list of classes
         return tuple(value) if isinstance(value, list | tuple) else str(value)
     if typing.get_origin(hint) is tuple:

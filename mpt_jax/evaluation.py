@@ -1,6 +1,7 @@
 """Predictions of trained classifiers on a part of the data."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -11,8 +12,18 @@ from mpt_jax import models
 from mpt_jax.models import Classifier
 
 
-def predict(classifiers: Classifier, images: np.ndarray, *, batch_size: int, mesh: Mesh) -> np.ndarray:
+def predict(
+    classifiers: Classifier,
+    images: np.ndarray,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    output: Callable[[Classifier, jax.Array], jax.Array] = models.logits,
+) -> np.ndarray:
     """Raw logits of a stack of classifiers (leaves ``[members, ...]``) on uint8 images ``[N, H, W, C]``.
+
+    Args:
+      output: `models.logits`, or `models.features`.
 
     Returns:
       float32 ``[members, N, num_classes]``. The last batch is padded, not compiled anew, and the padding cut off.
@@ -22,13 +33,13 @@ def predict(classifiers: Classifier, images: np.ndarray, *, batch_size: int, mes
     batches = -(-count // batch_size)
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
-    logits = _predict(classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, "data"))))
+    logits = _predict(output, classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, "data"))))
     return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
 
 
-@jax.jit
-def _predict(classifiers, batches):
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(output, classifiers, batches):
     def one(classifier):
-        return jax.lax.map(functools.partial(models.logits, classifier), batches)
+        return jax.lax.map(functools.partial(output, classifier), batches)
 
     return jax.lax.map(one, classifiers)

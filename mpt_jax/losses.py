@@ -88,7 +88,7 @@ def margin_calibrated_cross_entropy(
       logits: floating point, ``[..., K]``.
       labels: integers, ``[...]``.
       num_old_classes: classes from this position on are new; K if there are none.
-      bias: b in logits, a scalar (may be traced); 0 is plain cross-entropy.
+      bias: b in logits, a scalar or one per example, ``[...]`` (may be traced); 0 is plain cross-entropy.
       offset: a further offset per class, such as `log_prior`, ``[K]``.
       label_smoothing: see `cross_entropy`.
       where: boolean mask over classes.
@@ -112,10 +112,17 @@ def margin_calibrated_cross_entropy(
     num_classes = logits.shape[-1]
     if isinstance(num_old_classes, numbers.Integral) and not 0 <= num_old_classes <= num_classes:
         raise ValueError(f"num_old_classes={num_old_classes}; expected 0 to {num_classes}, the number of classes")
-    margin = jnp.where(jnp.arange(num_classes) >= num_old_classes, _scalar("bias", bias, logits.dtype), 0.0)
-    if offset is not None:
-        margin = margin + _per_class("the offsets", offset, logits)
-    return cross_entropy(logits, labels, offset=margin, label_smoothing=label_smoothing, where=where)
+    bias, is_new = jnp.asarray(bias, logits.dtype), jnp.arange(num_classes) >= num_old_classes
+    if bias.ndim:
+        if bias.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"bias has shape {bias.shape}; expected one number, or one per example {logits.shape[:-1]}"
+            )
+        logits = logits + bias[..., None] * jnp.broadcast_to(is_new.astype(logits.dtype), logits.shape)
+    else:
+        offset = jnp.zeros(num_classes, logits.dtype) if offset is None else _per_class("the offsets", offset, logits)
+        offset = offset + jnp.where(is_new, bias, 0.0)
+    return cross_entropy(logits, labels, offset=offset, label_smoothing=label_smoothing, where=where)
 
 
 def balanced_softmax_cross_entropy(

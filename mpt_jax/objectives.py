@@ -2,7 +2,8 @@
 
     loss(i) = cross_entropy * CE(z_i + offset, y_i)
             + sum over terms t of  weight_t * (alpha_t + beta_t * gate_t(i)) * D_t(z_i[:K_s], z_s,i)
-    offset_k = bias(progress) * 1[k is new] + balance * log(n_k * old_count_factor ** 1[k is old])
+    offset_k = bias(progress) * scale_y ** bias_power * 1[k is new]
+               + balance * log(n_k * old_count_factor ** 1[k is old])
 
 The numbers are leaves, the structure (source, distance, gate) is static; so objectives that differ in numbers `stack`
 into one that trains in a single vmapped program. A new method is a new row of `METHODS`, a new gate or distance a new
@@ -34,6 +35,10 @@ GATES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
 
 A teacher is wrong, and not better, on images of classes that it does not know.
 """
+
+SOURCES = ("old", "new", "ensemble", "old_head")
+"""Names of the teachers: the old model, one trained independently on all classes, the mean logits of several of these,
+and the frozen old head on the student's features."""
 
 DISTANCES: dict[str, Callable[["Term", jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "kl": lambda term, logits, teacher_logits, labels: losses.kl_distance(
@@ -108,9 +113,12 @@ class Objective:
     """A training objective: cross-entropy with an offset per class, and distillation terms.
 
     Leaves: `cross_entropy`, its weight; `bias`, on the logits of the new classes inside the training softmax only,
-    times a factor that goes in a straight line from `bias_start` to `bias_end` over the training; `balance`, the
-    exponent on the number of training images of each class (Balanced Softmax: 1), and `old_count_factor` on that of the
-    old classes; `label_smoothing`, over all classes; `terms`. Static: `doc`, formula and source in one line.
+    times a factor that goes in a straight line from `bias_start` to `bias_end` over the training, and times the
+    `bias_power`-th power of a scale that the caller gives for each label; `balance`, the exponent on the number of
+    training images of each class (Balanced Softmax: 1), and `old_count_factor` on that of the old classes;
+    `label_smoothing`, over all classes; `average`, the decay of the weights' moving average that is released instead of
+    the last weights (0: these); `sampler_rate`, the learning rate of the rates at which classes are drawn (0: none, and
+    every image once an epoch); `terms`. Static: `doc`, formula and source in one line.
 
     Examples:
       >>> METHODS["mpt_kl"].replace(bias=2.0).bias
@@ -126,6 +134,9 @@ class Objective:
     balance: float | jax.Array = 0.0
     old_count_factor: float | jax.Array = 1.0
     label_smoothing: float | jax.Array = 0.0
+    bias_power: float | jax.Array = 0.0
+    average: float | jax.Array = 0.0
+    sampler_rate: float | jax.Array = 0.0
 
 
 _PCT = "Yan et al., Positive-Congruent Training, 2021"
@@ -167,6 +178,19 @@ METHODS: dict[str, Objective] = {
         bias_start=0.0,
         terms=(_OLD_KL, _NEW_KL),
         doc="mpt_kl with b rising in a straight line from 0 at the start of training (a variation of this project)",
+    ),
+    "mpt_kl_per_class": Objective(
+        bias=4.0,
+        bias_power=1.0,
+        terms=(_OLD_KL, _NEW_KL),
+        doc="mpt_kl with b of an image of class y times the old model's mean margin over its margin on class y, larger "
+        "where it was less sure (a variation of this project)",
+    ),
+    "mpt_kl_ema": Objective(
+        bias=4.0,
+        average=0.999,
+        terms=(_OLD_KL, _NEW_KL),
+        doc="mpt_kl, of which the moving average of the weights is released, decay 0.999 (a variation of this project)",
     ),
     "mpt_kl_ensemble": Objective(
         bias=4.0,
@@ -250,6 +274,11 @@ METHODS: dict[str, Objective] = {
         label_smoothing=0.1,
         doc="CE with labels smoothed by 0.1 (Szegedy et al., Rethinking the Inception Architecture, 2016)",
     ),
+    "ema": Objective(
+        average=0.999,
+        doc="CE, of which the moving average of the weights is released, decay 0.999 "
+        "(Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992)",
+    ),
     "balanced_softmax": Objective(
         balance=1.0, doc=f"CE of z + log n, n the training images of each class ({_BALANCED})"
     ),
@@ -264,6 +293,12 @@ METHODS: dict[str, Objective] = {
         old_count_factor=0.5,
         doc=f"balanced_softmax with n of the old classes times 0.5, a number to be chosen on validation ({_BALANCED})",
     ),
+    "balanced_meta_softmax": Objective(
+        balance=1.0,
+        sampler_rate=0.01,
+        doc="balanced_softmax on batches whose class rates are learned: those whose step leaves the head the lower CE "
+        f"on a class-balanced batch ({_BALANCED})",
+    ),
 }
 """The methods by name, with the published numbers.
 
@@ -271,6 +306,64 @@ Where a source searches over a number instead of giving one, it is a start for a
 `churn_distillation`, `anchor`, `strict_imitation` and `muscle`, the smoothing of `anchor`, and the factor of
 `balanced_softmax_factor`.
 """
+
+
+_MEANS_NOTHING_WITHOUT = {
+    **dict.fromkeys(("bias_start", "bias_end", "bias_power"), "bias"),
+    "old_count_factor": "balance",
+}
+
+
+def check_number(name: str, values: Sequence[float] = ()) -> None:
+    """Whether a number of objectives has this name, and may have these values.
+
+    A name is that of a leaf of `Objective`, such as ``bias``, or ``SOURCE.LEAF`` for the terms with that source, such
+    as ``old.weight``.
+
+    Raises:
+      ValueError: it has not.
+    """
+    source, _, leaf = name.rpartition(".")
+    valid = _leaves(Term if source else Objective)
+    if leaf not in valid or (source and source not in SOURCES):
+        raise ValueError(
+            f"no number of an objective is called {name!r}; valid: {', '.join(valid)}"
+            + (f" of the sources {', '.join(SOURCES)}" if source else ", or such as old.weight")
+        )
+    if any(value < 0 for value in values):
+        raise ValueError(f"{list(values)}; expected numbers from 0 on")
+    if leaf in ("label_smoothing", "average") and any(value >= 1 for value in values):
+        raise ValueError(f"{list(values)}; expected numbers from 0 to below 1")
+    if leaf in ("temperature", "sampler_rate") and any(value == 0 for value in values):
+        raise ValueError(f"{list(values)}; expected numbers above 0")
+
+
+def _leaves(cls: type) -> list[str]:
+    fields = [field for field in dataclasses.fields(cls) if field.metadata.get("pytree_node", True)]
+    return [field.name for field in fields if field.name != "terms"]
+
+
+def with_numbers(objective: Objective, numbers: Mapping[str, float]) -> Objective:
+    """The objective with other numbers, named as in `check_number`; those that it makes no use of are left alone.
+
+    It makes use of a number that is not 0 in it, of ``bias_*`` if it has a bias, of ``old_count_factor`` if it has a
+    balance, and of those of a source if it has a term with it.
+
+    Examples:
+      >>> changed = with_numbers(METHODS["mpt_lm"], {"bias": 2.0, "old.weight": 0.1, "balance": 1.0})
+      >>> changed.bias, [term.weight for term in changed.terms], changed.balance
+      (2.0, [0.1, 0.4], 0.0)
+    """
+
+    def uses(leaf: str) -> bool:
+        return bool(getattr(objective, _MEANS_NOTHING_WITHOUT.get(leaf, leaf)))
+
+    own = {leaf: value for leaf, value in numbers.items() if "." not in leaf and uses(leaf)}
+    terms = []
+    for term in objective.terms:
+        named = {leaf: f"{term.source}.{leaf}" for leaf in _leaves(Term)}
+        terms.append(term.replace(**{leaf: numbers[name] for leaf, name in named.items() if name in numbers}))
+    return objective.replace(**own, terms=tuple(terms))
 
 
 def sources(objective: Objective) -> tuple[str, ...]:
@@ -291,6 +384,7 @@ def per_example_loss(
     *,
     num_old_classes: int,
     class_counts: jax.typing.ArrayLike | None = None,
+    label_scale: jax.typing.ArrayLike | None = None,
     epoch: jax.typing.ArrayLike = 0,
     progress: jax.typing.ArrayLike = 0.0,
 ) -> jax.Array:
@@ -304,16 +398,18 @@ def per_example_loss(
         flows into them, except by the distance "influence".
       num_old_classes: classes from this position on are new; K if there are none, as in a first release.
       class_counts: training images of each class at this step, ``[K]``, for objectives with a `balance`.
+      label_scale: the scale of b for images of each class, above 0, ``[K]``, for objectives with a `bias_power`.
       epoch: epochs done, for terms with a `start_epoch` (may be traced).
       progress: share of the training that is done, 0 to 1, for a `bias` on a schedule (may be traced).
 
     Returns:
       ``[...]``, float32, or float64 where the logits are. NaN where a traced objective has a `balance` and no counts
-      are given.
+      are given, or a `bias_power` and no scale.
 
     Raises:
       TypeError: logits are not floating point, or labels not integers.
-      ValueError: logits of a source are missing, a `balance` without counts, or shapes do not fit.
+      ValueError: logits of a source are missing, a `balance` without counts, a `bias_power` without a scale, or shapes
+        do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -334,7 +430,7 @@ def per_example_loss(
         logits,
         labels,
         num_old_classes=num_old_classes,
-        bias=_bias(objective, progress),
+        bias=_bias(objective, progress, labels, label_scale),
         offset=_prior(objective, class_counts, num_old_classes, logits.shape[-1]),
         label_smoothing=objective.label_smoothing,
     )
@@ -395,16 +491,30 @@ def describe(objective: Objective) -> dict[str, Any]:
 
 
 _DESCRIBED_IF_SET = {
-    *("bias_start", "bias_end", "balance", "old_count_factor"),
+    *("bias_start", "bias_end", "bias_power", "balance", "old_count_factor", "average", "sampler_rate"),
     *("top_k", "slack", "power", "label_smoothing", "start_epoch"),
 }
 
 
-def _bias(objective: Objective, progress: jax.typing.ArrayLike) -> jax.Array:
-    bias, start, end, progress = (
-        jnp.asarray(number, float) for number in (objective.bias, objective.bias_start, objective.bias_end, progress)
+def _bias(
+    objective: Objective, progress: jax.typing.ArrayLike, labels: jax.Array, label_scale: jax.typing.ArrayLike | None
+) -> jax.Array:
+    """The margin b at this point of the training; of each example where there is a scale."""
+    bias, start, end, progress, power = (
+        jnp.asarray(number, float)
+        for number in (objective.bias, objective.bias_start, objective.bias_end, progress, objective.bias_power)
     )
-    return bias * (start + (end - start) * progress)
+    bias = bias * (start + (end - start) * progress)
+    if label_scale is None:
+        return bias * _unless_needed("bias_power", objective.bias_power, power, 1.0, "label_scale")
+    return bias * jnp.asarray(label_scale, float)[labels] ** power
+
+
+def _unless_needed(name: str, given: Any, number: jax.Array, neutral: float, missing: str) -> jax.Array:
+    """`neutral` where the number is 0; whether a traced one is shows only as it runs: then NaN, never another loss."""
+    if not isinstance(given, jax.core.Tracer) and np.any(np.asarray(given) != 0):
+        raise ValueError(f"{name}={given} without {missing}; expected one number per class")
+    return jnp.where(number == 0, neutral, jnp.nan)
 
 
 def _prior(
@@ -413,10 +523,7 @@ def _prior(
     """The offset of the logits that the numbers of training images give, ``[K]``."""
     balance = jnp.asarray(objective.balance, float)
     if class_counts is None:
-        if not isinstance(objective.balance, jax.core.Tracer) and np.any(np.asarray(objective.balance) != 0):
-            raise ValueError(f"balance={objective.balance} without class_counts; expected the images of each class")
-        # whether a traced objective has a balance shows only as it runs: then as NaN, never as another loss
-        return jnp.full(num_classes, jnp.where(balance == 0, 0.0, jnp.nan))
+        return jnp.full(num_classes, _unless_needed("balance", objective.balance, balance, 0.0, "class_counts"))
     counts = jnp.asarray(class_counts).astype(float)
     is_old = jnp.arange(counts.size) < num_old_classes
     factor = jnp.where(is_old, jnp.asarray(objective.old_count_factor, float), 1.0)

@@ -24,7 +24,7 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import checkpoint, data, models, objectives
+from mpt_jax import checkpoint, data, meta_sampler, models, objectives, posttraining
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 
@@ -36,6 +36,8 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    average: Any = None  # moving average of (params, batch_stats), where an objective of the population wants one
+    log_rates: Any = None  # of the classes in a batch, ``[K]``, where they are learned
 
 
 @struct.dataclass
@@ -49,6 +51,13 @@ class Inputs:
     keys: jax.Array  # one typed key per seed, ``[seeds]``
     objectives: objectives.Objective  # leaves ``[objectives]``
     teachers: Mapping[str, Classifier]  # leaves ``[seeds, ...]``; only the sources that the objectives name
+    rows: jax.Array | None = None  # int32 ``[seeds, n]``, the images that each seed learns from; None: all
+    label_scale: jax.Array | None = None  # ``[seeds, K]``, for objectives with a `bias_power`
+
+    @property
+    def num_examples(self) -> int:
+        """How many images each seed learns from."""
+        return (self.labels if self.rows is None else self.rows).shape[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +73,13 @@ class Recipe:
     weight_decay: float
     schedule: str = "cosine"
     schedule_unit: str = "step"
+    skip_nonfinite: bool = False
     crop_padding: int = 0
     flip: bool = False
     members_at_once: int = sys.maxsize
     steps_per_call: int = 50
+    averaged: bool = False  # whether any objective has an `average`
+    sampled: bool = False  # whether all objectives have a `sampler_rate`
 
     def total_steps(self, num_examples: int) -> int:
         """Steps of the whole stage: epochs times ceil(N / batch size)."""
@@ -122,18 +134,51 @@ def optimizer(recipe: Recipe, num_examples: int) -> optax.GradientTransformation
     return optax.chain(optax.add_decayed_weights(recipe.weight_decay), optax.sgd(rate, recipe.momentum))
 
 
-def init_state(recipe: Recipe, keys: jax.Array, num_objectives: int, image_shape: Sequence[int], num_examples: int):
-    """A fresh `TrainState`: the objectives of a seed start from the same weights."""
+def init_state(
+    recipe: Recipe,
+    keys: jax.Array,
+    num_objectives: int,
+    image_shape: Sequence[int],
+    num_examples: int,
+    start: Classifier | None = None,
+):
+    """A fresh `TrainState`: the objectives of a seed start from the same weights.
 
-    def one(key):
+    Args:
+      start: leaves ``[seeds, ...]``, networks of the same architecture whose weights are taken instead of random ones;
+        what they lack, the columns of classes they do not know, stays random.
+    """
+
+    def one(key, start):
         params, batch_stats = models.init(recipe.module, jax.random.fold_in(key, 0), image_shape)
-        return TrainState(params, batch_stats, optimizer(recipe, num_examples).init(params))
+        if start is not None:
+            params, batch_stats = models.continued((params, batch_stats), (start.params, start.batch_stats))
+        return TrainState(
+            params,
+            batch_stats,
+            optimizer(recipe, num_examples).init(params),
+            average=(params, batch_stats) if recipe.averaged else None,
+            log_rates=jnp.zeros(recipe.module.num_classes) if recipe.sampled else None,
+        )
 
     spread = lambda leaf: jnp.broadcast_to(leaf[:, None], (leaf.shape[0], num_objectives, *leaf.shape[1:]))  # noqa: E731
-    return jax.tree.map(spread, jax.vmap(one)(keys))
+    return jax.tree.map(spread, jax.vmap(one)(keys, start))
 
 
-def train_step(recipe, num_examples, state, objective, images, labels, teacher_logits, *, step=0, class_counts=None):
+def train_step(
+    recipe,
+    num_examples,
+    state,
+    objective,
+    images,
+    labels,
+    teacher_logits,
+    *,
+    step=0,
+    class_counts=None,
+    label_scale=None,
+    old_head=None,
+):
     """One SGD step of one member on one batch of normalised images: the whole method, without axes or devices.
 
     Args:
@@ -143,31 +188,47 @@ def train_step(recipe, num_examples, state, objective, images, labels, teacher_l
       teacher_logits: source name -> logits ``[batch, K_source]``.
       step: steps done before, for what an objective has on a schedule (may be traced).
       class_counts: training images of each class, ``[K]``, for an objective with a balance.
+      label_scale: ``[K]``, for an objective with a `bias_power`.
+      old_head: ``{"kernel": [D, K_old], "bias": [K_old]}``, for an objective with that source, which sees the
+        student's features through it.
 
     Returns:
-      The next state, and ``{"loss", "accuracy"}`` of the batch (before the step).
+      The next state, and ``{"loss", "accuracy"}`` of the batch (before the step); where the recipe skips updates that
+      are not finite, also whether this one was ``"skipped"``, with the loss given as 0.
     """
 
     def loss_function(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, mutated = recipe.module.apply(variables, images, train=True, mutable=["batch_stats"])
+        logits, features, batch_stats = models.train_forward(recipe.module, params, state.batch_stats, images)
+        answers = dict(teacher_logits)
+        if old_head is not None:
+            answers["old_head"] = features @ old_head["kernel"] + old_head["bias"][None]
         losses = objectives.per_example_loss(
             objective,
             logits,
             labels,
-            teacher_logits,
+            answers,
             num_old_classes=recipe.num_old_classes,
             class_counts=class_counts,
+            label_scale=label_scale,
             epoch=jnp.asarray(step) // data.steps_per_epoch(num_examples, recipe.batch_size),
             progress=jnp.asarray(step, float) / recipe.total_steps(num_examples),
         )
-        return losses.mean(), (logits, mutated.get("batch_stats", {}))
+        return losses.mean(), (logits, batch_stats)
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = optimizer(recipe, num_examples).update(grads, state.opt_state, state.params)
     accuracy = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).mean(dtype=float)
-    state = TrainState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
-    return state, {"loss": loss.astype(float), "accuracy": accuracy}
+    before, params = state, optax.apply_updates(state.params, updates)
+    if state.average is not None:
+        average = posttraining.ema(state.average, (params, batch_stats), objective.average, step)
+        state = state.replace(average=average)
+    values = {"loss": loss.astype(float), "accuracy": accuracy}
+    after = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
+    if recipe.skip_nonfinite:
+        finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss)
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        values |= {"loss": jnp.where(finite, values["loss"], 0.0), "skipped": (~finite).astype(float)}
+    return after, values
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
@@ -178,14 +239,24 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
     only one state at a time is worked on; their teachers' answers to all batches are then recorded first.
 
     Returns:
-      The state, and the mean ``{"loss", "accuracy"}`` over these steps, each ``[seeds, objectives]``.
+      The state, and the mean ``{"loss", "accuracy"}`` over these steps, each ``[seeds, objectives]``; also the share
+      that was ``"skipped"`` where the recipe does.
     """
-    num_examples, num_objectives = inputs.labels.shape[0], jax.tree.leaves(inputs.objectives)[0].shape[0]
+    num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
     per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
-    class_counts = jnp.bincount(inputs.labels, length=recipe.module.num_classes)
 
-    def one_seed(state, teachers, key):
+    def one_seed(state, teachers, key, images_of_seed, label_scale):
         stream_key, augment_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
+        labels_of_seed = inputs.labels if images_of_seed is None else inputs.labels[images_of_seed]
+        class_counts = jnp.bincount(labels_of_seed, length=recipe.module.num_classes)
+        old_head = teachers["old_head"].params["head"] if "old_head" in teachers else None
+
+        def batch_of(positions, key):
+            """Images, cropped and flipped, and labels of these positions among the seed's examples."""
+            chosen = positions if images_of_seed is None else images_of_seed[positions]
+            images = jax.lax.with_sharding_constraint(inputs.images[chosen], NamedSharding(mesh, P("data")))
+            images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
+            return images, inputs.labels[chosen]
 
         def draw(step, carry):
             rows, permutation = carry
@@ -204,11 +275,7 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
             """``carry = function(carry, step, images, labels)`` for each step with its batch."""
 
             def body(step, carry):
-                batch = rows[step - start]
-                images = jax.lax.with_sharding_constraint(inputs.images[batch], NamedSharding(mesh, P("data")))
-                key = jax.random.fold_in(augment_key, step)
-                images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
-                return function(carry, step, images, inputs.labels[batch])
+                return function(carry, step, *batch_of(rows[step - start], jax.random.fold_in(augment_key, step)))
 
             return jax.lax.fori_loop(start, stop, body, carry)
 
@@ -219,6 +286,7 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
             return {
                 source: models.logits(teacher, normalized(images) if teacher.mean is None else images)
                 for source, teacher in teachers.items()
+                if source != "old_head"  # it answers to the student's features, in the step
             }
 
         recorded = None
@@ -233,27 +301,69 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
 
             recorded = over_steps(record, empty)
 
+        def resampled(state, objective, step):
+            """The state with better class rates, and a batch drawn by them."""
+            keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), step), 6)
+
+            def features(positions, key):
+                images, labels = batch_of(positions, key)
+                _, seen, _ = models.train_forward(recipe.module, state.params, state.batch_stats, normalized(images))
+                return seen, labels
+
+            balanced = jnp.where(class_counts > 0, 0.0, -jnp.inf)  # rates of a class-balanced batch
+            log_rates = meta_sampler.improve(
+                jnp.where(class_counts > 0, state.log_rates, -jnp.inf),
+                keys[0],
+                lambda chosen: features(meta_sampler.positions(keys[1], chosen, class_counts), keys[2]),
+                features(
+                    meta_sampler.positions(
+                        keys[3], meta_sampler.draw(keys[4], balanced, recipe.batch_size), class_counts
+                    ),
+                    keys[2],
+                ),
+                state.params["head"],
+                class_counts=class_counts,
+                batch_size=recipe.batch_size,
+                head_rate=learning_rate(recipe, num_examples)(step),
+                sampler_rate=objective.sampler_rate,
+            )
+            chosen = meta_sampler.draw(keys[5], log_rates, recipe.batch_size)
+            batch = batch_of(
+                meta_sampler.positions(jax.random.fold_in(keys[5], 1), chosen, class_counts),
+                jax.random.fold_in(augment_key, step),
+            )
+            return state.replace(log_rates=log_rates), batch
+
         def one_member(state, objective):
             def step_of_member(carry, step, images, labels):
                 state, sums = carry
                 teacher_logits = (
                     answers(images) if recorded is None else jax.tree.map(lambda tape: tape[step - start], recorded)
                 )
+                if recipe.sampled:
+                    state, (images, labels) = resampled(state, objective, step)
                 state, values = train_step(
                     *(recipe, num_examples, state, objective, normalized(images), labels, teacher_logits),
                     step=step,
                     class_counts=class_counts,
+                    label_scale=label_scale,
+                    old_head=old_head,
                 )
                 return state, jax.tree.map(jnp.add, sums, values)
 
-            return over_steps(step_of_member, (state, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}))
+            names = ("loss", "accuracy", *(["skipped"] if recipe.skip_nonfinite else []))
+            return over_steps(step_of_member, (state, {name: jnp.zeros(()) for name in names}))
 
         return _over_axis(recipe.members_at_once, one_member, state, inputs.objectives)
 
     at_once = recipe.members_at_once // num_objectives
-    state, sums = _over_axis(at_once, one_seed, state, inputs.teachers, inputs.keys)
+    per_seed = (state, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale)
+    state, sums = _over_axis(at_once, one_seed, *per_seed)
     state = jax.lax.with_sharding_constraint(state, NamedSharding(mesh, P()))  # as it came in: compiled only once
-    return state, jax.tree.map(lambda total: total / (stop - start).astype(total.dtype), sums)
+    means = jax.tree.map(lambda total: total / (stop - start).astype(total.dtype), sums)
+    if recipe.skip_nonfinite:
+        means["loss"] = means["loss"] / (1 - means["skipped"])  # of the steps that were done
+    return state, means
 
 
 def fit(
@@ -266,6 +376,7 @@ def fit(
     teachers: Sequence[str],
     on_start: Callable[[int], None],
     on_values: Callable[[int, dict[str, np.ndarray]], None],
+    start: Classifier | None = None,
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from the newest checkpoint in `folder` if there is one.
 
@@ -274,18 +385,26 @@ def fit(
     Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` after every call of the
     compiled program with the means since the last one, ``[seeds, objectives]`` each.
 
+    Args:
+      start: what the members start from instead of random weights, see `init_state`.
+
     Returns:
       The final state, and the seconds spent over all sessions of this stage, compilation included.
     """
-    num_examples = inputs.labels.shape[0]
+    num_examples = inputs.num_examples
     total = recipe.total_steps(num_examples)
     replicated = NamedSharding(mesh, P())
-    teachers_as_run = {name: frozen(teacher, inputs.mean, inputs.std) for name, teacher in inputs.teachers.items()}
+    teachers_as_run = {
+        source: teacher.replace(params={"head": teacher.params["head"]}, batch_stats={})
+        if source == "old_head"
+        else frozen(teacher, inputs.mean, inputs.std)
+        for source, teacher in inputs.teachers.items()
+    }
     inputs = jax.device_put(inputs.replace(teachers=teachers_as_run), replicated)
     num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
     initialize = jax.jit(init_state, static_argnums=(0, 2, 3, 4), out_shardings=replicated)
     with checkpoint.training_states(folder) as manager:
-        state = initialize(recipe, inputs.keys, num_objectives, inputs.images.shape[1:], num_examples)
+        state = initialize(recipe, inputs.keys, num_objectives, inputs.images.shape[1:], num_examples, start)
         restored = checkpoint.restore_state(manager, state)
         step, seconds = 0, 0.0
         if restored is not None:

@@ -27,11 +27,6 @@ from mpt_jax.errors import InputError
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
-def release_name(method: str, seed: int) -> str:
-    """`r0-old-seed0`, `r1-mpt_kl-seed0`: number of the release, method, seed."""
-    return f"r{0 if method == 'old' else 1}-{method}-seed{seed}"
-
-
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """A work directory belongs to one config; only where the data lies and the `training` section may change.
 
@@ -104,7 +99,7 @@ def append_metrics(workdir: pathlib.Path, lines: Iterable[Mapping[str, Any]]) ->
 
 
 def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
-    """Remove the lines of steps that a resumed stage does again, and a line that a killed process left half."""
+    """Remove the lines of steps that a resumed stage (`r1-students`) does again, and a line that was left half."""
     path = workdir / "metrics.jsonl"
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -137,7 +132,7 @@ def has_predictions(path: pathlib.Path) -> bool:
 def _is_before(line: str, stage: str, step: int) -> bool:
     try:
         values = json.loads(line)
-        return values["stage"] != stage or values["step"] <= step
+        return f"r{values['release']}-{values['stage']}" != stage or values["step"] <= step
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -8,14 +8,36 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mpt_jax.errors import InputError
-from mpt_jax.models.classifier import Classifier, features, fold, init, logits, normalize
+from mpt_jax.models.classifier import (
+    Classifier,
+    continued,
+    features,
+    fold,
+    init,
+    logits,
+    normalize,
+    train_forward,
+)
 from mpt_jax.models.convnet import ConvNet
 from mpt_jax.models.layers import at_least_float32
 from mpt_jax.models.linear import LinearHead, MLPHead
 from mpt_jax.models.resnet import STEMS, ResNet18, ResNet34, ResNet50
 from mpt_jax.models.vit import ViTSmall, ViTTiny
 
-__all__ = ["DTYPES", "MODELS", "ON_FEATURES", "Classifier", "build", "features", "fold", "init", "logits", "normalize"]
+__all__ = [
+    "DTYPES",
+    "MODELS",
+    "ON_FEATURES",
+    "Classifier",
+    "build",
+    "continued",
+    "features",
+    "fold",
+    "init",
+    "logits",
+    "normalize",
+    "train_forward",
+]
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {

@@ -27,6 +27,8 @@ class Classifier:
         batch_stats: its running statistics; empty for a network without.
         mean: ``[channels]``, float32, in units of pixel / 255 or of the features; None where inputs come normalised.
         std: ``[channels]``, float32, in the same units; None where inputs come normalised.
+        ensemble: whether this is several networks of one architecture, whose mean logits are the answer; their leaves
+            have one more leading axis, over the networks.
     """
 
     module: nn.Module = struct.field(pytree_node=False)
@@ -34,6 +36,7 @@ class Classifier:
     batch_stats: Any
     mean: Array | None
     std: Array | None
+    ensemble: bool = struct.field(pytree_node=False, default=False)
 
 
 def normalize(inputs: Array, mean: Array, std: Array, dtype: Any = jnp.float32) -> Array:
@@ -86,6 +89,62 @@ def init(module: nn.Module, key: Array, image_shape: tuple[int, ...]) -> tuple[A
     return variables["params"], variables.get("batch_stats", {})
 
 
+def continued(fresh: Any, trained: Any) -> Any:
+    """A trained network's weights in the place of fresh ones; the head's further columns, of new classes, stay fresh.
+
+    Args:
+        fresh: ``(params, batch_stats)`` of `init`.
+        trained: the same of a network of this architecture with as many classes or fewer.
+
+    Raises:
+        ValueError: the networks differ in more than the number of classes.
+
+    Examples:
+        >>> fresh, trained = ({"head": {"bias": jnp.zeros(3)}}, {}), ({"head": {"bias": jnp.ones(2)}}, {})
+        >>> continued(fresh, trained)[0]["head"]["bias"].tolist()
+        [1.0, 1.0, 0.0]
+    """
+
+    def grow(path: Any, fresh: Array, trained: Array) -> Array:
+        known = trained.shape[-1] if trained.ndim else 0
+        if fresh.shape == trained.shape:
+            return jnp.asarray(trained)
+        if path[1].key != "head" or fresh[..., :known].shape != trained.shape:
+            name = jax.tree_util.keystr(path[1:])
+            raise ValueError(
+                f"{name} has shape {trained.shape} in the trained network and {fresh.shape} in the fresh one"
+            )
+        return jnp.concatenate([trained, fresh[..., known:]], axis=-1)
+
+    return jax.tree_util.tree_map_with_path(grow, fresh, trained)
+
+
+def train_forward(module: nn.Module, params: Any, batch_stats: Any, inputs: Array) -> tuple[Array, Array, Any]:
+    """A network in training mode: ``(logits, features, batch_stats)``.
+
+    Args:
+        module: a network of `mpt_jax.models.build`.
+        params: its parameters.
+        batch_stats: its running statistics before.
+        inputs: normalised, ``[batch, ...]``.
+
+    Returns:
+        Logits ``[batch, num_classes]``, the input of the head ``[batch, features]``, both at least float32, and the
+        running statistics after.
+    """
+    seen = []
+
+    def record(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        if context.module.path == ("head",) and context.method_name == "__call__":
+            seen.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        variables = {"params": params, "batch_stats": batch_stats}
+        answer, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    return answer, seen[-1].astype(at_least_float32(module.dtype)), mutated.get("batch_stats", {})
+
+
 def logits(classifier: Classifier, inputs: Array) -> Array:
     """Inference: normalised inputs through the network with its running statistics.
 
@@ -108,6 +167,11 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         >>> logits(classifier, jnp.zeros((2, 8, 8, 1), jnp.uint8)).shape
         (2, 10)
     """
+    if classifier.ensemble:
+        # one after the other where side by side is slower: see `training.members_at_once`
+        at_once = None if jax.default_backend() == "cpu" else len(jax.tree.leaves(classifier.params)[0])
+        one = lambda member: logits(member, inputs)  # noqa: E731
+        return jax.lax.map(one, classifier.replace(ensemble=False), batch_size=at_once).mean(0)
     if classifier.mean is not None:
         inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(classifier.module.dtype))
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
@@ -148,6 +212,7 @@ def features(classifier: Classifier, inputs: Array) -> Array:
 
     Raises:
         TypeError: the inputs are neither uint8 nor floats.
+        ValueError: an ensemble, which has no features of its own.
 
     Examples:
         >>> from mpt_jax.models import build
@@ -157,6 +222,9 @@ def features(classifier: Classifier, inputs: Array) -> Array:
         >>> features(classifier, jnp.array([[3.0, 5.0]])).tolist()
         [[3.0, 2.0]]
     """
+
+    if classifier.ensemble:
+        raise ValueError("features of an ensemble; expected one network")
 
     def without_head(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         return args[0] if context.module.path == ("head",) else call(*args, **kwargs)

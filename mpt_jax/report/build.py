@@ -3,48 +3,59 @@
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax import checkpoint
+from mpt_jax import checkpoint, metrics, workdir
 from mpt_jax.report import markdown
-from mpt_jax.workdir import read_facts, release_name
+from mpt_jax.update import lineage
+from mpt_jax.workdir import read_facts
 
 RATES = (
     *("accuracy", "accuracy_old_classes", "accuracy_new_classes", "accuracy_previous"),
     *("nfr", "relative_nfr", "pfr", "nfi", "churn", "btc", "nfr_all_classes"),
 )
 COSTS = ("steps", "seconds", "examples_per_second")
+BASELINE = "no_treatment"
 
 
-def write(workdir: pathlib.Path) -> dict[str, Any]:
-    """Build the report and write `report.json` and `report.md`; returns it."""
-    report = build(workdir)
-    checkpoint.write_text(workdir / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    checkpoint.write_text(workdir / "report.md", markdown.render(report))
+def write(folder: pathlib.Path) -> dict[str, Any]:
+    """Build the report of a work directory and write `report.json` and `report.md`; returns it."""
+    report = build(folder)
+    checkpoint.write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    checkpoint.write_text(folder / "report.md", markdown.render(report))
     return report
 
 
-def build(workdir: pathlib.Path) -> dict[str, Any]:
+def build(folder: pathlib.Path) -> dict[str, Any]:
     """The report as plain data: `schema` 1, one entry of `rows` per (release, method, seed), `summary` over seeds.
 
     All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
-    over the images of the old classes, the new model choosing among all classes.
+    over the images of the old classes, the new model choosing among all classes. `summary` and `selection` are those
+    of the last release; `sequences` has the whole lineage of each method, where there are more releases than two.
     """
-    facts = read_facts(workdir)
+    facts = read_facts(folder)
     config = facts["config"]
-    methods = ("independent", *config["update"]["methods"])
-    names = [release_name(method, seed) for method in methods for seed in config["seeds"]]
-    updated = [checkpoint.read_card(workdir / "releases" / name) for name in names]
-    rows = [_row(card) for card in updated]
+    methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
+    cards = [
+        checkpoint.read_card(folder / "releases" / lineage.release_name(release, method, seed))
+        for release in range(1, len(schedule))
+        for method in methods
+        for seed in config["seeds"]
+    ]
+    rows = [_row(card) for card in cards]
+    last = [card for card in cards if card["release"] == len(schedule) - 1]
+    selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
     return {
         "schema": 1,
         "dataset": {"name": config["dataset"]["name"], "images": facts["images"]},
-        "classes": {"order": updated[0]["classes"], "schedule": config["update"]["schedule"]},
+        "classes": {"order": last[0]["classes"], "schedule": schedule},
         "device": facts["device"],
         "rows": rows,
-        "summary": {method: _summary([r for r in rows if r["method"] == method]) for method in methods},
-        "selection": {card["method"]: card["selection"] for card in updated if card.get("selection")},
+        "summary": {method: _summary([_row(card) for card in last if card["method"] == method]) for method in methods},
+        "sequences": _sequences(folder, config, methods) if len(schedule) > 2 else {},
+        "selection": selection,
+        "fronts": fronts(selection),
         "config": config,
         "versions": facts["versions"],
         "git_revision": facts["git_revision"],
@@ -52,11 +63,60 @@ def build(workdir: pathlib.Path) -> dict[str, Any]:
     }
 
 
+def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """Per method the candidates that no other one of it beats, and their negative flips at the baseline's accuracy.
+
+    On validation images, since they are what the candidates were tried on. `nfr_at_baseline_accuracy` is read off the
+    front at the accuracy of `no_treatment`: None where no candidate is as accurate, and the first rate of a front that
+    begins above it.
+    """
+    if BASELINE not in selection:
+        return {}
+    base = selection[BASELINE]["candidates"][selection[BASELINE]["chosen"]]
+    result = {}
+    for method, choice in selection.items():
+        accuracy, nfr = ([tried[key] for tried in choice["candidates"]] for key in ("accuracy", "nfr"))
+        front = metrics.pareto_front(accuracy, nfr)  # a diverged candidate is right where chance is
+        result[method] = {
+            "points": [{key: choice["candidates"][i][key] for key in ("numbers", "accuracy", "nfr")} for i in front],
+            "baseline_accuracy": base["accuracy"],
+            "nfr_at_baseline_accuracy": metrics.nfr_at_accuracy(accuracy, nfr, base["accuracy"], hold_below=True),
+        }
+    return result
+
+
+def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """Per method the mean over seeds of `metrics.sequence_metrics` on the lineage from the old model on."""
+    schedule, result = config["update"]["schedule"], {}
+
+    def answers(release: int, method: str, seed: int) -> dict[str, Any]:
+        name = lineage.release_name(release, method, seed)
+        return workdir.read_predictions(folder / "predictions" / f"{name}.npz")
+
+    for method in methods:
+        of_seeds = []
+        for seed in config["seeds"]:
+            releases = [answers(0, lineage.OLD, seed)] + [answers(r, method, seed) for r in range(1, len(schedule))]
+            predictions = [release["logits"].argmax(-1) for release in releases]
+            of_seeds.append(metrics.sequence_metrics(predictions, releases[0]["labels"], schedule=schedule))
+        result[method] = {key: _mean([of_seed[key] for of_seed in of_seeds]) for key in of_seeds[0]}
+    return result
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers, entry by entry of lists; None where there is none."""
+    if isinstance(values[0], list):
+        return [_mean(entries) for entries in zip(*values, strict=True)]
+    return None if values[0] is None else statistics.fmean(values)
+
+
 def _row(card: dict[str, Any]) -> dict[str, Any]:
+    diverged = {"diverged": True} if card.get("diverged") else {}
     return {
         **{key: card[key] for key in ("method", "seed", "release", "objective")},
-        **{key: card["metrics"][key] for key in RATES},
+        **{key: None if diverged else card["metrics"][key] for key in RATES},
         **{key: card[key] for key in COSTS},
+        **diverged,
     }
 
 

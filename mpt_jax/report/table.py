@@ -31,20 +31,30 @@ COLUMNS = (
 CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is better")
 MARGIN = ("b", "margin: bias on the new classes' logits in training (chosen on validation images if several are tried)")
 INDEPENDENT = "the new teacher: trained on all classes with no regard for the old model"
+_ROOM_FOR_NAMES = 13  # of 80 columns, beside five with deviations
 BASELINE = "the same training once more from another start: the baseline"
 
 
-def cells(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of text, one row per method; rates in percent as mean and standard deviation over seeds."""
+def cells(report: dict[str, Any], *, spread: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text, one row per method; rates in percent as mean and standard deviation over seeds.
+
+    Without `spread` the deviation is given of the negative flips alone.
+    """
     headings = ["method", *(heading for _, heading, _ in COLUMNS), CHANGE[0], MARGIN[0]]
     baseline = report["summary"].get("no_treatment", {}).get("nfr", {}).get("mean")
     rows = []
     for method, summary in report["summary"].items():
-        objective = next(row["objective"] for row in report["rows"] if row["method"] == method)
+        of_method = [row for row in report["rows"] if row["method"] == method]
+        objective = of_method[-1]["objective"]  # of the last release
         bias = objective.get("posthoc_bias", objective["bias"])
-        rates = [_rate(summary.get(key)) for key, _, _ in COLUMNS]
-        change = f"{100 * (summary['nfr']['mean'] / baseline - 1):+.0f} %" if baseline else "-"
-        rows.append([method, *rates, "-" if method == "no_treatment" else change, f"{bias:.3g}"])
+        rates = [_rate(summary.get(key), spread or key == "nfr") for key, _, _ in COLUMNS]
+        if any(row.get("diverged") for row in of_method):
+            change = "diverged"
+        elif baseline and method != "no_treatment":
+            change = f"{100 * (summary['nfr']['mean'] / baseline - 1):+.0f} %"
+        else:
+            change = "-"
+        rows.append([method, *rates, change, f"{bias:.3g}"])
     return headings, rows
 
 
@@ -62,16 +72,17 @@ def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def title(report: dict[str, Any]) -> str:
     """One line on what was updated and over how many seeds."""
-    old, new = report["classes"]["schedule"]
+    schedule = " -> ".join(map(str, report["classes"]["schedule"]))
     seeds = len({row["seed"] for row in report["rows"]})
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     images = report["dataset"]["images"]["test"]
-    return f"{report['dataset']['name']}, {old} -> {new} classes, {images} test images, rates in %\n{over}"
+    return f"{report['dataset']['name']}, {schedule} classes, {images} test images, rates in %\n{over}"
 
 
 def terminal(report: dict[str, Any]) -> Table:
     """The table for a terminal of 80 columns: without the positive flips, which `report.md` has."""
-    headings, rows = cells(report)
+    # Long names leave no room for every deviation.
+    headings, rows = cells(report, spread=max(map(len, report["summary"])) <= _ROOM_FOR_NAMES)
     shown = [i for i, heading in enumerate(headings) if heading != "positive flips"]
     table = Table(title=title(report), title_justify="left", title_style="bold")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
@@ -91,8 +102,8 @@ def legend(report: dict[str, Any]) -> Table:
     return table
 
 
-def _rate(value: dict[str, float] | None) -> str:
+def _rate(value: dict[str, float] | None, spread: bool = True) -> str:
     if value is None:
         return "-"
-    spread = f" ± {100 * value['std']:.1f}" if value["count"] > 1 else ""
-    return f"{100 * value['mean']:.1f}{spread}"
+    deviation = f" ± {100 * value['std']:.1f}" if spread and value["count"] > 1 else ""
+    return f"{100 * value['mean']:.1f}{deviation}"

@@ -1,0 +1,34 @@
+"""Frozen features: a linear head on embeddings of any network, on a CPU in seconds.
+
+The file holds `train_features`, `train_labels`, `test_features`, `test_labels` and optionally `class_names` and ids (see
+`mpt_jax/data/arrays.py`). With the digits' 64 pixels as features, for example:
+
+    import numpy as np
+    from sklearn.datasets import load_digits
+    x, y = load_digits(return_X_y=True)
+    x = x.astype(np.float32)
+    np.savez("features.npz", train_features=x[:900], train_labels=y[:900], test_features=x[900:], test_labels=y[900:])
+
+    python -m mpt_jax.train --config configs/features.py --config.dataset.name=features.npz
+
+`--config.model.name=mlp` puts a hidden layer of 512 before the head; `--config.update.schedule=[50,100]` and the like set
+the classes.
+"""
+
+from mpt_jax.config import default_config
+
+
+def get_config():
+    """A linear head on `features.npz`, half of the classes and then all ten."""
+    config = default_config()
+    config.seeds = tuple(range(8))
+    config.dataset.name = "features.npz"
+    config.dataset.validation_per_class = 10
+    config.model.name = "linear"
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.epochs = 30
+    config.optimizer.batch_size = 48
+    config["update"].schedule = (5, 10)
+    config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl", "mpt_lm", "balanced_softmax", "posthoc_bias")
+    config["update"].tune = {"bias": (0.0, 0.5, 1.0, 2.0, 4.0)}
+    return config

@@ -1,0 +1,96 @@
+"""Meta Sampler: class rates of a batch that are learned along with the network, by a step within the step.
+
+With rates ``p = softmax(log_rates)``: draw a batch by p, do one SGD step of Balanced Softmax with it, and move the
+log-rates down the gradient of the plain cross-entropy that a class-balanced batch has after that step. The draw is a
+Gumbel-softmax whose forward pass is the drawn class itself. The step within is one of the head alone, on the features
+of the network as it is, so it costs forward passes and no second network.
+
+Source: Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition, 2020.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from mpt_jax import losses
+
+
+def draw(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
+    """Classes of a batch, independently with ``softmax(log_rates)``: integers ``[batch]``.
+
+    Args:
+      key: typed; `weights` of the same key are those of this draw.
+      log_rates: ``[K]``; minus infinity for a class that cannot be drawn.
+    """
+    return jnp.argmax(_perturbed(key, log_rates, batch_size), axis=-1)
+
+
+def weights(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
+    """The weights of the drawn examples: 1 in value, and in gradient those of the Gumbel-softmax, ``[batch]``."""
+    perturbed = _perturbed(key, log_rates, batch_size)
+    chosen = jnp.argmax(perturbed, axis=-1)
+    soft = jnp.take_along_axis(jax.nn.softmax(perturbed, axis=-1), chosen[:, None], axis=-1)[:, 0]
+    return 1 + soft - jax.lax.stop_gradient(soft)
+
+
+def positions(key: jax.Array, classes: jax.Array, class_counts: jax.Array) -> jax.Array:
+    """An image of each of these classes, drawn evenly from those of its class: ``[batch]``.
+
+    Args:
+      classes: integers ``[batch]``, each a class with images.
+      class_counts: ``[K]``; the images are sorted by class, as everywhere in this package.
+    """
+    first = jnp.cumsum(class_counts) - class_counts
+    within = jax.random.randint(key, classes.shape, 0, class_counts[classes], class_counts.dtype)
+    return first[classes] + within
+
+
+def improve(
+    log_rates: jax.Array,
+    key: jax.Array,
+    features_of: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    balanced: tuple[jax.Array, jax.Array],
+    head: Mapping[str, jax.Array],
+    *,
+    class_counts: jax.Array,
+    batch_size: int,
+    head_rate: jax.typing.ArrayLike,
+    sampler_rate: jax.typing.ArrayLike,
+) -> jax.Array:
+    """The log-rates after one step down the gradient of the balanced batch's cross-entropy, ``[K]``.
+
+    Args:
+      log_rates: ``[K]``; minus infinity stays as it is.
+      key: of the draw.
+      features_of: features ``[batch, D]`` and labels ``[batch]`` of a batch of these drawn classes.
+      balanced: the same of a class-balanced batch.
+      head: ``{"kernel": [D, K], "bias": [K]}``.
+      class_counts: ``[K]``, the prior of Balanced Softmax.
+      head_rate: of the step within.
+      sampler_rate: of the log-rates.
+    """
+    features, labels = features_of(draw(key, log_rates, batch_size))
+    prior = losses.log_prior(class_counts)
+
+    def logits(head, features):
+        return features @ head["kernel"] + head["bias"][None]
+
+    def meta_loss(log_rates):
+        weight = weights(key, log_rates, batch_size)
+
+        def balanced_softmax(head):
+            return (weight * losses.cross_entropy(logits(head, features), labels, offset=prior)).mean()
+
+        gradient = jax.grad(balanced_softmax)(dict(head))
+        after = jax.tree.map(lambda w, g: w - jnp.asarray(head_rate, w.dtype) * g, dict(head), gradient)
+        return losses.cross_entropy(logits(after, balanced[0]), balanced[1]).mean()
+
+    known = jnp.isfinite(log_rates)
+    # a class that cannot be drawn would give NaN in the gradient of the others
+    gradient = jax.grad(lambda free: meta_loss(jnp.where(known, free, -jnp.inf)))(jnp.where(known, log_rates, 0.0))
+    return jnp.where(known, log_rates - jnp.asarray(sampler_rate, log_rates.dtype) * gradient, log_rates)
+
+
+def _perturbed(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
+    return log_rates[None] + jax.random.gumbel(key, (batch_size, log_rates.shape[0]), log_rates.dtype)

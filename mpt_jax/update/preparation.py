@@ -1,0 +1,151 @@
+"""Read the data and check everything that can be checked without training."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mpt_jax import checkpoint, data, models, training, workdir
+from mpt_jax import config as configs
+from mpt_jax.config import Config
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+from mpt_jax.objectives import METHODS
+from mpt_jax.progress import Progress
+from mpt_jax.update import lineage, releases
+from mpt_jax.update.run import Run, training_rows
+
+GIVEN = (lineage.OLD, lineage.INDEPENDENT)  # releases that a config may name instead of training them
+
+
+def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
+    """Everything that a run needs; writes nothing to the work directory.
+
+    Raises:
+      InputError: data, schedule, teachers or work directory that do not fit the config.
+    """
+    workdir.check(folder, configs.to_dict(config))
+    settings, update = config.dataset, config.update
+    networks = [
+        (section, network.name, models.build(network.name, num_classes, **releases.network_options(network)))
+        for section, network, num_classes in (
+            ("old_model", configs.old_model_of(config), update.schedule[0]),
+            ("model", config.model, update.schedule[-1]),
+        )
+    ]
+    given = {method: _read_given(config, method) for method in GIVEN}
+    progress.say(f"reading {settings.name}")
+    dataset = data.load(
+        settings.name,
+        data_dir=settings.data_dir or None,
+        num_classes=update.schedule[-1],
+        class_order=settings.class_order,
+        validation_per_class=settings.validation_per_class,
+        train_per_class=settings.train_per_class,
+        imbalance=settings.imbalance,
+    )
+    shape = dataset.train.images.shape[1:]
+    for section, name, _ in networks:
+        if (len(shape) == 1) != (name in models.ON_FEATURES):
+            kind, valid = ("images", "others than") if len(shape) > 1 else ("features", "one of")
+            raise InputError(
+                f"{section}.name={name} does not fit {settings.name}, whose examples are {kind} of shape {shape}; "
+                f"expected {valid} {', '.join(models.ON_FEATURES)}"
+            )
+    heads = [  # also finds an image size that a network refuses
+        jax.eval_shape(lambda module=module: models.init(module, jax.random.key(0), shape))[0]["head"]["kernel"].shape
+        for _, _, module in networks
+    ]
+    if "old_head" in configs.sources(config) and heads[0][0] != heads[1][0]:
+        raise InputError(
+            f"update.methods has one with the old head (bct), which takes {heads[0][0]} features, but model.name="
+            f"{config.model.name} has {heads[1][0]}; leave that method out, or choose a network with as many"
+        )
+    mesh = training.make_mesh()
+    batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
+    if batch_size % mesh.size:
+        raise InputError(f"optimizer.batch_size={batch_size}; expected a multiple of the {mesh.size} devices")
+    epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
+    if epochs > limit:
+        raise InputError(f"optimizer.epochs={epochs} takes more than 2**31 steps; expected {limit} or less")
+    *sides, channels = shape
+    if not sides and (settings.crop_padding or settings.flip):
+        raise InputError("dataset.crop_padding and dataset.flip are for images; features take 0 and False")
+    if sides and settings.crop_padding > min(sides):
+        raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")
+    if settings.mean and len(settings.mean) != channels:
+        raise InputError(
+            f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
+        )
+    # Of the first release's images: an update must not change how a deployed model's input is prepared.
+    mean, std = (
+        (np.asarray(settings.mean, np.float32), np.asarray(settings.std, np.float32))
+        if settings.mean
+        else data.statistics(dataset.train.images[:num_first])
+    )
+    device = jax.devices()[0]
+    facts = {"platform": device.platform, "kind": device.device_kind, "count": mesh.size}
+    run = Run(config, folder, dataset, mean, std, mesh, given, workdir.provenance(facts), progress)
+    _check_numbers_of_images(run)
+    for release, method in enumerate(GIVEN):
+        for _, card in given[method]:
+            _check_teacher(run, card, run.num_classes(release))
+    releases.check_lineage(run)
+    return run
+
+
+def _check_numbers_of_images(run: Run) -> None:
+    """Every stage must have a batch of images, and images of every class whose number of images it divides by."""
+    config, batch_size, train = run.config, run.config.optimizer.batch_size, run.dataset.train
+    for release in run.releases:
+        if release == 0:
+            counts = data.class_counts(train, run.num_classes(0))
+            if config.update.old_fraction < 1:
+                counts = np.bincount(train.labels[training_rows(run, lineage.stages(config, 0)[0])[0]])
+            what = f"the training part of the {run.num_classes(0)} old classes"
+        else:
+            counts = data.class_counts(train, run.num_classes(release))
+            old = run.num_old_classes(release)
+            counts[:old] = data.kept_counts(data.parse_policy(config.update.memory), counts[:old])
+            memory = config.update.memory
+            what = f"the {counts.sum()} training images that update.memory={memory} leaves to release {release}"
+        if batch_size > counts.sum():
+            raise InputError(
+                f"optimizer.batch_size={batch_size} is larger than {what}: expected {counts.sum()} or less"
+            )
+        balanced = [method for method in lineage.trained(config) if METHODS[method].balance] if release else []
+        if balanced and not counts.all():
+            raise InputError(
+                f"update.methods={balanced[0]} needs training images of every class, but update.memory="
+                f"{config.update.memory} leaves none of class {run.dataset.class_names[int(np.argmin(counts))]!r}; "
+                "expected update.memory=per_class:K, a larger total:K, or all"
+            )
+
+
+def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str, Any]]]:
+    """The released models, one per seed, that the config names for this teacher; empty where it is trained here."""
+    pattern = getattr(config.update, method)
+    if not pattern:
+        return []
+    paths = [pathlib.Path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
+    read = {path: checkpoint.read_release(path) for path in dict.fromkeys(paths)}
+    return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
+
+
+def _check_teacher(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
+    """A teacher must know exactly the run's classes, in the run's order, on images of the same shape."""
+    path = card["adopted_from"]
+    expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
+    if found != expected:
+        pairs = enumerate(zip(found, expected, strict=False))
+        differ = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
+        raise InputError(
+            f"{path} has another class order than the run: "
+            f"{differ or f'{len(found)} classes, not {len(expected)}'}; "
+            "set dataset.class_order and update.schedule to fit"
+        )
+    shape = list(run.dataset.train.images.shape[1:])
+    if card["image_shape"] != shape:
+        raise InputError(f"{path} takes images of shape {card['image_shape']}, but {run.dataset.name} has {shape}")

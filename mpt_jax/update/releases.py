@@ -1,0 +1,115 @@
+"""Releases on disk: the model, its card, and its answers on the test images."""
+
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mpt_jax import checkpoint, metrics, objectives, workdir
+from mpt_jax import config as configs
+from mpt_jax.config import TEACHERS, ModelConfig
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+from mpt_jax.update import lineage
+from mpt_jax.update.run import Run
+from mpt_jax.update.selection import Member
+
+
+def write(
+    run: Run,
+    release: int,
+    member: Member,
+    seed: int,
+    classifier: Classifier,
+    notes: Mapping[str, Any],
+    made_from: Sequence[str] = (),
+) -> None:
+    """Predict the test images, measure flips against the release before, write the predictions and then the release.
+
+    Args:
+      notes: what else the card holds: the costs, the choice of numbers.
+      made_from: methods of this release that it is made of, besides the teachers that its objective names.
+    """
+    folder = run.folder(release, member.method, seed)
+    if (folder / "card.json").is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    logits = write_predictions(run, folder, classifier)
+    test = run.known(run.dataset.test, release)
+    answers = logits[: len(test)].argmax(-1)
+    parents = []
+    if release == 0:
+        values = {"accuracy": float(np.mean(answers == test.labels))}
+    else:
+        before = run.folder(*lineage.previous(release, member.method), seed)
+        old = workdir.read_predictions(run.predictions(before))["logits"][: len(test)].argmax(-1)
+        values = metrics.class_growth_metrics(old, answers, test.labels, num_old_classes=run.num_old_classes(release))
+        taught = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
+        parents = [before, *(run.folder(release, method, seed) for method in sorted({*taught, *made_from}))]
+    network = configs.old_model_of(run.config) if release == 0 else run.config.model
+    ensemble = {"ensemble": True} if classifier.ensemble else {}
+    card = {
+        "name": folder.name,
+        "release": release,
+        "method": member.method,
+        "seed": seed,
+        "architecture": {"name": network.name, "options": network_options(network), **ensemble},
+        "objective": objectives.describe(member.objective),
+        "image_shape": list(test.images.shape[1:]),
+        "classes": list(run.dataset.class_names[: run.num_classes(release)]),
+        "dataset": run.dataset.name,
+        "scenario": scenario(run),
+        "made_with": run.provenance,
+        "parents": {parent.name: checkpoint.read_card(parent)["digest"] for parent in parents},
+        **notes,
+        "metrics": values,
+    }
+    checkpoint.write_release(folder, classifier, card)
+
+
+def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier) -> np.ndarray:
+    """Write a classifier's logits on the test images beside its release, and return them."""
+    test = run.dataset.test
+    logits = run.predict(jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
+    workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
+    return logits
+
+
+def restore_predictions(run: Run) -> bool:
+    """Predict the test images again for releases whose predictions are lost or damaged; whether there were any."""
+    lost = [folder for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
+    for folder in lost:
+        write_predictions(run, folder, checkpoint.read_release(folder)[0])
+    return bool(lost)
+
+
+def check_lineage(run: Run) -> None:
+    """Every release must have been made from the very teachers that are here now."""
+    for folder in run.all_released():
+        for name, digest in checkpoint.read_card(folder)["parents"].items():
+            parent = folder.with_name(name)
+            if (parent / "card.json").is_file() and checkpoint.read_card(parent)["digest"] != digest:
+                raise InputError(
+                    f"{folder} was made with another {name} than the one that is there now; put that one back, or "
+                    f"remove {run.workdir}/releases/r{checkpoint.read_card(folder)['release']}-* to train them anew"
+                )
+
+
+def network_options(network: ModelConfig) -> dict[str, str]:
+    """The options of `models.build` that a config's section names."""
+    options = {"dtype": network.dtype, "stem": network.stem}
+    return {name: value for name, value in options.items() if value}
+
+
+def scenario(run: Run) -> dict[str, Any]:
+    """In which way the model is updated: what every card of the run holds."""
+    update, dataset = run.config.update, run.config.dataset
+    return {
+        "schedule": list(update.schedule),
+        "start": update.start,
+        **{key: getattr(update, key) for key in ("memory", "memory_by", "old_fraction")},
+        **{key: getattr(dataset, key) for key in ("imbalance", "train_per_class")},
+    }

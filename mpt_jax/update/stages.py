@@ -1,0 +1,276 @@
+"""Train what is missing, stage by stage.
+
+A stage trains one population and ends in released models, one per (method, seed). A stage whose releases all exist is
+not trained again, so the same command resumes where the last one stopped.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mpt_jax import checkpoint, metrics, models, objectives, training, workdir
+from mpt_jax import config as configs
+from mpt_jax.config import TEACHERS, Config
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+from mpt_jax.objectives import METHODS
+from mpt_jax.update import derivation, lineage, releases, selection
+from mpt_jax.update.lineage import Stage
+from mpt_jax.update.run import Run, training_rows
+from mpt_jax.update.selection import Member
+
+_LARGEST_SCALE = 4.0  # of b for a class: margins near 0 would ask for more than any training could give
+
+
+def execute(run: Run, command: str) -> bool:
+    """Train, evaluate and release what is still missing; returns whether there was anything to do."""
+    images = {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")}
+    facts = {"config": configs.to_dict(run.config), "images": images, "command": command, **run.provenance}
+    workdir.claim(run.workdir, facts)
+    worked = releases.restore_predictions(run)
+    for release in run.releases:
+        for stage in lineage.stages(run.config, release):
+            if run.missing(release, stage.methods):
+                _make(run, stage)
+                worked = True
+            shutil.rmtree(run.workdir / "checkpoints" / str(stage), ignore_errors=True)
+            releases.check_lineage(run)
+        for method in lineage.derived(run.config) if release else ():
+            if run.missing(release, [method]):
+                derivation.make(run, release, method)
+                worked = True
+    return worked
+
+
+def _make(run: Run, stage: Stage) -> None:
+    """Train a population, and release of each method the member that validation chooses."""
+    if run.given.get(stage.name):
+        return _adopt(run, stage)
+    update = run.config.update
+    if not stage.has_students:
+        members = [Member(stage.methods[0], METHODS["no_treatment"])]
+    else:
+        bias = None if update.bias in ("published", "auto") else float(update.bias)
+        members = selection.candidates(stage.methods, configs.tuned(run.config), trials=update.tune_trials, bias=bias)
+    classifiers, cost = _train(run, stage, members)
+    choices = _choose(run, stage, members, classifiers)
+    if stage.name == lineage.ENSEMBLE:  # replicas of a seed, which lie one after the other, become one model
+        shape = (len(run.config.seeds), update.ensemble_size)
+        classifiers = jax.tree.map(lambda leaf: leaf[:, 0].reshape(*shape, *leaf.shape[2:])[:, None], classifiers)
+        classifiers = classifiers.replace(ensemble=True)
+    for index, choice in choices:
+        for i, seed in enumerate(run.config.seeds):
+            chosen = jax.tree.map(lambda leaf: leaf[i, index], classifiers)  # noqa: B023 (used at once)
+            notes = {**cost, "selection": choice, "diverged": _diverged(classifiers, i, index)}
+            releases.write(run, stage.release, members[index], seed, chosen, notes)
+
+
+def _adopt(run: Run, stage: Stage) -> None:
+    """Release the models that the config names in place of those this stage would train."""
+    member = Member(stage.name, METHODS["no_treatment"])
+    for seed, (classifier, card) in zip(run.config.seeds, run.given[stage.name], strict=True):
+        kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
+        releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept})
+        run.progress.say(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}")
+
+
+def _choose(
+    run: Run, stage: Stage, members: Sequence[Member], classifiers: Classifier
+) -> list[tuple[int, dict[str, Any] | None]]:
+    """Per method the index of the member to release, and how it did on validation (None without such images)."""
+    held_out = run.known(run.dataset.validation, stage.release)
+    if not len(held_out) or not stage.has_students:
+        return list(zip(range(len(members)), [None] * len(members), strict=True))
+    num_old, num_seeds = run.num_old_classes(stage.release), len(run.config.seeds)
+
+    def released(release: int, method: str) -> np.ndarray:
+        return run.predict(run.read(release, method), held_out).argmax(-1)
+
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), classifiers)
+    answers = run.predict(flat, held_out).argmax(-1).reshape(num_seeds, len(members), -1)
+    independent = released(stage.release, lineage.INDEPENDENT)
+    before = released(*lineage.previous(stage.release, stage.methods[0]))  # the methods of a stage share it
+    required = selection.rates(before, independent, held_out.labels, num_old)["accuracy"] - run.config.update.tolerance
+    result = []
+    for method in stage.methods:
+        indices = [i for i, member in enumerate(members) if member.method == method]
+        tried = [
+            {
+                "numbers": dict(members[i].numbers),
+                **selection.rates(before, answers[:, i], held_out.labels, num_old),
+                "diverged": any(_diverged(classifiers, seed, i) for seed in range(num_seeds)),
+            }
+            for i in indices
+        ]
+        best, choice = selection.select(tried, required_accuracy=required, images=len(held_out))
+        result.append((indices[best], choice))
+    return result
+
+
+def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifier, dict[str, Any]]:
+    """Train one population; returns its classifiers, leaves ``[replicas, members, ...]``, and what it cost.
+
+    A replica is a seed, or one model of a seed's ensemble.
+    """
+    config, release = run.config, stage.release
+    train = run.known(run.dataset.train, release)
+    sources = sorted({source for member in members for source in objectives.sources(member.objective)})
+    before = lineage.previous(release, stage.methods[0]) if release else None
+    teachers = {
+        source: run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
+        for source in sources
+    }
+    rows = training_rows(run, stage)
+    start = None
+    if release and config.update.start == "old" and stage.name != lineage.INDEPENDENT:
+        start = run.read(*before)
+    labels = [f"seed={seed}" for seed in config.seeds]
+    keys = _stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage))
+    if stage.name == lineage.ENSEMBLE:
+        size = config.update.ensemble_size
+        keys = _keys_of_ensemble(keys, size)
+        labels = [f"{label} model={i}" for label in labels for i in range(size)]
+        rows = None if rows is None else np.repeat(rows, size, axis=0)
+        if start is not None:
+            start = jax.tree.map(
+                lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if start.ensemble else np.repeat(leaf, size, axis=0),
+                start,
+            ).replace(ensemble=False)
+    recipe = dataclasses.replace(
+        make_recipe(config, release, train.images.shape[1:]),
+        averaged=any(member.objective.average for member in members),
+        sampled=all(member.objective.sampler_rate for member in members),
+    )
+    inputs = training.Inputs(
+        images=train.images,
+        labels=train.labels,
+        mean=run.mean,
+        std=run.std,
+        keys=keys,
+        objectives=objectives.stack([member.objective for member in members]),
+        teachers=teachers,
+        rows=rows if rows is None else rows.astype(np.int32),
+        label_scale=_label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
+    )
+    total = recipe.total_steps(inputs.num_examples)
+    diverged = np.zeros((len(labels), len(members)), bool)
+
+    def label(i: int, j: int) -> str:
+        member = members[j]
+        return member.label(config.seeds[i]) if len(labels) == len(config.seeds) else f"{member.method} {labels[i]}"
+
+    def on_start(step: int) -> None:
+        workdir.drop_metrics_after(run.workdir, str(stage), step)
+        population = f"{len(labels)} {'model' if stage.name == lineage.ENSEMBLE else 'seed'}{'s' * (len(labels) > 1)}"
+        if len(members) > 1:
+            population += f" x {len(members)} objectives"
+        run.progress.start(f"{_title(run, stage)}, {population}", step, total)
+
+    def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
+        finite = np.isfinite(values["loss"])
+        # A population goes on without the students that diverged, but nothing can go on without a teacher.
+        if not finite.any() or (not finite.all() and not stage.has_students):
+            name = f"{label(*np.argwhere(~finite)[0])} of stage {stage.name}"
+            raise InputError(
+                f"{name} diverged by step {step}: its loss is not finite, and {_last_checkpoint(run, stage)}; lower "
+                "optimizer.learning_rate"
+            )
+        for i, j in np.argwhere(~finite & ~diverged):
+            run.progress.say(f"{label(i, j)} diverged by step {step}: its loss is not finite; the others go on")
+        diverged[:] = ~finite
+        lines = [
+            {
+                **{"step": step, "release": release, "stage": stage.name, "member": label(i, j)},
+                "values": {name: _rounded(value[i, j]) for name, value in values.items()},
+            }
+            for i in range(len(labels))
+            for j in range(len(members))
+        ]
+        workdir.append_metrics(run.workdir, lines)
+        run.progress.advance(step, {name: float(np.mean(value[finite])) for name, value in values.items()})
+
+    digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
+    state, seconds = training.fit(
+        recipe,
+        run.mesh,
+        inputs,
+        folder=run.workdir / "checkpoints" / str(stage),
+        checkpoint_every=config.training.checkpoint_every,
+        teachers=sorted(digests),
+        on_start=on_start,
+        on_values=on_values,
+        start=start,
+    )
+    run.progress.finish(f"{_title(run, stage)}: {total} steps in {seconds:.1f} s")
+    axes = (len(labels), len(members))
+    mean, std = (np.broadcast_to(array, (*axes, *array.shape)) for array in (run.mean, run.std))
+    # Taken apart on the host later, without compiling. Without an average of its own a member's is its last weights.
+    params, batch_stats = jax.device_get((state.params, state.batch_stats) if state.average is None else state.average)
+    classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
+    rate = round(total * recipe.batch_size / seconds, 2)
+    return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+
+
+def make_recipe(config: Config, release: int, image_shape: Sequence[int]) -> training.Recipe:
+    """The static part of a release's stages."""
+    network = configs.old_model_of(config) if release == 0 else config.model
+    schedule = config.update.schedule
+    module = models.build(network.name, schedule[release], **releases.network_options(network))
+    return training.Recipe(
+        module=module,
+        num_old_classes=schedule[max(release - 1, 0)],
+        crop_padding=config.dataset.crop_padding,
+        flip=config.dataset.flip,
+        members_at_once=config.training.members_at_once or training.members_at_once(module, image_shape),
+        steps_per_call=config.training.steps_per_dispatch,
+        **dataclasses.asdict(config.optimizer),
+    )
+
+
+def _label_scale(run: Run, release: int, before: tuple[int, str]) -> np.ndarray:
+    """Per seed and class ``mean margin of the old model / its margin on the class``, on validation images; 1 if new.
+
+    From 1/4 to 4, ``[seeds, K]``.
+    """
+    held_out = run.known(run.dataset.validation, release - 1)
+    scale = np.ones((len(run.config.seeds), run.num_classes(release)), np.float32)
+    for i, logits in enumerate(run.predict(run.read(*before), held_out)):
+        margins = metrics.margins(logits, held_out.labels)
+        counts = np.bincount(held_out.labels)
+        of_class = np.bincount(held_out.labels, weights=margins) / counts
+        ratio = of_class.mean() / np.maximum(of_class, 1e-9)
+        scale[i, : len(counts)] = np.clip(ratio, 1 / _LARGEST_SCALE, _LARGEST_SCALE)
+    return scale
+
+
+@jax.jit
+def _stage_keys(seeds: np.ndarray, stream: int) -> jax.Array:
+    """Every stage has its own weights and data order, so `independent` and `no_treatment` are two different models."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), stream))(seeds)
+
+
+def _keys_of_ensemble(keys: jax.Array, size: int) -> jax.Array:
+    """A key for every model, those of a seed one after the other."""
+    return jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(size)))(keys).reshape(-1)
+
+
+def _rounded(value: np.ndarray) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def _last_checkpoint(run: Run, stage: Stage) -> str:
+    folder = run.workdir / "checkpoints" / str(stage)
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    return f"the last good checkpoint is {folder / str(steps[-1])}" if steps else "there is no checkpoint before it"
+
+
+def _diverged(classifiers: Classifier, i: int, j: int) -> bool:
+    return not all(np.isfinite(leaf[i, j]).all() for leaf in jax.tree.leaves(classifiers.params))
+
+
+def _title(run: Run, stage: Stage) -> str:
+    return stage.name if len(run.releases) == 2 else f"release {stage.release}, {stage.name}"
