@@ -1,7 +1,7 @@
 """Frozen features: a linear head on embeddings of any network, on a CPU in seconds.
 
-The file holds `train_features`, `train_labels`, `test_features`, `test_labels` and optionally `class_names` and ids (see
-`mpt_jax/data/arrays.py`). With the digits' 64 pixels as features, for example:
+The file holds `train_features`, `train_labels`, `test_features`, `test_labels` and optionally `class_names` and ids
+(see `mpt_jax/data/arrays.py`). With the digits' 64 pixels as features, for example:
 
     import numpy as np
     from sklearn.datasets import load_digits
@@ -11,8 +11,8 @@ The file holds `train_features`, `train_labels`, `test_features`, `test_labels` 
 
     python -m mpt_jax.train --config configs/features.py --config.dataset.name=features.npz
 
-`--config.model.name=mlp` puts a hidden layer of 512 before the head; `--config.update.schedule=[50,100]` and the like set
-the classes.
+`--config.model.name=mlp` puts a hidden layer of 512 before the head; `--config.update.schedule=[50,100]` and the like
+set the classes.
 """
 
 from mpt_jax.config import default_config

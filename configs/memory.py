@@ -6,7 +6,7 @@ and `balanced_meta_softmax` draws its batches accordingly. `mpt_kl` under the sa
     python -m mpt_jax.train --config configs/memory.py --config.update.memory=per_class:5
 
 The sweep over 1, 2, 5, 10 and 20 images a class is in REPRODUCIBILITY.md. `--config.update.memory=total:25` shares a
-number of images among the classes, and `none` keeps none (Balanced Softmax then has no counts to go by, and is refused).
+number of images among the classes; `none` keeps none (Balanced Softmax then has no counts to go by, and is refused).
 """
 
 from mpt_jax.config import default_config
