@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.fixture
 def compiled():
     """How often each function has been compiled during the test, by name."""
+    jax.clear_caches()  # what an earlier test compiled would not be counted
     counts = collections.Counter()
 
     def listen(event, seconds, *, fun_name="", **_):

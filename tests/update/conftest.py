@@ -1,0 +1,37 @@
+"""A small run on the real digits, prepared or carried out."""
+
+import io
+import pathlib
+
+import pytest
+from rich.console import Console
+
+from mpt_jax import config as configs
+from mpt_jax import update
+from mpt_jax.progress import Progress
+
+DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs/digits.py"
+SMALL = ("seeds=0,1", "optimizer.epochs=2", "optimizer.batch_size=32", "dataset.validation_per_class=10")
+
+
+@pytest.fixture
+def prepared(digits_dir, tmp_path):
+    """A function from overrides to a `Run`."""
+
+    def prepare(*overrides, folder=tmp_path / "run", progress=None):
+        config = configs.load(str(DIGITS), [f"dataset.data_dir={digits_dir}", "update.tune={}", *overrides])
+        return update.prepare(config, folder, progress or Progress(Console(file=io.StringIO()), None))
+
+    return prepare
+
+
+@pytest.fixture
+def executed(prepared):
+    """A function from overrides to a `Run` that was carried out, small unless the overrides say otherwise."""
+
+    def execute(*overrides, **options):
+        run = prepared(*SMALL, *overrides, **options)
+        update.execute(run, "command")
+        return run
+
+    return execute

@@ -1,0 +1,73 @@
+"""Rows that are made of other models: what they consist of, and how their number was chosen."""
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax import checkpoint, posttraining, report
+from mpt_jax.update import derivation
+
+
+@pytest.fixture
+def fine_tuned(executed):
+    return executed(
+        "update.methods=no_treatment,bcwi,bcwi_fisher,bcwi_soup,soup",
+        *("update.start=old", "update.ensemble_size=2", "update.tolerance=0.05"),
+    )
+
+
+def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tuned, monkeypatch):
+    run, result = fine_tuned, report.write(fine_tuned.workdir)
+    for method, made_from in (("bcwi", "no_treatment"), ("bcwi_fisher", "no_treatment"), ("bcwi_soup", "ensemble")):
+        choice = result["selection"][method]
+        shares = [tried["numbers"]["share_of_old"] for tried in choice["candidates"]]
+        assert shares == [i / 10 for i in range(11)]
+        share = shares[choice["chosen"]]
+        for seed in (0, 1):
+            models = {
+                name: checkpoint.read_release(run.folder(release, name, seed))[0]
+                for release, name in ((0, "old"), (1, made_from), (1, method))
+            }
+            new = models[made_from]
+            if made_from == "ensemble":
+                new = posttraining.soup(new.replace(ensemble=False))
+            found = models[method].params["conv2"]["kernel"]
+            if method != "bcwi_fisher":
+                expected = share * models["old"].params["conv2"]["kernel"] + (1 - share) * new.params["conv2"]["kernel"]
+                np.testing.assert_allclose(found, expected, atol=1e-6)
+            np.testing.assert_array_equal(
+                models[method].params["head"]["kernel"][:, 5:], new.params["head"]["kernel"][:, 5:]
+            )
+            parents = checkpoint.read_card(run.folder(1, method, seed))["parents"]
+            assert parents.keys() == {f"r0-old-seed{seed}", f"r1-{made_from}-seed{seed}"}
+        # the ends of the grid are the models themselves: its first candidate is the fine-tuned one
+        if made_from == "no_treatment":
+            first, plain = choice["candidates"][0], result["selection"]["no_treatment"]["candidates"][0]
+            assert (first["accuracy"], first["nfr"]) == (plain["accuracy"], plain["nfr"])
+        assert choice["required_accuracy"] == choice["candidates"][0]["accuracy"] - 0.05
+
+
+def test_a_soup_is_the_mean_of_fine_tuned_models_with_their_own_running_statistics(fine_tuned):
+    for seed in (0, 1):
+        soup, _ = checkpoint.read_release(fine_tuned.folder(1, "soup", seed))
+        members, _ = checkpoint.read_release(fine_tuned.folder(1, "ensemble", seed))
+        mean = posttraining.soup(members.replace(ensemble=False))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), soup.params, mean.params)
+        assert not np.allclose(soup.batch_stats["norm1"]["mean"], mean.batch_stats["norm1"]["mean"], atol=1e-4)
+
+
+def test_posthoc_bias_keeps_its_front_and_the_chosen_point(executed):
+    run = executed("update.methods=posthoc_bias,no_treatment")
+    choice = report.write(run.workdir)["selection"]["posthoc_bias"]
+    tried = choice["candidates"]
+    cs = [t["numbers"]["posthoc_bias"] for t in tried]
+    assert cs[0] == 0 and cs == sorted(cs) and choice["chosen"] == cs.index(cs[choice["chosen"]])
+    good = [t for t in tried if t["accuracy"] >= choice["required_accuracy"] - 1e-12]
+    assert tried[choice["chosen"]]["nfr"] == min(t["nfr"] for t in good)
+    before, after = (run.predict(run.read(1, m), run.dataset.test) for m in ("independent", "posthoc_bias"))
+    expected = before - cs[choice["chosen"]] * (np.arange(10) >= 5)
+    np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
+def test_every_derived_method_has_a_maker():
+    assert {*derivation._MAKERS, "ensemble"} == {*posttraining.METHODS}

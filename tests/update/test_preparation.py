@@ -1,0 +1,38 @@
+"""What is refused before anything is trained or written."""
+
+import pytest
+
+from mpt_jax.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["dataset.name={features}"],
+            r"model.name=convnet does not fit .*features of shape \(64,\); expected one of linear",
+        ),
+        (["model.name=mlp"], r"model.name=mlp does not fit digits.*images of shape \(8, 8, 1\); expected others than"),
+        (["old_model.name=linear"], "old_model.name=linear does not fit digits"),
+        (["model.name=vit_s16"], "8x8 pixels; expected sides that are multiples of the patch, 16"),
+        (["dataset.name={features}", "model.name=linear", "dataset.flip=true"], "are for images"),
+        (["old_model.name=vit_tiny", "update.methods=bct"], r"old head \(bct\), which takes \d+ features, .* has 512"),
+        (
+            ["update.memory=none", "update.schedule=[5,7]", "optimizer.batch_size=72"],
+            r"batch_size=72 .* update.memory=none leaves to release 1: expected \d+ or less",
+        ),
+        (
+            ["update.memory=none", "update.methods=balanced_softmax", "optimizer.batch_size=8"],
+            "balanced_softmax needs training images of every class, but update.memory=none leaves none of class '0'",
+        ),
+        (
+            ["update.memory=total:4", "update.methods=balanced_softmax_kd", "optimizer.batch_size=8"],
+            "update.memory=total:4 leaves none of class '4'; expected update.memory=per_class:K, a larger total:K",
+        ),
+        (["update.schedule=[10,10]", "update.old_fraction=0.1", "optimizer.batch_size=64"], "batch_size=64 is larger"),
+    ],
+)
+def test_what_does_not_fit_is_refused(overrides, message, prepared, features_file, tmp_path):
+    with pytest.raises(InputError, match=message):
+        prepared(*(override.format(features=features_file) for override in overrides))
+    assert not (tmp_path / "run").exists()

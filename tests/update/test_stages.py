@@ -1,0 +1,206 @@
+"""A run from its first stage to its last: what is compiled, resumed, ensembled, continued, and marked as diverged."""
+
+import contextlib
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mpt_jax import checkpoint, evaluation, metrics, models, posttraining, report, update, workdir
+from mpt_jax.errors import InputError
+from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.progress import Progress
+from mpt_jax.update import stages
+from mpt_jax.update.lineage import Stage
+
+
+def test_every_seed_and_stage_has_random_numbers_of_its_own():
+    seeds = np.arange(5, dtype=np.uint32)
+    keys = [stages._stage_keys(seeds, stream) for stream in range(4)]
+    keys.append(stages._keys_of_ensemble(keys[3], 3))
+    assert len({tuple(key.tolist()) for stage in keys for key in np.asarray(jax.random.key_data(stage))}) == 20 + 15
+    again = stages._stage_keys(seeds[3:], 1)  # of a seed: the same among others and alone
+    np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(keys[1])[3:])
+    alone = stages._keys_of_ensemble(stages._stage_keys(seeds[3:], 3), 3)
+    np.testing.assert_array_equal(jax.random.key_data(alone), jax.random.key_data(keys[4])[9:])
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedAt(Progress):
+    """Ends the run in the stage that is named, at the first values of a step from there on."""
+
+    def __init__(self, stage, step):
+        super().__init__(Console(file=io.StringIO()), None)
+        self.stage, self.step, self.starts = stage, step, []
+
+    def start(self, title, done, total):
+        super().start(title, done, total)
+        self.starts.append((title.partition(", ")[0], done))
+
+    def advance(self, step, values):
+        if self.starts[-1][0] == self.stage and step >= self.step:
+            raise Interrupted
+
+
+def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(prepared, monkeypatch, compiled):
+    overrides = ["seeds=0,1", "optimizer.epochs=2", "optimizer.batch_size=32", "update.tune.bias=0,2"]
+    overrides += ["update.methods=no_treatment,mpt_kl", "training.steps_per_dispatch=3", "training.checkpoint_every=5"]
+    predictions, predict = set(), evaluation._predict
+
+    def predicted(*args):
+        predictions.add(str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[1:])))
+        return predict(*args)
+
+    monkeypatch.setattr(evaluation, "_predict", predicted)
+    starts = []
+    for stage, step in (("students", 7), ("", 0)):
+        progress = InterruptedAt(stage, step)
+        with contextlib.suppress(Interrupted):
+            update.execute(prepared(*overrides, progress=progress), "command")
+        starts += progress.starts
+    assert starts == [("old", 0), ("independent", 0), ("students", 0), ("students", 5)]
+    assert compiled["train_steps"] == compiled["init_state"] == 3
+    assert compiled["_predict"] == len(predictions) == 5  # old and new alone and as stacks, and the students as one
+
+
+def logits(run, release, method, seed):
+    return workdir.read_predictions(run.predictions(run.folder(release, method, seed)))["logits"]
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_models_and_teaches(executed):
+    run = executed("update.methods=mpt_kl_ensemble,ensemble", "update.ensemble_size=3", "update.bias=1")
+    test = run.dataset.test
+    for seed in (0, 1):
+        ensemble, card = checkpoint.read_release(run.folder(1, "ensemble", seed))
+        stack = ensemble.replace(ensemble=False)
+        members = np.asarray(jax.vmap(models.logits, in_axes=(0, None))(stack, test.images))
+        assert members.shape[0] == 3 and not np.allclose(members[0], members[1], atol=0.1)
+        np.testing.assert_allclose(logits(run, 1, "ensemble", seed), posttraining.logit_mean(members), atol=1e-4)
+        assert card["architecture"]["ensemble"] is True and card["parents"].keys() == {f"r0-old-seed{seed}"}
+        taught = checkpoint.read_card(run.folder(1, "mpt_kl_ensemble", seed))
+        assert taught["parents"].keys() == {f"r0-old-seed{seed}", f"r1-ensemble-seed{seed}"}
+        assert taught["parents"][f"r1-ensemble-seed{seed}"] == card["digest"]
+    lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {line["member"] for line in lines if line["stage"] == "ensemble"} == {
+        f"ensemble seed={seed} model={model}" for seed in (0, 1) for model in range(3)
+    }
+
+
+def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(executed):
+    run = executed(
+        *("update.schedule=[4,6,8,10]", "update.methods=no_treatment,pct_kl,bct,posthoc_bias", "optimizer.epochs=1"),
+    )
+    result = report.write(run.workdir)
+    labels = run.dataset.test.labels
+    assert len(result["rows"]) == 3 * 5 * 2
+    for row in result["rows"]:
+        release, method, seed = (row[key] for key in ("release", "method", "seed"))
+        before = logits(run, release - 1, "old" if release == 1 else method, seed)
+        known, schedule = labels < run.num_classes(release), run.config.update.schedule
+        assert before.shape[1] == schedule[release - 1]
+        expected = metrics.class_growth_metrics(
+            before[known].argmax(-1),
+            logits(run, release, method, seed)[known].argmax(-1),
+            labels[known],
+            num_old_classes=schedule[release - 1],
+        )
+        assert {key: row[key] for key in expected} == expected
+        parents = checkpoint.read_card(run.folder(release, method, seed))["parents"]
+        if method == "pct_kl":
+            assert list(parents) == [f"r{release - 1}-{'old' if release == 1 else method}-seed{seed}"]
+    lineage = result["sequences"]["pct_kl"]
+    of_seeds = [
+        metrics.sequence_metrics(
+            [logits(run, r, "pct_kl" if r else "old", seed).argmax(-1) for r in range(4)],
+            labels,
+            schedule=[4, 6, 8, 10],
+        )
+        for seed in (0, 1)
+    ]
+    for key in ("accuracy_of_release", "task_accuracy"):
+        mean = [np.mean(values, axis=0) for values in zip(*(seed[key] for seed in of_seeds), strict=True)]
+        assert all(np.allclose(a, b) for a, b in zip(lineage[key], mean, strict=True))
+    assert lineage["forgetting"][0] is None
+    assert "| pct_kl |" in (run.workdir / "report.md").read_text().split("The whole sequence")[1]
+    assert "4 -> 6 -> 8 -> 10 classes" in (run.workdir / "report.md").read_text()
+
+
+def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
+    overrides = ("update.methods=no_treatment", "optimizer.learning_rate=0", "update.start=old", "optimizer.epochs=1")
+    run = executed(*overrides, "update.schedule=[5,8,10]")
+    for release, before in ((1, "old"), (2, "no_treatment")):
+        (old, _), (new, _) = (
+            checkpoint.read_release(run.folder(r, method, 1))
+            for r, method in ((release - 1, before), (release, "no_treatment"))
+        )
+        known = old.module.num_classes
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            old.params,
+            jax.tree.map(lambda a, b: b[tuple(map(slice, a.shape))], old.params, new.params),
+        )
+        fresh = new.params["head"]["kernel"][:, known:]
+        assert fresh.shape[1] == new.module.num_classes - known and np.std(fresh) > 0.01
+    independent, _ = checkpoint.read_release(run.folder(1, "independent", 1))
+    old, _ = checkpoint.read_release(run.folder(0, "old", 1))
+    assert not np.allclose(independent.params["conv1"]["kernel"], old.params["conv1"]["kernel"])
+
+
+def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
+    run = executed("old_model.name=convnet", "model.name=vit_tiny", "update.methods=pct_kl")
+    architectures = [
+        checkpoint.read_card(run.folder(*r, 0))["architecture"]["name"] for r in ((0, "old"), (1, "pct_kl"))
+    ]
+    assert architectures == ["convnet", "vit_tiny"]
+    more = executed(
+        *("update.schedule=[10,10]", "update.old_fraction=0.5", "update.methods=pct_kl"), folder=tmp_path / "more"
+    )
+    row = report.write(more.workdir)["rows"][-1]
+    assert row["accuracy_new_classes"] is None and row["accuracy"] == row["accuracy_old_classes"]
+    scenario = checkpoint.read_card(more.folder(1, "pct_kl", 0))["scenario"]
+    assert scenario["old_fraction"] == 0.5 and scenario["schedule"] == [10, 10]
+    assert "old model on 50 % of the images" in (more.workdir / "report.md").read_text()
+
+
+def test_b_per_class_is_larger_where_the_old_model_was_less_sure(executed):
+    run = executed("update.methods=mpt_kl_per_class", "optimizer.epochs=4")
+    scale = stages._label_scale(run, 1, (0, "old"))
+    held_out = run.known(run.dataset.validation, 0)
+    for i in range(2):
+        before = run.predict(run.read(0, "old"), held_out)[i]
+        margin = [np.mean(metrics.margins(before, held_out.labels)[held_out.labels == k]) for k in range(5)]
+        np.testing.assert_allclose(scale[i, :5], np.clip(np.mean(margin) / margin, 0.25, 4), rtol=1e-5)
+        assert np.all(scale[i, 5:] == 1) and np.argmax(scale[i, :5]) == np.argmin(margin)
+
+
+def test_a_student_that_diverges_is_marked_and_the_others_go_on(executed, prepared, monkeypatch, tmp_path):
+    monkeypatch.setitem(METHODS, "wild", Objective(cross_entropy=1e30, doc="too much"))
+    monkeypatch.setitem(METHODS, "tuned", Objective(cross_entropy=1.0, doc="too much, or not"))
+    say = io.StringIO()
+    progress = Progress(Console(file=say, width=200), None)
+    run = executed("update.methods=no_treatment,wild,tuned", "update.tune.cross_entropy=1,1e30", progress=progress)
+    assert "wild b=0 cross_entropy=1e+30 seed=0 diverged by step" in say.getvalue()
+    result = report.write(run.workdir)
+    by_method = {row["method"]: row for row in result["rows"]}
+    assert "diverged" not in by_method["no_treatment"] and "diverged" not in by_method["tuned"]
+    assert result["selection"]["tuned"]["candidates"][1]["diverged"] and result["selection"]["tuned"]["chosen"] == 0
+    text = (run.workdir / "report.md").read_text()
+    assert "| tuned | cross_entropy = 1e+30 | diverged | diverged |" in text
+    alone = executed("update.methods=wild,no_treatment", folder=tmp_path / "alone")
+    row = next(row for row in report.write(alone.workdir)["rows"] if row["method"] == "wild")
+    assert row["diverged"] and row["nfr"] is None and row["accuracy"] is None
+    assert "diverged" in next(
+        line for line in (alone.workdir / "report.md").read_text().splitlines() if line.startswith("| wild ")
+    )
+    with pytest.raises(InputError, match=r"old b=0 seed=0 of stage old diverged by step \d+.*no checkpoint before it"):
+        executed("optimizer.learning_rate=1e30", folder=tmp_path / "teacher")
+
+
+def test_stage_names_are_those_of_their_checkpoints():
+    assert str(Stage(2, "mpt_kl", ("mpt_kl",))) == "r2-mpt_kl"
