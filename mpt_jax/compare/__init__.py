@@ -1,0 +1,127 @@
+"""The release gate for any two models: `python -m mpt_jax.compare OLD NEW`, and the same from Python and pytest.
+
+Reads the predictions of both (`read`, of which `formats` opens files and `align` finds equal ids), counts flips and
+holds them to limits (`gate`), and prints or writes the result (`show`). JAX is not imported.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpt_jax.compare import gate, read
+from mpt_jax.compare.read import Given
+from mpt_jax.errors import InputError
+
+
+def compare(
+    old: Given,
+    new: Given,
+    *,
+    max_nfr: float | None = None,
+    max_relative_nfr: float | None = None,
+    max_class_nfr: float | None = None,
+    min_accuracy: float | None = None,
+    confident: bool = False,
+    classes: Sequence[str] | None = None,
+    old_classes: int | Sequence[str] | None = None,
+    confidence: float = 0.95,
+    examples: int = 1000,
+) -> dict[str, Any]:
+    """Compare two models' predictions on the same examples, matched by id, and hold the flips to limits.
+
+    Args:
+      old: the deployed model's predictions: a file (npz, csv, tsv, parquet, jsonl) or arrays by name. Columns: `id`,
+        `label`, and `prediction`, or `scores` (or `logits`, `probabilities`; the largest wins, of equal ones the
+        first) or a column per class such as `score_cat`. The plurals `ids`, `labels`, `predictions` will do.
+      new: likewise of the model that is to replace it.
+      max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident: see `gate.Limits`.
+      classes: class names in the order of the indices; without them an index is its own name.
+      old_classes: what the old model knows: the first so many, or their names, which are then also what an index means
+        in `old`, or their indices. By default its `class_names` or score columns, else every class that it ever
+        answers.
+      confidence: of the intervals, between 0 and 1.
+      examples: how many of the flipped examples are named, the first in the order of `old`.
+
+    Returns:
+      What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` as of `gate.measure`, `classes`, `flips`,
+      `checks` as of `gate.checks`, and whether all of these `passed`.
+
+    Raises:
+      InputError: bad files, or limits that are no fractions.
+
+    Examples:
+      >>> old = {"id": [1, 2, 3], "label": ["cat", "dog", "owl"], "prediction": ["cat", "dog", "dog"]}
+      >>> new = {"id": [3, 2, 1], "label": ["owl", "dog", "cat"], "prediction": ["owl", "owl", "cat"]}
+      >>> result = compare(old, new, max_nfr=0.1)
+      >>> result["passed"], result["old_classes_rows"]["nfr"], result["all_rows"]["negative_flips"]
+      (False, 0.5, 1)
+      >>> result["flips"]["examples"]
+      [{'id': '2', 'label': 'dog', 'old': 'dog', 'new': 'owl'}]
+    """
+    limits = gate.Limits(max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
+    if examples < 0:
+        raise InputError(f"examples is {examples}; expected 0 or more")
+    pair = read.read_pair(old, new, classes=classes, old_classes=old_classes)
+    names = pair.classes
+    measured = gate.measure(
+        pair.old, pair.new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
+    )
+    flipped = np.flatnonzero((pair.old == pair.labels) & (pair.new != pair.labels))
+    rows = flipped[:examples]
+    shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
+    checks = gate.checks(measured, limits)
+    return {
+        "schema": 1,
+        "old": pair.names[0],
+        "new": pair.names[1],
+        "passed": all(check["passed"] for check in checks),
+        "checks": checks,
+        "confident": confident,
+        "confidence": confidence,
+        "interval": gate.INTERVAL,
+        "classes": {"count": len(names), "old": list(names[: pair.num_old_classes]), "known_from": pair.known_from},
+        **measured,
+        "flips": {
+            "count": len(flipped),
+            "examples": [
+                {"id": text, "label": names[label], "old": names[was], "new": names[now]}
+                for text, label, was, now in shown
+            ],
+        },
+    }
+
+
+def assert_no_regression(old: Given, new: Given, **limits: Any) -> dict[str, Any]:
+    """In a test: the new model keeps to the limits, or the test fails and says by how much and on which examples.
+
+    Args:
+      old: as of `compare`.
+      new: as of `compare`.
+      limits: at least one of `max_nfr`, `max_relative_nfr`, `max_class_nfr`, `min_accuracy`, and what else `compare`
+        takes.
+
+    Returns:
+      What `compare` returns.
+
+    Raises:
+      AssertionError: a limit is broken.
+      InputError: as `compare`, or no limit.
+
+    Examples:
+      >>> old = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
+      >>> assert_no_regression(old, old | {"prediction": [0, 0]}, max_nfr=0.1)
+      Traceback (most recent call last):
+      AssertionError: max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10.00 %
+      1 negative flip, such as id '2' (label '1', old '1', new '0')
+    """
+    from mpt_jax.compare import show
+
+    result = compare(old, new, **limits)
+    if not result["checks"]:
+        raise InputError("no limit is given, so nothing could fail; expected max_nfr or another one")
+    if not result["passed"]:
+        raise AssertionError(show.failure(result))
+    return result

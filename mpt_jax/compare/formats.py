@@ -1,0 +1,243 @@
+"""Where predictions come from: npz, csv, parquet and jsonl files or arrays in memory, as a stream of columns."""
+
+import contextlib
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from mpt_jax.errors import InputError
+
+IDS, LABELS, ANSWERS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
+ROWS, BYTES = 1 << 14, 1 << 22  # of a batch
+COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+
+Column = pa.Array | np.ndarray
+Batches = Iterator[dict[str, Column]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Columns of equal length that can be streamed, more than once; `class_names` are in the order of the scores."""
+
+    name: str
+    columns: tuple[str, ...]
+    batches: Callable[[Sequence[str]], Batches]
+    class_names: tuple[str, ...] | None = None
+
+
+def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -> Source:
+    """A file by its ending (csv, tsv and jsonl may be compressed), or arrays by name.
+
+    Raises:
+      InputError: no such file, an unknown ending, a damaged file, or a column that is there twice.
+    """
+    if isinstance(source, Mapping):
+        opened = _arrays(name, {key: np.asarray(values) for key, values in source.items()})
+    else:
+        path = pathlib.Path(source)
+        endings = [ending.lower() for ending in path.suffixes]
+        if endings and endings[-1] in COMPRESSED:
+            endings.pop()
+        ending = endings[-1] if endings else ""
+        if ending not in FORMATS:
+            raise InputError(f"{path}: cannot tell its format; expected a name that ends in {', '.join(FORMATS)}")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a file of predictions")
+        with _readable(path):
+            opened = FORMATS[ending](path)
+    twice = sorted({column for column in opened.columns if opened.columns.count(column) > 1})
+    if twice:
+        raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected different names")
+    return opened
+
+
+def _arrays(name: str, arrays: dict[str, np.ndarray]) -> Source:
+    names = arrays.pop("class_names", None)
+
+    def batches(columns: Sequence[str]) -> Batches:
+        rows = _rows(name, {column: arrays[column].shape for column in columns})
+        for start in range(0, rows, ROWS):
+            yield {column: arrays[column][start : start + ROWS] for column in columns}
+
+    return Source(name, tuple(arrays), batches, None if names is None else tuple(map(str, names.tolist())))
+
+
+def _npz(path: pathlib.Path) -> Source:
+    with zipfile.ZipFile(path) as archive:
+        columns = [member.removesuffix(".npy") for member in archive.namelist()]
+    names = None
+    if "class_names" in columns:
+        columns.remove("class_names")
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(map(str, file["class_names"].tolist()))
+
+    def batches(columns: Sequence[str]) -> Batches:
+        with _readable(path), zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
+            members = {column: stack.enter_context(archive.open(f"{column}.npy")) for column in columns}
+            headers = {column: _npy_header(member) for column, member in members.items()}
+            rows = _rows(str(path), {column: shape for column, (shape, _, _) in headers.items()})
+            whole = {}
+            for column, (shape, by_columns, dtype) in headers.items():
+                if dtype.hasobject:
+                    raise InputError(f"{path}: {column!r} holds Python objects, which are not read; expected an array")
+                if by_columns and len(shape) > 1:  # its rows do not lie side by side
+                    whole[column] = np.load(path, allow_pickle=False)[column]
+            for start in range(0, rows, ROWS):
+                count = min(ROWS, rows - start)
+                yield {
+                    column: whole[column][start : start + count]
+                    if column in whole
+                    else _npy_rows(members[column], (count, *shape[1:]), dtype)
+                    for column, (shape, _, dtype) in headers.items()
+                }
+
+    return Source(str(path), tuple(columns), batches, names)
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _npy_rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = dtype.itemsize * int(np.prod(shape))
+    read = file.read(size)
+    if len(read) != size:
+        raise ValueError("it ends too early")
+    return np.frombuffer(read, dtype).reshape(shape)
+
+
+def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    lengths = {column: shape[0] if shape else None for column, shape in shapes.items()}
+    if len(set(lengths.values())) != 1 or None in lengths.values():
+        raise InputError(f"{name}: shapes do not fit: {dict(shapes)}; expected as many rows in each")
+    return next(iter(lengths.values()))
+
+
+def _csv(path: pathlib.Path) -> Source:
+    endings = [ending.lower() for ending in path.suffixes]
+    parse = pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in endings else ",")
+    read = pyarrow.csv.ReadOptions(block_size=BYTES // 4)
+
+    def batches(columns: Sequence[str]) -> Batches:
+        # "007" is not 7, and "NA" may be a class: only scores are numbers
+        types = {column: _csv_type(column) for column in columns}
+        convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
+        with (
+            _readable(path),
+            pa.input_stream(str(path)) as file,
+            pyarrow.csv.open_csv(file, read, parse, convert) as reader,
+        ):
+            yield from map(_columns, reader)
+
+    with pa.input_stream(str(path)) as file, pyarrow.csv.open_csv(file, read, parse) as reader:
+        return Source(str(path), tuple(reader.schema.names), batches)
+
+
+def _csv_type(column: str) -> pa.DataType:
+    return pa.string() if column in (*IDS, *LABELS, *ANSWERS) else pa.float64()
+
+
+def _parquet(path: pathlib.Path) -> Source:
+    def batches(columns: Sequence[str]) -> Batches:
+        # or a row group, which may be the whole file, would be read at once
+        streamed = {"buffer_size": BYTES, "pre_buffer": False}
+        with _readable(path), pyarrow.parquet.ParquetFile(path, **streamed) as file:
+            yield from map(_columns, file.iter_batches(ROWS, columns=list(columns)))
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        return Source(str(path), tuple(file.schema_arrow.names), batches)
+
+
+def _jsonl(path: pathlib.Path) -> Source:
+    with pa.input_stream(str(path)) as file:
+        types = _json_types(next(_blocks(file), b"").splitlines()[:1000], path)
+    if not types:
+        raise InputError(f"{path} has no rows; expected a JSON object in each line")
+
+    def batches(columns: Sequence[str]) -> Batches:
+        schema = pa.schema([(column, types[column]) for column in columns])
+        parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        with _readable(path), pa.input_stream(str(path)) as file:
+            for block in _blocks(file):
+                read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block))
+                table = pyarrow.json.read_json(pa.BufferReader(block), read, parse)
+                yield from map(_columns, table.to_batches())
+
+    return Source(str(path), tuple(types), batches)
+
+
+def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
+    """The file in pieces that end where a line ends."""
+    rest = b""
+    while read := file.read(BYTES):
+        lines, end, rest = (rest + read).rpartition(b"\n")
+        if lines.strip():
+            yield lines + end
+    if rest.strip():
+        yield rest
+
+
+def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.DataType]:
+    """Types by the first lines, as a reader that guesses takes some texts for dates."""
+    seen: dict[str, Any] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found = json.loads(line)
+            if not isinstance(found, dict):
+                raise InputError(f"{path}: line {number} is no JSON object; expected one such as {{'id': ..., ...}}")
+            for column, value in found.items():
+                if isinstance(value, float) or seen.get(column) is None:
+                    seen[column] = value
+    return {column: _json_type(column, value) for column, value in seen.items()}
+
+
+def _json_type(column: str, value: Any) -> pa.DataType:
+    if isinstance(value, dict):
+        return pa.struct([(key, pa.float64()) for key in value])
+    if isinstance(value, list):
+        return pa.list_(pa.float64())
+    if column not in (*IDS, *LABELS, *ANSWERS):
+        return pa.float64()
+    for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
+        if isinstance(value, kind):
+            return arrow
+    return pa.string()
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, Column]:
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+@contextlib.contextmanager
+def _readable(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path} cannot be read: {reason[0]}; expected a file as {path.suffix} says") from error
+
+
+FORMATS: dict[str, Callable[[pathlib.Path], Source]] = {
+    ".npz": _npz,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+}

@@ -1,0 +1,161 @@
+"""The numbers of a comparison and the limits that they are held to; pure functions on integers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpt_jax import metrics
+from mpt_jax.errors import InputError
+
+INTERVAL = (
+    "Wilson's score interval; of the relative NFR, which is (NFR / new error) / old accuracy, that of the share of the "
+    "new model's errors that are negative flips, over the old accuracy as found"
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the new model must keep to; fractions, None for no limit.
+
+    Attributes:
+      max_nfr: negative flips as a share of the rows whose label the old model knows.
+      max_relative_nfr: the same over what models with unrelated errors would have.
+      max_class_nfr: negative flips as a share of the rows of each class.
+      min_accuracy: of the new model on all rows.
+      confident: hold the interval's worse end to the limit instead of the point, so that too few rows fail.
+    """
+
+    max_nfr: float | None = None
+    max_relative_nfr: float | None = None
+    max_class_nfr: float | None = None
+    min_accuracy: float | None = None
+    confident: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            most = math.inf if name == "max_relative_nfr" else 1
+            if not 0 <= value <= most:
+                raise InputError(f"{name} is {value}; expected a fraction from 0 to {most:g}, such as 0.01 for 1 %")
+        if self.confident and not self.given():
+            raise InputError("confident says how to hold a limit, but there is none; expected max_nfr or another one")
+
+    def given(self) -> dict[str, float]:
+        """The limits that are set."""
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "confident"}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def measure(
+    old: np.ndarray,
+    new: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: Sequence[str],
+    num_old_classes: int,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Flips on the rows that the old model could have right, on all rows, and per class.
+
+    Args:
+      old: answers, integers below `num_old_classes`, ``[n]``.
+      new: answers, positions in `classes`, ``[n]``.
+      labels: likewise.
+      classes: names, those that the old model knows first.
+      num_old_classes: how many it knows.
+      confidence: of the intervals, between 0 and 1.
+
+    Returns:
+      `old_classes_rows` and `all_rows` (`flip_metrics`, `intervals` as [low, high], and `mcnemar_p`, which asks
+      whether the two models differ in accuracy on these rows), and `per_class`, highest NFR first.
+
+    Examples:
+      >>> found = measure(np.array([0, 1]), np.array([0, 2]), np.array([0, 1]), classes="abc", num_old_classes=2)
+      >>> found["old_classes_rows"]["nfr"], found["per_class"][0]["class"]
+      (0.5, 'b')
+    """
+    is_old = labels < num_old_classes
+    per_class = metrics.per_class_flips(old, new, labels, num_classes=len(classes))
+    rows = [
+        _class_row(
+            name, place < num_old_classes, {key: int(counts[place]) for key, counts in per_class.items()}, confidence
+        )
+        for place, name in enumerate(classes)
+        if per_class["count"][place]
+    ]
+    return {
+        "old_classes_rows": _rates(old[is_old], new[is_old], labels[is_old], confidence),
+        "all_rows": _rates(old, new, labels, confidence),
+        "per_class": sorted(rows, key=lambda row: (-row["nfr"], -row["negative_flips"], -row["count"])),
+    }
+
+
+def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
+    """Each limit with the `value` found, its interval, the number `held` to it and whether it `passed`.
+
+    Examples:
+      >>> answers = np.arange(100) % 2
+      >>> found = measure(answers, answers, answers, classes="ab", num_old_classes=2)
+      >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01))]
+      [True]
+      >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01, confident=True))]  # 0 of 100 prove no 1 %
+      [False]
+    """
+    old_classes, everything = measured["old_classes_rows"], measured["all_rows"]
+    found = []
+    for name, limit in limits.given().items():
+        where = f"{old_classes['count']:,} rows of old classes"
+        if name == "max_class_nfr":
+            end = (lambda row: row["interval"][1]) if limits.confident else (lambda row: row["nfr"])
+            row = max((row for row in measured["per_class"] if row["known"]), key=end)
+            where, value, interval = f"class {row['class']}, {row['count']:,} rows", row["nfr"], row["interval"]
+        elif name == "min_accuracy":
+            where = f"all {everything['count']:,} rows"
+            value, interval = everything["accuracy_new"], everything["intervals"]["accuracy_new"]
+        else:
+            key = name.removeprefix("max_")
+            value, interval = old_classes[key], old_classes["intervals"][key]
+        least = name.startswith("min_")
+        held = interval[0 if least else 1] if limits.confident and interval else value
+        passed = held >= limit if least else held <= limit
+        check = {"limit": name, "allowed": limit, "where": where, "value": value, "interval": interval, "held": held}
+        found.append(check | {"passed": passed})
+    return found
+
+
+def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: float) -> dict[str, Any]:
+    flips = metrics.flip_metrics(old, new, labels)
+    count, negative, positive = flips["count"], flips["negative_flips"], flips["positive_flips"]
+    right_old, wrong_new = flips["both_right"] + negative, negative + flips["both_wrong"]
+
+    def interval(successes: int, out_of: int = count) -> list[float]:
+        return list(metrics.wilson_interval(successes, out_of, confidence=confidence))
+
+    intervals = {
+        "accuracy_old": interval(right_old),
+        "accuracy_new": interval(count - wrong_new),
+        "nfr": interval(negative),
+        "pfr": interval(positive),
+        "churn": interval(round(flips["churn"] * count)),
+        # without an error of the new model there is no flip, and nothing to estimate the share from
+        "relative_nfr": [end * count / right_old for end in interval(negative, wrong_new)]
+        if right_old and wrong_new
+        else None,
+    }
+    return {**flips, "intervals": intervals, "mcnemar_p": metrics.mcnemar_exact(negative, positive)}
+
+
+def _class_row(name: str, known: bool, counts: dict[str, int], confidence: float) -> dict[str, Any]:
+    count, negative = counts["count"], counts["negative_flips"]
+    return {
+        "class": name,
+        "known": known,
+        **counts,
+        "accuracy_old": (counts["both_right"] + negative) / count,
+        "accuracy_new": (counts["both_right"] + counts["positive_flips"]) / count,
+        "nfr": negative / count,
+        "interval": list(metrics.wilson_interval(negative, count, confidence=confidence)),
+    }

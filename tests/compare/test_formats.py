@@ -1,0 +1,130 @@
+"""Every format gives the same columns, in pieces, and a damaged file is one clear error."""
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from mpt_jax.compare import formats
+from mpt_jax.errors import InputError
+
+TABLE = pa.table(
+    {
+        "id": [f"2020-01-{i:02d}" for i in range(1, 10)],  # some readers would take these for dates
+        "label": ["cat", "dog", "NA"] * 3,
+        "score_cat": np.arange(9) / 8,
+        "score_dog": np.arange(9)[::-1] / 8,
+        "note": ["x"] * 9,
+    }
+)
+LINES = "".join(json.dumps(row) + "\n" for row in TABLE.to_pylist())
+
+
+def write(path, table=TABLE):
+    """The table in the format that the path's name says."""
+    if path.name.endswith(".npz"):
+        columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        np.savez(path, **columns)
+    elif path.name.endswith(".parquet"):
+        pyarrow.parquet.write_table(table, path)
+    elif path.name.endswith((".csv", ".tsv")):
+        options = pyarrow.csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+        pyarrow.csv.write_csv(table, path, options)
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode()
+        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+def columns_of(path, columns):
+    source = formats.open_source(path, str(path))
+    batches = list(source.batches(columns))
+    values = {c: [v for batch in batches for v in np.asarray(batch[c]).tolist()] for c in columns}
+    return values, len(batches)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.tsv", "a.parquet", "a.jsonl", "A.NDJSON", "a.jsonl.gz"])
+def test_each_format_gives_the_columns_asked_for_row_by_row(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(formats, "ROWS", 4)
+    monkeypatch.setattr(formats, "BYTES", 300)
+    found, pieces = columns_of(write(tmp_path / name.replace("A.NDJSON", "a.ndjson")), ["label", "score_dog", "id"])
+    assert found == {key: TABLE[key].to_pylist() for key in ("label", "score_dog", "id")}
+    assert pieces > 1
+
+
+def test_arrays_in_memory_and_matrices_by_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "ROWS", 4)
+    logits = np.arange(27.0).reshape(3, 9).T  # its rows do not lie side by side
+    np.savez(tmp_path / "a.npz", logits=logits, class_names=["a", "b", "c"])
+    for given in ({"logits": logits, "class_names": ["a", "b", "c"]}, tmp_path / "a.npz"):
+        source = formats.open_source(given, "x")
+        assert source.class_names == ("a", "b", "c") and source.columns == ("logits",)
+        np.testing.assert_array_equal(np.concatenate([b["logits"] for b in source.batches(["logits"])]), logits)
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path):
+    (tmp_path / "a.csv").write_text("id,label,prediction\n007,1,01\n7,null,\n")
+    assert columns_of(tmp_path / "a.csv", ["id", "label", "prediction"])[0] == {
+        "id": ["007", "7"],
+        "label": ["1", "null"],
+        "prediction": ["01", ""],
+    }
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.parquet", "a.jsonl", "a.csv.gz"])
+@pytest.mark.parametrize("damage", ["empty", "noise", "half"])
+def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
+    path = tmp_path / name
+    whole = gzip.compress(LINES.encode()) if name.endswith(".gz") else write(path).read_bytes()
+    path.write_bytes({"empty": b"", "noise": b"\x93\xff\x00\n" * 50, "half": whole[: len(whole) // 2]}[damage])
+    if (name, damage) == ("a.csv", "half"):
+        path.write_text('id,label\n"a,b\n')
+    with pytest.raises(InputError) as error:
+        list(formats.open_source(path, str(path)).batches(["id"]))
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"id", "ends in .npz, .csv"),
+        ("a", b"id", "ends in .npz, .csv"),
+        ("a.gz", b"id", "ends in .npz, .csv"),
+        ("a.csv", b"id,id\n1,2\n", "two columns 'id'"),
+        ("a.csv", b"id,label\n1\n", "Expected 2 columns"),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is no JSON object"),
+        ("a.jsonl", b'{"id": 1}\n{"id": "a"}\n', "changed from number to string"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        list(formats.open_source(tmp_path / name, name).batches(["id"]))
+
+
+def test_a_file_that_is_not_there_and_a_folder():
+    for path in ("nowhere.csv", "/tmp.csv/x.npz"):
+        with pytest.raises(InputError, match="no such file"):
+            formats.open_source(path, path)
+
+
+def test_python_objects_are_never_unpickled(tmp_path):
+    np.savez(tmp_path / "a.npz", id=np.array([{}], object))
+    with pytest.raises(InputError, match="Python objects"):
+        list(formats.open_source(tmp_path / "a.npz", "a").batches(["id"]))
+    (tmp_path / "b.npz").write_bytes(b"")
+    np.save(tmp_path / "b.npy", np.arange(3))
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="not a zip file"):
+        formats.open_source(tmp_path / "b.npz", "b")
+
+
+def test_columns_of_different_lengths(tmp_path):
+    np.savez(tmp_path / "a.npz", id=np.arange(3), label=np.arange(2))
+    for given in (tmp_path / "a.npz", {"id": [1, 2, 3], "label": [1, 2]}, {"id": [1], "label": 1}):
+        with pytest.raises(InputError, match="shapes do not fit"):
+            list(formats.open_source(given, "x").batches(["id", "label"]))

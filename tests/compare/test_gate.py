@@ -1,0 +1,129 @@
+"""The numbers against plain loops in float64, and the limits at their edges."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpt_jax import metrics
+from mpt_jax.compare import gate
+from mpt_jax.errors import InputError
+
+CLASSES = ("a", "b", "c", "d")
+ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=40).filter(
+    lambda rows: any(label < 2 for label, _, _ in rows)
+)
+
+
+def measured(rows, confidence=0.95):
+    labels, old, new = (np.array(column, np.int32) for column in zip(*rows, strict=True))
+    return gate.measure(old, new, labels, classes=CLASSES, num_old_classes=2, confidence=confidence)
+
+
+def wilson(successes, count, z=1.959963984540054):
+    """The two roots of (p - s/n)^2 = z^2 p (1 - p) / n."""
+    center = (successes + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * math.sqrt(successes * (count - successes) / count + z * z / 4)
+    return [max(0.0, center - half), min(1.0, center + half)]
+
+
+@given(ROWS)
+def test_rates_and_intervals_are_those_of_plain_loops(rows):
+    found = measured(rows)
+    for part, chosen in (("old_classes_rows", [r for r in rows if r[0] < 2]), ("all_rows", rows)):
+        n, rates = len(chosen), found[part]
+        negative = sum(old == label != new for label, old, new in chosen)
+        positive = sum(old != label == new for label, old, new in chosen)
+        right_old = sum(old == label for label, old, _ in chosen)
+        wrong_new = sum(new != label for label, _, new in chosen)
+        assert (rates["count"], rates["negative_flips"], rates["positive_flips"]) == (n, negative, positive)
+        assert rates["nfr"] == negative / n and rates["accuracy_new"] == (n - wrong_new) / n
+        relative = negative / n / (right_old / n * wrong_new / n) if right_old and wrong_new else 0.0
+        assert rates["relative_nfr"] == pytest.approx(relative, abs=1e-12)
+        changed = sum(old != new for _, old, new in chosen)
+        counts = {"accuracy_old": right_old, "accuracy_new": n - wrong_new, "nfr": negative, "pfr": positive}
+        for key, count in (counts | {"churn": changed}).items():
+            assert rates["intervals"][key] == pytest.approx(wilson(count, n), abs=1e-9)
+        if right_old and wrong_new:
+            expected = [end * n / right_old for end in wilson(negative, wrong_new)]
+            assert rates["intervals"]["relative_nfr"] == pytest.approx(expected, abs=1e-9)
+            assert expected[0] - 1e-9 <= rates["relative_nfr"] <= expected[1] + 1e-9
+        else:
+            assert rates["intervals"]["relative_nfr"] is None
+        flips = negative + positive
+        tail = sum(math.comb(flips, k) for k in range(min(negative, positive) + 1)) / 2**flips
+        assert rates["mcnemar_p"] == pytest.approx(min(1.0, 2 * tail))
+
+
+@given(ROWS)
+def test_it_agrees_with_the_metrics_of_a_run(rows):
+    labels, old, new = (np.array(column) for column in zip(*rows, strict=True))
+    run, found = metrics.class_growth_metrics(old, new, labels, num_old_classes=2), measured(rows)
+    for key in ("nfr", "relative_nfr", "pfr", "nfi", "churn", "btc"):
+        assert found["old_classes_rows"][key] == run[key]
+    assert found["all_rows"]["nfr"] == run["nfr_all_classes"] and found["all_rows"]["accuracy_new"] == run["accuracy"]
+
+
+@given(ROWS)
+def test_classes_with_rows_are_listed_worst_first(rows):
+    found = measured(rows)["per_class"]
+    assert {row["class"] for row in found} == {CLASSES[label] for label, _, _ in rows}
+    assert [row["nfr"] for row in found] == sorted((row["nfr"] for row in found), reverse=True)
+    for row in found:
+        own = [r for r in rows if CLASSES[r[0]] == row["class"]]
+        assert row["count"] == len(own) and row["known"] == (row["class"] in "ab")
+        assert row["negative_flips"] == sum(old == label != new for label, old, new in own)
+        assert row["accuracy_new"] == sum(new == label for label, _, new in own) / len(own)
+        assert row["interval"] == pytest.approx(wilson(row["negative_flips"], len(own)), abs=1e-9)
+
+
+def table(negative, both_right=0, positive=0, both_wrong=0, label=0):
+    """Rows of class `label` with these counts."""
+    other = 1 - label
+    kinds = ((negative, label, other), (both_right, label, label), (positive, other, label), (both_wrong, other, other))
+    return [(label, old, new) for count, old, new in kinds for _ in range(count)]
+
+
+def passes(rows, confidence=0.95, **limits):
+    return [check["passed"] for check in gate.checks(measured(rows, confidence), gate.Limits(**limits))]
+
+
+def test_a_limit_that_is_met_exactly_holds():
+    rows = table(1, 79, 10, 10)
+    assert passes(rows, max_nfr=0.01, min_accuracy=0.89, max_relative_nfr=1 / 100 / (0.8 * 0.11)) == [True] * 3
+    assert passes(rows, max_nfr=0.0099, min_accuracy=0.8901, max_relative_nfr=0.11) == [False] * 3
+    assert passes(rows) == []
+    assert passes(table(0, 10), max_nfr=0, max_class_nfr=0, max_relative_nfr=0, min_accuracy=1) == [True] * 4
+
+
+def test_the_worst_class_counts_and_new_classes_are_no_part_of_it():
+    rows = table(1, 99) + table(3, 7, label=1) + [(2, 0, 3)] * 5
+    check = gate.checks(measured(rows), gate.Limits(max_class_nfr=0.2))[0]
+    assert not check["passed"] and check["value"] == 0.3 and check["where"] == "class b, 10 rows"
+    assert passes(rows, max_class_nfr=0.3, max_nfr=4 / 110) == [True, True]
+
+
+@given(st.integers(0, 30), st.integers(1, 60), st.integers(0, 20), st.integers(0, 20), st.floats(0, 1))
+def test_what_passes_confidently_passes_and_confidence_costs(negative, right, positive, wrong, limit):
+    rows = table(negative, right, positive, wrong)
+    limits = {"max_nfr": limit, "max_class_nfr": limit, "max_relative_nfr": limit, "min_accuracy": limit}
+    point, low, high = passes(rows, **limits), *(passes(rows, c, **limits, confident=True) for c in (0.5, 0.99))
+    for a, b, c in zip(point, low, high, strict=True):
+        assert c <= b <= a
+
+
+def test_few_rows_prove_nothing():
+    assert passes(table(0, 50, 0, 1), max_nfr=0.01) == [True]
+    assert passes(table(0, 50, 0, 1), max_nfr=0.01, confident=True) == [False]
+    assert passes(table(0, 5000, 0, 1), max_nfr=0.01, confident=True) == [True]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_nfr": -0.1}, {"max_nfr": 2}, {"max_class_nfr": math.nan}, {"min_accuracy": 90}, {"confident": True}],
+)
+def test_limits_that_mean_nothing_are_refused(limits):
+    with pytest.raises(InputError, match="expected"):
+        gate.Limits(**limits)

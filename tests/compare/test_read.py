@@ -1,0 +1,245 @@
+"""What columns mean: classes by name or index, what the old model knows, and bad rows counted and named."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from mpt_jax import workdir
+from mpt_jax.compare import formats, read
+from mpt_jax.errors import InputError
+
+IDS, LABELS = ["a", "b", "c", "d"], ["cat", "dog", "owl", "cat"]
+OLD = {"id": IDS, "label": LABELS, "prediction": ["cat", "cat", "dog", "dog"]}
+NEW = {"id": IDS[::-1], "label": LABELS[::-1], "prediction": ["cat", "owl", "dog", "owl"]}
+
+
+def write(path, columns):
+    """Columns as a file of the format that the path's name says; lists of numbers are scores."""
+    if path.suffix == ".npz":
+        np.savez(path, **{key: np.array(values) for key, values in columns.items()})
+    elif path.suffix == ".jsonl":
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(pa.table(columns), path)
+    else:
+        objects = {
+            key: pa.struct([(k, pa.float64()) for k in v[0]]) for key, v in columns.items() if isinstance(v[0], dict)
+        }
+        pyarrow.parquet.write_table(pa.table({k: pa.array(v, objects.get(k)) for k, v in columns.items()}), path)
+    return path
+
+
+def names(pair):
+    """Label, old and new answer by name."""
+    return [tuple(pair.classes[code] for code in row) for row in zip(pair.labels, pair.old, pair.new, strict=True)]
+
+
+ROWS = [("cat", "cat", "owl"), ("dog", "cat", "dog"), ("owl", "dog", "owl"), ("cat", "dog", "cat")]
+
+
+@pytest.mark.parametrize("old", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
+@pytest.mark.parametrize("new", ["n.npz", "n.csv", "n.parquet", "n.jsonl"])
+def test_rows_of_any_two_formats_meet_by_id(tmp_path, old, new):
+    pair = read.read_pair(write(tmp_path / old, OLD), write(tmp_path / new, NEW))
+    assert names(pair) == ROWS
+    assert pair.classes == ("cat", "dog", "owl") and pair.num_old_classes == 2 and pair.known_from == "answers"
+    assert pair.ids(np.array([3, 0, 0])) == ["d", "a", "a"] and pair.ids(np.array([], int)) == []
+
+
+def test_it_does_not_matter_where_a_piece_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "ROWS", 1)
+    monkeypatch.setattr(formats, "BYTES", 200)
+    for name in ("o.npz", "o.csv", "o.parquet", "o.jsonl"):
+        pair = read.read_pair(write(tmp_path / name, OLD), NEW)
+        assert names(pair) == ROWS and pair.ids(np.array([3, 0])) == ["d", "a"]
+
+
+def test_a_number_is_the_same_id_and_the_same_class_in_every_format(tmp_path):
+    ids, labels = [10, 9, 8], [2, 10, 2]
+    given = {"id": ids, "label": labels, "prediction": labels}
+    for kind in (np.int32, np.uint8, np.float64):
+        typed = {key: np.array(values, kind) for key, values in given.items()}
+        for name in ("o.npz", "o.csv", "o.parquet", "o.jsonl"):
+            if (kind, name) != (np.float64, "o.csv"):  # there 2.0 is a text
+                columns = typed if name != "o.jsonl" else {key: values.tolist() for key, values in typed.items()}
+                pair = read.read_pair(write(tmp_path / name, columns), {k: list(map(str, v)) for k, v in given.items()})
+                assert pair.classes == ("2", "10") and names(pair) == [("2",) * 3, ("10",) * 3, ("2",) * 3]
+
+
+def test_bytes_dictionaries_and_large_text():
+    bytes_ = {key: np.array(values, "S") for key, values in OLD.items()}
+    assert names(read.read_pair(bytes_, NEW)) == ROWS
+
+
+def test_parquet_with_dictionaries_and_other_text_types(tmp_path):
+    for kind in (pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.binary()):
+        table = pa.table({key: pa.array(values).cast(kind) for key, values in OLD.items()})
+        pyarrow.parquet.write_table(table, tmp_path / "o.parquet")
+        assert names(read.read_pair(tmp_path / "o.parquet", NEW)) == ROWS
+
+
+def test_the_predictions_of_a_run_are_read_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, ids = np.array([0, 1, 2, 3, 1]), np.array([7, 3, 9, 100, 1])
+    old, new = rng.normal(size=(5, 2)), rng.normal(size=(5, 4))
+    workdir.write_predictions(tmp_path / "old.npz", labels=labels, logits=old, ids=ids)
+    workdir.write_predictions(tmp_path / "new.npz", labels=labels[::-1], logits=new[::-1], ids=ids[::-1])
+    pair = read.read_pair(tmp_path / "old.npz", tmp_path / "new.npz")
+    assert pair.num_old_classes == 2 and pair.classes == ("0", "1", "2", "3") and "scores" in pair.known_from
+    np.testing.assert_array_equal(pair.old, old.argmax(-1))
+    np.testing.assert_array_equal(pair.new, new.argmax(-1))
+    np.testing.assert_array_equal(pair.labels, labels)
+
+
+SCORES = [[0.1, 0.9], [0.5, 0.5], [2.0, -1.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("style", ["matrix", "lists", "objects", "columns"])
+@pytest.mark.parametrize("name", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
+def test_scores_answer_the_largest_of_equal_ones_the_first(tmp_path, name, style):
+    first = {"id": IDS, "label": LABELS}
+    if style == "columns":
+        columns = first | {f"logit_{c}": [row[i] for row in SCORES] for i, c in enumerate(("owl", "cat"))}
+    elif style == "objects" and name != "o.npz" and name != "o.csv":
+        columns = first | {"probabilities": [dict(zip(("owl", "cat"), row, strict=True)) for row in SCORES]}
+    elif style == ("matrix" if name == "o.npz" else "lists") and name != "o.csv":
+        columns = first | {"scores": SCORES}
+    else:
+        return
+    classes = ["owl", "cat"] if style in ("matrix", "lists") else None
+    pair = read.read_pair(write(tmp_path / name, columns), {**NEW, "label": LABELS[::-1]}, old_classes=classes)
+    assert [pair.classes[code] for code in pair.old] == ["cat", "owl", "owl", "cat"]
+    assert set(pair.classes[: pair.num_old_classes]) == {"owl", "cat"}
+
+
+def test_lists_of_fixed_size_and_of_halves(tmp_path):
+    values = pa.array(np.array(SCORES, np.float16).ravel(), pa.float16())
+    table = pa.table({"id": IDS, "label": [0, 1, 0, 1], "scores": pa.FixedSizeListArray.from_arrays(values, 2)})
+    pyarrow.parquet.write_table(table, tmp_path / "o.parquet")
+    new = {"id": IDS, "label": [0, 1, 0, 1], "prediction": [0, 1, 0, 1]}
+    assert read.read_pair(tmp_path / "o.parquet", new).old.tolist() == [1, 0, 0, 1]
+
+
+def test_indices_mean_what_classes_say_and_the_old_model_may_count_otherwise():
+    old = {"id": IDS, "label": [0, 1, "owl", 0], "prediction": [0, 0, 1, 1]}
+    new = {"id": IDS, "label": [1, 2, 0, 1], "prediction": [0, 2, 0, 1]}
+    rows = [("cat", "cat", "owl"), ("dog", "cat", "dog"), ("owl", "dog", "owl"), ("cat", "dog", "cat")]
+    pair = read.read_pair(old, new, classes=["owl", "cat", "dog"], old_classes=["cat", "dog"])
+    assert names(pair) == rows and pair.classes == ("cat", "dog", "owl") and pair.num_old_classes == 2
+    named = read.read_pair(old | {"class_names": ["cat", "dog"]}, new | {"class_names": ["owl", "cat", "dog"]})
+    assert names(named) == rows and named.num_old_classes == 2
+    mixed = read.read_pair(
+        OLD, new | {"label": [0, 1, 2, 0], "prediction": ["owl", 1, 2, "0"]}, classes=["cat", "dog", "owl"]
+    )
+    assert names(mixed) == rows
+
+
+def test_the_first_so_many_classes():
+    plain = {"id": [1, 2, 3], "label": [0, 1, 2], "prediction": [0, 0, 0]}
+    assert read.read_pair(plain, plain).num_old_classes == 1
+    assert read.read_pair(plain, plain, old_classes=2).num_old_classes == 2
+    pair = read.read_pair(plain, plain, old_classes=2, classes=["x", "w", "v"])
+    assert pair.classes == ("x", "w", "v") and pair.num_old_classes == 2
+    with pytest.raises(InputError, match="answers '0', not among the 2 classes"):
+        read.read_pair(plain, plain, old_classes=["1", "2"])
+    indices = read.read_pair(plain, plain, old_classes=["2", "0"])
+    assert indices.classes == ("0", "2", "1") and indices.num_old_classes == 2
+    scores = {"id": [1, 2, 3], "label": [0, 1, 2], "scores": [[1.0, 0.0]] * 3}
+    assert names(read.read_pair(scores, plain, old_classes=["2", "0"]))[0] == ("0", "2", "0")
+
+
+def swapped(columns, **changes):
+    return {key: changes.get(key, values) for key, values in columns.items()}
+
+
+@pytest.mark.parametrize("name", ["n.npz", "n.csv", "n.parquet", "n.jsonl"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id": ["d", "c", "c", "a"]}, "1 id is in {new} more than once: 'c'; 1 id is in {old} but not in {new}: 'b'"),
+        (
+            {"id": ["d", "c", "e", "f"]},
+            "2 ids are in {old} but not in {new}: 'a', 'b'; 2 ids are in {new} but not in {old}: 'e', 'f'",
+        ),
+        ({"label": ["cat", "owl", "cat", "cat"]}, "1 label disagrees between {old} and {new}: 'b' is 'dog' and 'cat'"),
+        ({"id": ["d", "", "b", "a"]}, "1 row of {new} with no id: row 2"),
+        ({"label": ["cat", "", "", "cat"]}, "2 rows of {new} with no label: 'c', 'b'"),
+        ({"prediction": ["cat", "owl", "dog", ""]}, "1 row of {new} with no prediction: 'a'"),
+    ],
+)
+def test_bad_rows_are_counted_and_named(tmp_path, name, changes, said):
+    old, new = tmp_path / "o.csv", tmp_path / name
+    with pytest.raises(InputError) as error:
+        read.read_pair(write(old, OLD), write(new, swapped(NEW, **changes)))
+    assert said.format(old=old, new=new) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
+def test_nan_scores_are_counted_and_named(tmp_path, name):
+    nan = float("nan")
+    rows = 8
+    columns = {"id": [f"i{i}" for i in range(rows)], "label": ["x", "y"] * 4}
+    columns |= {"score_x": [nan] * 6 + [1.0, 2.0], "score_y": [1.0, -np.inf] * 4}
+    with pytest.raises(InputError) as error:
+        read.read_pair(write(tmp_path / name, columns), columns)
+    assert f"6 rows of {tmp_path / name} with NaN or missing scores: 'i0', 'i1', 'i2', 'i3', 'i4', ...;" in str(
+        error.value
+    )
+
+
+def test_missing_values_and_scores_in_parquet_and_jsonl(tmp_path):
+    table = {"id": IDS, "label": [0, None, 1, 0], "scores": [[1.0, 2.0], [1.0, None], None, [0.5, 0.1]]}
+    for name in ("o.parquet", "o.jsonl"):
+        with pytest.raises(InputError) as error:
+            read.read_pair(write(tmp_path / name, table), {"id": IDS, "label": [0, 1, 1, 0], "prediction": [0] * 4})
+        assert "1 row of" in str(error.value) and "no label: 'b'" in str(error.value)
+        assert f"2 rows of {tmp_path / name} with NaN or missing scores: 'b', 'c'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ({"label": [0], "prediction": [0]}, "expected one called 'id'"),
+        ({"id": [1], "ids": [1], "label": [0], "prediction": [0]}, "expected one called 'id'"),
+        ({"id": [1], "prediction": [0]}, "expected one called 'label'"),
+        ({"id": [1], "label": [0]}, "expected one 'prediction', or"),
+        ({"id": [1], "label": [0], "scores": [[1.0, 0.0]], "logits": [[1.0, 0.0]]}, "expected one 'prediction', or"),
+        ({"id": [], "label": [], "prediction": []}, "has no rows"),
+        ({"id": [0.5], "label": [0], "prediction": [0]}, "whole numbers or text"),
+        ({"id": [[1]], "label": [0], "prediction": [0]}, "whole numbers or text"),
+        ({"id": [1], "label": [0.5], "prediction": [0]}, "the class 0.5; expected a name or an index"),
+        ({"id": [1], "label": [[0]], "prediction": [0]}, "expected names or indices"),
+        ({"id": [1], "label": [0], "scores": [1.0]}, "a number per class"),
+        ({"id": [1], "label": [0], "scores": [[1.0]]}, "scores of 1 class"),
+        ({"id": [1], "label": [0], "scores": [["a", "b"]]}, "a number per class"),
+        ({"id": [1], "label": [0], "scores": [[1.0, 2.0]], "class_names": ["a"]}, "2 classes, but 1 class names"),
+        ({"id": [1], "label": [2], "scores": [[1.0, 2.0]], "class_names": ["a", "b"]}, "there are 2 class names"),
+        ({"id": [1], "label": ["cat"], "prediction": [3]}, "the label 'cat' and the answer '3'"),
+        ({"id": [1], "label": [3], "prediction": ["cat"]}, "the label '3' and the answer 'cat'"),
+        ({"id": [1], "label": ["cat"], "prediction": ["dog"]}, "has a label that the old model knows"),
+    ],
+)
+def test_tables_that_mean_nothing(old, said):
+    with pytest.raises(InputError, match=said):
+        read.read_pair(old, old)
+
+
+def test_lists_of_different_lengths(tmp_path):
+    lists = {"id": [1, 2], "label": [0, 1], "scores": [[1.0, 2.0], [1.0, 2.0, 3.0]]}
+    with pytest.raises(InputError, match="rows with 2 and with 3 scores"):
+        read.read_pair(write(tmp_path / "o.jsonl", lists), {})
+
+
+def test_names_of_classes_that_do_not_fit():
+    with pytest.raises(InputError, match="old_classes is 0; expected the number"):
+        read.read_pair(OLD, NEW, old_classes=0)
+    for classes, said in ((["a", "a"], "class 'a' is given twice"), ([], "no class is given")):
+        with pytest.raises(InputError, match=said):
+            read.read_pair(OLD, NEW, classes=classes)
+    with pytest.raises(InputError, match="names and another indices"):
+        read.read_pair(OLD, {"id": IDS, "label": [0, 1, 2, 0], "prediction": [0, 1, 2, 0]})
