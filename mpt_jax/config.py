@@ -36,9 +36,13 @@ _LARGEST = sys.float_info.max  # beyond it, and for NaN, no comparison holds
 class DatasetConfig:
     """Where the images come from, which classes exist in which order, and what is held out."""
 
-    name: str = "digits"  # "digits", any TFDS name with `image` and `label`, or an .npz file of images or features
-    data_dir: str = ""  # TFDS data folder, or where a relative .npz path begins; empty: TFDS's default, or here
-    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState permutation), or a list of classes
+    name: str = "digits"  # a TFDS name, "folder", or a .csv, .parquet, .npz or .py file: see mpt_jax.data.sources.load
+    data_dir: str = ""  # TFDS data folder, that of "folder", or where a file's path begins; empty: TFDS's default, here
+    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState), or a list; "..." ends it: the rest
+    image_size: tuple[int, ...] = ()  # height and width, or one side, to which image files are brought; empty: as is
+    channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: those of the TFDS data set, 3 for one's own files
+    test_fraction: float = 0.2  # share of one's own images held out as test where they come without a test part
+    on_bad_image: str = "error"  # images that cannot be read, are in train and test, ...; "skip": leave out and count
     validation_per_class: int = 0  # images cut from each class of train; choices are made on them, never on test
     train_per_class: int = 0  # images kept of each class of train; 0: all
     imbalance: float = 1.0  # long tail: images of the first class over those of the last, exponential between them
@@ -203,6 +207,16 @@ def check(config: Config) -> None:
         value = getattr(dataset, key)
         require(value >= 0, f"dataset.{key}={value}; expected 0 or more")
     require(
+        len(dataset.image_size) <= 2 and all(1 <= side <= 2**14 for side in dataset.image_size),
+        f"dataset.image_size={list(dataset.image_size)}; expected height and width, or one side, up to 2**14",
+    )
+    require(dataset.channels in (0, 1, 3), f"dataset.channels={dataset.channels}; expected 1 (grey), 3 (RGB) or 0")
+    require(
+        0 < dataset.test_fraction < 1,
+        f"dataset.test_fraction={dataset.test_fraction}; expected a number between 0 and 1",
+    )
+    choice("dataset.on_bad_image", dataset.on_bad_image, data.POLICIES)
+    require(
         len(dataset.mean) == len(dataset.std),
         f"dataset.mean has {len(dataset.mean)} values and dataset.std {len(dataset.std)}; expected one per channel",
     )
@@ -229,6 +243,8 @@ def check(config: Config) -> None:
     for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
         value = getattr(config.training, key)
         require(value >= 1, f"training.{key}={value}; expected 1 or more")
+    steps = config.training.steps_per_dispatch  # whose batches are drawn together
+    require(steps <= 10_000, f"training.steps_per_dispatch={steps}; expected at most 10000")
 
 
 def old_model_of(config: Config) -> ModelConfig:
@@ -381,7 +397,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.bias=0,1,2")
         return {str(name): _convert(typing.get_args(hint)[1], item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(hint, types.UnionType):  # class_order: a text, or a list of classes
-        return tuple(value) if isinstance(value, list | tuple) else str(value)
+        items = ["..." if item is ... else item for item in (value if isinstance(value, list | tuple) else [value])]
+        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+            raise InputError(f"config key {key!r}={value!r}; expected text, or a list of class names and indices")
+        return tuple(items) if isinstance(value, list | tuple) else str(*items)
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, str):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec, workdir, overrides, cached = parse(argv)
         run(spec, workdir, overrides, cached=cached, command="python -m mpt_jax.train " + shlex.join(argv))
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         print(

@@ -2,6 +2,8 @@
 
 from mpt_jax.data.augment import augment as augment
 from mpt_jax.data.classes import class_order as class_order
+from mpt_jax.data.findings import POLICIES as POLICIES
+from mpt_jax.data.findings import Finding as Finding
 from mpt_jax.data.memory import Policy as Policy
 from mpt_jax.data.memory import herding as herding
 from mpt_jax.data.memory import kept_counts as kept_counts

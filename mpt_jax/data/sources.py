@@ -1,25 +1,35 @@
-"""From a TFDS name or an .npz file to arrays: read without TensorFlow, labelled in the run's class order, cut up."""
+"""From the name of a data set to arrays: read without TensorFlow, labelled in the run's class order, cut up."""
 
 import contextlib
+import dataclasses
 import difflib
-import functools
 import importlib.util
 import io
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from mpt_jax.data import arrays, classes, subsets
+from mpt_jax.data import arrays, classes, findings, folder, images, subsets
 from mpt_jax.data.digits import Digits  # registers "digits" with TFDS
+from mpt_jax.data.findings import Finding
 from mpt_jax.data.splits import Dataset, Split, pick
 from mpt_jax.errors import InputError
 
 _READ_AT_ONCE = 2048  # examples: fast to read, and their encoded images still fit in memory where they are large
-_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_TABLES, _ARRAYS = (".csv", ".parquet"), (".npz", ".py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Both parts in the run's class order, what is wrong with the examples that they lack, and what was noticed."""
+
+    train: Split
+    test: Split
+    faults: Mapping[str, Sequence[str]]
+    findings: tuple[Finding, ...] = ()
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,28 +88,47 @@ def load(
     validation_per_class: int = 0,
     train_per_class: int = 0,
     imbalance: float = 1.0,
+    image_size: Sequence[int] = (),
+    channels: int = 0,
+    test_fraction: float = 0.2,
+    on_bad_image: str = "error",
     seed: int = 0,
 ) -> Dataset:
-    """Read a data set: one of TFDS with the features `image` and `label`, prepared first where possible, or a file.
+    """Read a data set: one of TFDS with the features `image` and `label`, prepared first where possible, or one's own.
+
+    Everything about the examples that can be wrong is found out here, before anything is trained: images that cannot
+    be read, labels outside the classes, ids given twice, images that are in train and in test (their very pixels).
 
     The validation part is drawn from each class of `train`, never from `test`; which images it holds depends only on
     the seed and the class, not on the class order or the number of classes.
 
     Args:
-      name: "digits", which prepares itself, any TFDS name, or an .npz file as `mpt_jax.data.arrays.read` describes.
-      data_dir: the TFDS data folder, which must exist; None or empty: TFDS's own default, made where needed. For an
-        .npz file, the folder that a relative name starts from.
+      name: "digits", which prepares itself; any TFDS name; "folder", as `mpt_jax.data.folder.list_folder` describes; a
+        .csv or .parquet file that lists images, as `list_table` there; an .npz file of arrays or a .py file that makes
+        them, as `mpt_jax.data.arrays.read`.
+      data_dir: the TFDS data folder, which must exist; None or empty: TFDS's own default, made where needed. For
+        "folder", that folder. For other files, the folder that a relative name and the paths of a table start from;
+        a .py file gets it as the argument.
       num_classes: how many classes of the order exist for the run; the others' images are left out.
       class_order: see `mpt_jax.data.classes.class_order`.
       validation_per_class: images cut from each class of `train`.
       train_per_class: at most this many of the rest of each class are kept, drawn at random; 0: all.
       imbalance: of the rest, the largest class's images over the smallest's, as
         `mpt_jax.data.subsets.long_tail_counts` in the run's class order, drawn at random; 1: as they are.
+      image_size: height and width, or one number for both, to which encoded images are brought as
+        `mpt_jax.data.images.decode` says; empty: they have one size already.
+      channels: of encoded images: 1 (grey) or 3 (RGB); 0: those of the TFDS data set, 3 for one's own files.
+      test_fraction: share of the images held out where one's own files have no test part, see
+        `mpt_jax.data.folder.held_out`.
+      on_bad_image: "error", or "skip": leave bad examples out and name them in `Dataset.findings`. Of an image in both
+        parts the training copy is the bad one. Published data sets keep these, so that results can be compared with
+        the literature's, and only name them, unless it is "skip".
       seed: of the draw of all three.
 
     Raises:
       InputError: an unknown data set, a folder that is missing or cannot be written, a data set that is not prepared
-        and cannot be, features, splits or image sizes that do not fit, more classes or images wanted than there are.
+        and cannot be, features, splits or image sizes that do not fit, more classes or images wanted than there are,
+        bad examples.
     """
     if validation_per_class < 0 or train_per_class < 0:
         raise InputError(
@@ -108,7 +137,15 @@ def load(
         )
     if not 1 <= imbalance < np.inf:
         raise InputError(f"dataset.imbalance={imbalance}; expected 1 (as it is) or more, such as 100")
-    names, read = _file(name, data_dir) if name.endswith(".npz") else _tfds(name, data_dir or None)
+    size = (image_size[0], image_size[-1]) if image_size else None
+    suffix = pathlib.PurePath(name).suffix
+    published = name != "folder" and suffix not in (*_TABLES, *_ARRAYS)
+    if published:
+        names, read = _tfds(name, data_dir or None, size, channels)
+    elif suffix in _ARRAYS:
+        names, read = _file(name, data_dir or "", size, channels)
+    else:
+        names, read = _own_files(name, data_dir or "", size, channels, test_fraction)
     order = classes.class_order(class_order, names)
     if not 1 <= num_classes <= len(order):
         raise InputError(
@@ -116,14 +153,28 @@ def load(
         )
     order = order[:num_classes]
     class_names = tuple(names[index] for index in order)
-    train, test = (read(part, order) for part in ("train", "test"))
+    parts = read(order)
+    train, test, found = parts.train, parts.test, list(parts.findings)
+    shared, faults = findings.shared_rows(train.images, test.images), dict(parts.faults)
+    if shared.size:
+        what, ids = "training images that are also in test", train.ids[shared].tolist()
+        if published and on_bad_image == "error":
+            found.append(Finding(what, tuple(ids), "kept as published"))
+        else:
+            faults[what] = ids
+            train = pick(train, np.setdiff1d(np.arange(len(train)), shared))
+    found += findings.settle(f"data set {name}", faults, on_bad_image)
     rest, held_out = [], []
-    for label, members in enumerate(subsets.by_class(train.labels, range(num_classes))):
-        if len(members) <= validation_per_class:
-            raise InputError(
-                f"class {class_names[label]!r} has {len(members)} training images, and "
-                f"dataset.validation_per_class={validation_per_class} leaves none to train on"
-            )
+    members_of = subsets.by_class(train.labels, range(num_classes))
+    short = [label for label, members in enumerate(members_of) if len(members) <= validation_per_class]
+    if short:
+        others = ", ".join(repr(class_names[label]) for label in short[1:6]) + (" ..." if len(short) > 6 else "")
+        raise InputError(
+            f"class {class_names[short[0]]!r} has {len(members_of[short[0]])} training images, and "
+            f"dataset.validation_per_class={validation_per_class} leaves none to train on"
+            + (f"; so do {len(short) - 1} other classes: {others}" if others else "")
+        )
+    for label, members in enumerate(members_of):
         drawn = subsets.shuffled(members, order[label], seed=seed)
         held_out.append(drawn[:validation_per_class])
         rest.append(drawn[validation_per_class:][: train_per_class or None])
@@ -135,20 +186,47 @@ def load(
                 f"dataset.imbalance={imbalance:g} leaves class {class_names[-1]!r} no image to train on; "
                 f"expected at most {max(available)}, the images of the largest class"
             )
+    kept = pick(train, np.sort(np.concatenate(rest)))
     return Dataset(
         name=name,
         class_names=class_names,
-        train=pick(train, np.sort(np.concatenate(rest))),
+        train=kept,
         validation=pick(train, np.sort(np.concatenate(held_out))),
         test=test,
+        findings=(*found, *findings.peculiar_classes(class_names, kept.labels, test.labels)),
     )
 
 
-def _file(name: str, data_dir: str | None) -> tuple[list[str], Callable[[str, tuple[int, ...]], Split]]:
-    """The class names of an .npz file, and a function of (part, order) that gives each part once."""
-    names, parts = arrays.read(pathlib.Path(data_dir or "", name).expanduser())
+def _own_files(
+    name: str, data_dir: str, size: tuple[int, int] | None, channels: int, test_fraction: float
+) -> tuple[list[str], Callable[[tuple[int, ...]], Parts]]:
+    """The class names of a folder or table of image files, and a function of the order that reads them."""
+    root = pathlib.Path(data_dir).expanduser()
+    if name == "folder" and not data_dir:
+        raise InputError("dataset.name=folder needs dataset.data_dir=DIR, a folder with train/CLASS/IMAGE")
+    if name == "folder":
+        listing = folder.list_folder(root)
+    else:
+        listing = folder.list_table((root / name).expanduser(), root if data_dir else None)
+    options = {"size": size, "channels": channels or 3, "test_fraction": test_fraction}
+    return listing.class_names, lambda order: Parts(*folder.read(listing, order, **options))
 
-    def read(part: str, order: tuple[int, ...]) -> Split:
+
+def _file(
+    name: str, data_dir: str, size: tuple[int, int] | None, channels: int
+) -> tuple[list[str], Callable[[tuple[int, ...]], Parts]]:
+    """The class names of an .npz or .py file, and a function of the order that gives its parts once."""
+    program = name.endswith(".py")
+    path = pathlib.Path("" if program else data_dir, name).expanduser()
+    names, parts, faults = arrays.read(path, data_dir)
+    shape = parts["train"].images.shape[1:]
+    for key, wanted, given in (("image_size", size, shape[:2]), ("channels", channels or None, shape[-1])):
+        if wanted is not None and wanted != given:
+            raise InputError(
+                f"dataset.{key} is for encoded images, but {path} holds arrays of shape {shape}; leave it out"
+            )
+
+    def one(part: str, order: tuple[int, ...]) -> Split:
         split = parts.pop(part)  # not kept beside its sorted copy
         position = np.full(len(names), -1, np.int32)
         position[list(order)] = np.arange(len(order))
@@ -159,14 +237,23 @@ def _file(name: str, data_dir: str | None) -> tuple[list[str], Callable[[str, tu
         rows = rows[np.lexsort((split.ids[rows], labels[rows]))]
         return pick(Split(split.images, labels, split.ids), rows)
 
-    return names, read
+    return names, lambda order: Parts(one("train", order), one("test", order), faults)
 
 
-def _tfds(name: str, data_dir: str | None) -> tuple[list[str], Callable[[str, tuple[int, ...]], Split]]:
-    """The class names of a TFDS data set, and a function of (part, order) that reads each part."""
+def _tfds(
+    name: str, data_dir: str | None, size: tuple[int, int] | None, channels: int
+) -> tuple[list[str], Callable[[tuple[int, ...]], Parts]]:
+    """The class names of a TFDS data set, and a function of the order that reads it."""
     builder = _prepared_builder(name, data_dir)
     _check_features(builder)
-    return builder.info.features["label"].names, functools.partial(_read, builder)
+    channels = channels or builder.info.features["image"].shape[-1]
+
+    def read(order: tuple[int, ...]) -> Parts:
+        unread: list[str] = []
+        train, test = (_read(builder, part, order, size, channels, unread) for part in folder.PARTS)
+        return Parts(train, test, {"images that cannot be read": unread})
+
+    return builder.info.features["label"].names, read
 
 
 def _one_line(error: Exception) -> str:
@@ -194,7 +281,8 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
-            f"no data set named {name!r}: dataset.name is 'digits' or a name in TFDS or an .npz file{hint}"
+            f"no data set named {name!r}: dataset.name is 'digits' or a name in TFDS, 'folder', "
+            f"or an .npz, .py, .csv or .parquet file{hint}"
         ) from error
     except Exception as error:  # a wrong version or config, a package that this data set's builder lacks, ...
         raise InputError(f"dataset.name={name!r} does not work: {_one_line(error)}") from error
@@ -231,10 +319,10 @@ def _check_features(builder: tfds.core.DatasetBuilder) -> None:
         if not isinstance(features.get(key), kind):
             raise InputError(f"data set {name} has no feature {key!r} of kind {kind.__name__}; it has {listed}")
     image = features["image"]
-    if image.np_dtype != np.uint8 or image.shape[-1] not in _PIL_MODES:
+    if image.np_dtype != np.uint8 or image.shape[-1] not in images.MODES:
         raise InputError(
             f"images of data set {name} are {np.dtype(image.np_dtype)} with {image.shape[-1]} channels; "
-            f"expected uint8 with {', '.join(map(str, _PIL_MODES))} channels"
+            f"expected uint8 with {', '.join(map(str, images.MODES))} channels"
         )
     listed = ", ".join(info.splits) or "none"
     for split in ("train", "test"):
@@ -242,9 +330,17 @@ def _check_features(builder: tfds.core.DatasetBuilder) -> None:
             raise InputError(f"data set {name} in {builder.data_path} has no split {split!r}; it has {listed}")
 
 
-def _read(builder: tfds.core.DatasetBuilder, split: str, order: tuple[int, ...]) -> Split:
+def _read(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    order: tuple[int, ...],
+    size: tuple[int, int] | None,
+    channels: int,
+    unread: list[str],
+) -> Split:
     try:
-        images, labels, ids = _decoded(builder, split, {index: label for label, index in enumerate(order)})
+        position = {index: label for label, index in enumerate(order)}
+        pixels, labels, ids = _decoded(builder, split, position, size, channels, unread)
     except NotImplementedError as error:
         raise InputError(
             f"data set {builder.name} in {builder.data_path} was prepared as {builder.info.file_format.value}; "
@@ -255,39 +351,45 @@ def _read(builder: tfds.core.DatasetBuilder, split: str, order: tuple[int, ...])
             f"data set {builder.name} in {builder.data_path} is incomplete or damaged ({_one_line(error)}); "
             "remove that folder and prepare or copy it again"
         ) from error
-    if not images:
+    if not pixels:
         raise InputError(f"split {split!r} of data set {builder.name} has no images of the chosen classes")
-    sizes = sorted({image.shape[:2] for image in images})
+    sizes = sorted({image.shape[:2] for image in pixels})
     if len(sizes) > 1:
         raise InputError(
-            f"images of data set {builder.name} differ in size, such as {sizes[0]} and {sizes[-1]}; expected one size"
+            f"images of data set {builder.name} differ in size, such as {sizes[0]} and {sizes[-1]}; "
+            "give dataset.image_size=HEIGHT,WIDTH to bring them to one"
         )
     labels, ids = np.array(labels, np.int32), np.array(ids)
     sort = np.lexsort((ids, labels))
-    return Split(np.stack([images[index] for index in sort]), labels[sort], ids[sort])
+    return Split(np.stack([pixels[index] for index in sort]), labels[sort], ids[sort])
 
 
 def _decoded(
-    builder: tfds.core.DatasetBuilder, split: str, position: dict[int, int]
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    position: dict[int, int],
+    size: tuple[int, int] | None,
+    channels: int,
+    unread: list[str],
 ) -> tuple[list[np.ndarray], list[int], list[str]]:
     """Images, labels and ids in the files' order; images of classes that have no position are not even decoded."""
     source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    mode = _PIL_MODES[builder.info.features["image"].shape[-1]]
-    images, labels, ids = [], [], []
+    if size:
+        images.blank(len(source), *size, channels)  # refused before hours are spent on decoding
+    pixels, labels, ids = [], [], []
     for start in range(0, len(source), _READ_AT_ONCE):
         numbers = list(range(start, min(start + _READ_AT_ONCE, len(source))))
         for number, example in zip(numbers, source.__getitems__(numbers), strict=True):
             if example["label"] in position:
-                images.append(_decode(example["image"], mode))
+                name = _text(example.get("id", f"{split}_{number:05d}"))
+                try:
+                    pixels.append(images.decode(example["image"], channels=channels, size=size, as_stored=True))
+                except ValueError as error:
+                    unread.append(f"{name} ({error})")
+                    continue
                 labels.append(position[example["label"]])
-                ids.append(_text(example.get("id", f"{split}_{number:05d}")))
-    return images, labels, ids
-
-
-def _decode(encoded: bytes, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], -1)
+                ids.append(name)
+    return pixels, labels, ids
 
 
 def _text(value: bytes | str | int) -> str:

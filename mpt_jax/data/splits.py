@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpt_jax.data.findings import Finding
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -20,13 +22,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as a run sees it: `class_names` in the run's order, and three disjoint parts."""
+    """A data set as a run sees it: `class_names` in the run's order, three disjoint parts, and what was noticed."""
 
     name: str
     class_names: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    findings: tuple[Finding, ...] = ()
 
 
 def count(split: Split, num_classes: int) -> int:

@@ -48,7 +48,11 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
     return {
         "schema": 1,
-        "dataset": {"name": config["dataset"]["name"], "images": facts["images"]},
+        "dataset": {
+            "name": config["dataset"]["name"],
+            "images": facts["images"],
+            "findings": facts.get("findings", []),
+        },
         "classes": {"order": last[0]["classes"], "schedule": schedule},
         "device": facts["device"],
         "rows": rows,

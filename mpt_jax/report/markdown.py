@@ -155,6 +155,7 @@ def _protocol(report: dict[str, Any]) -> list[str]:
         f"scenario: {_scenario(config)}",
         f"classes {report['classes']['schedule']}, order `{config['dataset']['class_order']}`",
         f"images: {images['train']} train, {images['validation']} validation, {images['test']} test",
+        *(f"{found['count']} {found['what']}: {found['outcome']}" for found in report["dataset"]["findings"]),
         f"model `{json.dumps(config['model'])}`",
         f"optimizer `{json.dumps(config['optimizer'])}`",
         f"device: {device['count']} x {device['kind']} ({device['platform']})",

@@ -45,7 +45,13 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         validation_per_class=settings.validation_per_class,
         train_per_class=settings.train_per_class,
         imbalance=settings.imbalance,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        test_fraction=settings.test_fraction,
+        on_bad_image=settings.on_bad_image,
     )
+    for finding in dataset.findings:
+        progress.say(f"{settings.name}: {finding}")
     shape = dataset.train.images.shape[1:]
     for section, name, _ in networks:
         if (len(shape) == 1) != (name in models.ON_FEATURES):

@@ -29,7 +29,9 @@ _LARGEST_SCALE = 4.0  # of b for a class: margins near 0 would ask for more than
 def execute(run: Run, command: str) -> bool:
     """Train, evaluate and release what is still missing; returns whether there was anything to do."""
     images = {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")}
-    facts = {"config": configs.to_dict(run.config), "images": images, "command": command, **run.provenance}
+    found = [{"what": f.what, "count": len(f.names), "outcome": f.outcome} for f in run.dataset.findings]
+    facts = {"config": configs.to_dict(run.config), "images": images, "findings": found, "command": command}
+    facts |= run.provenance
     workdir.claim(run.workdir, facts)
     worked = releases.restore_predictions(run)
     for release in run.releases:

@@ -1,13 +1,20 @@
+import io
 import pathlib
 import pickle
+import re
+import resource
+import zipfile
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from mpt_jax import data
+from mpt_jax.data import arrays as arrays_module
 from mpt_jax.data import sources
 from mpt_jax.errors import InputError
+
+README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
 
 def whole(kind="features"):
@@ -159,28 +166,31 @@ NAN = np.float32("nan")
         ({"train_features": np.zeros((5, 5), np.float32)}, "train_features has 5 rows for 6 labels"),
         ({"train_features": np.zeros((6, 0), np.float32)}, "no side of length 0"),
         ({"test_features": np.zeros((3, 4), np.float32)}, "features of shape (5,) in train and (4,) in test"),
-        ({"test_features": np.float32([[0], [NAN], [np.inf]])}, "test_features have 2 rows with values that are not"),
         (
-            {"test_features": np.float32([[0], [-np.inf], [0]])},
-            "1 rows with values that are not finite, the first is row 1",
+            {"test_features": np.float32([[0] * 5, [NAN] * 5, [np.inf] * 5])},
+            "not finite (2): test_features[1], test_features[2]",
         ),
+        ({"test_features": np.float32([[0] * 5, [-np.inf] * 5, [0] * 5])}, "not finite (1): test_features[1]"),
         ({"train_labels": np.zeros(6)}, "train_labels are float64 [6]; expected integers [N]"),
         ({"train_labels": np.zeros(6, bool)}, "train_labels are bool"),
         ({"train_labels": np.zeros((6, 1), int)}, "train_labels are int64 [6, 1]"),
         ({"test_labels": np.zeros(0, int)}, "test_labels are empty"),
-        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "train_labels[5] is -1; expected 0 to 2"),
+        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "not 0 to 2, as train_labels say (1): train_labels[5] is -1"),
         ({"train_labels": np.array([0, 1, 2, 2, 1, 10**12])}, "train_labels go up to 1000000000000 with 6 rows"),
         ({"train_labels": np.array([0, 1, 3, 3, 1, 0]), "num": 4}, "class '2' has 0 training images"),
-        ({"test_labels": np.array([0, 3, 1])}, "test_labels[1] is 3; expected 0 to 2, as train_labels says"),
-        ({"class_names": ["a", "b"]}, "train_labels[2] is 2; expected 0 to 1, as class_names says"),
+        ({"test_labels": np.array([0, 3, 1])}, "not 0 to 2, as train_labels say (1): test_labels[1] is 3"),
+        (
+            {"class_names": ["a", "b"], "num": 2},
+            "as class_names says (3): test_labels[0] is 2, train_labels[2] is 2, train_labels[3] is 2",
+        ),
         ({"class_names": ["a", "b", "a"]}, "class_names has 'a' more than once"),
         ({"class_names": np.arange(3)}, "class_names are not a list of texts"),
         ({"class_names": np.array([b"\xff", b"b", b"c"])}, "class_names are not a list of texts"),
         ({"class_names": ["a", "b", "c", "d"], "num": 4}, "class 'd' has 0 training images"),
         ({"test_ids": ["a", "b"]}, "test_ids are not 3 texts or integers"),
         ({"test_ids": np.zeros(3)}, "test_ids are not 3 texts or integers"),
-        ({"test_ids": ["a", "b", "a"]}, "test_ids[2] is a, as is another row"),
-        ({"test_ids": ["a", "train_00004", "b"]}, "id train_00004 is in both train_ids and test_ids, 1 in all"),
+        ({"test_ids": ["a", "b", "a"]}, "ids that another row has (1): test_ids[2] is a"),
+        ({"test_ids": ["a", "train_00004", "b"]}, "another row has (1): train_ids[4] is train_00004"),
         ({"num": 5}, "wants 5 classes, but data set"),
     ],
 )
@@ -202,6 +212,133 @@ def test_images_that_do_not_fit(tmp_path):
 def test_chosen_classes_without_test_examples(tmp_path):
     path = write(tmp_path, **(whole() | {"test_labels": np.array([0, 0, 0])}))
     assert "test_labels of" in message(path, class_order="2,1", num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost", "what"),
+    [
+        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "train_00005", "labels that are not 0 to 2"),
+        ({"test_features": np.float32([[0] * 5, [NAN] * 5, [1] * 5])}, "test_00001", "rows with values that are not"),
+        ({"train_ids": ["a", "b", "c", "d", "c", "e"]}, None, "ids that another row has"),
+        ({"train_ids": ["a", "test_00001", "c", "d", "f", "e"]}, None, "ids that another row has"),
+    ],
+)
+def test_bad_rows_are_left_out_and_counted_where_that_is_wanted(tmp_path, changes, lost, what):
+    right = load(write(tmp_path, **whole()))
+    dataset = load(write(tmp_path, **(whole() | changes)), on_bad_image="skip")
+    finding = next(finding for finding in dataset.findings if finding.what.startswith(what))
+    assert len(finding.names) == 1 and finding.outcome == "left out"
+    assert len(dataset.train) + len(dataset.test) == 8
+    if lost:
+        for part in ("train", "test"):
+            kept = [i for i, name in enumerate(getattr(right, part).ids) if name != lost]
+            np.testing.assert_array_equal(getattr(dataset, part).ids, getattr(right, part).ids[kept])
+            np.testing.assert_array_equal(getattr(dataset, part).labels, getattr(right, part).labels[kept])
+    assert len({*dataset.train.ids, *dataset.test.ids}) == 8
+
+
+def test_rows_of_both_parts_are_an_error_or_leave_the_training_part(tmp_path):
+    arrays = whole("images")
+    arrays["test_images"][1] = arrays["train_images"][4]
+    path = write(tmp_path, **arrays)
+    assert "training images that are also in test (1): train_00004" in message(path)
+    dataset = load(path, on_bad_image="skip")
+    assert "train_00004" not in dataset.train.ids and len(dataset.train) == 5 and len(dataset.test) == 3
+
+
+def test_encoded_images_alone_can_be_resized(tmp_path):
+    path = write(tmp_path, **whole("images"))
+    assert "dataset.image_size is for encoded images" in message(path, image_size=(8,))
+    assert "dataset.channels is for encoded images" in message(path, channels=3)
+    assert len(load(path, image_size=(4, 3), channels=1).train) == 6
+
+
+# Archives that are made to do harm
+
+
+def archive(folder, **members):
+    """An .npz file with these bytes as members, the others as they should be."""
+    path = pathlib.Path(write(folder, **{key: value for key, value in whole().items() if key not in members}))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        for key, content in members.items():
+            file.writestr(f"{key}.npy", content)
+    return path
+
+
+def header(shape, dtype):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(10**15, 5), (2**62, 2**62), (7, 5), (5, 5), (-1, 5)])
+def test_a_header_that_claims_another_size_than_the_archive_holds(tmp_path, shape):
+    path = archive(tmp_path, train_features=header(shape, np.float32) + bytes(6 * 5 * 4))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "train_features claims" in message(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # kB: nothing of that size is made
+
+
+def test_an_archive_that_grows_out_of_nearly_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays_module, "_LARGE", 2**20)
+    content = header((2**17, 5), np.float32) + bytes(2**17 * 5 * 4)
+    path = archive(tmp_path, train_features=content)
+    assert path.stat().st_size < 2**15
+    assert "train_features would grow from" in message(path)
+    monkeypatch.setattr(arrays_module, "_LARGE", 2**30)
+    assert "train_features has 131072 rows for 6 labels" in message(path)  # small enough to be looked at
+
+
+def test_members_that_are_no_arrays_or_would_leave_a_folder(tmp_path):
+    assert "train_features cannot be read" in message(archive(tmp_path, train_features=b"text"))
+    path = archive(tmp_path, train_labels=header((6,), "O") + pickle.dumps([0, 1, 2]))
+    assert "train_labels cannot be read" in message(path)
+    escape = archive(tmp_path, **{"../../escaped": header((1,), np.int8) + b"x"})
+    assert len(load(escape).train) == 6  # a name is never a path: nothing is unpacked
+    assert {file.name for file in tmp_path.rglob("*")} == {"file.npz"} and not (tmp_path.parent / "escaped").exists()
+
+
+# A program of one's own
+
+
+def test_a_program_of_ones_own(tmp_path):
+    text = (
+        "import numpy as np\n"
+        "def get_dataset(data_dir):\n"
+        "    arrays = np.load(data_dir + '/file.npz')\n"
+        "    return {**arrays, 'class_names': ['cat', 'dog', 'owl']}\n"
+    )
+    (tmp_path / "pets.py").write_text(text)
+    expected = load(write(tmp_path, **whole()))
+    dataset = load(tmp_path / "pets.py", data_dir=str(tmp_path), class_order=["owl", "..."])
+    assert dataset.class_names == ("owl", "cat", "dog")
+    assert sorted(dataset.train.ids) == sorted(expected.train.ids)
+    for text, word in [
+        ("def get_dataset(", "SyntaxError"),
+        ("x = 1", "no attribute 'get_dataset'"),
+        ("def get_dataset(data_dir):\n    return 1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("def get_dataset(data_dir):\n    return None", "gives a NoneType, not a dict"),
+        ("def get_dataset(data_dir):\n    return {'train_labels': [0.5]}", "train_labels are float64"),
+        ("def get_dataset(data_dir):\n    return {'train_images': [[1], [2, 3]]}", "ValueError"),
+    ]:
+        (tmp_path / "bad.py").write_text(text)
+        assert word in message(tmp_path / "bad.py")
+    assert "no file" in message(tmp_path / "none.py")
+
+
+def test_the_program_in_the_readme_is_short_and_works(tmp_path, monkeypatch):
+    program = re.search(r"```python\n(# pets\.py\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert len(program.splitlines()) <= 20
+    (tmp_path / "pets.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    dataset = load("pets.py", 10, class_order=["7", "..."], validation_per_class=5)
+    assert dataset.class_names[:2] == ("7", "0") and dataset.train.images.shape[1:] == (8, 8, 1)
+    raw = load_digits()
+    rows = dataset.test.ids.astype(int)
+    np.testing.assert_array_equal(np.array(dataset.class_names, int)[dataset.test.labels], raw.target[rows])
 
 
 # Statistics

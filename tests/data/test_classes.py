@@ -65,3 +65,18 @@ def test_bad_orders_name_the_key_and_what_is_wrong(spec, expected):
         class_order(spec, NAMES)
     text = str(caught.value)
     assert expected in text and text.startswith("dataset.class_order") and "\n" not in text
+
+
+def test_dots_at_the_end_stand_for_the_rest_in_natural_order():
+    names = ["cat", "dog", "owl", "ant", "emu"]
+    assert class_order(["owl", "cat", "..."], names) == (2, 0, 1, 3, 4)
+    assert class_order("owl, cat, ...", names) == (2, 0, 1, 3, 4)
+    assert class_order("...", names) == (0, 1, 2, 3, 4)
+    assert class_order([*names, "..."], names) == (0, 1, 2, 3, 4)
+    assert class_order(["1", "..."], ["0", "2", "1"]) == (2, 0, 1)  # a name before an index
+    assert class_order(["b", "..."], ["...", "b"]) == (1, 0)  # and a class that is called so
+    for spec in (["...", "cat"], "cat,...,dog", ["...", "..."]):
+        with pytest.raises(InputError, match="at the end"):
+            class_order(spec, names)
+    with pytest.raises(InputError, match="more than once"):
+        class_order(["cat", "cat", "..."], names)

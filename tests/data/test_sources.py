@@ -275,6 +275,56 @@ def test_splits_and_images_that_do_not_fit(tmp_path):
     assert "differ in size, such as (4, 6) and (4, 7)" in message("uneven", data_dir=tmp_path, num_classes=2)
 
 
+def test_images_of_many_sizes_and_kinds_come_to_one(tmp_path):
+    uneven = pets()
+    uneven["train"][1]["image"] = picture(5, size=(40, 7))
+    make(tmp_path, {"image": GREY, "label": LABEL}, **uneven)
+    data = sources.load("fake", data_dir=tmp_path, num_classes=2, image_size=(8,), channels=3)
+    assert data.train.images.shape == (3, 8, 8, 3) and data.test.images.shape == (2, 8, 8, 3)
+    assert [np.unique(image).tolist() for image in data.train.images] == [[0], [5], [20]]
+    with pytest.raises(InputError, match=r"do not fit into memory; give a smaller dataset\.image_size"):
+        sources.load("fake", data_dir=tmp_path, num_classes=2, image_size=(2**31,))
+
+
+def named(train, test):
+    """Examples of the data set "fake" with ids, as preparing shuffles them: label, brightness and where it ends."""
+    examples = {"train": train, "test": test}
+    return {
+        part: [
+            {"id": f"{part} {i}", "label": label, "image": io.BytesIO(picture(value).getvalue()[:end])}
+            for i, (label, value, end) in enumerate(rows)
+        ]
+        for part, rows in examples.items()
+    }
+
+
+NAMED = {"id": TEXT, "image": GREY, "label": LABEL}
+
+
+def test_damaged_images_are_named_or_left_out_and_counted(tmp_path):
+    train = [(0, 1, None), (0, 2, 50), (1, 3, 50), (1, 4, None)]
+    make(tmp_path, NAMED, **named(train, [(0, 5, None), (1, 6, None)]))
+    text = message("fake", data_dir=tmp_path, num_classes=2)
+    assert "images that cannot be read (2): train " in text and "dataset.on_bad_image=skip" in text
+    data = sources.load("fake", data_dir=tmp_path, num_classes=2, on_bad_image="skip")
+    assert data.train.ids.tolist() == ["train 0", "train 3"]
+    left_out, kept = data.findings
+    assert sorted(name[:7] for name in left_out.names) == ["train 1", "train 2"] and left_out.outcome == "left out"
+    assert (kept.what, kept.names) == ("classes with one training image", ("cat", "dog"))
+
+
+def test_published_images_in_both_parts_are_kept_and_named(tmp_path):
+    train = [(0, 1, None), (0, 2, None), (1, 3, None), (1, 4, None)]
+    make(tmp_path, NAMED, **named(train, [(0, 2, None), (1, 6, None)]))
+    data = sources.load("fake", data_dir=tmp_path, num_classes=2)
+    (finding,) = data.findings
+    assert (finding.what, finding.names) == ("training images that are also in test", ("train 1",))
+    assert finding.outcome == "kept as published" and len(data.train) == 4
+    data = sources.load("fake", data_dir=tmp_path, num_classes=2, on_bad_image="skip")
+    assert data.train.ids.tolist() == ["train 0", "train 2", "train 3"] and len(data.test) == 2
+    assert data.findings[0].outcome == "left out"
+
+
 # Statistics
 
 
@@ -312,6 +362,19 @@ def test_cifar_counts_and_parts(cifar):
         np.testing.assert_array_equal(np.bincount(split.labels), [number] * 100)
     assert len(set().union(*(split.ids.tolist() for split in parts(cifar)))) == 60_000
     assert splits.count(cifar.train, 50) == 22_500 and splits.count(cifar.test, 50) == 5_000
+
+
+def test_cifar_has_images_in_both_parts(cifar):
+    (finding,) = cifar.findings
+    assert finding.outcome == "kept as published" and len(finding.names) == 10
+    tested = {image.tobytes() for image in cifar.test.images}
+    known = {
+        name
+        for part in parts(cifar)[:2]
+        for name, x in zip(part.ids, part.images, strict=True)
+        if x.tobytes() in tested
+    }
+    assert known == set(finding.names)
 
 
 def test_cifar_images_and_class_order_are_those_of_tfds(cifar, cifar_dir):

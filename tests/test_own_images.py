@@ -1,0 +1,49 @@
+"""A folder of images through the whole command: trained, updated with new folders, refused and mended."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mpt_jax import train
+
+CONFIG = """
+def get_config():
+    return {
+        "dataset": {"name": "folder", "channels": 1},
+        "optimizer": {"epochs": 1, "batch_size": 16, "learning_rate": 0.05},
+        "update": {"schedule": [2, 4], "methods": ["no_treatment"]},
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Forty images of each of the digits 0 to 3 in folders that sort otherwise."""
+    root, raw = tmp_path_factory.mktemp("digits"), load_digits()
+    for label, name in enumerate(("zero", "one", "two", "three")):
+        (root / "train" / name).mkdir(parents=True)
+        for i, row in enumerate(np.flatnonzero(raw.target == label)[:40]):
+            Image.fromarray(np.uint8(raw.images[row] * 15)).save(root / f"train/{name}/{i:02d}.png")
+    return root
+
+
+def test_a_folder_is_trained_and_what_was_found_is_said(images, tmp_path, capsys):
+    (tmp_path / "config.py").write_text(CONFIG)
+    (images / "train/two/broken.png").write_bytes(b"\x89PNG")
+    command = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={images}"]
+    order = "--config.dataset.class_order=zero,one,..."
+    assert train.main([*command, order]) == 2
+    error = capsys.readouterr().err
+    assert "train/two/broken.png" in error and "dataset.on_bad_image=skip" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert train.main([*command, order, "--config.dataset.on_bad_image=skip"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out (1): train/two/broken.png" in said and "held out as test" in said
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["classes"] == {"order": ["zero", "one", "three", "two"], "schedule": [2, 4]}
+    with np.load(tmp_path / "run/predictions/r1-no_treatment-seed0.npz", allow_pickle=False) as file:
+        assert all(name.startswith("train/") and name.endswith(".png") for name in file["ids"])
+        assert 8 < len(file["ids"]) < 80
