@@ -71,8 +71,8 @@ class OptimizerConfig:
     epochs: int = 100
     batch_size: int = 128
     schedule: str = "cosine"  # to zero over the epochs, or "constant"
-    skip_nonfinite: bool = False  # leave out (and count) updates whose loss or gradient is not finite
     schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
+    skip_nonfinite: bool = False  # leave out (and count) updates whose loss or gradient is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,6 +362,7 @@ def _override(values: dict, keys: Sequence[str], text: _Text, full_key: str) -> 
     if not rest:
         return {**values, head: text}
     inner = values.get(head, {})
+    inner = _parse(inner) if isinstance(inner, _Text) else inner  # an override before this one
     if not isinstance(inner, Mapping):
         raise InputError(f"config key {full_key!r}: {head!r} holds a value, not further keys")
     return {**values, head: _override(dict(inner), rest, text, full_key)}
@@ -395,7 +396,11 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if typing.get_origin(hint) is collections.abc.Mapping:
         if not isinstance(value, Mapping):
             raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.bias=0,1,2")
-        return {str(name): _convert(typing.get_args(hint)[1], item, f"{key}.{name}") for name, item in value.items()}
+        flat: dict[str, Any] = {}  # "old.weight" may come as one name, or as a section of the command line
+        for name, item in value.items():
+            inner = item.items() if isinstance(item, Mapping) else [("", item)]
+            flat |= {f"{name}.{leaf}".removesuffix("."): v for leaf, v in inner}
+        return {name: _convert(typing.get_args(hint)[1], item, f"{key}.{name}") for name, item in flat.items()}
     if isinstance(hint, types.UnionType):  # class_order: a text, or a list of classes
         items = ["..." if item is ... else item for item in (value if isinstance(value, list | tuple) else [value])]
         if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):

@@ -19,7 +19,7 @@ def test_digits_config_has_what_the_main_job_promises():
     assert config.update.schedule == (5, 10)
     assert len(config.seeds) >= 8
     assert set(config.update.methods) >= {"no_treatment", "pct_kl", "mpt_kl"}
-    assert config.update.bias_grid and config.dataset.validation_per_class > 0
+    assert config.update.tune and config.dataset.validation_per_class > 0
 
 
 def test_cifar100_config_is_the_published_protocol():
@@ -37,7 +37,7 @@ def test_cifar100_config_is_the_published_protocol():
     assert config.optimizer == configs.OptimizerConfig(0.1, 0.9, 5e-4, 100, 128, "cosine", "epoch")
     assert config.model == configs.ModelConfig("resnet18", "imagenet", "float32")
     assert config.update.schedule == (50, 100)
-    assert config.update.bias_grid == ()
+    assert config.update.tune == {}
 
 
 def test_smoke_variant_differs_only_in_size():
@@ -57,8 +57,11 @@ def test_smoke_variant_differs_only_in_size():
         ("update.methods=('mpt_kl', 'pct_kl')", ("update", "methods"), ("mpt_kl", "pct_kl")),
         ("update.methods=[mpt_kl, pct_kl]", ("update", "methods"), ("mpt_kl", "pct_kl")),
         ("update.schedule=[3, 7]", ("update", "schedule"), (3, 7)),
-        ("update.bias_grid=()", ("update", "bias_grid"), ()),
-        ("update.bias_grid=0,1.5", ("update", "bias_grid"), (0.0, 1.5)),
+        ("update.tune={}", ("update", "tune"), {}),
+        ("update.tune.bias=0,1.5", ("update", "tune"), {"bias": (0.0, 1.5)}),
+        ("update.tune={'old.weight': [1, 2]}", ("update", "tune"), {"old.weight": (1.0, 2.0)}),
+        ("update.tune.old.weight=1", ("update", "tune"), {"bias": (0.0, 0.5, 1.0, 2.0, 4.0), "old.weight": (1.0,)}),
+        ("old_model.name=vit_tiny", ("old_model", "name"), "vit_tiny"),
         ("dataset.class_order=seed:1993", ("dataset", "class_order"), "seed:1993"),
         ("dataset.class_order=[1, 0, 2]", ("dataset", "class_order"), (1, 0, 2)),
         ("dataset.class_order=1,0,...", ("dataset", "class_order"), (1, 0, "...")),
@@ -82,7 +85,23 @@ def test_overrides(override, path, expected):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("update.bias_grid=0,1,0.0", ["update.bias_grid", "twice"]),
+        ("update.tune.bias=0,1,0.0", ["update.tune.bias", "twice"]),
+        ("update.tune.bias=()", ["update.tune.bias", "empty"]),
+        ("update.tune.bias=-1", ["update.tune.bias", "from 0 on"]),
+        ("update.tune.margin=1", ["update.tune.margin", "margin", "bias"]),
+        ("update.tune.older.weight=1", ["update.tune.older"]),
+        ("update.bias=large", ["update.bias", "auto", "published"]),
+        ("update.bias=-1", ["update.bias", "0"]),
+        ("update.bias=1", ["update.bias=1", "update.tune.bias"]),
+        ("update.start=new", ["update.start", "random", "old"]),
+        ("update.memory_by=herding", ["update.memory_by=herding", "update.memory=all"]),
+        ("update.old_fraction=0", ["update.old_fraction", "above 0"]),
+        ("update.schedule=[5,10,10]", ["update.schedule", "adds no classes", "old_fraction"]),
+        ("update.schedule=[5]", ["update.schedule", "two or more"]),
+        ("update.ensemble_size=1", ["update.ensemble_size", "2 or more"]),
+        ("update.methods=bcwi", ["bcwi", "update.start=old", "update.start=random"]),
+        ("update.tune_trials=-1", ["update.tune_trials", "0"]),
+        ("old_model.stem=cifar", ["old_model.name", "stem"]),
         ("optimizer.learning_rate=" + "9" * 400, ["optimizer.learning_rate", "finite"]),
         ("optimizer.learning_rate={[]: 1}", ["optimizer.learning_rate"]),
         ("dataset.imbalance=0.5", ["dataset.imbalance", "1 (as it is) or more"]),
@@ -90,7 +109,7 @@ def test_overrides(override, path, expected):
         ("update.memory=total:-1", ["update.memory"]),
         ("update.methods=posthoc_bia", ["did you mean 'posthoc_bias'"]),
         ("updat.methods=mpt_kl", ["updat", "did you mean 'update'"]),
-        ("update.method=mpt_kl", ["update.method", "did you mean 'methods'", "bias_grid"]),
+        ("update.method=mpt_kl", ["update.method", "did you mean 'methods'", "tune"]),
         ("update.methods=mpt_k", ["mpt_k", "did you mean 'mpt_kl'", "no_treatment"]),
         ("update.methods=()", ["update.methods", "empty"]),
         ("update.methods=mpt_kl,mpt_kl", ["twice"]),
@@ -117,7 +136,7 @@ def test_overrides(override, path, expected):
         ("dataset.class_order={}", ["dataset.class_order"]),
         ("dataset.flip=1", ["dataset.flip", "bool"]),
         ("dataset.std=0.5", ["dataset.mean", "dataset.std"]),
-        ("dataset.validation_per_class=0", ["bias_grid", "validation_per_class"]),
+        ("dataset.validation_per_class=0", ["update.tune", "validation_per_class"]),
         ("update.tolerance=2", ["update.tolerance"]),
         ("training.members_at_once=-1", ["training.members_at_once"]),
     ],

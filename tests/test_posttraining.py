@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mpt_jax import models, posttraining, update
+from mpt_jax import models, posttraining
 from mpt_jax.metrics import class_growth_metrics
 from mpt_jax.models import Classifier
 from mpt_jax.models.layers import Linear, batch_norm
 from mpt_jax.posttraining import PosthocCurve, interpolate, posthoc_curve, shift_new_classes
+from mpt_jax.update import selection
 
 K_OLD, K = 2, 5
 
@@ -82,7 +83,7 @@ def test_at_equality_the_old_class_wins():
 @given(predicted(), st.floats(0, 1))
 def test_the_choice_is_that_of_update_on_every_step(case, required):
     curve = posthoc_curve(*case, num_old_classes=K_OLD)
-    best = update.choose(curve.accuracy.tolist(), curve.nfr.tolist(), required_accuracy=required)
+    best = selection.choose(curve.accuracy.tolist(), curve.nfr.tolist(), required_accuracy=required)
     c = posttraining.choose_posthoc_bias(curve, required_accuracy=required)
     rates = posttraining.rates_at(curve, c)
     assert (rates["accuracy"], rates["nfr"]) == (curve.accuracy[best], curve.nfr[best])

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")
 METHODS = ("independent", "no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 SMALL = (
-    *("--config.seeds=0,1", "--config.optimizer.epochs=6", "--config.update.bias_grid=0,2"),
+    *("--config.seeds=0,1", "--config.optimizer.epochs=6", "--config.update.tune={'bias': (0, 2)}"),
     f"--config.update.methods={','.join(METHODS[1:])}",
 )
 RATES = (
@@ -100,32 +100,33 @@ def test_the_report_keeps_its_contract_and_its_rates_are_those_of_the_prediction
 
 def test_b_is_the_best_candidate_on_validation(finished):
     selection = json.loads((finished / "report.json").read_text())["selection"]["mpt_kl"]
-    assert [tried["bias"] for tried in selection["candidates"]] == [0.0, 2.0]
+    assert [tried["numbers"] for tried in selection["candidates"]] == [{"bias": 0.0}, {"bias": 2.0}]
     assert selection["validation_images"] == 200
     good = [t for t in selection["candidates"] if t["accuracy"] >= selection["required_accuracy"]]
     if good:
         expected = min(good, key=lambda t: (t["nfr"], -t["accuracy"]))
     else:
         expected = max(selection["candidates"], key=lambda t: t["accuracy"])
-    assert selection["chosen"] == expected["bias"]
+    assert selection["candidates"][selection["chosen"]] == expected
     card = checkpoint.read_card(finished / "releases/r1-mpt_kl-seed1")
-    assert card["objective"]["bias"] == selection["chosen"]
+    assert card["objective"]["bias"] == expected["numbers"]["bias"]
 
 
 def test_posthoc_bias_is_the_independent_model_less_a_constant(finished):
     report = json.loads((finished / "report.json").read_text())
     selection = report["selection"]["posthoc_bias"]
-    assert selection["validation_images"] == 200 and selection["candidates"][-1]["bias"] == selection["chosen"]
+    chosen = selection["candidates"][selection["chosen"]]["numbers"]["posthoc_bias"]
+    assert selection["validation_images"] == 200
     for seed in (0, 1):
         before, after = (
             np.load(finished / f"predictions/r1-{method}-seed{seed}.npz")["logits"]
             for method in ("independent", "posthoc_bias")
         )
-        expected = before - selection["chosen"] * (np.arange(10) >= 5)
+        expected = before - chosen * (np.arange(10) >= 5)
         np.testing.assert_allclose(after, expected.astype(np.float32), atol=1e-5)
         card = checkpoint.read_card(finished / f"releases/r1-posthoc_bias-seed{seed}")
         assert set(card["parents"]) == {f"r0-old-seed{seed}", f"r1-independent-seed{seed}"}
-        assert card["objective"]["posthoc_bias"] == selection["chosen"]
+        assert card["objective"]["posthoc_bias"] == chosen
 
 
 def test_frozen_features_with_a_linear_head(features_file, tmp_path):

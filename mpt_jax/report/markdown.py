@@ -168,15 +168,19 @@ def _protocol(report: dict[str, Any]) -> list[str]:
 
 def _scenario(config: dict[str, Any]) -> str:
     """In which way the model is updated, in words."""
-    update, schedule = config["update"], config["update"]["schedule"]
-    old_model, dataset = config.get("old_model", {}).get("name"), config["dataset"]
-    parts = [f"{len(schedule) - 1} update{'s' * (len(schedule) > 2)}"]
-    parts += [f"old model on {100 * update['old_fraction']:g} % of the images"] * (update.get("old_fraction", 1) < 1)
-    parts += [f"old network {old_model}"] * bool(old_model)
-    parts += ["students fine-tuned from the release before"] * (update.get("start") == "old")
-    memory = update.get("memory", "all")
-    parts += [f"memory {memory}, by {update.get('memory_by')}"] * (memory != "all")
-    parts += [f"long tail, imbalance {dataset.get('imbalance'):g}"] * (dataset.get("imbalance", 1) > 1)
+    update, dataset, old_model = config["update"], config["dataset"], config["old_model"]["name"]
+    updates = len(update["schedule"]) - 1
+    parts = [f"{updates} update{'s' * (updates > 1)}"]
+    if update["old_fraction"] < 1:
+        parts.append(f"old model on {100 * update['old_fraction']:g} % of the images")
+    if old_model:
+        parts.append(f"old network {old_model}")
+    if update["start"] == "old":
+        parts.append("students fine-tuned from the release before")
+    if update["memory"] != "all":
+        parts.append(f"memory {update['memory']}, by {update['memory_by']}")
+    if dataset["imbalance"] > 1:
+        parts.append(f"long tail, imbalance {dataset['imbalance']:g}")
     return ", ".join(parts)
 
 

@@ -70,6 +70,17 @@ def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [(method, known.get(method) or METHODS[method].doc) for method in report["summary"]]
 
 
+def all_methods() -> str:
+    """Every method there is with its formula and source, as the markdown table in the README.
+
+    Examples:
+      >>> print(all_methods().splitlines()[2])
+      | `no_treatment` | CE |
+    """
+    known = {name: objective.doc for name, objective in METHODS.items()} | posttraining.METHODS
+    return "\n".join(["| method | objective |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in known.items())])
+
+
 def title(report: dict[str, Any]) -> str:
     """One line on what was updated and over how many seeds."""
     schedule = " -> ".join(map(str, report["classes"]["schedule"]))

@@ -6,10 +6,11 @@ import pathlib
 import pytest
 from rich.console import Console
 
+from mpt_jax import config as configs
 from mpt_jax import report
 from mpt_jax.report import table
 from mpt_jax.report.build import RATES
-from mpt_jax.workdir import release_name
+from mpt_jax.update.lineage import release_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMES = {"steps": 10, "seconds": 2.0, "examples_per_second": 50.0}
@@ -17,13 +18,9 @@ TIMES = {"steps": 10, "seconds": 2.0, "examples_per_second": 50.0}
 
 def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0.04, new_classes=True):
     """A finished run with made-up cards: `mpt_kl` has half the flips of the others."""
-    config = {
-        "seeds": list(seeds),
-        "dataset": {"name": "made|up", "class_order": "natural"},
-        "model": {"name": "convnet"},
-        "optimizer": {"epochs": 1},
-        "update": {"methods": list(methods), "schedule": [2, 3], "tolerance": 0.01},
-    }
+    config = configs.to_dict(configs.Config(seeds=seeds))
+    config["dataset"]["name"] = "made|up"
+    config["update"] |= {"methods": list(methods), "schedule": [2, 3]}
     facts = {
         "config": config,
         "images": {"train": 9, "validation": 6, "test": 12},
@@ -40,6 +37,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
             rates["nfr"] = nfr * (0.5 if method == "mpt_kl" else 1) + 0.01 * i
             if not new_classes:
                 rates["accuracy_new_classes"] = None
+            choice = {"validation_images": 6, "required_accuracy": 0.8}
             card = {
                 **{"schema": 1, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
                 **{"objective": {"bias": 2.0 if method == "mpt_kl" else 0.0}, "classes": ["a", "b", "c"]},
@@ -48,10 +46,12 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 "metrics": rates,
             }
             if method == "mpt_kl":
-                tried = [{"bias": b, "accuracy": 0.9, "nfr": 0.1} for b in (0.0, 2.0)]
-                selection = {"validation_images": 6, "required_accuracy": 0.8, "candidates": tried, "chosen": 2.0}
-                card["selection"] = selection
-            path = folder / "releases" / release_name(method, seed)
+                tried = [{"numbers": {"bias": b}, "accuracy": 0.9 - b / 20, "nfr": 0.1 - b / 50} for b in (0.0, 2.0)]
+                card["selection"] = {**choice, "candidates": tried, "chosen": 1}
+            if method == "no_treatment":
+                tried = [{"numbers": {}, "accuracy": 0.85, "nfr": 0.1}]
+                card["selection"] = {**choice, "candidates": tried, "chosen": 0}
+            path = folder / "releases" / release_name(card["release"], method, seed)
             path.mkdir(parents=True)
             (path / "card.json").write_text(json.dumps(card))
     return folder
@@ -70,7 +70,21 @@ def test_rows_are_in_the_order_of_the_config_and_the_summary_is_over_seeds(tmp_p
     assert names == [(m, s) for m in ("independent", "no_treatment", "mpt_kl") for s in (0, 7)]
     nfr = result["summary"]["mpt_kl"]["nfr"]
     assert nfr == {"mean": pytest.approx(0.025), "std": pytest.approx(0.01 / 2**0.5), "count": 2}
-    assert list(result["selection"]) == ["mpt_kl"]
+    assert list(result["selection"]) == ["no_treatment", "mpt_kl"]
+
+
+def test_flips_at_equal_accuracy_are_read_off_each_front(tmp_path):
+    result = report.write(make_workdir(tmp_path))
+    fronts = result["fronts"]
+    assert fronts["no_treatment"]["nfr_at_baseline_accuracy"] == pytest.approx(0.1)
+    # half way from (0.80, 0.06) to (0.90, 0.10)
+    assert fronts["mpt_kl"]["nfr_at_baseline_accuracy"] == pytest.approx(0.08)
+    assert [point["numbers"] for point in fronts["mpt_kl"]["points"]] == [{"bias": 2.0}, {"bias": 0.0}]
+    page = (tmp_path / "report.md").read_text()
+    assert "| mpt_kl | 8.00 | -20 % | 80.00 / 6.00 | 90.00 / 10.00 | 2 |" in page
+    for folder, options in (("alone", {"methods": ("mpt_kl",)}), ("none", {"methods": ("pct_kl",)})):
+        result = report.write(make_workdir(tmp_path / folder, **options))
+        assert result["fronts"] == {} and "equal accuracy" not in (tmp_path / folder / "report.md").read_text()
 
 
 def test_the_terminal_shows_every_method_its_change_and_its_margin_in_80_columns(tmp_path):
@@ -102,18 +116,15 @@ def test_without_a_baseline_or_without_flips_there_is_no_change_to_state(tmp_pat
 def test_markdown_escapes_bars_and_says_how_b_was_chosen(tmp_path):
     report.write(make_workdir(tmp_path))
     page = (tmp_path / "report.md").read_text()
-    assert "| 2 (chosen) |" in page and "80.00 %" in page
+    assert "| b = 2 (chosen) |" in page and "80.00 %" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in rows)
 
 
 def test_the_readme_has_the_two_commands_and_the_methods_as_they_are():
-    from mpt_jax.objectives import METHODS
-
     readme = (ROOT / "README.md").read_text()
     quick_start = readme.split("## Quick start")[1].split("\n## ")[0]
     blocks = [block.split("```")[0].strip().splitlines() for block in quick_start.split("```bash\n")[1:]]
     assert [len(block) for block in blocks] == [1, 1]
     assert "mpt_jax.train --config configs/digits.py" in blocks[0][0] and "pytest" in blocks[1][0]
-    for name, objective in METHODS.items():
-        assert f"| `{name}` | {objective.doc} |" in readme
+    assert f"\n{table.all_methods()}\n\n" in readme

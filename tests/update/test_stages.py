@@ -94,11 +94,11 @@ def test_an_ensemble_answers_with_the_mean_of_its_models_and_teaches(executed):
 
 def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(executed):
     run = executed(
-        *("update.schedule=[4,6,8,10]", "update.methods=no_treatment,pct_kl,bct,posthoc_bias", "optimizer.epochs=1"),
+        *("update.schedule=[4,7,10]", "update.methods=pct_kl,posthoc_bias", "optimizer.epochs=1"),
     )
     result = report.write(run.workdir)
     labels = run.dataset.test.labels
-    assert len(result["rows"]) == 3 * 5 * 2
+    assert len(result["rows"]) == 2 * 3 * 2
     for row in result["rows"]:
         release, method, seed = (row[key] for key in ("release", "method", "seed"))
         before = logits(run, release - 1, "old" if release == 1 else method, seed)
@@ -119,7 +119,7 @@ def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(exe
         metrics.sequence_metrics(
             [logits(run, r, "pct_kl" if r else "old", seed).argmax(-1) for r in range(4)],
             labels,
-            schedule=[4, 6, 8, 10],
+            schedule=[4, 7, 10],
         )
         for seed in (0, 1)
     ]
@@ -128,7 +128,7 @@ def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(exe
         assert all(np.allclose(a, b) for a, b in zip(lineage[key], mean, strict=True))
     assert lineage["forgetting"][0] is None
     assert "| pct_kl |" in (run.workdir / "report.md").read_text().split("The whole sequence")[1]
-    assert "4 -> 6 -> 8 -> 10 classes" in (run.workdir / "report.md").read_text()
+    assert "4 -> 7 -> 10 classes" in (run.workdir / "report.md").read_text()
 
 
 def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
@@ -149,15 +149,15 @@ def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
         assert fresh.shape[1] == new.module.num_classes - known and np.std(fresh) > 0.01
     independent, _ = checkpoint.read_release(run.folder(1, "independent", 1))
     old, _ = checkpoint.read_release(run.folder(0, "old", 1))
-    assert not np.allclose(independent.params["conv1"]["kernel"], old.params["conv1"]["kernel"])
+    assert not np.allclose(independent.params["hidden"]["kernel"], old.params["hidden"]["kernel"])
 
 
 def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
-    run = executed("old_model.name=convnet", "model.name=vit_tiny", "update.methods=pct_kl")
+    run = executed("old_model.name=linear", "model.name=mlp", "update.methods=pct_kl")
     architectures = [
         checkpoint.read_card(run.folder(*r, 0))["architecture"]["name"] for r in ((0, "old"), (1, "pct_kl"))
     ]
-    assert architectures == ["convnet", "vit_tiny"]
+    assert architectures == ["linear", "mlp"]
     more = executed(
         *("update.schedule=[10,10]", "update.old_fraction=0.5", "update.methods=pct_kl"), folder=tmp_path / "more"
     )
