@@ -3,7 +3,8 @@
 With rates ``p = softmax(log_rates)``: draw a batch by p, do one SGD step of Balanced Softmax with it, and move the
 log-rates down the gradient of the plain cross-entropy that a class-balanced batch has after that step. The draw is a
 Gumbel-softmax whose forward pass is the drawn class itself. The step within is one of the head alone, on the features
-of the network as it is, so it costs forward passes and no second network.
+of the network as it is, so it costs forward passes and no second network. That gradient is as small as the step within,
+so only its direction is taken, with a step of fixed length.
 
 Source: Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition, 2020.
 """
@@ -31,7 +32,7 @@ def weights(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
     perturbed = _perturbed(key, log_rates, batch_size)
     chosen = jnp.argmax(perturbed, axis=-1)
     soft = jnp.take_along_axis(jax.nn.softmax(perturbed, axis=-1), chosen[:, None], axis=-1)[:, 0]
-    return 1 + soft - jax.lax.stop_gradient(soft)
+    return 1 + (soft - jax.lax.stop_gradient(soft))
 
 
 def positions(key: jax.Array, classes: jax.Array, class_counts: jax.Array) -> jax.Array:
@@ -58,7 +59,9 @@ def improve(
     head_rate: jax.typing.ArrayLike,
     sampler_rate: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The log-rates after one step down the gradient of the balanced batch's cross-entropy, ``[K]``.
+    """The log-rates after one step down the gradient g of the balanced batch's cross-entropy, ``[K]``.
+
+    ``log_rates - sampler_rate * g / rms(g)``, over the classes that can be drawn; unchanged where g is 0 or not finite.
 
     Args:
       log_rates: ``[K]``; minus infinity stays as it is.
@@ -68,7 +71,7 @@ def improve(
       head: ``{"kernel": [D, K], "bias": [K]}``.
       class_counts: ``[K]``, the prior of Balanced Softmax.
       head_rate: of the step within.
-      sampler_rate: of the log-rates.
+      sampler_rate: root mean square of the step of the log-rates.
     """
     features, labels = features_of(draw(key, log_rates, batch_size))
     prior = losses.log_prior(class_counts)
@@ -80,7 +83,8 @@ def improve(
         weight = weights(key, log_rates, batch_size)
 
         def balanced_softmax(head):
-            return (weight * losses.cross_entropy(logits(head, features), labels, offset=prior)).mean()
+            # a weighted mean: else what is drawn often would gain from any step that does the balanced batch good
+            return (weight * losses.cross_entropy(logits(head, features), labels, offset=prior)).sum() / weight.sum()
 
         gradient = jax.grad(balanced_softmax)(dict(head))
         after = jax.tree.map(lambda w, g: w - jnp.asarray(head_rate, w.dtype) * g, dict(head), gradient)
@@ -89,7 +93,9 @@ def improve(
     known = jnp.isfinite(log_rates)
     # a class that cannot be drawn would give NaN in the gradient of the others
     gradient = jax.grad(lambda free: meta_loss(jnp.where(known, free, -jnp.inf)))(jnp.where(known, log_rates, 0.0))
-    return jnp.where(known, log_rates - jnp.asarray(sampler_rate, log_rates.dtype) * gradient, log_rates)
+    size = jnp.sqrt((gradient**2).sum() / known.sum(dtype=gradient.dtype))
+    step = jnp.asarray(sampler_rate, log_rates.dtype) * gradient / size
+    return jnp.where(known & (size > 0) & jnp.isfinite(size), log_rates - step, log_rates)
 
 
 def _perturbed(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:

@@ -117,7 +117,7 @@ class Objective:
     `bias_power`-th power of a scale that the caller gives for each label; `balance`, the exponent on the number of
     training images of each class (Balanced Softmax: 1), and `old_count_factor` on that of the old classes;
     `label_smoothing`, over all classes; `average`, the decay of the weights' moving average that is released instead of
-    the last weights (0: these); `sampler_rate`, the learning rate of the rates at which classes are drawn (0: none, and
+    the last weights (0: these); `sampler_rate`, the step of the log-rates at which classes are drawn (0: none, and
     every image once an epoch); `terms`. Static: `doc`, formula and source in one line.
 
     Examples:
@@ -323,18 +323,18 @@ def check_number(name: str, values: Sequence[float] = ()) -> None:
     Raises:
       ValueError: it has not.
     """
-    source, _, leaf = name.rpartition(".")
-    valid = _leaves(Term if source else Objective)
-    if leaf not in valid or (source and source not in SOURCES):
+    source, dot, leaf = name.rpartition(".")
+    valid = _leaves(Term if dot else Objective)
+    if leaf not in valid or (dot and source not in SOURCES):
         raise ValueError(
             f"no number of an objective is called {name!r}; valid: {', '.join(valid)}"
-            + (f" of the sources {', '.join(SOURCES)}" if source else ", or such as old.weight")
+            + (f" of the sources {', '.join(SOURCES)}" if dot else ", or such as old.weight")
         )
     if any(value < 0 for value in values):
         raise ValueError(f"{list(values)}; expected numbers from 0 on")
     if leaf in ("label_smoothing", "average") and any(value >= 1 for value in values):
         raise ValueError(f"{list(values)}; expected numbers from 0 to below 1")
-    if leaf in ("temperature", "sampler_rate") and any(value == 0 for value in values):
+    if leaf in ("temperature", "sampler_rate", "old_count_factor") and any(value == 0 for value in values):
         raise ValueError(f"{list(values)}; expected numbers above 0")
 
 

@@ -290,7 +290,7 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
             }
 
         recorded = None
-        if recipe.members_at_once < num_objectives:
+        if recipe.members_at_once < num_objectives and not recipe.sampled:  # else each member has batches of its own
             batch = jax.ShapeDtypeStruct((recipe.batch_size, *inputs.images.shape[1:]), inputs.images.dtype)
             empty = jax.tree.map(
                 lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype), jax.eval_shape(answers, batch)
@@ -337,11 +337,11 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
         def one_member(state, objective):
             def step_of_member(carry, step, images, labels):
                 state, sums = carry
+                if recipe.sampled:
+                    state, (images, labels) = resampled(state, objective, step)
                 teacher_logits = (
                     answers(images) if recorded is None else jax.tree.map(lambda tape: tape[step - start], recorded)
                 )
-                if recipe.sampled:
-                    state, (images, labels) = resampled(state, objective, step)
                 state, values = train_step(
                     *(recipe, num_examples, state, objective, normalized(images), labels, teacher_logits),
                     step=step,

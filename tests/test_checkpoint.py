@@ -42,6 +42,20 @@ def test_a_release_comes_back_bit_identical(release):
     assert [path.name for path in release.parent.iterdir()] == ["one"]  # nothing unfinished is left
 
 
+def test_an_ensemble_comes_back_as_one(tmp_path):
+    members = [make_classifier(seed) for seed in range(3)]
+    ensemble = jax.tree.map(lambda *leaves: np.stack(leaves), *members).replace(ensemble=True)
+    card = {**CARD, "architecture": {"name": "convnet", "options": {}, "ensemble": True}}
+    checkpoint.write_release(tmp_path / "many", ensemble, card)
+    restored, card = checkpoint.read_release(tmp_path / "many")
+    assert card["architecture"]["ensemble"] is True
+    assert jax.tree.structure(restored) == jax.tree.structure(ensemble) and restored.ensemble
+    jax.tree.map(np.testing.assert_array_equal, restored, ensemble)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
+    expected = np.mean([models.logits(member, jax.numpy.asarray(pixels)) for member in members], 0)
+    np.testing.assert_allclose(models.logits(restored, jax.numpy.asarray(pixels)), expected, atol=1e-5)
+
+
 def test_a_copied_release_reads_as_well(release, tmp_path):
     shutil.copytree(release, tmp_path / "elsewhere")
     assert checkpoint.read_release(tmp_path / "elsewhere")[1] == checkpoint.read_card(release)

@@ -477,6 +477,32 @@ def test_smoothing_is_over_the_classes_that_can_occur():
     chex.assert_tree_all_finite(jax.grad(lambda z: loss(z).sum())(z))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("offset", [None, np.linspace(-2, 3, K)])
+def test_a_bias_of_each_example(offset, smoothing):
+    biases, by = random_logits(7, N), 0 if offset is None else offset
+    is_new = np.arange(K) >= K_OLD
+    expected = [
+        ref_smooth_ce(z + b * is_new + by, y, smoothing) for z, y, b in zip(STUDENT, LABELS, biases, strict=True)
+    ]
+
+    def loss(z, bias, labels=LABELS):
+        options = {"num_old_classes": K_OLD, "offset": offset, "label_smoothing": smoothing}
+        return losses.margin_calibrated_cross_entropy(z, labels, bias=bias, **options)
+
+    with jax.enable_x64(True):
+        z, b = jnp.asarray(STUDENT), jnp.asarray(biases)
+        np.testing.assert_allclose(jax.jit(loss)(z, b), expected, rtol=1e-12)
+        grid = jax.jit(loss)(z.reshape(3, 4, K), b.reshape(3, 4), LABELS.reshape(3, 4))
+        np.testing.assert_allclose(grid, np.reshape(expected, (3, 4)), rtol=1e-12)
+        np.testing.assert_allclose(jax.jit(loss)(z, jnp.full(N, 1.5)), jax.jit(loss)(z, 1.5), rtol=1e-12)
+        of_logits, of_bias = jax.jit(jax.grad(lambda z, b: loss(z, b).sum(), argnums=(0, 1)))(z, b)
+    p = np.array([np.exp(ref_log_softmax(z + b * is_new + by)) for z, b in zip(STUDENT, biases, strict=True)])
+    excess = p - (1 - smoothing) * np.eye(K)[LABELS] - smoothing / K
+    np.testing.assert_allclose(of_logits, excess, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(of_bias, excess[:, is_new].sum(1), rtol=1e-9, atol=1e-12)
+
+
 def test_log_prior():
     counts = np.array([500, 20, 0], np.int32)
     np.testing.assert_allclose(losses.log_prior(counts), [np.log(500), np.log(20), -np.inf], rtol=1e-6)

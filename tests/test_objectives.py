@@ -4,13 +4,27 @@ import dataclasses
 import json
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mpt_jax import losses, objectives
-from mpt_jax.objectives import GATES, METHODS, Objective, Term, describe, per_example_loss, sources, stack
+from mpt_jax.objectives import (
+    GATES,
+    METHODS,
+    SOURCES,
+    Objective,
+    Term,
+    check_number,
+    describe,
+    per_example_loss,
+    sources,
+    stack,
+    with_numbers,
+)
 
 K, K_OLD, N = 6, 4, 12
 LABELS = np.arange(N, dtype=np.int32) % K
@@ -19,9 +33,13 @@ STUDENT, OLD, NEW, ENSEMBLE, HEAD = (_rng.normal(scale=3.0, size=(N, k)) for k i
 OLD[0, 0], OLD[1, 1], NEW[4, 4] = 12.0, 12.0, 12.0  # both sides of every gate occur
 STUDENT[2, 2], STUDENT[5, 5] = 6.0, 6.0
 COUNTS = np.array([400, 100, 20, 7, 500, 30], np.int32)
+SCALE = np.array([0.5, 2.0, 1.0, 4.0, 0.25, 1.5])
 # A moment of the training: terms that begin at epoch 6 count, and a schedule is under way.
 EPOCH, PROGRESS = 6, 0.25
-MOMENT = {"num_old_classes": K_OLD, "class_counts": COUNTS, "epoch": EPOCH, "progress": PROGRESS}
+MOMENT = {
+    **{"num_old_classes": K_OLD, "class_counts": COUNTS, "label_scale": SCALE},
+    **{"epoch": EPOCH, "progress": PROGRESS},
+}
 
 
 def arrays(dtype=jnp.float32):
@@ -100,6 +118,8 @@ TABLE = {
     "mpt_lm_no_bias": lambda z, o, n, e, h, y: ce(z, y) + 0.4 * fd_lm(z, o, y) + 0.4 * fd_lm(z, n, y),
     "mpt_kl_annealed": lambda z, o, n, e, h, y: ce(z, y, 3) + fd_kl(z, o, y) + fd_kl(z, n, y),
     "mpt_kl_grown": lambda z, o, n, e, h, y: ce(z, y, 1) + fd_kl(z, o, y) + fd_kl(z, n, y),
+    "mpt_kl_per_class": lambda z, o, n, e, h, y: ce(z, y, 4 * SCALE[y]) + fd_kl(z, o, y) + fd_kl(z, n, y),
+    "mpt_kl_ema": lambda z, o, n, e, h, y: ce(z, y, 4) + fd_kl(z, o, y) + fd_kl(z, n, y),
     "mpt_kl_ensemble": lambda z, o, n, e, h, y: ce(z, y, 4) + fd_kl(z, o, y) + fd_kl(z, e, y),
     "elodi": lambda z, o, n, e, h, y: 0.2 * ce(z, y) + 0.8 * ldi(z, e, 0.2),
     "elodi_mpt": lambda z, o, n, e, h, y: ce(z, y) + 0.6 * ldi(z, o, 0) / 2 + 0.4 * ldi(z, e, 0) / 2,
@@ -113,9 +133,11 @@ TABLE = {
     "muscle": lambda z, o, n, e, h, y: 0.5 * ce(z, y) + 0.5 * (kl(z, n, 2) if right(z, y) else kl(z, o, 2)),
     "bct": lambda z, o, n, e, h, y: ce(z, y) - (log_softmax(h)[y] if y < K_OLD else 0),
     "label_smoothing": lambda z, o, n, e, h, y: ce(z, y, smoothing=0.1),
+    "ema": lambda z, o, n, e, h, y: ce(z, y),
     "balanced_softmax": lambda z, o, n, e, h, y: -np.log(COUNTS[y] * np.exp(z[y]) / np.sum(COUNTS * np.exp(z))),
     "balanced_softmax_kd": lambda z, o, n, e, h, y: 0.5 * ce(z, y, prior=np.log(COUNTS)) + 0.5 * 4 * kl(z, o, 2),
     "balanced_softmax_factor": lambda z, o, n, e, h, y: ce(z, y, prior=factored(0.5)),
+    "balanced_meta_softmax": lambda z, o, n, e, h, y: ce(z, y, prior=np.log(COUNTS)),
 }
 IMAGES = list(zip(STUDENT, OLD, NEW, ENSEMBLE, HEAD, LABELS, strict=True))
 EXPECTED = {name: np.array([row(*x) for x in IMAGES]) for name, row in TABLE.items()}
@@ -185,11 +207,13 @@ def test_every_number_and_option_takes_part():
         excess = np.sum(np.maximum(np.abs(z - e) - 1.5, 0)[largest]) / K
         smoothed = 0.8 * (0.3 + 0.6 * right(z, y)) * ce(z, y, smoothing=0.4)
         soft = 0.9 * (0.1 + 0.2 * (y < K_OLD)) * soft_ce(z, o)
-        base = 0.7 * ce(z, y, b=2 * (0.5 + 0.25 * (3 - 0.5)), prior=0.3 * factored(0.2), smoothing=0.15)
+        b = 2 * (0.5 + 0.25 * (3 - 0.5)) * SCALE[y] ** 0.7
+        base = 0.7 * ce(z, y, b=b, prior=0.3 * factored(0.2), smoothing=0.15)
         return base + old_kl + new_lm + 0.7 * (0.2 + 0.4 * (1 - right(e, y))) * excess + smoothed + soft
 
     expected = [row(*x) for x in IMAGES]
     leaves = {"bias_start": 0.5, "bias_end": 3.0, "balance": 0.3, "old_count_factor": 0.2, "label_smoothing": 0.15}
+    leaves["bias_power"] = 0.7
     values = loss(Objective(cross_entropy=0.7, bias=2.0, terms=terms, **leaves))
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
@@ -283,7 +307,7 @@ def test_numbers_are_leaves():
         mean_loss(METHODS["mpt_lm"].replace(bias=4 + step)) - mean_loss(METHODS["mpt_lm"].replace(bias=4 - step))
     ) / (2 * step)
     np.testing.assert_allclose(gradient.bias, finite, rtol=1e-2)
-    assert len(jax.tree.leaves(METHODS["mpt_lm"])) == 7 + 2 * 8
+    assert len(jax.tree.leaves(METHODS["mpt_lm"])) == 10 + 2 * 8
 
 
 def test_stack_equals_its_rows():
@@ -382,10 +406,12 @@ def test_small_label_types_do():
 def test_sources():
     needed = {name: " ".join(sources(objective)) for name, objective in METHODS.items()}
     by_sources = {
-        "": "no_treatment mpt_no_distillation label_smoothing balanced_softmax balanced_softmax_factor",
+        "": "no_treatment mpt_no_distillation label_smoothing ema balanced_softmax balanced_softmax_factor "
+        "balanced_meta_softmax",
         "old": "pct_naive pct_kl pct_lm ldi kd better_teacher churn_distillation anchor strict_imitation "
         "balanced_softmax_kd",
-        "old new": "mpt_kl mpt_lm mpt_kl_no_bias mpt_lm_no_bias mpt_kl_annealed mpt_kl_grown muscle",
+        "old new": "mpt_kl mpt_lm mpt_kl_no_bias mpt_lm_no_bias mpt_kl_annealed mpt_kl_grown mpt_kl_per_class "
+        "mpt_kl_ema muscle",
         "old ensemble": "mpt_kl_ensemble elodi_mpt elodi_mpt_topk",
         "ensemble": "elodi",
         "old_head": "bct",
@@ -482,6 +508,99 @@ def test_a_balance_needs_counts():
         loss(METHODS["balanced_softmax"], class_counts=COUNTS[:3])
 
 
+def test_a_bias_power_needs_a_scale():
+    with pytest.raises(ValueError, match=r"bias_power=1\.0 without label_scale"):
+        loss(METHODS["mpt_kl_per_class"], label_scale=None)
+    ones, none = np.ones(K), None
+    for name in ("mpt_kl", "mpt_kl_per_class"):
+        np.testing.assert_array_equal(loss(METHODS[name], label_scale=ones), loss(METHODS["mpt_kl"], label_scale=ones))
+    np.testing.assert_allclose(loss(METHODS["mpt_kl"], label_scale=none), loss(METHODS["mpt_kl"]), rtol=1e-6)
+    # where it shows only as the program runs: never silently another loss, and no harm to its neighbours
+    rows = stack([METHODS["mpt_kl"], METHODS["mpt_kl_per_class"]])
+    values = jax.jit(jax.vmap(lambda o: loss(o, label_scale=none)))(rows)
+    np.testing.assert_allclose(values[0], EXPECTED["mpt_kl"], rtol=1e-5)
+    assert np.isnan(values[1]).all()
+    values = jax.jit(jax.vmap(loss))(rows)
+    np.testing.assert_allclose(values, [EXPECTED["mpt_kl"], EXPECTED["mpt_kl_per_class"]], rtol=1e-5)
+
+
+def test_what_concerns_the_training_has_no_part_in_the_loss():
+    for name, number in (("ema", "average"), ("mpt_kl_ema", "average"), ("balanced_meta_softmax", "sampler_rate")):
+        assert getattr(METHODS[name], number) > 0
+        np.testing.assert_array_equal(loss(METHODS[name]), loss(METHODS[name].replace(**{number: 0.0})))
+
+
+OWN = [field.name for field in dataclasses.fields(Objective) if field.name not in ("terms", "doc")]
+OF_TERMS = ("weight", "alpha", "beta", "temperature", "slack", "power", "label_smoothing", "start_epoch")
+NUMBERS = [*OWN, *(f"{source}.{leaf}" for source in SOURCES for leaf in OF_TERMS)]
+
+
+def test_the_numbers_of_objectives_have_these_names():
+    for name in NUMBERS:
+        check_number(name, [0.5, 0.25])
+    for name in (
+        "biass",
+        "weight",
+        "terms",
+        "doc",
+        "old.bias",
+        "old.top_k",
+        "old.gate",
+        "older.weight",
+        "old.",
+        ".bias",
+    ):
+        with pytest.raises(ValueError, match=f"^no number of an objective is called '{name}'; valid: "):
+            check_number(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("bias", [0.0, 30.0], -0.1),
+        ("old.weight", [0.0, 2.0], -1.0),
+        ("average", [0.0, 0.999], 1.0),
+        ("label_smoothing", [0.0, 0.9], 1.0),
+        ("old.label_smoothing", [0.0], 1.5),
+        ("new.temperature", [0.1, 50.0], 0.0),
+        ("sampler_rate", [0.01, 2.0], 0.0),
+        ("old_count_factor", [0.01, 2.0], 0.0),
+    ],
+)
+def test_the_numbers_of_objectives_have_ranges(name, good, bad):
+    check_number(name, good)
+    with pytest.raises(ValueError, match="expected numbers"):
+        check_number(name, [*good, bad])
+
+
+def made_use_of(objective, name):
+    """Whether the objective has a part whose number this is."""
+    source, _, leaf = name.rpartition(".")
+    if source:
+        return any(term.source == source for term in objective.terms)
+    whose = {"old_count_factor": "balance"}.get(leaf, "bias" if leaf.startswith("bias") else leaf)
+    return getattr(objective, whose) != 0
+
+
+@hypothesis.given(st.sampled_from(list(METHODS)), st.dictionaries(st.sampled_from(NUMBERS), st.floats(0.01, 0.99)))
+def test_numbers_change_where_they_are_used_and_nothing_else_does(method, numbers):
+    objective = METHODS[method]
+    changed = with_numbers(objective, numbers)
+    used = {name: value for name, value in numbers.items() if made_use_of(objective, name)}
+    assert with_numbers(objective, {name: numbers[name] for name in numbers.keys() - used.keys()}) == objective
+    for leaf in OWN:
+        assert getattr(changed, leaf) == used.get(leaf, getattr(objective, leaf))
+    for before, after in zip(objective.terms, changed.terms, strict=True):
+        for leaf in OF_TERMS:
+            assert getattr(after, leaf) == used.get(f"{before.source}.{leaf}", getattr(before, leaf))
+        assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert jax.tree.structure(changed) == jax.tree.structure(objective)  # still of one stack
+    step_by_step = objective
+    for name, value in numbers.items():
+        step_by_step = with_numbers(step_by_step, {name: value})
+    assert step_by_step == changed
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_describe(name):
     text = json.loads(json.dumps(describe(METHODS[name])))
@@ -496,6 +615,11 @@ def test_describe_says_what_is_special_and_nothing_else():
         **{"cross_entropy": 1.0, "bias": 0.0, "balance": 1.0, "old_count_factor": 0.5, "terms": []}
     }
     assert describe(METHODS["mpt_kl_annealed"])["bias_end"] == 0.0
+    assert describe(METHODS["ema"]) == {"cross_entropy": 1.0, "bias": 0.0, "average": 0.999, "terms": []}
+    assert describe(METHODS["balanced_meta_softmax"]) == {
+        **{"cross_entropy": 1.0, "bias": 0.0, "balance": 1.0, "sampler_rate": 0.01, "terms": []}
+    }
+    assert describe(METHODS["mpt_kl_per_class"]) == {**describe(METHODS["mpt_kl"]), "bias_power": 1.0}
     first, _ = describe(METHODS["elodi_mpt_topk"])["terms"]
     assert (first["top_k"], first["start_epoch"]) == (10, 6.0) and "slack" not in first
     assert set(describe(METHODS["pct_kl"])["terms"][0]) == {

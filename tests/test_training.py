@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax import data, models, objectives, training
+from mpt_jax import data, models, objectives, posttraining, training
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
@@ -355,3 +355,244 @@ def test_bfloat16_computes_with_float32_weights_and_losses():
     np.testing.assert_allclose(values["loss"], float32_values["loss"], rtol=0.05)
     different = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, float32.params)
     assert all(jax.tree.leaves(different))
+
+
+# The tests below use small networks, for which a population compiles in a second.
+
+LINEAR = models.build("linear", ALL)
+STILL = {"crop_padding": 0, "flip": False}
+
+
+def with_objectives(inputs, *chosen):
+    return inputs.replace(objectives=objectives.stack(chosen))
+
+
+def trajectory(recipe, inputs, steps):
+    """The states before and after each of these steps, and the values of each, on the host."""
+    mesh = training.make_mesh(jax.devices()[:1])
+    inputs = jax.device_put(inputs, jax.devices()[0])
+    rows = len(inputs.objectives.bias)
+    initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
+    state = initialize(recipe, inputs.keys, rows, inputs.images.shape[1:], inputs.num_examples)
+    states, values = [jax.device_get(state)], []
+    for step in range(steps):
+        state, means = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step + 1))
+        states.append(jax.device_get(state))
+        values.append(jax.device_get(means))
+    return states, values
+
+
+def batch_of(key, step, num_examples=N, batch_size=16):
+    per_epoch = math.ceil(num_examples / batch_size)
+    order = data.epoch_permutation(jax.random.fold_in(key, 1), step // per_epoch, num_examples)
+    return np.asarray(data.batch_indices(order, step % per_epoch, batch_size))
+
+
+@pytest.mark.parametrize("rows_of_objectives", [("no_treatment", "balanced_softmax"), ("balanced_meta_softmax",)])
+def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objectives):
+    random = np.random.default_rng(3)
+    rows = np.stack([np.sort(random.permutation(N)[:23]) for _ in range(2)]).astype(np.int32)
+    recipe = make_recipe(module=LINEAR, sampled="balanced_meta_softmax" in rows_of_objectives)
+    inputs = make_inputs((0, 1), rows_of_objectives).replace(rows=rows)
+    assert inputs.num_examples == 23
+    state, values = train(recipe, inputs)
+    for seed in (0, 1):
+        alone = make_inputs((seed,), rows_of_objectives)
+        without = alone.replace(images=alone.images[rows[seed]], labels=alone.labels[rows[seed]])
+        as_rows = train(recipe, alone.replace(rows=rows[seed : seed + 1]))
+        assert_close(as_rows, train(recipe, without), 1e-6)
+        assert_close((member(state, seed, 0), member(values, seed, 0)), jax.tree.map(lambda x: x[0, 0], as_rows), 1e-4)
+    assert np.abs(state.params["head"]["kernel"][0] - state.params["head"]["kernel"][1]).max() > 1e-2
+
+
+def test_the_average_is_that_of_the_weights_and_statistics_of_every_step():
+    decays, steps = (0.7, 0.0, 0.999), 5
+    recipe = make_recipe(module=models.MODELS["convnet"](ALL, features=(3, 3)), averaged=True)
+    inputs = with_objectives(make_inputs(rows=("ema",)), *(METHODS["ema"].replace(average=d) for d in decays))
+    states, _ = trajectory(recipe, inputs, steps)
+    past = [(state.params, state.batch_stats) for state in states[1:]]
+    for row, decay in enumerate(decays):
+        weights = np.array([decay ** (steps - 1 - i) for i in range(steps)])
+        weights = weights / weights.sum()
+        mean = lambda *leaves, w=weights: np.tensordot(w, np.stack(leaves).astype(float), 1)  # noqa: E731
+        expected = jax.tree.map(mean, *(member(each, 0, row) for each in past))
+        assert_close(member(states[-1].average, 0, row), expected, 1e-6)
+    assert_same(member(states[-1].average, 0, 1), member(past[-1], 0, 1))
+    running = past[0]
+    for step, each in enumerate(past):
+        running = jax.tree.map(jnp.asarray, posttraining.ema(running, each, 0.7, step))
+    assert_close(member(states[-1].average, 0, 0), member(jax.device_get(running), 0, 0), 1e-6)
+    plain, _ = trajectory(make_recipe(module=recipe.module), inputs, steps)  # an average is only looked at
+    assert_close((plain[-1].params, plain[-1].opt_state), (states[-1].params, states[-1].opt_state), 1e-6)
+    assert plain[-1].average is None
+
+
+def test_an_update_that_is_not_finite_leaves_the_state_and_is_counted():
+    bad, steps = 7, 6
+    random = np.random.default_rng(0)
+    clean = make_inputs(rows=("no_treatment", "label_smoothing")).replace(
+        images=random.normal(size=(N, 4)).astype(np.float32), mean=np.zeros(4, np.float32), std=np.ones(4, np.float32)
+    )
+    clean = with_objectives(clean, *(METHODS[row].replace(average=0.5) for row in ("no_treatment", "label_smoothing")))
+    images = clean.images.copy()
+    images[bad, 2] = np.inf
+    recipe = make_recipe(module=LINEAR, averaged=True, skip_nonfinite=True, **STILL)
+    states, values = trajectory(recipe, clean.replace(images=images), steps)
+    skipped = [bad in batch_of(clean.keys[0], step) for step in range(steps)]
+    assert 2 <= sum(skipped) < steps  # at least once an epoch
+    for before, after, means, is_skipped in zip(states, states[1:], values, skipped, strict=False):
+        same = jax.tree.map(np.array_equal, before, after)
+        assert all(jax.tree.leaves(same)) == is_skipped
+        np.testing.assert_array_equal(means["skipped"], float(is_skipped))
+        assert (np.isfinite(means["loss"]) == (not is_skipped)).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[-1]))
+    _, whole = train(recipe, clean.replace(images=images), steps=3)  # an epoch in one call
+    np.testing.assert_allclose(whole["skipped"], sum(skipped[:3]) / 3, rtol=1e-6)
+    done = [value["loss"] for value, skip in zip(values[:3], skipped[:3], strict=True) if not skip]
+    np.testing.assert_allclose(whole["loss"], np.mean(done, 0), rtol=1e-5)
+    guarded, guarded_values = train(recipe, clean)
+    plain, plain_values = train(make_recipe(module=LINEAR, averaged=True, **STILL), clean)
+    assert_close(guarded, plain, 1e-6)
+    assert (guarded_values.pop("skipped") == 0).all()
+    assert_close(guarded_values, plain_values, 1e-6)
+    broken, _ = train(make_recipe(module=LINEAR, averaged=True, **STILL), clean.replace(images=images))
+    assert not np.isfinite(broken.params["head"]["kernel"]).all()
+
+
+def test_a_number_that_is_not_finite_harms_no_neighbour():
+    recipe = make_recipe(module=LINEAR, skip_nonfinite=True)
+    inputs = make_inputs(rows=("no_treatment",))
+    plain = METHODS["no_treatment"]
+    states, values = trajectory(recipe, with_objectives(inputs, plain, plain.replace(cross_entropy=np.nan)), 3)
+    assert_same(member(states[-1], 0, 1), member(states[0], 0, 1))
+    np.testing.assert_array_equal([value["skipped"][0] for value in values], [[0, 1]] * 3)
+    alone, _ = train(make_recipe(module=LINEAR), inputs, steps=3)
+    assert_close(member(states[-1], 0, 0), member(alone, 0, 0), 1e-5)
+
+
+def log_softmax(z):
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def first_logits(state, images):
+    """Of the linear network, in NumPy; mean and std as in `make_inputs`."""
+    x = ((images / 255 - 0.4) / 0.3).reshape(len(images), -1)
+    return x @ state.params["head"]["kernel"][0, 0].astype(float) + state.params["head"]["bias"][0, 0]
+
+
+def test_the_old_head_judges_the_features_of_the_student_and_teaches_them():
+    rate, hidden = 0.05, 6
+    random = np.random.default_rng(5)
+    with jax.enable_x64(True):
+        inputs = with_objectives(make_inputs(rows=("no_treatment",), dtype="float64"), METHODS["bct"])
+        module = models.MODELS["mlp"](ALL, hidden=hidden, dtype=jnp.float64, param_dtype=jnp.float64)
+        old = module.clone(num_classes=OLD)
+        params, _ = models.init(old, jax.random.key(8), (8, 8, 1))
+        old_head = jax.tree.map(lambda leaf: random.normal(size=(1, *leaf.shape)), params["head"])
+        teacher = Classifier(old, {"head": old_head}, {}, mean=np.zeros((1, 1)), std=np.ones((1, 1)))
+        inputs = inputs.replace(teachers={"old_head": teacher})
+        numbers = {"learning_rate": rate, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+        recipe = make_recipe("float64", module=module, **numbers, **STILL)
+        (start, after), (values,) = trajectory(recipe, inputs, 1)
+    batch = batch_of(inputs.keys[0], 0)
+    images, labels = inputs.images[batch], inputs.labels[batch]
+    x = ((images / 255 - 0.4) / 0.3).reshape(len(batch), -1)
+    rows = np.arange(len(batch))
+
+    def loss(params):
+        features = np.maximum(x @ params["hidden"]["kernel"] + params["hidden"]["bias"], 0)
+        plain = -log_softmax(features @ params["head"]["kernel"] + params["head"]["bias"])[rows, labels]
+        by_old = -log_softmax(features @ old_head["kernel"][0] + old_head["bias"][0])
+        return (plain + np.where(labels < OLD, by_old[rows, np.minimum(labels, OLD - 1)], 0)).mean()
+
+    params = jax.tree.map(lambda leaf: leaf[0, 0], start.params)
+    assert float(values["loss"][0, 0]) == pytest.approx(loss(params), rel=1e-9)
+    assert 0 < (labels < OLD).mean() < 1
+    step = 1e-6
+    for part in ("hidden", "head"):
+        for leaf in ("kernel", "bias"):
+            direction = random.normal(size=params[part][leaf].shape)
+            move = lambda by, p=part, k=leaf, d=direction: {**params, p: {**params[p], k: params[p][k] + by * d}}  # noqa: E731
+            expected = (loss(move(step)) - loss(move(-step))) / (2 * step)
+            moved = (params[part][leaf] - after.params[part][leaf][0, 0]) / rate
+            np.testing.assert_allclose((moved * direction).sum(), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_student_starts_from_what_the_old_model_knows():
+    recipe = make_recipe(averaged=True)
+    inputs = make_inputs((0, 1), ("pct_lm",))
+    old = inputs.teachers["old"]
+    initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
+    arguments = (recipe, inputs.keys, 2, (8, 8, 1), N)
+    fresh, started = jax.device_get((initialize(*arguments), initialize(*arguments, old)))
+    for row in (0, 1):
+        for part, leaves in old.params.items():
+            for name, leaf in leaves.items():
+                ours, random = (state.params[part][name][:, row] for state in (started, fresh))
+                np.testing.assert_array_equal(ours[..., : leaf.shape[-1]], leaf)
+                np.testing.assert_array_equal(ours[..., leaf.shape[-1] :], random[..., leaf.shape[-1] :])
+                assert (ours.shape != leaf.shape) == (part == "head")
+        assert_same(jax.tree.map(lambda leaf, r=row: leaf[:, r], started.batch_stats), jax.device_get(old.batch_stats))
+    assert not np.allclose(fresh.params["head"]["kernel"][..., :OLD], started.params["head"]["kernel"][..., :OLD])
+    assert_same(started.opt_state, fresh.opt_state)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(started.opt_state))
+    assert_same(started.average, (started.params, started.batch_stats))
+
+
+def long_tailed(seeds=(0,)):
+    inputs = make_inputs(seeds, ("balanced_meta_softmax",))
+    counts = [20, 10, 5, 0, 4, 1]
+    return inputs.replace(labels=np.repeat(np.arange(ALL), counts).astype(np.int32))
+
+
+def test_learned_class_rates_are_finite_the_same_again_and_go_on_where_they_were(tmp_path):
+    recipe, inputs = make_recipe(module=LINEAR, sampled=True, steps_per_call=2), long_tailed((0, 1))
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
+    assert all(np.isfinite(value).all() for _, values in seen for value in values.values())
+    assert np.isneginf(whole.log_rates[..., 3]).all()
+    known = np.delete(whole.log_rates, 3, axis=-1)
+    assert np.isfinite(known).all() and np.isfinite(whole.params["head"]["kernel"]).all()
+    steps = 12  # each of root mean square 0.01 over the classes that have images
+    assert (known != 0).all() and (np.sqrt((known**2).mean(-1)) <= 0.01 * steps * (1 + 1e-5)).all()
+    assert not np.allclose(known[0], known[1])
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
+    resumed, *_ = fit(recipe, inputs, tmp_path / "broken")
+    assert_same(resumed, whole)
+
+
+def test_teachers_answer_to_the_batch_that_the_learned_rates_draw():
+    objective = objectives.Objective(0.0, terms=(objectives.Term("new", "lm"),), sampler_rate=0.1)
+    for at_once in (1, 8):
+        recipe = make_recipe(module=LINEAR, sampled=True, members_at_once=at_once)
+        inputs = with_objectives(long_tailed(), objective, objective.replace(sampler_rate=0.2))
+        start = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))(recipe, inputs.keys, 1, (8, 8, 1), N)
+        params = jax.tree.map(lambda leaf: leaf[:, 0], start.params)
+        teacher = Classifier(LINEAR, params, {}, mean=inputs.mean[None], std=inputs.std[None])
+        _, (values,) = trajectory(recipe, inputs.replace(teachers={"new": teacher}), 1)
+        np.testing.assert_allclose(values["loss"], 0, atol=1e-10)  # teacher and student are the same network
+        _, (values,) = trajectory(recipe, inputs.replace(teachers={"new": teacher.replace(mean=teacher.mean + 1)}), 1)
+        assert (values["loss"] > 0.1).all()
+
+
+def test_the_scale_of_the_labels_scales_the_bias_of_each_example():
+    recipe = make_recipe(module=LINEAR, num_old_classes=OLD, **STILL)
+    plain = objectives.Objective(bias=3.0)
+    inputs = with_objectives(make_inputs((0, 1)), plain, plain.replace(bias_power=1.0), plain.replace(bias_power=0.5))
+    inputs = inputs.replace(teachers={})
+    scales = np.random.default_rng(4).uniform(0.25, 4, (2, ALL)).astype(np.float32)
+    neutral, _ = train(recipe, inputs.replace(label_scale=np.ones_like(scales)))
+    for row in (1, 2):
+        assert_close(member(neutral, 0, row), member(neutral, 0, 0), 1e-6)
+    unscaled, _ = train(recipe, with_objectives(inputs, plain))
+    assert_close(member(neutral, 0, 0), member(unscaled, 0, 0), 1e-6)
+    states, (values, *_) = trajectory(recipe, inputs.replace(label_scale=scales), 1)
+    for seed in (0, 1):
+        batch = batch_of(inputs.keys[seed], 0)
+        labels = inputs.labels[batch]
+        logits = first_logits(jax.tree.map(lambda leaf, s=seed: leaf[s : s + 1], states[0]), inputs.images[batch])
+        for row, power in enumerate((0.0, 1.0, 0.5)):
+            bias = 3.0 * scales[seed, labels].astype(float)[:, None] ** power * (np.arange(ALL) >= OLD)
+            expected = -log_softmax(logits + bias)[np.arange(len(batch)), labels].mean()
+            assert float(values["loss"][seed, row]) == pytest.approx(expected, rel=1e-5)

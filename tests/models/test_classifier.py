@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import MODELS, Classifier, build, features, fold, init, logits, normalize
+from mpt_jax.models import (
+    MODELS,
+    Classifier,
+    build,
+    continued,
+    features,
+    fold,
+    init,
+    logits,
+    normalize,
+    train_forward,
+)
 
 
 def _pixels(shape, seed=0):
@@ -213,3 +224,89 @@ def test_features_are_float32_whatever_the_compute_dtype(name, dtype):
         return features(classifier, jnp.zeros((2, 8, 8, 2), jnp.uint8))
 
     chex.assert_type(jax.eval_shape(run), jnp.float32)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_training_pass_is_the_networks_with_the_input_of_its_head_beside(name):
+    module = build(name, 3)
+    inputs = jax.random.normal(jax.random.key(1), (5, 8, 8, 2))
+
+    @jax.jit
+    def both(inputs):
+        params, batch_stats = init(module, jax.random.key(0), (8, 8, 2))
+        variables = {"params": params, "batch_stats": batch_stats}
+        answer, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        ours = train_forward(module, params, batch_stats, inputs)
+        return params["head"], (answer, mutated.get("batch_stats", {})), ours
+
+    head, (answer, batch_stats), (ours, seen, stats) = jax.device_get(both(inputs))
+    chex.assert_shape(seen, (5, FEATURES[name]))
+    chex.assert_trees_all_close(ours, answer, atol=1e-5)
+    np.testing.assert_allclose(seen @ head["kernel"] + head["bias"], answer, atol=1e-4)
+    chex.assert_trees_all_close(stats, batch_stats, atol=1e-5)
+    assert bool(stats) == (name in ("convnet", "resnet18"))
+
+
+def test_the_features_of_a_training_pass_have_gradients():
+    module, inputs = build("mlp", 3), jax.random.normal(jax.random.key(1), (5, 4))
+    params, _ = init(module, jax.random.key(0), (4,))
+    gradient = jax.grad(lambda params: train_forward(module, params, {}, inputs)[1].sum())(params)
+    x = np.asarray(inputs, float)
+    opened = x @ np.asarray(params["hidden"]["kernel"], float) > 0  # the bias is 0 at first
+    np.testing.assert_allclose(gradient["hidden"]["kernel"], x.T @ opened, rtol=1e-5, atol=1e-5)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["head"]))
+
+
+@pytest.mark.parametrize("name", ["convnet", "linear"])
+def test_a_continued_network_answers_for_the_old_classes_as_the_trained_one(name):
+    small, large = build(name, 3), build(name, 5)
+    trained = init(small, jax.random.key(0), (8, 8, 2))
+    fresh = init(large, jax.random.key(1), (8, 8, 2))
+    params, batch_stats = continued(fresh, trained)
+    chex.assert_trees_all_equal_shapes_and_dtypes((params, batch_stats), fresh)
+    norm, pixels = (jnp.zeros(2), jnp.ones(2)), jnp.asarray(_pixels((4, 8, 8, 2)))
+    old = logits(Classifier(small, *trained, *norm), pixels)
+    grown = logits(Classifier(large, params, batch_stats, *norm), pixels)
+    np.testing.assert_allclose(grown[:, :3], old, atol=1e-5)
+    np.testing.assert_array_equal(params["head"]["kernel"][:, 3:], fresh[0]["head"]["kernel"][:, 3:])
+    chex.assert_trees_all_equal(continued(fresh, fresh), fresh)
+    with pytest.raises(ValueError, match=r"\['head'\]\['bias'\] has shape \(5,\) in the trained network and \(3,\)"):
+        continued(trained, fresh)
+
+
+def test_networks_of_other_shapes_are_not_continued():
+    def make(name, features=4, **options):
+        return init(MODELS[name](3, **options), jax.random.key(0), (features,))
+
+    for fresh, trained, name in (
+        (make("mlp", 5, hidden=4), make("mlp", 6, hidden=4), "['hidden']['kernel']"),
+        (make("mlp", hidden=7), make("mlp", hidden=6), "['head']['kernel']"),
+        (make("linear", 5), make("linear", 4), "['head']['kernel']"),
+    ):
+        with pytest.raises(ValueError) as error:
+            continued(fresh, trained)
+        assert str(error.value).startswith(f"{name} has shape (")
+    with pytest.raises(ValueError, match="hidden"):
+        continued(make("mlp"), make("linear"))
+
+
+@pytest.mark.parametrize("name", ["convnet", "linear"])
+def test_an_ensemble_answers_with_the_mean_of_its_members(name):
+    members, pixels = _members(name, count=6), jnp.asarray(_pixels((4, 8, 8, 2)))
+    stacked = jax.jit(jax.vmap(logits, in_axes=(0, None)))
+    alone = np.asarray(stacked(members, pixels))
+    seeds = jax.tree.map(lambda leaf: leaf.reshape(2, 3, *leaf.shape[1:]), members).replace(ensemble=True)
+    expected = alone.astype(float).reshape(2, 3, 4, 3).mean(1)
+    assert np.abs(alone - alone[0]).max() > 0.01
+    np.testing.assert_allclose(stacked(seeds, pixels), expected, atol=1e-5)
+    one = jax.tree.map(lambda leaf: leaf[1], seeds)
+    assert one.ensemble
+    np.testing.assert_allclose(jax.jit(logits)(one, pixels), expected[1], atol=1e-5)
+    normalized = normalize(pixels, one.mean[0], one.std[0])  # which all members share
+    bare = jax.jit(logits)(one.replace(mean=None, std=None), normalized)
+    np.testing.assert_allclose(bare, expected[1], atol=1e-5)
+    folded = fold(seeds)
+    assert folded.ensemble and not folded.batch_stats
+    np.testing.assert_allclose(stacked(folded, pixels), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="features of an ensemble; expected one network"):
+        features(one, pixels)
