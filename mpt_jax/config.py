@@ -90,6 +90,7 @@ class UpdateConfig:
     memory_by: str = "random"  # which images those are: "random", or "herding" on the features of the release before
     old_fraction: float = 1.0  # share of each class's training images that the first release is trained on
     ensemble_size: int = 8  # independent models in an ensemble
+    posthoc_of: str = "independent"  # the row whose new classes `posthoc_bias` lowers: this, or a trained method
     old: str = ""  # folder of a released model to start from ("{seed}" is filled in); empty: train it
     independent: str = ""  # the same for the independently trained new model
 
@@ -314,6 +315,10 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
     require(
         "posthoc_bias" not in methods or grows,
         f"update.methods=posthoc_bias is for added classes, and update.schedule={list(schedule)} adds none",
+    )
+    require(
+        update.posthoc_of in (TEACHERS["new"], *(method for method in methods if method in METHODS)),
+        f"update.posthoc_of={update.posthoc_of!r}; expected 'independent' or one of update.methods that is trained",
     )
     require(
         not update.independent or len(schedule) == 2,

@@ -19,7 +19,8 @@ from mpt_jax.models import Classifier
 from mpt_jax.models.layers import at_least_float32
 
 METHODS = {
-    "posthoc_bias": "the independent model with c subtracted from its new classes' logits: the trivial trade",
+    "posthoc_bias": "c subtracted from the new classes' logits of the independent model (or `update.posthoc_of`) after "
+    "training: the trivial trade",
     "bcwi": "a theta_old + (1 - a) theta of no_treatment fine-tuned from the old model, a chosen on validation "
     "(Schumann et al., Backward Compatibility During Data Updates by Weight Interpolation, 2024)",
     "bcwi_fisher": "bcwi with each weight's share of the old model by its Fisher information there (Schumann et al.)",

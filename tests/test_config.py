@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,19 @@ def test_cifar100_config_is_the_published_protocol():
     assert config.model == configs.ModelConfig("resnet18", "imagenet", "float32")
     assert config.update.schedule == (50, 100)
     assert config.update.tune == {}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_and_each_variant_it_names_is_valid_and_says_how_to_run_it(path):
+    text = path.read_text()
+    assert f"python -m mpt_jax.train --config configs/{path.name}" in text.split('"""')[1]
+    variants = set(re.findall(rf"configs/{path.name}:(\w+)", text))
+    for spec in (str(path), *(f"{path}:{variant}" for variant in variants)):
+        configs.load(spec)
+    if "variant" in text:
+        assert variants
+        with pytest.raises(InputError, match="unknown variant 'another'"):
+            configs.load(f"{path}:another")
 
 
 def test_smoke_variant_differs_only_in_size():
@@ -98,6 +112,7 @@ def test_overrides(override, path, expected):
         ("update.old_fraction=0", ["update.old_fraction", "above 0"]),
         ("update.schedule=[5,10,10]", ["update.schedule", "adds no classes", "old_fraction"]),
         ("update.schedule=[5]", ["update.schedule", "two or more"]),
+        ("update.posthoc_of=pct_lm", ["update.posthoc_of", "independent"]),
         ("update.ensemble_size=1", ["update.ensemble_size", "2 or more"]),
         ("update.methods=bcwi", ["bcwi", "update.start=old", "update.start=random"]),
         ("update.tune_trials=-1", ["update.tune_trials", "0"]),

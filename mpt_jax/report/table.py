@@ -67,6 +67,9 @@ def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and meaning of every row."""
     known = {"independent": INDEPENDENT, "no_treatment": BASELINE}
     known |= posttraining.METHODS
+    if "ensemble" in report["summary"]:
+        size = report["config"]["update"]["ensemble_size"]
+        known["ensemble"] = f"{size} x the cost of inference: {posttraining.METHODS['ensemble']}"
     return [(method, known.get(method) or METHODS[method].doc) for method in report["summary"]]
 
 

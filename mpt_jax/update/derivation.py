@@ -49,17 +49,19 @@ def make(run: Run, release: int, method: str) -> None:
 
 
 def _posthoc_bias(run: Run, release: int) -> Made:
-    """The independent model with the constant on its new classes' logits that validation asks for, by the rule of b."""
+    """A row's models with the constant on their new classes' logits that validation asks for, by the rule of b."""
     held_out, num_old = run.known(run.dataset.validation, release), run.num_old_classes(release)
     before = run.predict(run.read(*lineage.previous(release, "posthoc_bias")), held_out).argmax(-1)
-    logits = run.predict(run.read(release, lineage.INDEPENDENT), held_out)
+    made_from = run.config.update.posthoc_of
+    independent, logits = (run.predict(run.read(release, m), held_out) for m in (lineage.INDEPENDENT, made_from))
     curve = posttraining.mean_curve(
         [
             posttraining.posthoc_curve(new, old, held_out.labels, num_old_classes=num_old)
             for old, new in zip(before, logits, strict=True)
         ]
     )
-    required = posttraining.rates_at(curve, 0.0)["accuracy"] - run.config.update.tolerance
+    rates = selection.rates(before, independent.argmax(-1), held_out.labels, num_old)
+    required = rates["accuracy"] - run.config.update.tolerance
     chosen = posttraining.choose_posthoc_bias(curve, required_accuracy=required)
     # Of the whole curve, which has as many steps as images, the card keeps the front: the rest is worse than it.
     front = [curve.starts[i] for i in metrics.pareto_front(curve.accuracy, curve.nfr)]
@@ -74,10 +76,10 @@ def _posthoc_bias(run: Run, release: int) -> Made:
         "chosen": [t["numbers"]["posthoc_bias"] for t in tried].index(chosen),
     }
     classifiers = [
-        posttraining.with_new_class_bias(_one(run, release, lineage.INDEPENDENT, seed), chosen, num_old)
+        posttraining.with_new_class_bias(_one(run, release, made_from, seed), chosen, num_old)
         for seed in run.config.seeds
     ]
-    return Made(classifiers, lineage.INDEPENDENT, {"posthoc_bias": chosen}, choice)
+    return Made(classifiers, made_from, {"posthoc_bias": chosen}, choice)
 
 
 def _ensemble_of(run: Run, release: int, seed: int) -> Classifier:

@@ -75,5 +75,15 @@ def test_posthoc_bias_keeps_its_front_and_the_chosen_point(executed):
     np.testing.assert_allclose(after, expected, atol=1e-4)
 
 
+def test_the_new_classes_of_any_row_can_be_lowered(executed):
+    run = executed("update.methods=pct_kl,posthoc_bias", "update.posthoc_of=pct_kl")
+    choice = report.write(run.workdir)["selection"]["posthoc_bias"]
+    c = choice["candidates"][choice["chosen"]]["numbers"]["posthoc_bias"]
+    before, after = (run.predict(run.read(1, m), run.dataset.test) for m in ("pct_kl", "posthoc_bias"))
+    np.testing.assert_allclose(after, before - c * (np.arange(10) >= 5), atol=1e-4)
+    parents = checkpoint.read_card(run.folder(1, "posthoc_bias", 1))["parents"]
+    assert parents.keys() == {"r0-old-seed1", "r1-pct_kl-seed1"}
+
+
 def test_every_derived_method_has_a_maker():
     assert {*derivation._MAKERS, "ensemble"} == {*posttraining.METHODS}
