@@ -1,8 +1,8 @@
 """Flips between models on the same images: exact integer counts first, then one division per rate.
 
-Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `margins`. A whole lineage: `sequence_metrics`.
-Many candidates: `pareto_front`, `nfr_at_accuracy`. How sure the numbers are: `wilson_interval`, `mcnemar_exact`,
-`bootstrap_nfr_difference`.
+Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`. A whole
+lineage: `sequence_metrics`. Many candidates: `pareto_front`, `nfr_at_accuracy`. How sure the numbers are:
+`wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
 """
 
 from collections.abc import Sequence
@@ -208,6 +208,47 @@ def per_class_flips(
         "both_wrong": ~old_right & ~new_right,
     }
     return {key: np.bincount(labels[group], minlength=num_classes) for key, group in groups.items()}
+
+
+def confidences(logits: Any) -> np.ndarray:
+    """How sure a model is of its answer, ``max_k softmax(z)_k``: from 1/K to 1.
+
+    Args:
+      logits: floating point, ``[n, K]``, NumPy or JAX.
+
+    Returns:
+      Probabilities, float64, ``[n]``; NaN where a logit is NaN.
+
+    Examples:
+      >>> import numpy as np
+      >>> confidences(np.log([[0.25, 0.75], [0.5, 0.5]])).round(6).tolist()
+      [0.75, 0.5]
+    """
+    logits = np.asarray(logits, np.float64)
+    with np.errstate(invalid="ignore"):  # inf - inf of a model that diverged
+        return 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
+
+
+def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
+    """The images that flip negatively, those first whose wrong new answer is the most confident.
+
+    Args:
+      old_logits: floating point, ``[n, K_old]``.
+      new_logits: floating point, ``[n, K]``.
+      labels: integers, ``[n]``.
+
+    Returns:
+      Positions, integers; of equal confidences the first one first.
+
+    Examples:
+      >>> import numpy as np
+      >>> old, new = np.array([[2.0, 0.0]] * 3), np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])
+      >>> ranked_flips(old, new, np.array([0, 0, 0])).tolist()
+      [2, 0]
+    """
+    old, new, labels = _predictions(np.argmax(old_logits, -1), np.argmax(new_logits, -1), labels)
+    flipped = np.flatnonzero((old == labels) & (new != labels))
+    return flipped[np.argsort(-confidences(np.asarray(new_logits)[flipped]), kind="stable")]
 
 
 def margins(logits: Any, labels: Any) -> np.ndarray:

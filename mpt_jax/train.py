@@ -113,7 +113,7 @@ def run(spec: str, workdir: pathlib.Path | None, overrides: Sequence[str], *, ca
         shown.say(f"nothing left to train: all releases of {workdir} exist")
     console.print(report.terminal(result))
     console.print(report.legend(result))
-    shown.say(f"\nreport: {workdir / 'report.md'}")
+    shown.say(f"\nreport: {workdir / 'report.html'} (as text: report.md)")
 
 
 if __name__ == "__main__":

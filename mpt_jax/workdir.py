@@ -5,7 +5,8 @@ releases/NAME/         model/ and card.json of every released model, NAME as `r1
 checkpoints/STAGE/     training states of the population being trained; gone when its models are released
 metrics.jsonl          one JSON object a line: step, release, stage, member, values
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
-report.json report.md  the result
+gallery.npz            ids and thumbnails of test images that flipped; not where the examples are features
+report.json .md .html  the result; plots/ has the pictures of report.md
 """
 
 import json
@@ -119,6 +120,23 @@ def read_predictions(path: pathlib.Path) -> dict[str, np.ndarray]:
     """What `write_predictions` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def write_gallery(workdir: pathlib.Path, *, images: np.ndarray, ids: np.ndarray) -> None:
+    """Thumbnails of test images, ``uint8 [n, H, W, 1 or 3]``, whole or not at all."""
+    unfinished = workdir / ".gallery.npz.unfinished"
+    with unfinished.open("wb") as file:
+        np.savez_compressed(file, images=images, ids=ids)
+    unfinished.rename(workdir / "gallery.npz")
+
+
+def read_gallery(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """Thumbnail by id; none where the run wrote no gallery."""
+    path = workdir / "gallery.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
 
 
 def has_predictions(path: pathlib.Path) -> bool:

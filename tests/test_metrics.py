@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -436,3 +437,22 @@ def test_the_bootstrap_is_that_of_drawing_images():
     assert swapped["nfr_difference"] == -found["nfr_difference"]
     alike = metrics.bootstrap_nfr_difference(old, first, first, labels, seed=1)
     assert set(alike.values()) == {0}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(2, 5))
+def test_ranked_flips_are_the_negative_flips_by_falling_confidence(seed, images, classes):
+    rng = np.random.default_rng(seed)
+    old, new = (rng.normal(size=(images, classes)).astype(np.float32) * 3 for _ in range(2))
+    labels = rng.integers(0, classes, images)
+    found = metrics.ranked_flips(old, new, labels)
+    flipped = [i for i in range(images) if old[i].argmax() == labels[i] != new[i].argmax()]
+    assert sorted(found.tolist()) == flipped
+    softmax = np.exp(new.astype(float)) / np.exp(new.astype(float)).sum(-1, keepdims=True)
+    np.testing.assert_allclose(metrics.confidences(new), softmax.max(-1), rtol=1e-12)
+    assert (np.diff(softmax.max(-1)[found]) <= 0).all()
+
+
+def test_confidences_of_large_and_of_diverged_logits():
+    with warnings.catch_warnings(action="error"):
+        found = metrics.confidences(np.array([[1e4, -1e4], [np.nan, 0.0], [np.inf, 0.0]]))
+    assert found[0] == 1.0 and np.isnan(found[1:]).all()

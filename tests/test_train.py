@@ -46,7 +46,8 @@ def finished(digits_dir, tmp_path_factory):
 
 def test_the_work_directory_has_its_documented_layout(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "releases", "predictions", "checkpoints", "metrics.jsonl", "report.json", "report.md")
+        *("config.json", "releases", "predictions", "checkpoints", "metrics.jsonl"),
+        *("gallery.npz", "plots", "report.json", "report.md", "report.html"),
     }
     names = {"r0-old-seed0", "r0-old-seed1"} | {f"r1-{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
     assert {p.name for p in (finished / "releases").iterdir()} == names

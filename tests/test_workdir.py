@@ -60,13 +60,14 @@ def test_a_path_below_a_file_cannot_be_claimed(tmp_path):
 
 
 def test_metrics_of_repeated_steps_and_half_lines_are_dropped(tmp_path):
-    lines = [{"step": s, "stage": stage, "values": {"loss": 1.0}} for stage in ("old", "students") for s in (2, 4, 6)]
+    stages = ((0, "old"), (1, "students"), (2, "students"))
+    lines = [{"step": s, "release": r, "stage": stage, "values": {"loss": 1.0}} for r, stage in stages for s in (2, 4)]
     workdir.append_metrics(tmp_path, lines)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('garbage}}\n{"step": 8, "stage": "students", "val')
-    workdir.drop_metrics_after(tmp_path, "students", 4)
+    workdir.drop_metrics_after(tmp_path, "r1-students", 2)
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert kept == lines[:5]
+    assert kept == lines[:3] + lines[4:]
 
 
 def test_predictions_come_back(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax import checkpoint, metrics, workdir
-from mpt_jax.report import markdown
+from mpt_jax.report import comparison, contents, flips, markdown, page, plots
 from mpt_jax.update import lineage
 from mpt_jax.workdir import read_facts
 
@@ -20,10 +20,14 @@ BASELINE = "no_treatment"
 
 
 def write(folder: pathlib.Path) -> dict[str, Any]:
-    """Build the report of a work directory and write `report.json` and `report.md`; returns it."""
-    report = build(folder)
+    """Build the report of a work directory and write `report.json`, `report.md` with `plots/`, `report.html`."""
+    report, thumbnails = build(folder), workdir.read_gallery(folder)
+    figures = plots.draw(report, thumbnails)
+    sections = contents.sections(report, figures)
     checkpoint.write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    checkpoint.write_text(folder / "report.md", markdown.render(report))
+    plots.write(folder / "plots", figures)
+    checkpoint.write_text(folder / "report.md", markdown.render(sections))
+    checkpoint.write_text(folder / "report.html", page.render(sections, figures, thumbnails))
     return report
 
 
@@ -33,6 +37,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
     over the images of the old classes, the new model choosing among all classes. `summary` and `selection` are those
     of the last release; `sequences` has the whole lineage of each method, where there are more releases than two.
+    `comparison` (see `comparison.compare`) says how sure the last release's numbers are, and `flips` (see
+    `flips.describe`) where its flips lie, per method, where there are predictions.
     """
     facts = read_facts(folder)
     config = facts["config"]
@@ -46,6 +52,14 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     rows = [_row(card) for card in cards]
     last = [card for card in cards if card["release"] == len(schedule) - 1]
     selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
+    found, events = _flips(folder, config, methods)
+    compared = comparison.compare(
+        {method: [_row(card) for card in last if card["method"] == method] for method in methods},
+        events,
+        tolerance=config["update"]["tolerance"],
+        baseline=BASELINE if BASELINE in methods else lineage.INDEPENDENT,
+        reference=(lineage.INDEPENDENT,),
+    )
     return {
         "schema": 1,
         "dataset": {
@@ -60,6 +74,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "sequences": _sequences(folder, config, methods) if len(schedule) > 2 else {},
         "selection": selection,
         "fronts": fronts(selection),
+        "comparison": compared,
+        "flips": found,
         "config": config,
         "versions": facts["versions"],
         "git_revision": facts["git_revision"],
@@ -87,6 +103,21 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
             "nfr_at_baseline_accuracy": metrics.nfr_at_accuracy(accuracy, nfr, base["accuracy"], hold_below=True),
         }
     return result
+
+
+def _flips(
+    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`flips.describe` and `flips.events` of every method; of one at a time, as logits are large."""
+    if not flips.has_predictions(folder, config, methods):
+        return {}, {}
+    thumbnails, num_old = workdir.read_gallery(folder).keys(), config["update"]["schedule"][-2]
+    described, events = {}, {}
+    for method in methods:
+        pairs = [flips.read(folder, config, method, seed) for seed in config["seeds"]]
+        described[method] = flips.describe(pairs, num_old, thumbnails)
+        events[method] = flips.events(pairs, num_old)
+    return described, events
 
 
 def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
-from mpt_jax.update import derivation, lineage, releases, selection
+from mpt_jax.update import derivation, gallery, lineage, releases, selection
 from mpt_jax.update.lineage import Stage
 from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
@@ -45,6 +45,7 @@ def execute(run: Run, command: str) -> bool:
             if run.missing(release, [method]):
                 derivation.make(run, release, method)
                 worked = True
+    gallery.write(run)
     return worked
 
 

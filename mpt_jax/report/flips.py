@@ -1,0 +1,121 @@
+"""Where the flips of the last release are: per class, between which classes, on which images, from which margins."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from mpt_jax import metrics, workdir
+from mpt_jax.update import lineage
+
+_CONFUSIONS, _SHOWN, _BINS = 500, 24, 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A model and the one it replaces on the test images, sorted by label: those of the old classes come first."""
+
+    labels: np.ndarray  # [n]
+    ids: np.ndarray  # [n]
+    old: np.ndarray  # logits [n, K_old]
+    new: np.ndarray  # logits [n, K]
+
+
+def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> bool:
+    """Whether what every model of the last update answered is there; a work directory may have been thinned."""
+    last = len(config["update"]["schedule"]) - 1
+    pairs = [p for method in methods for p in (lineage.previous(last, method), (last, method))]
+    return all(_path(folder, *pair, seed).is_file() for pair in pairs for seed in config["seeds"])
+
+
+def read(folder: pathlib.Path, config: Mapping[str, Any], method: str, seed: int) -> Pair:
+    """The last release of a method and the one before it."""
+    last = len(config["update"]["schedule"]) - 1
+    old = workdir.read_predictions(_path(folder, *lineage.previous(last, method), seed))
+    new = workdir.read_predictions(_path(folder, last, method, seed))
+    return Pair(new["labels"], new["ids"], old["logits"], new["logits"])
+
+
+def describe(pairs: Sequence[Pair], num_old: int, thumbnails: Set[str]) -> dict[str, Any]:
+    """The flips of one method, a pair per seed; classes are positions in the run's order.
+
+    Returns:
+      `per_class`: `count`, `negative_flips` and `positive_flips` of each old class, sums over the seeds. `confusion`:
+      `[class, new answer, negative flips]`, most first. Of the first seed: `images`, the negative flips whose wrong
+      answer is the most confident (those with a thumbnail, where there are any), and `margins`.
+    """
+    known = [_known(pair, num_old) for pair in pairs]
+    counts = [metrics.per_class_flips(p.old.argmax(-1), p.new.argmax(-1), p.labels, num_classes=num_old) for p in known]
+    return {
+        "per_class": {
+            key: np.sum([count[key] for count in counts], 0).tolist()
+            for key in ("count", "negative_flips", "positive_flips")
+        },
+        "confusion": _confusion(known),
+        "images": _images(known[0], thumbnails),
+        "margins": _margins(known[0], num_old),
+    }
+
+
+def events(pairs: Sequence[Pair], num_old: int) -> dict[str, np.ndarray]:
+    """Per image in how many of the seeds it is right, as a share, ``[n]``; per image of the old classes it flips."""
+    right = [pair.new.argmax(-1) == pair.labels for pair in pairs]
+    known = [_known(pair, num_old) for pair in pairs]
+    flipped = [(p.old.argmax(-1) == p.labels) & (p.new.argmax(-1) != p.labels) for p in known]
+    return {"accuracy": np.mean(right, 0), "nfr": np.mean(flipped, 0)}
+
+
+def _known(pair: Pair, num_old: int) -> Pair:
+    rows = slice(int(np.searchsorted(pair.labels, num_old)))
+    return Pair(*(getattr(pair, field.name)[rows] for field in dataclasses.fields(pair)))
+
+
+def _confusion(pairs: Sequence[Pair]) -> list[list[int]]:
+    flips = []
+    for pair in pairs:
+        rows = metrics.ranked_flips(pair.old, pair.new, pair.labels)
+        flips.append(np.stack([pair.labels[rows], pair.new[rows].argmax(-1)], -1))
+    between, counts = np.unique(np.concatenate(flips), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_CONFUSIONS]
+    return [[*map(int, between[i]), int(counts[i])] for i in order]
+
+
+def _images(pair: Pair, thumbnails: Set[str]) -> list[dict[str, Any]]:
+    if not np.isfinite(pair.new).all():
+        return []  # a diverged model's answers mean nothing
+    rows = metrics.ranked_flips(pair.old, pair.new, pair.labels)
+    shown = [i for i in rows if not thumbnails or str(pair.ids[i]) in thumbnails][:_SHOWN]
+    before, after = (metrics.confidences(logits[shown]) for logits in (pair.old, pair.new))
+    return [
+        {
+            "id": str(pair.ids[i]),
+            "label": int(pair.labels[i]),
+            "answer": int(pair.new[i].argmax()),
+            "confidence_old": round(float(before[n]), 4),
+            "confidence_new": round(float(after[n]), 4),
+        }
+        for n, i in enumerate(shown)
+    ]
+
+
+def _margins(pair: Pair, num_old: int) -> dict[str, Any] | None:
+    """Histograms before and after, and the medians: of all, and before the update of those that came to flip."""
+    finite = np.isfinite(pair.old).all() and np.isfinite(pair.new).all()
+    if not finite or num_old < 2 or not len(pair.labels):
+        return None
+    found = metrics.margin_histograms(pair.old, pair.new, pair.labels, num_old_classes=num_old, bins=_BINS)
+    before, after = (metrics.margins(logits, pair.labels) for logits in (pair.old, pair.new))
+    flipped = metrics.ranked_flips(pair.old, pair.new, pair.labels)
+    return {
+        "edges": [round(float(edge), 5) for edge in found["edges"]],
+        **{key: found[key].tolist() for key in ("before", "after")},
+        "median_before": float(np.median(before)),
+        "median_after": float(np.median(after)),
+        "median_before_of_flipped": float(np.median(before[flipped])) if flipped.size else None,
+    }
+
+
+def _path(folder: pathlib.Path, release: int, method: str, seed: int) -> pathlib.Path:
+    return folder / "predictions" / f"{lineage.release_name(release, method, seed)}.npz"

@@ -1,0 +1,59 @@
+"""The report as one HTML file that opens offline: `page.html` is its template, which escapes all that it is given."""
+
+import base64
+import io
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mpt_jax.report.contents import Section
+from mpt_jax.report.plots import Picture, printable
+
+_TEMPLATE = pathlib.Path(__file__).with_name("page.html")
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
+
+
+def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbnails: Mapping[str, np.ndarray]) -> str:
+    """`report.html`: light and dark, for a phone as well; tables sort by a tap on a heading."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"markup": _markup, "order": _order, "kind": lambda block: type(block).__name__}
+    environment.filters |= {"printable": printable}
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        sections=sections,
+        pictures={name: _uri("image/svg+xml", picture.svg.encode()) for name, picture in pictures.items()},
+        thumbnails={name: _uri("image/png", _png(image)) for name, image in thumbnails.items()},
+        small={name: max(image.shape) <= 32 for name, image in thumbnails.items()},
+    )
+
+
+def _markup(text: str) -> object:
+    """`code` and **strong** in the project's own texts."""
+    import markupsafe
+
+    safe = str(markupsafe.escape(text))
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
+    return markupsafe.Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", safe))
+
+
+def _order(cell: str) -> str:
+    """What a column is sorted by: the first number of the cell, or nothing."""
+    found = _NUMBER.match(cell)
+    return found[0].replace(",", "") if found else ""
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
+    return file.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

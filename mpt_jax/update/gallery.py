@@ -1,0 +1,48 @@
+"""Thumbnails of the test images that flipped, so that a report can show them without the data set."""
+
+import numpy as np
+from PIL import Image
+
+from mpt_jax import metrics, workdir
+from mpt_jax.update import lineage
+from mpt_jax.update.run import Run
+
+_IN_ALL, _AT_LEAST = 96, 6  # thumbnails, shared evenly by the methods; of a method, where there are many
+_SIDE = 64  # pixels
+
+
+def write(run: Run) -> None:
+    """Of each method of the last release the first seed's most confident flips, all in `gallery.npz`."""
+    test, release, seed = run.dataset.test, run.releases[-1], run.config.seeds[0]
+    if test.images.ndim != 4:
+        return  # features
+    methods = [method for method in lineage.made(run.config, release) if method != lineage.OLD]
+    most = max(_AT_LEAST, _IN_ALL // len(methods))
+    known = slice(len(run.known(test, release - 1)))
+    rows: set[int] = set()
+    for method in methods:
+        folders = [run.folder(*pair, seed) for pair in (lineage.previous(release, method), (release, method))]
+        old, new = (workdir.read_predictions(run.predictions(folder))["logits"][known] for folder in folders)
+        rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:most].tolist())
+    chosen = np.array(sorted(rows), int)
+    height, width = thumbnail(test.images[0]).shape[:2]
+    images = np.zeros((0, height, width, 1), np.uint8)
+    if rows:
+        images = np.stack([thumbnail(image) for image in test.images[chosen]])
+    workdir.write_gallery(run.workdir, images=images, ids=test.ids[chosen])
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image scaled down, sides in proportion, to at most 64 pixels a side; grey or RGB.
+
+    Args:
+      image: ``uint8 [H, W, C]``; of other than 1 or 3 channels the first three or the first one are shown.
+
+    Examples:
+      >>> thumbnail(np.zeros((256, 128, 3), np.uint8)).shape, thumbnail(np.zeros((8, 8, 2), np.uint8)).shape
+      ((64, 32, 3), (8, 8, 1))
+    """
+    shown = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
+    small = Image.fromarray(shown.squeeze(-1) if shown.shape[-1] == 1 else shown)
+    small.thumbnail((_SIDE, _SIDE))
+    return np.asarray(small).reshape(*small.size[::-1], shown.shape[-1])
