@@ -1,16 +1,18 @@
 """Everything on disk that holds weights: training states while a stage runs, released models when it is done.
 
-The only module that imports orbax. A released model is a folder with `model/` (orbax: params and batch statistics) and
-`card.json` (architecture, class names in order, parents, digest, metrics); it appears whole or not at all.
+The only module that imports orbax. Either is a folder with `model/` (orbax) and a JSON sheet: `card.json` of a released
+model (architecture, class names in order, parents, digest, metrics), `notes.json` of a training state. The sheet has
+the SHA-256 of every file and of itself, which are checked before anything else is read. A folder appears whole or not
+at all.
 """
 
-import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,45 +25,66 @@ from mpt_jax.models import Classifier
 
 # What every card holds, by the type of its value.
 CARD = {
-    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str},
+    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": dict},
     **{"architecture": dict, "normalization": dict, "objective": dict, "parents": dict, "metrics": dict},
     **{"classes": list, "image_shape": list, "steps": int, "seconds": float, "examples_per_second": float},
 }
+KEPT = 2  # training states: the newest, and one to fall back to
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk is called
 
 
-@contextlib.contextmanager
-def training_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
-    """The training states of one stage, newest two kept; saves are finished when `save` returns."""
-    # Synchronous: an asynchronous save is lost when the process exits, and its buffers may be donated meanwhile.
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        yield manager
-
-
-def save_state(manager: ocp.CheckpointManager, step: int, state: Any, notes: Mapping[str, Any]) -> None:
-    """Write the state after `step` steps, with JSON notes beside it."""
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes)))
-    manager.save(step, args=args)
-
-
-def restore_state(manager: ocp.CheckpointManager, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """The newest saved (step, state, notes) that can be read, shaped and placed as `like`; None where nothing is saved.
+def save_state(folder: pathlib.Path, step: int, state: Any, notes: Mapping[str, Any]) -> None:
+    """Write the state after `step` steps, with JSON notes beside it, to `folder/STEP`; the newest two are kept.
 
     Raises:
-      InputError: states are saved, but none can be read.
+      OSError: the disk is full, or cannot be written.
+    """
+    _write(folder / str(step), "notes.json", jax.device_get(state), notes)
+    for path in (*folder.glob(".*.unfinished"), *(folder / str(number) for number in _steps(folder)[KEPT:])):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def restore_state(folder: pathlib.Path, like: Any, say: Callable[[str], None]) -> tuple[int, Any, dict] | None:
+    """The newest saved (step, state, notes) that is whole, shaped and placed as `like`; None where nothing is saved.
+
+    Tells `say` of each one that is not.
+
+    Raises:
+      InputError: states are saved, but none is whole.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-    steps = sorted(manager.all_steps(), reverse=True)
+    steps = _steps(folder)
     for step in steps:
         try:
-            restored = manager.restore(step, args=args)
-        except Exception:  # orbax and its storage raise many kinds; an older state is as good, only older
-            continue
-        return step, restored.state, restored.notes
+            state, sheet = _read(folder / str(step), "notes.json", abstract)
+            return step, state, {key: value for key, value in sheet.items() if key not in ("files", "seal")}
+        except InputError as error:
+            say(f"{error}: going on from an older one")
     if steps:
-        raise InputError(f"no training state in {manager.directory} can be read; remove that folder to train anew")
+        raise InputError(f"no training state in {folder} is whole; remove that folder to train this stage anew")
     return None
+
+
+def sealed(sheet: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of its contents: ``seal = SHA-256 of all else``, by which damage is found out."""
+    contents = json.loads(json.dumps({key: value for key, value in sheet.items() if key != "seal"}))
+    return {**contents, "seal": hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object that was written with its seal.
+
+    Raises:
+      InputError: missing, unreadable, or not what was sealed.
+    """
+    try:
+        sheet = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is missing or unreadable ({type(error).__name__})") from error
+    if not isinstance(sheet, dict) or sheet.get("seal") != sealed(sheet)["seal"]:
+        raise InputError(f"{path} is damaged or was edited: its contents do not have the digest in it")
+    return sheet
 
 
 def digest(tree: Any) -> str:
@@ -75,65 +98,131 @@ def digest(tree: Any) -> str:
 
 
 def write_release(folder: pathlib.Path, classifier: Classifier, card: Mapping[str, Any]) -> None:
-    """Write one classifier (no leading axes) and its card, which gains the input's mean and std and the digest."""
+    """Write one classifier (no leading axes) and its card, which gains the input's mean and std and the digests.
+
+    Raises:
+      OSError: the disk is full, or cannot be written.
+    """
     weights = jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
-    card = {"schema": 1, **card, "normalization": normalization, "digest": digest(weights)}
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((unfinished / "model").absolute(), weights)
-    write_text(unfinished / "card.json", json.dumps(card, indent=1) + "\n")
-    unfinished.rename(folder)
+    card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
+    _write(folder, "card.json", weights, card)
 
 
 def read_card(folder: pathlib.Path) -> dict[str, Any]:
     """The card of a released model.
 
     Raises:
-      InputError: the folder is missing, or is not a released model.
+      InputError: the folder is missing, is not a released model, or its card is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"no released model at {folder}; expected a folder with card.json and model/")
+    path = folder / "card.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a released model: it has no card.json")
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is not a released model: card.json is missing or unreadable ({error!r})") from error
-    if not isinstance(card, dict) or card.get("schema") != 1:
-        raise InputError(f"{folder}/card.json is not a card of schema 1, the one that this version reads")
+        card = read_sealed(path)
+    except InputError as error:
+        raise InputError(f"{error}; {_REMEDY}") from error
+    if card.get("schema") != 2:
+        raise InputError(f"{path} is not a card of schema 2, the one that this version reads")
     for key, kind in CARD.items():
         if not isinstance(card.get(key), kind):
-            raise InputError(f"{folder}/card.json is damaged: {key!r} is {card.get(key)!r}; restore it from a copy")
+            raise InputError(f"{path} is damaged: {key!r} is {card.get(key)!r}; {_REMEDY}")
     return card
 
 
 def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
-    """A released model and its card, its weights held against the digest in the card.
+    """A released model and its card, its files and weights held against the digests in the card.
 
     Raises:
       InputError: not a released model, damaged, or of an architecture this version does not have.
     """
     card = read_card(folder)
     try:
+        weights, _ = _read(folder, "card.json", None)
         name, options = card["architecture"]["name"], card["architecture"]["options"]
         mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
         module = models.build(name, len(card["classes"]), **options)
-        with ocp.StandardCheckpointer() as checkpointer:
-            weights = checkpointer.restore((folder / "model").absolute())
         weights = jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
-    except InputError:
-        raise
-    except Exception as error:  # orbax and its storage raise many kinds; to the user they are all one
-        raise InputError(f"{folder} cannot be read ({type(error).__name__}); restore it from a copy") from error
+    except InputError as error:
+        raise InputError(f"{error}; {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_REMEDY}") from error
     if digest(weights) != card["digest"]:
-        raise InputError(f"{folder}/model does not have the digest in its card.json; restore it from a copy")
+        raise InputError(f"{folder}/model does not have the digest in its card.json; {_REMEDY}")
     ensemble = card["architecture"].get("ensemble") is True
     return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
+    """`write_bytes` of a text, as UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Write a whole file or none of it: to a neighbour first, then renamed over the old one."""
     neighbour = path.with_name(f".{path.name}.unfinished")
-    neighbour.write_text(text, encoding="utf-8")
+    neighbour.write_bytes(content)
     os.replace(neighbour, path)
+
+
+_REMEDY = "restore it from a copy, or remove it and train it anew"
+
+
+def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[str, Any]) -> None:
+    """Write `model/` and the sealed sheet to a neighbour of the folder, which then takes its place."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
+        # Synchronous: an asynchronous save is lost when the process exits.
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save((unfinished / "model").absolute(), args=ocp.args.StandardSave(arrays))
+        sheet = sealed({**sheet, "files": _digests(unfinished)})
+        write_text(unfinished / sheet_name, json.dumps(sheet, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        unfinished.rename(folder)
+    except Exception as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        # What orbax and its storage raise is a ValueError with the system's message somewhere in it.
+        number = next((n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)), errno.EIO)
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def _read(folder: pathlib.Path, sheet_name: str, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """The arrays (shaped and placed as `abstract`, where it is given) and the sheet, after every file was checked."""
+    sheet = read_sealed(folder / sheet_name)
+    found = _digests(folder)
+    for name, expected in dict(sheet.get("files", {})).items():
+        if found.get(name) != expected:
+            raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            return checkpointer.restore((folder / "model").absolute(), args=ocp.args.StandardRestore(abstract)), sheet
+    except Exception as error:  # whole, but not of this shape, or of another version of orbax, which raises many kinds
+        raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file in `model/`."""
+    result = {}
+    for path in sorted(path for path in (folder / "model").rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result
+
+
+def _require_space(folder: pathlib.Path, size: int) -> None:
+    """Find a full disk out before orbax does, whose threads would fill the terminal."""
+    if shutil.disk_usage(folder).free < size + size // 10 + 2**20:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps that are saved, newest first."""
+    names = [path.name for path in folder.glob("*")]
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)

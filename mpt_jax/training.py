@@ -24,9 +24,11 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import checkpoint, data, meta_sampler, models, objectives, posttraining
+from mpt_jax import checkpoint, data, interruption, meta_sampler, models, objectives, posttraining
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
+
+SECONDS_PER_CALL = 2.0  # at most, where a single step takes less: a signal is heard between two calls
 
 
 @struct.dataclass
@@ -232,20 +234,25 @@ def train_step(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2,))
-def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, start: jax.Array, stop: jax.Array):
+def train_steps(
+    recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, start: jax.Array, stop: jax.Array, sums: Any = None
+):
     """Steps ``start .. stop-1`` of the whole population in one call; the bounds are traced, so one program serves all.
 
     At most `recipe.steps_per_call` steps. Members that do not run side by side each take all steps in turn, so that
     only one state at a time is worked on; their teachers' answers to all batches are then recorded first.
 
     Returns:
-      The state, and the mean ``{"loss", "accuracy"}`` over these steps, each ``[seeds, objectives]``; also the share
-      that was ``"skipped"`` where the recipe does.
+      The state, and the sums ``{"loss", "accuracy"}`` over these steps, each ``[seeds, objectives]``; also how many
+      were ``"skipped"`` where the recipe does. They are added to `sums`, step by step, so that those over several calls
+      are the ones of a single call to the last bit.
     """
     num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
     per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
+    if sums is None:
+        sums = no_sums(recipe, inputs)
 
-    def one_seed(state, teachers, key, images_of_seed, label_scale):
+    def one_seed(state, sums, teachers, key, images_of_seed, label_scale):
         stream_key, augment_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
         labels_of_seed = inputs.labels if images_of_seed is None else inputs.labels[images_of_seed]
         class_counts = jnp.bincount(labels_of_seed, length=recipe.module.num_classes)
@@ -334,7 +341,7 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
             )
             return state.replace(log_rates=log_rates), batch
 
-        def one_member(state, objective):
+        def one_member(state, sums, objective):
             def step_of_member(carry, step, images, labels):
                 state, sums = carry
                 if recipe.sampled:
@@ -351,19 +358,29 @@ def train_steps(recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, s
                 )
                 return state, jax.tree.map(jnp.add, sums, values)
 
-            names = ("loss", "accuracy", *(["skipped"] if recipe.skip_nonfinite else []))
-            return over_steps(step_of_member, (state, {name: jnp.zeros(()) for name in names}))
+            return over_steps(step_of_member, (state, sums))
 
-        return _over_axis(recipe.members_at_once, one_member, state, inputs.objectives)
+        return _over_axis(recipe.members_at_once, one_member, state, sums, inputs.objectives)
 
     at_once = recipe.members_at_once // num_objectives
-    per_seed = (state, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale)
-    state, sums = _over_axis(at_once, one_seed, *per_seed)
-    state = jax.lax.with_sharding_constraint(state, NamedSharding(mesh, P()))  # as it came in: compiled only once
-    means = jax.tree.map(lambda total: total / (stop - start).astype(total.dtype), sums)
-    if recipe.skip_nonfinite:
-        means["loss"] = means["loss"] / (1 - means["skipped"])  # of the steps that were done
-    return state, means
+    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale)
+    result = _over_axis(at_once, one_seed, *per_seed)
+    return jax.lax.with_sharding_constraint(result, NamedSharding(mesh, P()))  # as it came in: compiled only once
+
+
+def no_sums(recipe: Recipe, inputs: Inputs) -> dict[str, jax.Array]:
+    """What `train_steps` adds to at first: zeros ``[seeds, objectives]``."""
+    shape = (inputs.keys.shape[0], jax.tree.leaves(inputs.objectives)[0].shape[0])
+    return {name: jnp.zeros(shape) for name in ("loss", "accuracy", *(["skipped"] if recipe.skip_nonfinite else []))}
+
+
+def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    """``sums / steps``, the loss over the steps that were not skipped; NaN where all of them were."""
+    result = {name: total / total.dtype.type(steps) for name, total in sums.items()}
+    if "skipped" in result:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result["loss"] = result["loss"] / (1 - result["skipped"])
+    return result
 
 
 def fit(
@@ -377,19 +394,25 @@ def fit(
     on_start: Callable[[int], None],
     on_values: Callable[[int, dict[str, np.ndarray]], None],
     start: Classifier | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[TrainState, float]:
-    """Train a stage to its end, from the newest checkpoint in `folder` if there is one.
+    """Train a stage to its end, from the newest whole checkpoint in `folder` if there is one.
 
-    A checkpoint does not hold the teachers but `teachers`, their digests, and is refused where they have changed.
+    Tells `say` of damaged checkpoints. A checkpoint does not hold the teachers but `teachers`, their digests, and is
+    refused where they have changed.
 
-    Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` after every call of the
-    compiled program with the means since the last one, ``[seeds, objectives]`` each.
+    Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` at every multiple of
+    `steps_per_call` and of `checkpoint_every` with the means since the last one, ``[seeds, objectives]`` each. Calls of
+    the compiled program are shorter where steps are slow, which changes no result.
 
     Args:
       start: what the members start from instead of random weights, see `init_state`.
 
     Returns:
       The final state, and the seconds spent over all sessions of this stage, compilation included.
+
+    Raises:
+      Interrupted: a signal came; what was done until then is saved.
     """
     num_examples = inputs.num_examples
     total = recipe.total_steps(num_examples)
@@ -403,27 +426,58 @@ def fit(
     inputs = jax.device_put(inputs.replace(teachers=teachers_as_run), replicated)
     num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
     initialize = jax.jit(init_state, static_argnums=(0, 2, 3, 4), out_shardings=replicated)
-    with checkpoint.training_states(folder) as manager:
-        state = initialize(recipe, inputs.keys, num_objectives, inputs.images.shape[1:], num_examples, start)
-        restored = checkpoint.restore_state(manager, state)
-        step, seconds = 0, 0.0
-        if restored is not None:
-            step, state, notes = restored
-            seconds = notes["seconds"]
-            if notes["teachers"] != list(teachers):
-                raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
-        on_start(step)
-        started, pending = time.perf_counter() - seconds, None
-        while step < total:
-            stop = min(total, *((step // every + 1) * every for every in (recipe.steps_per_call, checkpoint_every)))
-            state, values = train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(stop))
-            if pending is not None:  # fetched only now, so that the host never makes the device wait
-                on_values(pending[0], jax.device_get(pending[1]))
-            step, pending = stop, (stop, values)
-            if step % checkpoint_every == 0 or step == total:
-                on_values(step, jax.device_get(values))  # before the save: steps that are saved are never done again
-                pending, seconds = None, time.perf_counter() - started
-                checkpoint.save_state(manager, step, state, {"seconds": seconds, "teachers": list(teachers)})
+    state = initialize(recipe, inputs.keys, num_objectives, inputs.images.shape[1:], num_examples, start)
+    zeros = sums = jax.device_put(no_sums(recipe, inputs), replicated)
+    step = since = 0
+    seconds = 0.0
+    restored = checkpoint.restore_state(folder, state, say)
+    if restored is not None:
+        step, state, notes = restored
+        seconds, since = notes["seconds"], notes["since"]
+        sums = {name: jax.device_put(np.array(notes["sums"][name], zeros[name].dtype), replicated) for name in zeros}
+        if notes["teachers"] != list(teachers):
+            raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
+    on_start(step)
+    if step == total:
+        return state, seconds
+    started = time.perf_counter() - seconds
+    # Compiles, and does no step: a signal has nothing to save meanwhile.
+    state, sums = train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step), sums)
+    jax.block_until_ready(sums)
+    free = time.perf_counter()  # when the device had nothing to do, or began with what it does now
+
+    def end_of_interval(step: int) -> int:
+        return min(total, *((step // every + 1) * every for every in (recipe.steps_per_call, checkpoint_every)))
+
+    def settle(begin: int, stop: int, since: int, sums: Any) -> int:
+        """Wait for a call and tell its values at the end of an interval; how many steps the next call may have."""
+        nonlocal free
+        sums = jax.device_get(sums)
+        now = time.perf_counter()
+        seconds_per_step, free = (now - free) / (stop - begin), now
+        if stop == end_of_interval(begin):
+            on_values(stop, means(sums, stop - since))
+        return max(1, min(recipe.steps_per_call, int(SECONDS_PER_CALL / seconds_per_step)))
+
+    with interruption.postponed():
+        pending, steps_per_call, stopping = None, 1, False
+        while step < total and not stopping:
+            begin, end = step, end_of_interval(step)
+            step = min(end, begin + steps_per_call)
+            state, sums = train_steps(recipe, mesh, state, inputs, jnp.int32(begin), jnp.int32(step), sums)
+            if pending is not None:  # waited for only now, so that the host never makes the device wait
+                steps_per_call = settle(*pending)
+            pending = (begin, step, since, sums)
+            if step == end:
+                since, sums = end, zeros
+            stopping = interruption.requested()
+            if step % checkpoint_every == 0 or step == total or stopping:
+                steps_per_call, pending = settle(*pending), None  # before the save: saved steps are never told again
+                seconds = time.perf_counter() - started
+                told = {name: np.asarray(value).tolist() for name, value in sums.items()}
+                notes = {"seconds": seconds, "teachers": list(teachers), "since": since, "sums": told}
+                checkpoint.save_state(folder, step, state, notes)
+                free = time.perf_counter()
     return state, seconds
 
 

@@ -7,16 +7,22 @@ metrics.jsonl          one JSON object a line: step, release, stage, member, val
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
 gallery.npz            ids and thumbnails of test images that flipped; not where the examples are features
 report.json .md .html  the result; plots/ has the pictures of report.md
+lock                   process and host that work here, or did last
 """
 
+import contextlib
+import errno
+import io
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +31,13 @@ import numpy as np
 from mpt_jax import __version__, checkpoint
 from mpt_jax.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = "lock"
+_BEGINNINGS = {LOCK, ".config.json.unfinished"}  # what a run that was killed at once leaves
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -38,16 +51,67 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         raise InputError(f"work directory {workdir} is a file; give a folder, or a path that does not exist yet")
     path = workdir / "config.json"
     if not path.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and {path.name for path in workdir.iterdir()} - _BEGINNINGS:
             raise InputError(f"{workdir} is not empty and not a work directory of mpt_jax; give another --workdir")
         return
     before, now = _flatten(read_facts(workdir)["config"]), _flatten(config)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith("training.") and key != "dataset.data_dir":
-            raise InputError(
-                f"{workdir} holds a run with {key}={before.get(key)!r}, now it is {now.get(key)!r}; give another "
-                f"--workdir (there --config.update.old={workdir}/releases/r0-old-seed{{seed}} reuses its old models)"
-            )
+    differences = [
+        f"{key}={before.get(key)!r}, now it is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith("training.") and key != "dataset.data_dir"
+    ]
+    if differences:
+        raise InputError(
+            f"{workdir} holds a run with {'; '.join(differences)}; give another --workdir, or --new-run for one beside "
+            f"it (there --config.update.old={workdir}/releases/r0-old-seed{{seed}} reuses its old models)"
+        )
+
+
+def beside(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
+    """The first of `workdir`, `workdir-2`, `workdir-3`, ... that is free or holds a run of this very config."""
+    number, candidate = 1, workdir
+    while True:
+        try:
+            check(candidate, config)
+        except InputError:
+            number += 1
+            candidate = pathlib.Path(f"{workdir.resolve()}-{number}")
+        else:
+            return candidate
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Nobody else works in this folder, which is made, until the end of the block or of the process, however it ends.
+
+    The system drops the lock of a process that has died, so that what such a one leaves behind holds nobody up. Where
+    there are no such locks (Windows, some network file systems), this does nothing.
+
+    Raises:
+      InputError: another process works there, or the folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK).open("a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _cannot_write(workdir, error) from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise InputError(
+                    f"{workdir} is in use by {file.read(200).strip() or 'another process'}; wait for its end, "
+                    "or give another --workdir"
+                ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL):
+                    raise
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -58,11 +122,11 @@ def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is unreadable; give another --workdir") from error
+        facts = checkpoint.read_sealed(path)
+    except InputError as error:
+        raise InputError(f"{error}; restore it from a copy, or give another --workdir") from error
     for key in ("config", "images", "device", "versions", "command"):
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), str if key == "command" else dict):
+        if not isinstance(facts.get(key), str if key == "command" else dict):
             raise InputError(f"{path} is damaged: it has no {key!r}; give another --workdir")
     return facts
 
@@ -71,19 +135,20 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Make the folders, and write `config.json` where this is the first command of the run.
 
     Raises:
-      InputError: the folder cannot be written.
+      InputError: the folder cannot be written, or holds another run by now.
     """
+    check(workdir, facts["config"])  # again: another process may have begun since
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):  # a folder that cannot be written is found out before any training
             pass
         if not path.exists():
-            checkpoint.write_text(path, json.dumps(facts, indent=1) + "\n")
+            checkpoint.write_text(path, json.dumps(checkpoint.sealed(facts), indent=1) + "\n")
         for name in ("releases", "predictions", "checkpoints"):
             (workdir / name).mkdir(exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to work directory {workdir}: {error.strerror}; give another") from error
+        raise _cannot_write(workdir, error) from error
 
 
 def provenance(device: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,42 +174,78 @@ def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
 
 
 def write_predictions(path: pathlib.Path, *, labels: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> None:
-    """The raw outputs of a model on the test images, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        np.savez_compressed(file, labels=labels, logits=logits.astype(np.float32), ids=ids)
-    unfinished.rename(path)
+    """The raw outputs of a model on the test images and their `digest`, whole or not at all."""
+    _write_arrays(path, {"labels": labels, "logits": logits.astype(np.float32), "ids": ids})
 
 
 def read_predictions(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """What `write_predictions` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    """The `labels`, `logits` and `ids` that `write_predictions` wrote.
+
+    Raises:
+      InputError: missing, unreadable, or not what was written.
+    """
+    return _read_arrays(path, {"labels", "logits", "ids"})
 
 
 def write_gallery(workdir: pathlib.Path, *, images: np.ndarray, ids: np.ndarray) -> None:
     """Thumbnails of test images, ``uint8 [n, H, W, 1 or 3]``, whole or not at all."""
-    unfinished = workdir / ".gallery.npz.unfinished"
-    with unfinished.open("wb") as file:
-        np.savez_compressed(file, images=images, ids=ids)
-    unfinished.rename(workdir / "gallery.npz")
+    _write_arrays(workdir / "gallery.npz", {"images": images, "ids": ids})
 
 
 def read_gallery(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    """Thumbnail by id; none where the run wrote no gallery."""
+    """Thumbnail by id; none where the run wrote no gallery.
+
+    Raises:
+      InputError: unreadable, or not what was written.
+    """
     path = workdir / "gallery.npz"
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
+    arrays = _read_arrays(path, {"images", "ids"})
+    return dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
 
 
 def has_predictions(path: pathlib.Path) -> bool:
-    """Whether the file is there and can be read."""
+    """Whether the file is there and what was written."""
     try:
-        return set(read_predictions(path)) >= {"labels", "logits", "ids"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        read_predictions(path)
+    except InputError:
         return False
+    return True
+
+
+# What numpy and zipfile raise of a damaged file.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, NotImplementedError, MemoryError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays, digest=checkpoint.digest(dict(arrays)))
+    checkpoint.write_bytes(path, content.getvalue())
+
+
+def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        expected = str(arrays.pop("digest"))
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{path} is missing or damaged ({type(error).__name__}); start again to make it anew"
+        ) from error
+    if set(arrays) != names or checkpoint.digest(arrays) != expected:
+        raise InputError(f"{path} is damaged: its arrays do not have the digest in it; start again to make it anew")
+    return arrays
+
+
+def _cannot_write(workdir: pathlib.Path, error: OSError) -> Exception:
+    """A full disk is no mistake of the user's, and stays what it is."""
+    if error.errno in checkpoint.FULL:
+        return OSError(error.errno, error.strerror, str(workdir))
+    return InputError(f"cannot write to work directory {workdir}: {error.strerror}; give another")
 
 
 def _is_before(line: str, stage: str, step: int) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 from mpt_jax import config as configs
 from mpt_jax import data, train, update
+from mpt_jax import workdir as workdirs
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
 
@@ -184,7 +185,7 @@ def test_a_thousand_random_overrides_that_are_wrong(workdir, monkeypatch):
 
 def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
     """Values of the right type that contradict each other, the data or the machine; nothing is trained."""
-    monkeypatch.setattr(update, "execute", reached)
+    monkeypatch.setattr(workdirs, "locked", reached)
     monkeypatch.setattr(data, "load", functools.cache(data.load))
     choose, right = random.Random(1), 0
     for _ in range(100):
@@ -221,7 +222,7 @@ def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
     ],
 )
 def test_contradictions_name_both_sides(workdir, monkeypatch, digits_dir, overrides, keys):
-    monkeypatch.setattr(update, "execute", reached)
+    monkeypatch.setattr(workdirs, "locked", reached)
     arguments = (f"--config.{text}" for text in overrides)
     line = run([f"--workdir={workdir}", f"--config.dataset.data_dir={digits_dir}", *arguments])
     assert REACHED not in line

@@ -1,5 +1,6 @@
 """The command from end to end on the real digits: what it writes, resumes, adopts and refuses."""
 
+import errno
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import checkpoint, compilation_cache, train
+from mpt_jax import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")
@@ -46,7 +48,7 @@ def finished(digits_dir, tmp_path_factory):
 
 def test_the_work_directory_has_its_documented_layout(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "releases", "predictions", "checkpoints", "metrics.jsonl"),
+        *("config.json", "releases", "predictions", "checkpoints", "metrics.jsonl", "lock"),
         *("gallery.npz", "plots", "report.json", "report.md", "report.html"),
     }
     names = {"r0-old-seed0", "r0-old-seed1"} | {f"r1-{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
@@ -246,15 +248,38 @@ def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_
     assert train.main(arguments(digits_dir, finished, "--config.optimizer.epochs=7")) == 2
     error = capsys.readouterr().err
     assert "optimizer.epochs=6" in error and "7" in error
+    with workdirs.locked(finished):
+        assert train.main(arguments(digits_dir, finished)) == 2
+    assert f"in use by process {os.getpid()} " in capsys.readouterr().err
     assert files(finished) == before
 
 
+def test_a_flag_starts_a_new_run_beside_the_one_that_is_there(finished, digits_dir, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    before = files(finished)
+    teachers = [f"--config.update.{n}={finished}/releases/{r}-seed0" for n, r in (("old", "r0-old"),)]
+    teachers += [f"--config.update.independent={finished}/releases/r1-independent-seed0"]
+    other = arguments(digits_dir, tmp_path / "run", "--new-run", "--config.update.methods=posthoc_bias", *teachers)
+    assert train.main(other) == 0 and train.main(other) == 0
+    assert "nothing left to train" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+    assert (tmp_path / "run-2/report.json").is_file() and files(tmp_path / "run") == before
+
+
+def test_a_full_disk_is_one_line_and_status_3(digits_dir, tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(checkpoint, "write_bytes", full)
+    assert train.main(arguments(digits_dir, tmp_path / "run")) == 3
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "No space left on device" in error and "make room" in error
+
+
 def test_arguments_in_either_form():
-    assert train.parse(["--config", "c.py", "--workdir", "there"])[:2] == ("c.py", pathlib.Path("there"))
-    assert train.parse(["--config=c.py:smoke", "--config.a.b", "3", "--config.c=d=e"]) == (
-        *("c.py:smoke", None),
-        ["a.b=3", "c=d=e"],
-        True,
+    assert train.parse(["--config", "c.py", "--workdir", "there"]) == train.Options("c.py", pathlib.Path("there"), ())
+    assert train.parse(["--config=c.py:smoke", "--new-run", "--config.a.b", "3", "--config.c=d=e"]) == train.Options(
+        "c.py:smoke", None, ("a.b=3", "c=d=e"), cached=True, new_run=True
     )
 
 
@@ -289,8 +314,12 @@ def test_lost_predictions_are_made_again(finished, digits_dir, tmp_path):
 def test_students_of_another_teacher_are_not_reported(finished, digits_dir, tmp_path, capsys):
     workdir = tmp_path / "digits"
     shutil.copytree(finished, workdir)
-    card = workdir / "releases/r0-old-seed0/card.json"
-    card.write_text(card.read_text().replace('"digest": "', '"digest": "0'))
+    path = workdir / "releases/r0-old-seed0/card.json"
+    card = {**json.loads(path.read_text()), "digest": "0" * 64}
+    path.write_text(json.dumps(card))
+    assert train.main(arguments(digits_dir, workdir)) == 2
+    assert "card.json is damaged or was edited" in capsys.readouterr().err
+    path.write_text(json.dumps(checkpoint.sealed(card)))
     assert train.main(arguments(digits_dir, workdir)) == 2
     assert "another r0-old-seed0" in capsys.readouterr().err
 
@@ -300,7 +329,7 @@ def test_a_damaged_teacher_is_refused_before_anything_is_written(finished, digit
     shutil.copytree(finished / "releases/r0-old-seed0", old)
     card = json.loads((old / "card.json").read_text())
     for change in ({"digest": "0" * 64}, {"classes": 3}, {"architecture": {"name": "vit", "options": {}}}):
-        (old / "card.json").write_text(json.dumps({**card, **change}))
+        (old / "card.json").write_text(json.dumps(checkpoint.sealed({**card, **change})))
         assert train.main(arguments(digits_dir, tmp_path / "run", f"--config.update.old={old}")) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
         assert not (tmp_path / "run").exists()

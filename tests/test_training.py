@@ -2,13 +2,14 @@
 
 import functools
 import math
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax import data, models, objectives, posttraining, training
+from mpt_jax import data, interruption, models, objectives, posttraining, training
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
@@ -67,9 +68,9 @@ def train(recipe, inputs, steps=6, devices=1, chunks=None):
     state, step = initialize(recipe, inputs.keys, rows, inputs.images.shape[1:], N), 0
     for chunk in chunks or [steps]:
         stop = step + chunk
-        state, values = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(stop))
+        state, sums = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(stop))
         step = stop
-    return jax.device_get(state), jax.device_get(values)
+    return jax.device_get(state), training.means(jax.device_get(sums), chunk)
 
 
 @functools.cache
@@ -198,6 +199,30 @@ def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_s
         fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
 
 
+def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and_ends(tmp_path, monkeypatch):
+    recipe, inputs = make_recipe(steps_per_call=4), make_inputs(rows=ROWS)
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)  # one step a call
+    calls, steps = [], training.train_steps
+
+    def interrupted(*args):
+        calls.append(int(args[5]))
+        if len(calls) == 8:
+            signal.raise_signal(signal.SIGTERM)
+        return steps(*args)
+
+    monkeypatch.setattr(training, "train_steps", interrupted)
+    with pytest.raises(interruption.Interrupted) as ended, interruption.watched(""):
+        fit(recipe, inputs, tmp_path / "broken")
+    assert calls == [0, 1, 2, 3, 4, 5, 6, 7] and ended.value.status == 143
+    resumed, _, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
+    assert starts == [7] and calls[8:] == [7, 8, 9, 10, 11, 12]
+    assert_same(resumed, whole)
+    assert [step for step, _ in seen_after] == [8, 10, 12]
+    assert_same(seen_after, seen[-3:])  # also the mean that was half done
+    assert not interruption.requested()
+
+
 def test_frozen_teachers_teach_the_same():
     with jax.enable_x64(True):
         recipe, inputs = make_recipe("float64"), make_inputs((0, 1), ROWS, "float64")
@@ -216,14 +241,16 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
     events, steps, save = [], training.train_steps, training.checkpoint.save_state
 
     def dispatch(*args):
-        events.append(("call", int(args[-1])))
+        if args[4] < args[5]:  # (the first call compiles, and does no step)
+            events.append(("call", int(args[5])))
         with jax.transfer_guard("disallow"):  # all that a call needs is on the device already
             return steps(*args)
 
-    def saved(manager, step, *args):
+    def saved(folder, step, *args):
         events.append(("save", step))
-        save(manager, step, *args)
+        save(folder, step, *args)
 
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 1e9)
     monkeypatch.setattr(training, "train_steps", dispatch)
     monkeypatch.setattr(training.checkpoint, "save_state", saved)
     fetched = fit(
@@ -233,7 +260,8 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
         on_step=lambda s: events.append(("values", s)),
     )[3]
     assert compiled["train_steps"] == 1  # calls of 2 steps, of 1 before a checkpoint, the first and the last alike
-    assert [step for step, _ in fetched] == [step for kind, step in events if kind == "call"] == [2, 4, 5, 6, 8]
+    assert [step for step, _ in fetched] == [2, 4, 5, 6, 8]
+    assert [step for kind, step in events if kind == "call"] == [1, 2, 4, 5, 6, 8]  # the first tells what a step takes
     for position, (kind, step) in enumerate(events):
         if kind == "values":  # either the next call was made before, or a checkpoint has to wait for this one
             assert ("call", step) in events[: position - 1] or events[position + 1] == ("save", step)
@@ -376,9 +404,9 @@ def trajectory(recipe, inputs, steps):
     state = initialize(recipe, inputs.keys, rows, inputs.images.shape[1:], inputs.num_examples)
     states, values = [jax.device_get(state)], []
     for step in range(steps):
-        state, means = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step + 1))
+        state, sums = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step + 1))
         states.append(jax.device_get(state))
-        values.append(jax.device_get(means))
+        values.append(training.means(jax.device_get(sums), 1))
     return states, values
 
 

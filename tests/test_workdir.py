@@ -1,13 +1,19 @@
 """What the work directory keeps, refuses and forgets."""
 
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from mpt_jax import workdir
+from mpt_jax import checkpoint, workdir
 from mpt_jax.errors import InputError
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = {
     "seeds": [0],
     "optimizer": {"epochs": 3},
@@ -38,6 +44,54 @@ def test_only_the_training_section_may_change(tmp_path):
         workdir.check(tmp_path / "run", {**CONFIG, "new": 1})
 
 
+def test_all_differences_are_told_with_both_values(tmp_path):
+    workdir.claim(tmp_path / "run", facts())
+    with pytest.raises(InputError) as refused:
+        workdir.check(tmp_path / "run", {**CONFIG, "optimizer": {"epochs": 4}, "seeds": [1, 2]})
+    assert "optimizer.epochs=3, now it is 4" in str(refused.value) and "--new-run" in str(refused.value)
+    assert "seeds=[0], now it is [1, 2]" in str(refused.value)
+    with pytest.raises(InputError, match="epochs=3, now it is 4"):  # another process has begun since the check
+        workdir.claim(tmp_path / "run", facts(config={**CONFIG, "optimizer": {"epochs": 4}}))
+
+
+def test_a_new_run_begins_beside_runs_of_other_configs_and_is_found_again(tmp_path):
+    run, other = tmp_path / "run", {**CONFIG, "seeds": [1]}
+    assert workdir.beside(run, CONFIG) == run
+    workdir.claim(run, facts())
+    (tmp_path / "run-2").write_text("somebody else's")
+    assert workdir.beside(run, CONFIG) == run and workdir.beside(run, other) == tmp_path / "run-3"
+    workdir.claim(tmp_path / "run-3", facts(config=other))
+    assert workdir.beside(run, other) == tmp_path / "run-3"
+    assert workdir.beside(run, {**CONFIG, "seeds": [2]}) == tmp_path / "run-4"
+
+
+def test_one_process_at_a_time(tmp_path):
+    with workdir.locked(tmp_path / "run"):
+        text = rf"in use by process {os.getpid()} on {socket.gethostname()}; wait"
+        with pytest.raises(InputError, match=text), workdir.locked(tmp_path / "run"):
+            pytest.fail("both in one folder")
+        (tmp_path / "run/.config.json.unfinished").write_text("{")
+        workdir.check(tmp_path / "run", CONFIG)  # a process that was killed now has begun no run
+    with workdir.locked(tmp_path / "run"):
+        pass
+
+
+def test_a_process_that_was_killed_holds_nobody_up(tmp_path):
+    code = (
+        "import sys, time; from mpt_jax import workdir\nwith workdir.locked(__import__('pathlib').Path(sys.argv[1])):"
+    )
+    line = [sys.executable, "-c", f"{code}\n print('locked', flush=True); time.sleep(60)", str(tmp_path)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout.readline() == "locked\n"
+    with pytest.raises(InputError, match=f"in use by process {process.pid} "), workdir.locked(tmp_path):
+        pytest.fail("both in one folder")
+    process.kill()
+    process.wait()
+    assert str(process.pid) in (tmp_path / workdir.LOCK).read_text()
+    with workdir.locked(tmp_path):
+        assert (tmp_path / workdir.LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
 def test_a_second_claim_keeps_the_facts_of_the_first(tmp_path):
     workdir.claim(tmp_path, facts(command="first"))
     workdir.claim(tmp_path, facts(command="second"))
@@ -46,7 +100,13 @@ def test_a_second_claim_keeps_the_facts_of_the_first(tmp_path):
 
 
 def test_an_unreadable_config_is_not_overwritten(tmp_path):
-    for text, word in (("{", "unreadable"), ("[]", "damaged"), ('{"config": []}', "damaged")):
+    workdir.claim(tmp_path / "run", facts())
+    other = (tmp_path / "run/config.json").read_text().replace('"epochs": 3', '"epochs": 4')
+    bare = json.dumps(checkpoint.sealed({"config": []}))
+    for text, word in (
+        *(("{", "unreadable"), ("[]", "damaged"), ('{"config": []}', "damaged")),
+        *((other, "damaged"), (bare, "has no 'config'")),
+    ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InputError, match=word):
             workdir.check(tmp_path, CONFIG)
@@ -84,3 +144,26 @@ def test_predictions_come_back(tmp_path):
     for damaged in (b"", content[: len(content) // 2], content[:100] + b"?" * 20 + content[120:]):
         path.write_bytes(damaged)
         assert not workdir.has_predictions(path)
+
+
+def test_predictions_with_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
+    path, random = tmp_path / "one.npz", np.random.default_rng(0)
+    arrays = {"labels": np.arange(9, dtype=np.int32), "logits": np.eye(9, dtype=np.float32), "ids": np.arange(9)}
+    workdir.write_predictions(path, **arrays)
+    content = path.read_bytes()
+    found = 0
+    for bit in random.permutation(8 * len(content))[:400]:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        if workdir.has_predictions(path):  # a date or the like: the arrays are the same to the last bit
+            for name, array in workdir.read_predictions(path).items():
+                np.testing.assert_array_equal(array, arrays[name])
+        else:
+            found += 1
+    assert found > 200
+    np.savez(path, **{**arrays, "logits": 2 * arrays["logits"]}, digest=checkpoint.digest(arrays))
+    with pytest.raises(InputError, match="start again to make it anew"):
+        workdir.read_predictions(path)
+    np.savez(path, **arrays)
+    assert not workdir.has_predictions(path)

@@ -207,6 +207,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         on_start=on_start,
         on_values=on_values,
         start=start,
+        say=run.progress.say,
     )
     run.progress.finish(f"{_title(run, stage)}: {total} steps in {seconds:.1f} s")
     axes = (len(labels), len(members))

@@ -30,7 +30,7 @@ def make_run(folder, *, classes=HOSTILE, seeds=(0, 7, 8), gallery=True, channels
     (folder / "predictions").mkdir()
     for path in (folder / "releases").iterdir():
         card = json.loads((path / "card.json").read_text()) | {"classes": list(classes)}
-        checkpoint.write_text(path / "card.json", json.dumps(card))
+        checkpoint.write_text(path / "card.json", json.dumps(checkpoint.sealed(card)))
         known = 2 if card["release"] == 0 else 3
         logits = rng.normal(size=(60, known)).astype(np.float32)
         wrong = rng.random(60) < {"old": 0.05, "mpt_kl": 0.2}.get(card["method"], 0.4)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mpt_jax import config as configs
 from mpt_jax import report
+from mpt_jax.checkpoint import sealed
 from mpt_jax.report import table
 from mpt_jax.report.build import RATES
 from mpt_jax.update.lineage import release_name
@@ -30,7 +31,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
         "command": "python -m mpt_jax.train",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(facts))
+    (folder / "config.json").write_text(json.dumps(sealed(facts)))
     for method in ("old", "independent", *methods):
         for i, seed in enumerate(seeds):
             rates = dict.fromkeys(RATES, 0.5)
@@ -39,10 +40,10 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 rates["accuracy_new_classes"] = None
             choice = {"validation_images": 6, "required_accuracy": 0.8}
             card = {
-                **{"schema": 1, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
+                **{"schema": 2, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
                 **{"objective": {"bias": 2.0 if method == "mpt_kl" else 0.0}, "classes": ["a", "b", "c"]},
                 **{"name": method, "dataset": "made|up", "digest": "0", "architecture": {}, "normalization": {}},
-                **{"parents": {}, "image_shape": [8, 8, 1]},
+                **{"parents": {}, "files": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
             }
             if method == "mpt_kl":
@@ -53,7 +54,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 card["selection"] = {**choice, "candidates": tried, "chosen": 0}
             path = folder / "releases" / release_name(card["release"], method, seed)
             path.mkdir(parents=True)
-            (path / "card.json").write_text(json.dumps(card))
+            (path / "card.json").write_text(json.dumps(sealed(card)))
     return folder
 
 

@@ -1,0 +1,351 @@
+"""What the command survives: kills at any moment, signals, a full disk, a folder that cannot be written, damage.
+
+Every process is the real command on the digits, with a network that compiles quickly; all share one cache of compiled
+programs. Whatever happened on the way, the end is held against a run that nothing happened to, bit for bit.
+"""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mpt_jax import checkpoint, workdir
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CHECKPOINT_EVERY = 5
+OPTIONS = (
+    *(
+        "--config.seeds=0,1",
+        "--config.optimizer.epochs=2",
+        "--config.model.name=mlp",
+        "--config.update.schedule=[4,7,10]",
+    ),
+    *("--config.update.methods=no_treatment,mpt_kl,posthoc_bias", "--config.update.tune={'bias': (0, 2)}"),
+    *("--config.update.start=old", "--config.update.memory=per_class:20"),
+    *(f"--config.training.checkpoint_every={CHECKPOINT_EVERY}", "--config.training.steps_per_dispatch=2"),
+)
+# Where a run is killed: at a random one of the file operations there, the first `most` of a process; or at any time.
+PLACES = {"metrics.jsonl": 20, "checkpoints": 250, "unfinished/model": 150, "notes.json": 20, "predictions": 30}
+PLACES |= {"releases": 250, "card.json": 20, "report": 4, "config.json": 3, "": 900}
+KILLS, OF_EACH = 30, 2
+
+# The command, killed by itself at the n-th file operation on a path with `place` in it, just before it is done.
+COMMAND = """
+import os, signal, sys
+folder, place, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+del sys.argv[1:4]
+count = 0
+def hook(event, args):
+    global count
+    if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.scandir"):
+        path = str(args[0])
+        if path.startswith(folder) and place in path[len(folder):]:
+            count += 1
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+if at:
+    sys.addaudithook(hook)
+from mpt_jax import train
+sys.exit(train.main())
+"""
+
+
+class World:
+    """A place for runs, and what they share."""
+
+    def __init__(self, folder, dataset):
+        self.folder, self.dataset = folder, dataset
+
+    def line(self, name, *more, kill=("", 0)):
+        run = str(self.folder / name)
+        where = (f"--workdir={run}", f"--config.dataset.name={self.dataset}")
+        options = ("--config", str(ROOT / "configs/digits.py"), *where, *OPTIONS, *more)
+        return [sys.executable, "-c", COMMAND, run, kill[0], str(kill[1]), *options]
+
+    def environment(self):
+        cache = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(self.folder / "cache")}
+        home = {"HOME": str(self.folder), "LOCALAPPDATA": str(self.folder / "cache")}
+        return {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **cache, **home}
+
+    def start(self, name, *more, kill=("", 0), wrapper=()):
+        line = [*wrapper, *self.line(name, *more, kill=kill)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(line, env=self.environment(), cwd=ROOT, **pipes)
+
+    def run(self, name, *more, **options):
+        """(exit status, standard output, standard error) of a process that is left to its end."""
+        process = self.start(name, *more, **options)
+        output, errors = process.communicate(timeout=600)
+        assert "Traceback" not in errors, errors
+        return process.returncode, output, errors
+
+    def assert_like_the_whole_run(self, name):
+        whole, other = self.folder / "whole", self.folder / name
+        assert outcome(whole) == outcome(other)
+        for path in (whole / "predictions").iterdir():
+            a, b = (workdir.read_predictions(folder / "predictions" / path.name) for folder in (whole, other))
+            assert all(a[key].dtype == b[key].dtype and np.array_equal(a[key], b[key]) for key in ("logits", "ids"))
+        assert not list(other.rglob("*.unfinished")) and not list((other / "checkpoints").iterdir())
+
+
+def outcome(folder):
+    """All that a run leaves but times and paths; reading a release holds every file and weight against its digest."""
+    report = json.loads((folder / "report.json").read_text())
+    costs = {"seconds", "examples_per_second"}
+    for entry in [*report["rows"], *report["summary"].values()]:
+        for key in costs:
+            del entry[key]
+    del report["command"]
+    digests = {path.name: checkpoint.read_release(path)[1]["digest"] for path in (folder / "releases").iterdir()}
+    return report, digests, metrics(folder)
+
+
+def metrics(folder):
+    lines = []
+    if (folder / "metrics.jsonl").exists():
+        for line in (folder / "metrics.jsonl").read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # cut by a kill
+                assert line == (folder / "metrics.jsonl").read_text().splitlines()[-1]
+    return lines
+
+
+@pytest.fixture(scope="module")
+def world(features_file, tmp_path_factory):
+    """A world with a whole run in it, which nothing happens to."""
+    world = World(tmp_path_factory.mktemp("world"), features_file)
+    status, _, errors = world.run("whole")
+    assert status == 0, errors
+    return world
+
+
+def test_killed_at_any_moment_it_ends_bit_identical_and_does_few_steps_twice(world):
+    chance = random.Random(0)
+    started = time.monotonic()
+    assert world.run("timed")[0] == 0
+    duration = time.monotonic() - started
+    killed, lost, runs, name = [], [], 0, "killed-0"
+    planned = [place for place in PLACES for _ in range(OF_EACH)] + [None] * (KILLS - OF_EACH * len(PLACES))
+    chance.shuffle(planned)
+    planned += ["config.json", "config.json"]  # popped first, when the folder is new: before it is written, and renamed
+    while planned:
+        before = metrics(world.folder / name)
+        place = planned.pop()
+        at = chance.randint(1, PLACES[place]) if place is not None else 0
+        at = len(killed) + 1 if len(killed) < 2 else at
+        process = world.start(name, kill=(place or "", at))
+        if place is None:
+            at = chance.uniform(0.2, 0.9) * duration
+            try:
+                process.wait(timeout=at)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        output, errors = process.communicate(timeout=600)
+        stage = r"^release (\d), (\w+), .*: \d+ steps(?:, going on from step (\d+))?$"
+        resumed = re.search(stage, output, re.MULTILINE)
+        if resumed:
+            told = [line["step"] for line in before if (str(line["release"]), line["stage"]) == resumed.group(1, 2)]
+            lost.append(max(told, default=0) - int(resumed[3] or 0))
+        if process.returncode == -signal.SIGKILL:
+            killed.append((place, at))
+            continue
+        assert process.returncode == 0, errors  # through before its end was: another one
+        world.assert_like_the_whole_run(name)
+        planned += [place]
+        runs += 1
+        name = f"killed-{runs}"
+        assert runs < 2 * KILLS, "kills do not come to pass"
+    assert world.run(name)[0] == 0
+    world.assert_like_the_whole_run(name)
+    assert len(killed) == KILLS + 2 and {place for place, _ in killed} == {*PLACES, None}
+    assert max(lost) <= CHECKPOINT_EVERY and sum(lost) > 0
+    print(f"{len(killed)} kills in {runs + 1} runs; steps done twice: {sum(lost)}, at most {max(lost)} after a kill")
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 300
+    while not list(path.parent.glob(path.name)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_how_to_go_on_and_ends(world, signum, status):
+    name = f"signal-{status}"
+    process = world.start(name)
+    wait_for(world.folder / name / "metrics.jsonl", process)
+    process.send_signal(signum)
+    started = time.monotonic()
+    output, errors = process.communicate(timeout=100)
+    assert time.monotonic() - started < 10
+    assert process.returncode == status and "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("stopped; to go on from the last checkpoint: python -m mpt_jax.train ")
+    states = world.folder / name / "checkpoints"
+    saved = {path.name: max(int(state.name) for state in path.glob("[0-9]*")) for path in states.iterdir()}
+    told = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
+    assert all(step >= told[stage] for stage, step in saved.items())  # nothing that was done is lost
+    status, output, errors = world.run(name)
+    assert status == 0, errors
+    assert all(f"going on from step {step}\n" in output for step in saved.values())
+    world.assert_like_the_whole_run(name)
+
+
+def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(world, cifar_dir):
+    """Its steps take a fifth of a second to seconds on a CPU, and a call of the program 20 of them."""
+    run = world.folder / "cifar"
+    options = (
+        "--config",
+        str(ROOT / "configs/cifar100.py"),
+        f"--workdir={run}",
+        f"--config.dataset.data_dir={cifar_dir}",
+    )
+    line = [sys.executable, "-m", "mpt_jax.train", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, env=world.environment(), cwd=ROOT, **pipes)
+    wait_for(run / "metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, errors = process.communicate(timeout=100)
+    seconds = time.monotonic() - started
+    assert process.returncode == 143 and "to go on from the last checkpoint" in errors, errors
+    (state,) = (run / "checkpoints/r0-old").iterdir()
+    assert int(state.name) >= max(line["step"] for line in metrics(run)) and seconds < 10
+    print(f"checkpoint at step {state.name}, {seconds:.1f} s after the signal")
+
+
+def test_two_signals_end_it_at_once_and_nothing_is_lost(world):
+    process = world.start("signals")
+    wait_for(world.folder / "signals/metrics.jsonl", process)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=5)
+    assert process.returncode == 143
+    assert world.run("signals")[0] == 0
+    world.assert_like_the_whole_run("signals")
+
+
+def test_two_processes_in_one_folder(world):
+    process = world.start("shared")
+    wait_for(world.folder / "shared/metrics.jsonl", process)
+    status, _, errors = world.run("shared")
+    assert status == 2 and f"in use by process {process.pid} on " in errors and len(errors.splitlines()) == 1
+    process.kill()
+    process.wait()
+    assert world.run("shared")[0] == 0
+    world.assert_like_the_whole_run("shared")
+
+
+@pytest.fixture
+def mounts():
+    """The start of a command that runs a shell script in a space of its own for mounts, or the test is skipped."""
+    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    probe = [*wrapper, "mount -t tmpfs -o size=1m none /tmp"]
+    try:
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("no command `unshare`")
+    if done.returncode:
+        pytest.skip(f"no mounts without the superuser here: {done.stderr.strip()}")
+    return wrapper
+
+
+def shell(world, mounts, script, name):
+    """Runs the script, in which `$RUN` is the work directory and "$@" the command; (exit status, output, errors)."""
+    (world.folder / name).mkdir()
+    line = [*mounts, script, "sh", *world.line(name)]
+    environment = {**world.environment(), "RUN": str(world.folder / name)}
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_on_a_full_disk_it_ends_with_status_3_and_goes_on_when_there_is_room(world, mounts):
+    needed = sum(path.stat().st_size for path in (world.folder / "whole").rglob("*") if path.is_file())
+    sizes = [int(part * needed / 1024) for part in (0.02, 0.3, 0.6, 0.9)]
+    script = f"""
+        mount -t tmpfs -o size=16k none $RUN
+        for size in {" ".join(map(str, sizes))}; do
+            mount -o remount,size=${{size}}k $RUN; "$@"; echo "status $?"
+            find $RUN -name '*.unfinished' -path '*checkpoints*' >&2
+        done
+        mount -o remount,size=1g $RUN; "$@"; echo "status $?"; cp -r $RUN {world.folder}/roomy
+    """
+    _, output, errors = shell(world, mounts, script, "full")
+    assert re.findall(r"^status (\d+)$", output, re.MULTILINE) == ["3"] * len(sizes) + ["0"], errors
+    lines = errors.splitlines()
+    assert len(lines) == len(sizes), errors
+    assert all("No space left on device; what was saved before is whole: make room" in line for line in lines)
+    world.assert_like_the_whole_run("roomy")
+
+
+FULL = """
+import sys, pathlib
+import jax.numpy as jnp
+from mpt_jax import checkpoint
+folder, small, large = pathlib.Path(sys.argv[1]), {"w": jnp.ones(9)}, {"w": jnp.arange(10**6)}
+checkpoint.save_state(folder, 1, small, {})
+checkpoint._require_space = lambda *args: None  # as on a disk that fills up only now, or has a quota
+try:
+    checkpoint.save_state(folder, 2, large, {})
+except OSError as error:
+    print(error.strerror, [path.name for path in folder.iterdir()])
+print(checkpoint.restore_state(folder, small, print)[0])
+"""
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(world, mounts):
+    (world.folder / "filling").mkdir()
+    script = 'mount -t tmpfs -o size=2m none $0; "$@"'
+    line = [*mounts, script, str(world.folder / "filling"), sys.executable, "-c", FULL, str(world.folder / "filling")]
+    done = subprocess.run(line, env=world.environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == ["No space left on device ['1']", "1"], done.stderr
+
+
+def test_on_a_folder_that_cannot_be_written_it_ends_with_status_2(world, mounts):
+    script = '''mount --bind $RUN $RUN; mount -o remount,bind,ro $RUN; "$@"'''
+    status, _, errors = shell(world, mounts, script, "readonly")
+    assert status == 2 and len(errors.splitlines()) == 1, errors
+    assert "cannot write to work directory" in errors and "Read-only file system" in errors
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(world):
+    name = "damaged"
+    process = world.start(name, kill=("r1-independent/.14.unfinished", 1))  # before the third is written
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    states = world.folder / name / "checkpoints/r1-independent"
+    assert {path.name for path in states.iterdir()} >= {"5", "10"}
+    largest = max((path for path in (states / "10/model").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    status, output, errors = world.run(name)
+    assert status == 0, errors
+    assert f"{largest} is damaged: going on from an older one" in output and "going on from step 5" in output
+    world.assert_like_the_whole_run(name)
+
+
+def test_a_damaged_teacher_is_refused_with_what_to_do(world):
+    shutil.copytree(world.folder / "whole", world.folder / "teacher")
+    shutil.rmtree(world.folder / "teacher/releases/r1-mpt_kl-seed0")  # so that the students are trained again
+    weights = max((world.folder / "teacher/releases/r0-old-seed1/model").rglob("d/*"), key=lambda p: p.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-9] ^= 4
+    weights.write_bytes(content)
+    status, _, errors = world.run("teacher")
+    assert status == 2 and len(errors.splitlines()) == 1, errors
+    assert str(weights) in errors and "restore it from a copy, or remove it and train it anew" in errors
+    shutil.rmtree(world.folder / "teacher/releases/r0-old-seed1")
+    assert world.run("teacher")[0] == 0
+    assert outcome(world.folder / "teacher")[:2] == outcome(world.folder / "whole")[:2]
