@@ -197,9 +197,9 @@ def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
 @pytest.mark.parametrize(
     ("overrides", "keys"),
     [
-        (["update.bias_grid=0,1", "dataset.validation_per_class=0"], ["bias_grid", "validation_per_class"]),
+        (["update.tune.bias=0,1", "dataset.validation_per_class=0"], ["update.tune", "validation_per_class"]),
         (
-            ["update.methods=posthoc_bias", "update.bias_grid=", "dataset.validation_per_class=0"],
+            ["update.methods=posthoc_bias", "update.tune={}", "dataset.validation_per_class=0"],
             ["posthoc", "validation"],
         ),
         (["dataset.mean=0.5"], ["dataset.mean", "dataset.std"]),
