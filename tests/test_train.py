@@ -362,6 +362,7 @@ def command(digits_dir, workdir, *more):
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
     often = ("--config.training.checkpoint_every=3", "--config.training.steps_per_dispatch=2")
     whole = command(digits_dir, tmp_path / "whole", *often)
@@ -372,7 +373,7 @@ def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
     compiled = {path for path in tmp_path.rglob("*-cache") if "compiled" in path.parts}
     assert sum("train_steps" in path.name for path in compiled) == 3
 
-    for stage in ("old", "students"):  # killed in the first population, then in the last
+    for stage in ("r0-old", "r1-students"):  # killed in the first population, then in the last
         process = command(digits_dir, tmp_path / "killed", *often)
         deadline = time.monotonic() + 240
         while not any(p.name.isdigit() for p in (tmp_path / "killed/checkpoints" / stage).glob("*")):

@@ -149,7 +149,8 @@ def _row(card: dict[str, Any]) -> dict[str, Any]:
     diverged = {"diverged": True} if card.get("diverged") else {}
     return {
         **{key: card[key] for key in ("method", "seed", "release", "objective")},
-        **{key: None if diverged else card["metrics"][key] for key in RATES},
+        # What the model before got right is known all the same.
+        **{key: None if diverged and key != "accuracy_previous" else card["metrics"][key] for key in RATES},
         **{key: card[key] for key in COSTS},
         **diverged,
     }

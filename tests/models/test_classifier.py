@@ -151,7 +151,10 @@ def test_every_name_builds(name):
     assert build(name, 12).num_classes == 12
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "resnet34", "resnet50", "mlp"])
+@pytest.mark.parametrize(
+    "name",
+    ["convnet", "resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet34", "resnet50")), "mlp"],
+)
 def test_a_folded_classifier_is_the_same_function(name):
     with jax.enable_x64(True):
         module = build(name, 4, dtype="float64")

@@ -24,7 +24,14 @@ def _randomised_batch_norms(module, torch):
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize(("name", "stem"), [("resnet18", "imagenet"), ("resnet18", "cifar"), ("resnet50", "imagenet")])
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("resnet18", "imagenet"),
+        pytest.param("resnet18", "cifar", marks=pytest.mark.slow),
+        pytest.param("resnet50", "imagenet", marks=pytest.mark.slow),
+    ],
+)
 def test_logits_gradients_and_statistics_are_those_of_pytorch(name, stem, train):
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import torch_reference

@@ -49,6 +49,7 @@ def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tu
         assert choice["required_accuracy"] == choice["candidates"][0]["accuracy"] - 0.05
 
 
+@pytest.mark.slow
 def test_a_soup_is_the_mean_of_fine_tuned_models_with_running_statistics_of_its_own(executed, digits_dir):
     run = executed(
         *("dataset.name=digits", f"dataset.data_dir={digits_dir}", "model.name=convnet", "dataset.train_per_class=0"),
