@@ -4,7 +4,7 @@ The old model is only asked for its answers, so its network may be any that take
 
     python -m mpt_jax.train --config configs/cifar100.py --config.old_model.name=resnet18 --config.model.name=resnet50
 
-and here, in minutes:
+and here, on the digits:
 
     python -m mpt_jax.train --config configs/architecture.py
 """

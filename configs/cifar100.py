@@ -9,8 +9,8 @@ training images are trained on, so nothing is held out and b is the published on
 
 DIR is a TFDS data folder that holds `cifar100/3.0.2`; without one, `pip install -e '.[prepare]'` lets TFDS download and
 prepare it. `--config.update.methods=mpt_kl,pct_kl` picks rows. Two variants cost less: `configs/cifar100.py:small` is
-what two CPU cores can pay in an hour, all rows on 10 -> 20 classes, 200 training images of each, 8 epochs (its table is
-in REPRODUCIBILITY.md); `configs/cifar100.py:smoke` runs the code on ten classes and a few batches.
+what two CPU cores can pay (71 minutes beside other work): all rows that train from scratch, on 10 -> 20 classes, 200
+training images of each, 8 epochs (its table is in REPRODUCIBILITY.md); `configs/cifar100.py:smoke` runs the code on ten classes and a few batches.
 """
 
 from mpt_jax import posttraining
@@ -19,7 +19,7 @@ from mpt_jax.objectives import METHODS
 
 
 def get_config(variant=""):
-    """The published protocol, an hour of it (`small`), or a few minutes (`smoke`)."""
+    """The published protocol, what a CPU can pay of it (`small`), or a few minutes (`smoke`)."""
     config = default_config()
     config.dataset.name = "cifar100"
     config.dataset.class_order = "natural"

@@ -45,7 +45,7 @@ def candidates(
         objective = METHODS[method]
         if bias is not None and objective.bias:
             objective = objective.replace(bias=float(bias))
-        used = [key for key, values in grid.items() for v in values[:1] if _used(objective, key, v)]
+        used = [key for key, values in grid.items() if _used(objective, key, values[0])]
         combinations = list(itertools.product(*(grid[key] for key in used)))
         if 0 < trials < len(combinations):
             drawn = np.random.default_rng(0).choice(len(combinations), trials, replace=False)
