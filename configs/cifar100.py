@@ -10,7 +10,8 @@ training images are trained on, so nothing is held out and b is the published on
 DIR is a TFDS data folder that holds `cifar100/3.0.2`; without one, `pip install -e '.[prepare]'` lets TFDS download and
 prepare it. `--config.update.methods=mpt_kl,pct_kl` picks rows. Two variants cost less: `configs/cifar100.py:small` is
 what two CPU cores can pay (71 minutes beside other work): all rows that train from scratch, on 10 -> 20 classes, 200
-training images of each, 8 epochs (its table is in REPRODUCIBILITY.md); `configs/cifar100.py:smoke` runs the code on ten classes and a few batches.
+training images of each, 8 epochs (its table is in REPRODUCIBILITY.md);
+`configs/cifar100.py:smoke` runs the code on ten classes and a few batches.
 """
 
 from mpt_jax import posttraining
