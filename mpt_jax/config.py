@@ -80,7 +80,11 @@ class UpdateConfig:
     """The update itself: which classes before and after, which methods, how their margin is chosen."""
 
     schedule: tuple[int, ...] = (5, 10)  # number of classes of each release: the old one, the new one, and any after
-    methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # of objectives.METHODS and posttraining.METHODS
+    methods: tuple[str, ...] = (
+        "no_treatment",
+        "pct_kl",
+        "mpt_kl",
+    )  # of objectives.METHODS (`mpt_kl@bias=2`: so) and posttraining.METHODS
     bias: str = "published"  # b of the methods that have one: "published", a number, or "auto": tuned on validation
     tune: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # number -> candidates, see README
     tune_trials: int = 0  # random draws of the candidates' combinations; 0: all of them
@@ -261,7 +265,7 @@ def tuned(config: Config) -> dict[str, tuple[float, ...]]:
 
 def sources(config: Config) -> tuple[str, ...]:
     """Every source of the methods that are trained, each once."""
-    trained = [METHODS[method] for method in config.update.methods if method in METHODS]
+    trained = [objectives.named(method) for method in config.update.methods if objectives.is_trained(method)]
     return tuple(dict.fromkeys(source for objective in trained for source in objectives.sources(objective)))
 
 
@@ -282,7 +286,11 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
     require(0 < update.old_fraction <= 1, f"update.old_fraction={update.old_fraction}; expected above 0 and at most 1")
     require(len(methods) > 0, f"update.methods is empty; valid: {', '.join(valid)}")
     for method in methods:
-        choice("update.methods", method, valid)
+        choice("update.methods", method.partition("@")[0] if objectives.is_trained(method) else method, valid)
+        try:
+            objectives.own_numbers(method)
+        except ValueError as error:
+            raise InputError(f"update.methods: {error}") from error
     require(len(set(methods)) == len(methods), f"update.methods={list(methods)} lists one twice")
 
     choice("update.start", update.start, ("random", "old"))
@@ -317,7 +325,7 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
         f"update.methods=posthoc_bias is for added classes, and update.schedule={list(schedule)} adds none",
     )
     require(
-        update.posthoc_of in (TEACHERS["new"], *(method for method in methods if method in METHODS)),
+        update.posthoc_of in (TEACHERS["new"], *filter(objectives.is_trained, methods)),
         f"update.posthoc_of={update.posthoc_of!r}; expected 'independent' or one of update.methods that is trained",
     )
     require(
@@ -349,7 +357,7 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
     choosing = [method for method in methods if method in posttraining.CHOSEN]
     wants = "update.bias=auto" if update.bias == "auto" else "update.tune" if update.tune else ""
     wants = wants or (f"update.methods={choosing[0]}" if choosing else "")
-    scaled = [m for m in methods if m in METHODS and METHODS[m].bias_power]
+    scaled = [m for m in methods if objectives.is_trained(m) and objectives.named(m).bias_power]
     wants = wants or (f"update.methods={scaled[0]}" if scaled else "")
     require(
         not wants or config.dataset.validation_per_class > 0,

@@ -11,6 +11,7 @@ entry of `GATES` or `DISTANCES`.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -364,6 +365,61 @@ def with_numbers(objective: Objective, numbers: Mapping[str, float]) -> Objectiv
         named = {leaf: f"{term.source}.{leaf}" for leaf in _leaves(Term)}
         terms.append(term.replace(**{leaf: numbers[name] for leaf, name in named.items() if name in numbers}))
     return objective.replace(**own, terms=tuple(terms))
+
+
+def makes_use_of(objective: Objective, name: str) -> bool:
+    """Whether a number of this name changes the objective, as in `with_numbers`."""
+    return any(with_numbers(objective, {name: value}) != objective for value in (0.25, 0.5))
+
+
+def is_trained(method: str) -> bool:
+    """Whether the name is that of a row of `METHODS`, with or without numbers of its own (see `named`)."""
+    return method.partition("@")[0] in METHODS
+
+
+def own_numbers(method: str) -> dict[str, float]:
+    """The numbers that the name of a method fixes: those behind each ``@``.
+
+    Examples:
+      >>> own_numbers("mpt_kl@bias=2@old.weight=0.5"), own_numbers("mpt_kl")
+      ({'bias': 2.0, 'old.weight': 0.5}, {})
+
+    Raises:
+      ValueError: one is no ``NAME=NUMBER``, unknown, out of range, given twice or not used by the method.
+    """
+    row, *pairs = method.split("@")
+    numbers: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{method!r}: expected ROW@NAME=NUMBER, such as mpt_kl@bias=2")
+        check_number(name, [value])
+        if name in numbers:
+            raise ValueError(f"{method!r} gives {name} twice")
+        if not makes_use_of(METHODS[row], name):
+            raise ValueError(f"{method!r}: {row} makes no use of {name}")
+        numbers[name] = value
+    return numbers
+
+
+def named(method: str) -> Objective:
+    """The row of `METHODS` of this name, with the numbers that the name itself fixes.
+
+    Examples:
+      >>> named("mpt_kl@bias=2") == METHODS["mpt_kl"].replace(bias=2.0, doc=named("mpt_kl@bias=2").doc)
+      True
+
+    Raises:
+      KeyError: there is no such row.
+      ValueError: as `own_numbers`.
+    """
+    numbers, objective = own_numbers(method), METHODS[method.partition("@")[0]]
+    fixed = ", ".join(f"{name} = {value:g}" for name, value in numbers.items())
+    return with_numbers(objective, numbers).replace(doc=f"{objective.doc}, with {fixed}") if fixed else objective
 
 
 def sources(objective: Objective) -> tuple[str, ...]:

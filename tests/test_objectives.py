@@ -664,3 +664,29 @@ def test_errors():
         stack([])
     with pytest.raises(dataclasses.FrozenInstanceError):
         METHODS["mpt_kl"].bias = 0.0
+
+
+def test_a_name_may_fix_numbers_of_its_own():
+    assert objectives.named("mpt_kl") is METHODS["mpt_kl"]
+    fixed = objectives.named("mpt_lm@bias=2@old.weight=0.25")
+    assert (fixed.bias, [term.weight for term in fixed.terms]) == (2.0, [0.25, 0.4])
+    assert fixed.doc == METHODS["mpt_lm"].doc + ", with bias = 2, old.weight = 0.25"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mpt_kl@", "expected ROW@NAME=NUMBER"),
+        ("mpt_kl@bias", "expected ROW@NAME=NUMBER"),
+        ("mpt_kl@bias=nan", "expected ROW@NAME=NUMBER"),
+        ("mpt_kl@bias=inf", "expected ROW@NAME=NUMBER"),
+        ("mpt_kl@bias=-1", "from 0 on"),
+        ("mpt_kl@margin=1", "no number of an objective"),
+        ("mpt_kl@bias=1@bias=2", "gives bias twice"),
+        ("no_treatment@bias=1", "makes no use of bias"),
+        ("pct_kl@new.weight=1", "makes no use of new.weight"),
+    ],
+)
+def test_a_name_with_numbers_that_cannot_be_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        objectives.own_numbers(name)

@@ -5,7 +5,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mpt_jax import posttraining
+from mpt_jax import objectives, posttraining
 from mpt_jax.objectives import METHODS
 
 # (key of the summary, heading, what it means)
@@ -70,7 +70,7 @@ def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
     if "ensemble" in report["summary"]:
         size = report["config"]["update"]["ensemble_size"]
         known["ensemble"] = f"{size} x the cost of inference: {posttraining.METHODS['ensemble']}"
-    return [(method, known.get(method) or METHODS[method].doc) for method in report["summary"]]
+    return [(method, known.get(method) or objectives.named(method).doc) for method in report["summary"]]
 
 
 def all_methods() -> str:

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from mpt_jax import config as configs
-from mpt_jax import posttraining
+from mpt_jax import objectives, posttraining
 from mpt_jax.config import Config
-from mpt_jax.objectives import METHODS
 
 OLD, INDEPENDENT, ENSEMBLE = "old", "independent", "ensemble"
 
@@ -41,9 +40,9 @@ def stages(config: Config, release: int) -> list[Stage]:
     result = [Stage(release, INDEPENDENT, (INDEPENDENT,))]
     if needs_ensemble(config):
         result.append(Stage(release, ENSEMBLE, (ENSEMBLE,)))
-    together = [method for method in trained(config) if not METHODS[method].sampler_rate]
+    together = [method for method in trained(config) if not objectives.named(method).sampler_rate]
     # Learned class rates give every student batches of its own.
-    alone = [method for method in trained(config) if METHODS[method].sampler_rate]
+    alone = [method for method in trained(config) if objectives.named(method).sampler_rate]
     if release > 1:
         return result + [Stage(release, method, (method,)) for method in (*together, *alone)]
     students = [Stage(release, "students", tuple(together))] if together else []
@@ -52,7 +51,7 @@ def stages(config: Config, release: int) -> list[Stage]:
 
 def trained(config: Config) -> list[str]:
     """The methods that train students: those named, and what others are made of."""
-    named = [method for method in config.update.methods if method in METHODS]
+    named = list(filter(objectives.is_trained, config.update.methods))
     interpolated = {"bcwi", "bcwi_fisher"} & set(config.update.methods)
     return named + (["no_treatment"] if interpolated and "no_treatment" not in named else [])
 

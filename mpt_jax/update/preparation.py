@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, models, training, workdir
+from mpt_jax import checkpoint, data, models, objectives, training, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
-from mpt_jax.objectives import METHODS
 from mpt_jax.progress import Progress
 from mpt_jax.update import lineage, releases
 from mpt_jax.update.run import Run, training_rows
@@ -121,7 +120,7 @@ def _check_numbers_of_images(run: Run) -> None:
             raise InputError(
                 f"optimizer.batch_size={batch_size} is larger than {what}: expected {counts.sum()} or less"
             )
-        balanced = [method for method in lineage.trained(config) if METHODS[method].balance] if release else []
+        balanced = [method for method in lineage.trained(config) if objectives.named(method).balance] if release else []
         if balanced and not counts.all():
             raise InputError(
                 f"update.methods={balanced[0]} needs training images of every class, but update.memory="

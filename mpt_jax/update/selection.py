@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics, objectives
-from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.objectives import Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def candidates(
     """One member per method, or one per combination of the candidates for the numbers that the method makes use of.
 
     Args:
-      methods: keys of `METHODS`.
+      methods: names as in `objectives.named`; a number that a name fixes is not tried at others.
       grid: number -> candidates, names as in `objectives.check_number`.
       trials: at most so many combinations of each method, drawn at random (the same ones every time); 0: all.
       bias: b of the methods that have one; None: as published.
@@ -42,10 +42,10 @@ def candidates(
     """
     members = []
     for method in methods:
-        objective = METHODS[method]
-        if bias is not None and objective.bias:
+        objective, fixed = objectives.named(method), objectives.own_numbers(method)
+        if bias is not None and objective.bias and "bias" not in fixed:
             objective = objective.replace(bias=float(bias))
-        used = [key for key, values in grid.items() if _used(objective, key, values[0])]
+        used = [key for key in grid if key not in fixed and objectives.makes_use_of(objective, key)]
         combinations = list(itertools.product(*(grid[key] for key in used)))
         if 0 < trials < len(combinations):
             drawn = np.random.default_rng(0).choice(len(combinations), trials, replace=False)
@@ -54,11 +54,6 @@ def candidates(
             numbers = {key: float(value) for key, value in zip(used, values, strict=True)}
             members.append(Member(method, objectives.with_numbers(objective, numbers), numbers))
     return members
-
-
-def _used(objective: Objective, key: str, value: float) -> bool:
-    """Whether this number changes the objective, whatever it is there."""
-    return any(objectives.with_numbers(objective, {key: v}) != objective for v in (value, value + 1.0))
 
 
 def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy: float) -> int:

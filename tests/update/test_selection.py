@@ -81,3 +81,13 @@ def test_a_candidate_that_diverged_is_chosen_only_where_all_did(required):
     best, record = selection.select(tried, required_accuracy=required, images=9)
     assert best == record["chosen"] == 1 and record["candidates"] == tried
     assert selection.select(tried[:1], required_accuracy=required, images=9)[0] == 0
+
+
+def test_a_number_fixed_by_a_name_is_neither_tried_nor_replaced():
+    members = selection.candidates(["mpt_kl@bias=3", "mpt_kl"], {"bias": (0.0, 1.0)}, bias=2.0)
+    assert [(m.method, m.objective.bias, dict(m.numbers)) for m in members] == [
+        ("mpt_kl@bias=3", 3.0, {}),
+        ("mpt_kl", 0.0, {"bias": 0.0}),
+        ("mpt_kl", 1.0, {"bias": 1.0}),
+    ]
+    assert [m.objective.bias for m in selection.candidates(["mpt_kl@bias=3", "mpt_kl"], {}, bias=2.0)] == [3.0, 2.0]
