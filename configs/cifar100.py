@@ -8,9 +8,9 @@ training images are trained on, so nothing is held out and b is the published on
     python -m mpt_jax.train --config configs/cifar100.py --config.dataset.data_dir=DIR
 
 DIR is a TFDS data folder that holds `cifar100/3.0.2`; without one, `pip install -e '.[prepare]'` lets TFDS download and
-prepare it. `--config.update.methods=mpt_kl,pct_kl` picks rows. Three variants cost less: `configs/cifar100.py:cpu` has the same
-classes and all 50,000 images, 20 of each class held out for choices, for 8 epochs, the main rows at several b, on two
-CPU cores in a night; `configs/cifar100.py:small` is
+prepare it. `--config.update.methods=mpt_kl,pct_kl` picks rows. Three variants cost less. `configs/cifar100.py:cpu` has
+the same classes and all 50,000 images, 20 of each class held out for choices, for 8 epochs, and the main rows at
+several b: a night of two CPU cores. `configs/cifar100.py:small` is
 what two CPU cores can pay (71 minutes beside other work): all rows that train from scratch, on 10 -> 20 classes, 200
 training images of each, 8 epochs (its table is in REPRODUCIBILITY.md);
 `configs/cifar100.py:smoke` runs the code on ten classes and a few batches.

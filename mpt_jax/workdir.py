@@ -164,6 +164,11 @@ def append_metrics(workdir: pathlib.Path, lines: Iterable[Mapping[str, Any]]) ->
         file.write(text)
 
 
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
     """Remove the lines of steps that a resumed stage (`r1-students`) does again, and a line that was left half."""
     path = workdir / "metrics.jsonl"

@@ -50,11 +50,11 @@ class Picture:
 def draw(report: Report, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Picture]:
     """Every picture that the report has the numbers for, by name."""
     pictures = {}
-    with _style():
+    with style():
         for name, make in (*PICTURES.items(), ("gallery", lambda report: _gallery(report, thumbnails))):
             if drawn := make(report):
                 figure, alt = drawn
-                pictures[name] = Picture(alt, _png(figure), "" if name == "gallery" else _svg(figure))
+                pictures[name] = Picture(alt, png(figure), "" if name == "gallery" else _svg(figure))
     return pictures
 
 
@@ -101,7 +101,7 @@ def _tradeoff(report: Report) -> Drawn:
     points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in summary.items() if m not in left_out}
     if not points:
         return None
-    figure, axes = _figure(4.6)
+    figure, axes = new_figure(4.6)
     for method, point in points.items():
         found = report["comparison"]["methods"][method]
         ends = [found[key]["interval"] for key in ("accuracy", "nfr")]
@@ -137,7 +137,7 @@ def _fronts(report: Report) -> Drawn:
         return None
     least = 100 * (report["fronts"]["no_treatment"]["baseline_accuracy"] - TOO_FAR)
     fronts = {m: near for m, front in fronts.items() if (near := [point for point in front if point[0] >= least])}
-    figure, axes = _figure(4.6)
+    figure, axes = new_figure(4.6)
     for method, front in fronts.items():
         trade, shown = method == "posthoc_bias", method in focus(report)
         axes.plot(
@@ -161,7 +161,7 @@ def _sequence(report: Report) -> Drawn:
     if not report["sequences"]:
         return None
     schedule, panels = report["classes"]["schedule"], (("accuracy_of_release", 0), ("nfr_against_previous", 1))
-    figure = _figure(3.6, panels=0)[0]
+    figure = new_figure(3.6, panels=0)[0]
     for axes, (key, first) in zip(figure.subplots(1, 2), panels, strict=True):
         for method, lineage in report["sequences"].items():
             values = [100 * value for value in lineage[key][first:]]
@@ -193,7 +193,7 @@ def _classes(report: Report) -> Drawn:
     rates = {method: class_rates(report, method) for method in focus(report)}
     worst = sorted(range(len(next(iter(rates.values())))), key=lambda k: -max(rate[k] or 0 for rate in rates.values()))
     worst = worst[:MOST_CLASSES][::-1]
-    figure, axes = _figure(1.1 + 0.24 * len(worst))
+    figure, axes = new_figure(1.1 + 0.24 * len(worst))
     names = _class_names(report, worst)
     for row, k in enumerate(worst):
         ends = [100 * (rate[k] or 0) for rate in rates.values()]
@@ -228,7 +228,7 @@ def _confusion(report: Report) -> Drawn:
         if label in kept[0] and answer in kept[1]:
             table[np.searchsorted(kept[0], label), np.searchsorted(kept[1], answer)] = count
     cell = 0.34
-    figure, axes = _figure(1.3 + cell * len(kept[0]) + 0.06 * max(map(len, _class_names(report, kept[1]))))
+    figure, axes = new_figure(1.3 + cell * len(kept[0]) + 0.06 * max(map(len, _class_names(report, kept[1]))))
     axes.grid(False)
     for (row, column), count in np.ndenumerate(table):
         if count:
@@ -256,7 +256,7 @@ def _margins(report: Report) -> Drawn:
     found = {method: margins for method, margins in found.items() if margins}
     if not found:
         return None
-    figure = _figure(0.6 + 1.35 * len(found), panels=0)[0]
+    figure = new_figure(0.6 + 1.35 * len(found), panels=0)[0]
     panels = figure.subplots(len(found), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (method, margins) in zip(panels, found.items(), strict=True):
         edges, images = np.array(margins["edges"]), sum(margins["before"])
@@ -279,7 +279,7 @@ def _bias(report: Report) -> Drawn:
     swept = swept_bias(report)
     if not swept:
         return None
-    figure = _figure(3.4, panels=0)[0]
+    figure = new_figure(3.4, panels=0)[0]
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "nfr"), strict=True):
         for method, tried in swept.items():
             axes.plot(
@@ -305,7 +305,7 @@ def _gallery(report: Report, thumbnails: Mapping[str, np.ndarray]) -> Drawn:
         return None
     columns = 6
     lines = -(-len(images) // columns)
-    figure = _figure(1.55 * lines, panels=0)[0]
+    figure = new_figure(1.55 * lines, panels=0)[0]
     names = report["classes"]["order"]
     for axes in figure.subplots(lines, columns, squeeze=False).flat:
         axes.axis("off")
@@ -348,7 +348,7 @@ def swept_bias(report: Report) -> dict[str, list[tuple[float, dict[str, Any]]]]:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """The project's look, whatever a user's own matplotlibrc says."""
     import matplotlib
     import matplotlib.style
@@ -358,7 +358,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(height: float, *, panels: int = 1) -> tuple[Any, Any]:
+def new_figure(height: float, *, panels: int = 1) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_INCHES, height), layout="constrained")
@@ -371,7 +371,7 @@ def _patch(column: float, row: float, colour: str, alpha: float) -> Any:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=alpha, linewidth=0)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     return file.getvalue()

@@ -1,0 +1,149 @@
+"""Make a table again: `python -m mpt_jax.reproduce TABLE [--budget cpu|gpu]`."""
+
+import argparse
+import os
+import pathlib
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+
+from mpt_jax.errors import InputError, one_line
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status, as `mpt_jax.train` does for what it trains."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    from mpt_jax.reproduce.tables import BUDGETS, TABLES
+
+    parser = argparse.ArgumentParser(
+        prog="python -m mpt_jax.reproduce",
+        description="Train what a table is made of, keep its numbers in results/ and set them into REPRODUCIBILITY.md. "
+        "The same command goes on where it was stopped.",
+        epilog="Tables: " + "; ".join(f"{name}: {table.title}" for name, table in TABLES.items()),
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "table", choices=[*TABLES, "page"], metavar="TABLE", help="a table's name, or `page`: no training"
+    )
+    parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="what is to be had within (default: cpu)")
+    parser.add_argument("--seeds", metavar="N,...", default="", help="others than the table's own")
+    parser.add_argument("--data-dir", metavar="DIR", help="TFDS data folder, for tables on CIFAR-100")
+    parser.add_argument(
+        "--workdir", metavar="DIR", default="runs/reproduce", help="where the runs lie (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--results", metavar="DIR", default=str(ROOT / "results"), help="what is kept (default: results)"
+    )
+    parser.add_argument(
+        "--page", metavar="FILE", default=str(ROOT / "REPRODUCIBILITY.md"), help="the page that is written"
+    )
+    try:
+        options = parser.parse_args(argv)
+        if options.table != "page":
+            status = _make(options)
+            if status:
+                return status
+        _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
+    except InputError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make(options: argparse.Namespace) -> int:
+    """Train run after run, and keep the numbers of all that are done after each."""
+    from mpt_jax import train
+    from mpt_jax.reproduce import results
+    from mpt_jax.reproduce.tables import TABLES
+
+    table, done = TABLES[options.table], []
+    runs = table.runs(options.budget, _seeds(options.seeds))
+    command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
+    command += f" --seeds {options.seeds}" * bool(options.seeds) + " --data-dir DIR" * (table.dataset != "digits")
+    for number, (scenario, seeds, config, overrides) in enumerate(runs, 1):
+        folder = pathlib.Path(options.workdir) / f"{options.table}-{options.budget}" / _folder_name(scenario, seeds)
+        arguments = ["--config", str(_config_file(config)), "--workdir", str(folder)]
+        values = [*overrides, f"seeds={','.join(map(str, seeds))}"]
+        if options.data_dir and table.dataset != "digits":
+            values.append(f"dataset.data_dir={options.data_dir}")
+        print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
+        status = train.main([*arguments, *(f"--config.{value}" for value in values)])
+        if status:
+            print(f"to go on: python -m mpt_jax.reproduce {shlex.join(sys.argv[1:])}", file=sys.stderr)
+            return status
+        done.append(results.collect(folder, scenario, hardware=_hardware()))
+        results.write(
+            pathlib.Path(options.results) / f"{options.table}-{options.budget}.json",
+            options.table,
+            options.budget,
+            command,
+            done,
+        )
+    return 0
+
+
+def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
+    """The figures of every table, and the page."""
+    from mpt_jax import checkpoint
+    from mpt_jax.reproduce import page as pages
+    from mpt_jax.reproduce import plots, results
+
+    found = {path.stem: results.read(path) for path in sorted(folder.glob("*.json"))}
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for name, table in found.items():
+        for figure, picture in plots.draw(table["runs"]).items():
+            (folder / "plots" / f"{name}-{figure}.png").write_bytes(picture)
+    checkpoint.write_text(page, pages.render(folder))
+    print(f"{len(found)} tables: {page}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(",") if seed)
+    except ValueError as error:
+        raise InputError(f"--seeds {text}: expected integers, such as --seeds 0,1,2") from error
+
+
+def _config_file(spec: str) -> str:
+    folder = ROOT / "configs"
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not there: the tables are made from a clone of the repository, run it in one")
+    return os.path.relpath(folder / spec)
+
+
+def _folder_name(scenario: str, seeds: Sequence[int]) -> str:
+    """Of letters, digits and hyphens.
+
+    Examples:
+      >>> _folder_name("10 -> 100", (0, 1, 2)), _folder_name("", (3,))
+      ('10-100-seeds0-2', 'seeds3')
+    """
+    words = "".join(c if c.isalnum() else " " for c in scenario).split()
+    span = f"seeds{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
+    return "-".join([*words, span])
+
+
+def _hardware() -> str:
+    """The machine in words: what the operating system calls the processor, and the accelerators."""
+    import jax
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    accelerators = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    kinds = [f"{accelerators.count(kind)} x {kind}" for kind in dict.fromkeys(accelerators)]
+    return ", ".join([*kinds, f"{os.cpu_count()} cores of {model}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

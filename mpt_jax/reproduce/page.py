@@ -1,0 +1,115 @@
+"""`REPRODUCIBILITY.md`: the tables from `results/*.json`, and beside them what `results/*.md` says in words."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mpt_jax.reproduce import results
+from mpt_jax.reproduce.plots import FIGURES
+from mpt_jax.reproduce.tables import BUDGETS, TABLES
+
+_HEADINGS = (
+    *("method", "seeds", "all classes", "old", "new", "negative flips", "less than none, paired", "p"),
+    *("accuracy, paired", "flips at none's accuracy"),
+)
+_CAPTIONS = {
+    "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
+    "with a constant taken off its new classes' logits, a curve per run.",
+    "bias": "What b does; bars are standard deviations over the seeds.",
+    "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed; dotted: "
+    "medians.",
+    "learning": "Learning curves, first seed; rows at several b share a colour.",
+    "classes": "Negative flips per old class, mean over the runs.",
+}
+
+
+def render(folder: pathlib.Path) -> str:
+    """The page, from everything in `results/`; the same files give the same text."""
+    parts = [_text(folder / "introduction.md")]
+    for name in TABLES:
+        for budget in BUDGETS:
+            path = folder / f"{name}-{budget}.json"
+            if path.exists():
+                parts.append(section(results.read(path), folder))
+    parts += [_text(folder / f"{name}.md") for name in ("judgement", "earlier", "speed", "survival")]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
+    """One table with its protocol, figures and words."""
+    name, budget, runs = found["table"], found["budget"], found["runs"]
+    table = TABLES[name]
+    first = runs[0]
+    versions = ", ".join(f"{package} {first['versions'][package]}" for package in ("jax", "flax"))
+    commits = ", ".join(dict.fromkeys((run["git_revision"] or "unknown")[:10] for run in runs))
+    parts = [
+        f"## {table.title}" + (f" ({budget} budget)" if len(set(table.plans.values())) > 1 else ""),
+        table.question,
+        f"    {found['command']}",
+        f"{first['hardware']}; {versions}; commit {commits}. Classes {' -> '.join(map(str, first['classes']))}; "
+        f"{first['images']['train']} training, {first['images']['validation']} validation and "
+        f"{first['images']['test']} test images.",
+    ]
+    chosen = results.choose(runs)
+    for scenario, summary in results.summarize(runs).items():
+        parts += [*([f"**{scenario}**"] if scenario else []), rows(summary), _verdict(summary, chosen[scenario])]
+    for figure in FIGURES:
+        path = pathlib.Path("plots") / f"{name}-{budget}-{figure}.png"
+        if (folder / path).exists():
+            parts.append(f"![{_CAPTIONS[figure]}](results/{path})\n\n*{_CAPTIONS[figure]}*")
+    parts.append(_text(folder / f"{name}-{budget}.md"))
+    return "\n\n".join(part for part in parts if part)
+
+
+def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """The markdown table of one scenario."""
+    lines = [f"| {' | '.join(_HEADINGS)} |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
+    for method, found in summary.items():
+        cells = [f"`{method}`", str(found["seeds"])]
+        if found["diverged"]:
+            cells[1] += f" ({found['diverged']} diverged)"
+        for key in ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr"):
+            cells.append(_spread(found.get(key)))
+        paired = found.get("paired", {})
+        cells += [_difference(paired.get("nfr")), _p(paired.get("nfr")), _difference(paired.get("accuracy"))]
+        cells.append(_spread(found.get("nfr_at_baseline")))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _verdict(summary: Mapping[str, Mapping[str, Any]], chosen: str | None) -> str:
+    base = summary.get(results.BASELINE, {}).get("nfr")
+    if base is None:
+        return ""
+    if chosen is None or "nfr" not in summary.get(chosen, {}):
+        return "On the validation images no row is as accurate as `no_treatment`."
+    change = 100 * (summary[chosen]["nfr"]["mean"] / base["mean"] - 1) if base["mean"] else 0.0
+    accuracy = 100 * (summary[chosen]["accuracy"]["mean"] - summary[results.BASELINE]["accuracy"]["mean"])
+    return (
+        f"Chosen on the validation images (the fewest flips among the rows no less accurate there than "
+        f"`no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} points of accuracy "
+        "on the test images."
+    )
+
+
+def _text(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _spread(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['std']:.1f}" if found["std"] else "")
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    ends = found.get("interval")
+    return f"{100 * found['mean']:+.1f}" + (f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else "")
+
+
+def _p(found: Mapping[str, Any] | None) -> str:
+    if found is None or "p" not in found:
+        return "-"
+    return "< 0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"

@@ -1,0 +1,201 @@
+"""The figures of a table, from what is kept in `results/`."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpt_jax import objectives
+from mpt_jax.report import plots
+from mpt_jax.report.plots import BASE, BEST, FADED, TRADE, new_figure
+from mpt_jax.reproduce import results
+from mpt_jax.reproduce.results import BASELINE
+
+Runs = Sequence[Mapping[str, Any]]
+_FAMILIES = ("#d9480f", "#2f9e44", "#e8a500", "#c2255c", "#0b7285")
+_TOO_FAR = 10.0  # points less accurate than the baseline: such a row would squeeze all others
+
+
+def draw(runs: Runs) -> dict[str, bytes]:
+    """Name -> PNG file, of every figure that the runs have the numbers for."""
+    pictures = {}
+    with plots.style():
+        for name, make in FIGURES.items():
+            if (drawn := make(runs)) is not None:
+                pictures[name] = plots.png(drawn)
+    return pictures
+
+
+def families(methods: Sequence[str], number: str = "bias") -> dict[str, dict[float, str]]:
+    """Row -> value of the number -> method, for rows that were trained at several values of it.
+
+    Examples:
+      >>> families(["no_treatment", "mpt_kl@bias=2", "mpt_kl@bias=0", "mpt_lm@bias=1"])
+      {'mpt_kl': {0.0: 'mpt_kl@bias=0', 2.0: 'mpt_kl@bias=2'}}
+    """
+    found: dict[str, dict[float, str]] = {}
+    for method in filter(objectives.is_trained, methods):
+        numbers = objectives.own_numbers(method)
+        if list(numbers) == [number]:
+            found.setdefault(method.partition("@")[0], {})[numbers[number]] = method
+    return {row: dict(sorted(values.items())) for row, values in found.items() if len(values) > 1}
+
+
+def _tradeoff(runs: Runs) -> Any:
+    """Accuracy against negative flips, a panel per scenario."""
+    summaries = results.summarize(runs)
+    columns = min(len(summaries), 3)
+    lines = -(-len(summaries) // columns)
+    figure = new_figure(4.4 if len(summaries) == 1 else 2.9 * lines, panels=0)[0]
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, (scenario, summary) in zip(panels, summaries.items(), strict=False):
+        points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in summary.items() if "nfr" in s}
+        least = points[BASELINE][0] - _TOO_FAR if BASELINE in points else -1
+        points = {method: point for method, point in points.items() if point[0] >= least}
+        of_family = _lines(
+            axes, {row: [points[m] for m in v.values() if m in points] for row, v in families(list(points)).items()}
+        )
+        for run in (run for run in runs if run["scenario"] == scenario):
+            if curve := run["curves"].get(BASELINE):
+                axes.plot(
+                    *(100 * np.array(curve)[:, 1:]).T,
+                    **{"color": TRADE, "linestyle": "--", "linewidth": 0.8, "zorder": 1},
+                )
+        for method, point in points.items():
+            colour = {BASELINE: BASE, "posthoc_bias": TRADE}.get(method, of_family.get(method.partition("@")[0], FADED))
+            axes.plot(*point, "o", color=colour, markersize=4.5, zorder=3)
+        span = np.ptp(list(points.values()), axis=0) + 0.5
+        low, high = np.min(list(points.values()), axis=0), np.max(list(points.values()), axis=0)
+        axes.set_xlim(low[0] - 0.12 * span[0], high[0] + 0.3 * span[0])
+        axes.set_ylim(max(low[1] - 0.15 * span[1], 0), high[1] + 0.15 * span[1])
+        for method in sorted(points, key=lambda m: points[m][1]):
+            axes.annotate(
+                method.replace("@bias=", " b=") if len(summaries) == 1 else method.partition("@")[0],
+                *(points[method],),
+                **{"xytext": (4, 3), "textcoords": "offset points", "fontsize": 5.5, "alpha": 0.85},
+            )
+        axes.set_title(scenario, fontsize=9)
+    for axes in list(panels):
+        axes.set_visible(False)
+    figure.supxlabel("accuracy on all classes, %", fontsize=9)
+    figure.supylabel("negative flips, % of the old classes' images", fontsize=9)
+    return figure
+
+
+def _lines(axes: Any, found: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, str]:
+    """A line through the points of each row; returns their colours."""
+    colours = dict(zip(found, _FAMILIES * len(found), strict=False))
+    for row, points in found.items():
+        if points:
+            axes.plot(*np.transpose(points), color=colours[row], linewidth=1.2, zorder=2)
+    return colours
+
+
+def _bias(runs: Runs) -> Any:
+    """Negative flips, accuracy and accuracy on new classes against b."""
+    (summary, *others) = results.summarize(runs).values()
+    found = families(list(summary))
+    if others or not any(len(values) > 2 for values in found.values()):
+        return None
+    keys = {
+        "nfr": "negative flips, %",
+        "accuracy": "accuracy on all classes, %",
+        "accuracy_new_classes": "accuracy on new classes, %",
+    }
+    figure = new_figure(2.9, panels=0)[0]
+    for axes, (key, label) in zip(figure.subplots(1, len(keys)), keys.items(), strict=True):
+        for (row, values), colour in zip(found.items(), _FAMILIES, strict=False):
+            known = {b: summary[method][key] for b, method in values.items() if key in summary[method]}
+            means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
+            axes.errorbar(
+                *(list(known), means, deviations),
+                **{"color": colour, "marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 0.8, "label": row},
+            )
+        axes.axhline(100 * summary[BASELINE][key]["mean"], color=BASE, linestyle=":", linewidth=1.4, label=BASELINE)
+        axes.set_xlabel("b")
+        axes.set_ylabel(label)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _shown(runs: Runs) -> list[str]:
+    """The baseline, and what the details are set beside it: the method chosen on validation, or else `mpt_kl`."""
+    (chosen,) = results.choose(runs).values()
+    trained = families(list(runs[0]["flips"])).get("mpt_kl", {})
+    other = chosen if chosen in runs[0]["flips"] else next(reversed(trained.values()), None)
+    return [BASELINE, *([other] if other else [])]
+
+
+def _single(runs: Runs) -> bool:
+    return len({run["scenario"] for run in runs}) == 1 and bool(families(list(runs[0]["flips"])))
+
+
+def _margins(runs: Runs) -> Any:
+    """How the margins of old classes' test images lie before and after the update, of the first run."""
+    if not _single(runs):
+        return None
+    flips = runs[0]["flips"]
+    shown = list(dict.fromkeys([*_shown(runs), *families(list(flips)).get("mpt_kl", {}).values()]))
+    found = {method: flips[method]["margins"] for method in shown if flips[method]["margins"]}
+    figure = new_figure(0.6 + 1.25 * len(found), panels=0)[0]
+    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False).flat
+    for axes, (method, margins) in zip(panels, found.items(), strict=True):
+        for key, colour in (("before", FADED), ("after", BEST)):
+            axes.stairs(
+                margins[key],
+                margins["edges"],
+                fill=key == "before",
+                alpha=0.45 if key == "before" else 1,
+                color=colour,
+                label=key,
+            )
+            axes.axvline(margins[f"median_{key}"], color=colour, linewidth=1, linestyle=":")
+        axes.axvline(0, color=plots.INK, linewidth=0.8)
+        axes.set_title(f"{method}: median {margins['median_before']:.2f} -> {margins['median_after']:.2f}", fontsize=8)
+    figure.axes[-1].set_xlabel("logit of the true class less the largest other one (below 0: wrong)")
+    figure.axes[0].legend(loc="upper right", fontsize=7)
+    figure.supylabel("old classes' test images", fontsize=9)
+    return figure
+
+
+def _learning(runs: Runs) -> Any:
+    """Accuracy on the training batches of the first run."""
+    history = runs[0]["history"]
+    if not _single(runs) or not history:
+        return None
+    figure, axes = new_figure(3.4)
+    colours = dict(zip(families(list(history)), _FAMILIES, strict=False)) | {BASELINE: BASE}
+    for method, points in history.items():
+        row = method.partition("@")[0]
+        step, _, accuracy = np.array(points, float).T
+        axes.plot(step, 100 * accuracy, color=colours.get(row, FADED), linewidth=0.9, label=row)
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    axes.legend(handles.values(), handles.keys(), fontsize=7)
+    axes.set_xlabel("step")
+    axes.set_ylabel("accuracy on training batches, %")
+    return figure
+
+
+def _classes(runs: Runs) -> Any:
+    """Negative flips of every old class, of all runs, sorted by the baseline's."""
+    if not _single(runs):
+        return None
+    rates = {}
+    for method in _shown(runs):
+        counts = [run["flips"][method]["per_class"] for run in runs if method in run["flips"]]
+        rates[method] = [
+            100 * statistics.fmean(count["negative_flips"][k] / max(count["count"][k], 1) for count in counts)
+            for k in range(len(counts[0]["count"]))
+        ]
+    order = np.argsort(rates[BASELINE])[::-1]
+    figure, axes = new_figure(3.0)
+    for (method, values), colour in zip(rates.items(), (BASE, BEST), strict=False):
+        axes.plot(np.array(values)[order], "o", color=colour, markersize=3.5, label=method)
+    axes.legend(fontsize=7)
+    axes.set_xlabel("old classes, by the baseline's negative flips")
+    axes.set_ylabel("negative flips, %")
+    return figure
+
+
+FIGURES = {"tradeoff": _tradeoff, "bias": _bias, "margins": _margins, "learning": _learning, "classes": _classes}

@@ -1,0 +1,190 @@
+"""What is kept of a run, small enough to be committed, and what several runs add up to."""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from mpt_jax import checkpoint, metrics, posttraining, workdir
+from mpt_jax.errors import InputError
+from mpt_jax.report import comparison, flips
+
+RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr", "nfr_all_classes")
+BASELINE, ENSEMBLE = "no_treatment", "ensemble"
+SCHEMA = 1
+_CURVE, _HISTORY = 61, 40  # points kept
+
+
+def collect(folder: pathlib.Path, scenario: str, *, hardware: str) -> dict[str, Any]:
+    """Of a finished work directory: protocol, rates per method and seed, and what the plots are made of.
+
+    `nfr_at_baseline` of a row is the fewest negative flips on the test images that some constant taken off (or added
+    to) the new classes' logits leaves it at no less accuracy than that seed's `no_treatment` has: every method brought
+    to one accuracy. It looks at test labels, so it describes and does not choose.
+    """
+    report = json.loads((folder / "report.json").read_text())
+    config = report["config"]
+    schedule, seeds, last = config["update"]["schedule"], config["seeds"], len(config["update"]["schedule"]) - 1
+    grows = schedule[-2] < schedule[-1]
+    rows = [
+        {key: row.get(key) for key in ("method", "seed", *RATES)} | ({"diverged": True} if row.get("diverged") else {})
+        for row in report["rows"]
+        if row["release"] == last
+    ]
+    base = {row["seed"]: row["accuracy"] for row in rows if row["method"] == BASELINE}
+    curves: dict[str, list[list[float]]] = {}
+    for method in report["summary"] if grows else ():
+        of_seeds = []
+        for row in (row for row in rows if row["method"] == method and not row.get("diverged")):
+            of_seeds.append(shift_curve(flips.read(folder, config, method, row["seed"]), schedule[-2]))
+            if base.get(row["seed"]) is not None:
+                found = of_seeds[-1].accuracy, of_seeds[-1].nfr
+                row["nfr_at_baseline"] = metrics.nfr_at_accuracy(*found, base[row["seed"]], hold_below=True)
+        if of_seeds:
+            curves[method] = _points(posttraining.mean_curve(of_seeds))
+    kept = {
+        "scenario": scenario,
+        "seeds": seeds,
+        "hardware": hardware,
+        **{key: report[key] for key in ("command", "git_revision", "versions")},
+        "classes": schedule,
+        "images": report["dataset"]["images"],
+        "rows": rows,
+        "validation": {m: _chosen(choice) for m, choice in report["selection"].items()},
+        "curves": curves,
+        "flips": {m: {key: found[key] for key in ("per_class", "margins")} for m, found in report["flips"].items()},
+        "sequences": report["sequences"],
+        "history": _history(folder, last, seeds[0]),
+    }
+    return _rounded(kept)
+
+
+def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: choice["candidates"][choice["chosen"]][key] for key in ("numbers", "accuracy", "nfr")}
+
+
+def shift_curve(pair: flips.Pair, num_old_classes: int) -> posttraining.PosthocCurve:
+    """`posttraining.posthoc_curve` on the test images for every constant, those below 0 among them."""
+    lift = float(np.ptp(pair.new.astype(np.float64))) + 1.0  # with so much more every answer is a new class
+    logits = pair.new.astype(np.float64)
+    logits[:, num_old_classes:] += lift
+    curve = posttraining.posthoc_curve(logits, pair.old.argmax(-1), pair.labels, num_old_classes=num_old_classes)
+    return dataclasses.replace(curve, starts=curve.starts - lift)
+
+
+def _points(curve: posttraining.PosthocCurve) -> list[list[float]]:
+    """``[c, accuracy, negative flip rate]`` at some steps of a curve, as many where it changes fast as where slowly."""
+    steps = np.unique(np.linspace(0, len(curve.starts) - 1, _CURVE).round().astype(int))
+    return [[float(values[i]) for values in (curve.starts, curve.accuracy, curve.nfr)] for i in steps]
+
+
+def _history(folder: pathlib.Path, release: int, seed: int) -> dict[str, list[list[float | None]]]:
+    """Per method ``[step, loss, accuracy]`` on the training batches, at some steps."""
+    lines: dict[str, list[list[float | None]]] = {}
+    for line in workdir.read_metrics(folder):
+        method, *_, of_seed = line["member"].split()
+        if line["release"] == release and of_seed == f"seed={seed}":
+            lines.setdefault(method, []).append([line["step"], *(line["values"][key] for key in ("loss", "accuracy"))])
+    chosen = {m: np.unique(np.linspace(0, len(p) - 1, _HISTORY).round().astype(int)) for m, p in lines.items()}
+    return {method: [lines[method][i] for i in steps] for method, steps in chosen.items()}
+
+
+def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scenario -> method -> what its seeds, of whichever runs, add up to.
+
+    Returns:
+      Of each method `seeds`, how many `diverged`, and of each rate `mean`, `std` and, from three seeds on, Student's
+      95 % `interval`; of `accuracy` and `nfr` the same of the `paired` differences from `no_treatment` of the same
+      seed, with the two-sided p of the paired t-test.
+    """
+    rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for run in runs:
+        for row in run["rows"]:
+            rows.setdefault(run["scenario"], {}).setdefault(row["method"], []).append(row)
+    return {
+        scenario: {method: _summary(found, methods.get(BASELINE, [])) for method, found in methods.items()}
+        for scenario, methods in rows.items()
+    }
+
+
+def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Per scenario the trained method with the fewest negative flips on the validation images, over all seeds.
+
+    Of those whose validation accuracy is no lower than that of `no_treatment`; None where there is none.
+    """
+    chosen: dict[str, str | None] = {}
+    for scenario in dict.fromkeys(run["scenario"] for run in runs):
+        found = [run["validation"] for run in runs if run["scenario"] == scenario]
+        means = {
+            method: {key: statistics.fmean(of[method][key] for of in found) for key in ("accuracy", "nfr")}
+            for method in found[0]
+            if all(method in of for of in found) and method != ENSEMBLE
+        }
+        least = means.get(BASELINE, {"accuracy": 2.0})["accuracy"]
+        reaching = [method for method, mean in means.items() if mean["accuracy"] >= least and method != BASELINE]
+        chosen[scenario] = min(reaching, key=lambda method: means[method]["nfr"], default=None)
+    return chosen
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sound = [row for row in rows if not row.get("diverged")]
+    base = {row["seed"]: row for row in baseline if not row.get("diverged")}
+    result: dict[str, Any] = {"seeds": len(rows), "diverged": len(rows) - len(sound)}
+    for key in (*RATES, "nfr_at_baseline"):
+        values = [row[key] for row in sound if row.get(key) is not None]
+        if values:
+            result[key] = _spread(values)
+    paired = [(row, base[row["seed"]]) for row in sound if row["seed"] in base]
+    if paired and rows is not baseline:
+        result["paired"] = {key: _spread([a[key] - b[key] for a, b in paired]) for key in ("accuracy", "nfr")}
+        for values in result["paired"].values():
+            if values["std"]:
+                t = values["mean"] / values["std"] * len(paired) ** 0.5
+                values["p"] = 2 * float(stats.t.sf(abs(t), len(paired) - 1))
+    return result
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    several = len(values) > 1
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if several else 0.0,
+        **({"interval": comparison.student(values)} if len(values) > 2 else {}),
+    }
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """A file of `results/`.
+
+    Raises:
+      InputError: it is not what `write` wrote.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema"] != SCHEMA or not isinstance(found["runs"], list):
+            raise ValueError(f"schema {found['schema']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no result of this version ({error}); make it again") from error
+    return found
+
+
+def write(path: pathlib.Path, table: str, budget: str, command: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """The runs of a table, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {"schema": SCHEMA, "table": table, "budget": budget, "command": command}
+    lines = ",\n".join(json.dumps(run, allow_nan=False) for run in runs)  # a line per run, for readable differences
+    checkpoint.write_text(path, json.dumps(values)[:-1] + f', "runs": [\n{lines}\n]}}\n')
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to five significant digits, enough for any table and a third of the size."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -1,0 +1,201 @@
+"""The tables: which configs with which overrides and seeds make them, for what a CPU and what a GPU can pay."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from mpt_jax import posttraining
+from mpt_jax.objectives import METHODS
+
+BUDGETS = ("cpu", "gpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is run of a table within one budget."""
+
+    config: str  # a file of `configs/` with its variant
+    seeds: tuple[int, ...]
+    seeds_of_a_run: int = 0  # trained as one population, in one work directory; 0: all
+    overrides: tuple[str, ...] = ()  # of all scenarios
+    scenarios: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {"": ()})  # label -> overrides
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A question, and what is run to answer it."""
+
+    title: str
+    question: str
+    plans: Mapping[str, Plan]  # per budget
+    dataset: str = "digits"  # where it is not this one, the command needs the folder that holds it
+
+    def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
+        """Scenario, seeds, config and overrides of each run: all scenarios of the first seeds, then of the next."""
+        plan = self.plans[budget]
+        seeds = seeds or plan.seeds
+        size = plan.seeds_of_a_run or len(seeds)
+        return [
+            (label, seeds[i : i + size], plan.config, (*plan.overrides, *overrides))
+            for i in range(0, len(seeds), size)
+            for label, overrides in plan.scenarios.items()
+        ]
+
+
+def _everywhere(plan: Plan) -> dict[str, Plan]:
+    """The same within both budgets."""
+    return dict.fromkeys(BUDGETS, plan)
+
+
+def _methods(*methods: str) -> str:
+    return "update.methods=" + ",".join(methods)
+
+
+_FROM_SCRATCH = (*METHODS, *(method for method in posttraining.METHODS if method not in posttraining.FINE_TUNED))
+_FINE_TUNED = ("no_treatment", *posttraining.FINE_TUNED)
+_MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
+_WITH_BIAS = tuple(
+    f"{method}@bias={b}" for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl") for b in (0, 1, 2, 4, 8)
+)
+_NINE = ("no_treatment", "pct_naive", "pct_kl", "pct_lm", *_WITH_BIAS)
+_TWENTY = tuple(range(20))
+# A hundred classes, a fifth of the images: what two cores can pay several times over.
+_FEW_IMAGES = ("dataset.train_per_class=100", "dataset.validation_per_class=20", "update.bias=1")
+# Of a GPU's budget the b of the published protocol; a few images of each class are held out for choices.
+_FULL = ("dataset.validation_per_class=20",)
+
+TABLES: dict[str, Table] = {
+    "digits": Table(
+        "All methods on the digits",
+        "What does each method do to negative flips, over many seeds?",
+        _everywhere(
+            Plan(
+                "digits.py",
+                _TWENTY,
+                overrides=("update.tune={}", "update.bias=1"),
+                scenarios={
+                    "from scratch": (_methods(*_FROM_SCRATCH),),
+                    "fine-tuned": ("update.start=old", _methods(*_FINE_TUNED)),
+                },
+            )
+        ),
+    ),
+    "cifar100": Table(
+        "CIFAR-100, 50 -> 100 classes, ResNet-18 with the ImageNet stem",
+        "The protocol of the paper: by how much does MPT cut negative flips, and at which b?",
+        {
+            "cpu": Plan("cifar100.py:cpu", (0, 1, 2), seeds_of_a_run=1),
+            "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(*_FULL, _methods(*_NINE, "posthoc_bias"))),
+        },
+        "cifar100",
+    ),
+    "cifar100-stem": Table(
+        "CIFAR-100, ResNet-18 with the CIFAR stem",
+        "Does it hold on the network that suits small images?",
+        {
+            "cpu": Plan(
+                "cifar100.py:small",
+                (0,),
+                overrides=("model.stem=cifar", "dataset.train_per_class=100", _methods(*_MAIN)),
+            ),
+            "gpu": Plan(
+                "cifar100.py",
+                (0, 1, 2),
+                overrides=(*_FULL, "model.stem=cifar", _methods(*_NINE, "posthoc_bias")),
+            ),
+        },
+        "cifar100",
+    ),
+    "splits": Table(
+        "CIFAR-100, other splits of the classes",
+        "What if few classes are added, or many?",
+        {
+            budget: Plan(
+                config,
+                (0, 1, 2),
+                seeds_of_a_run=size,
+                overrides=(*overrides, _methods(*_MAIN)),
+                scenarios={f"{old} -> 100": (f"update.schedule=[{old},100]",) for old in (10, 80, 90)},
+            )
+            for budget, config, size, overrides in (
+                ("cpu", "cifar100.py:cpu", 1, _FEW_IMAGES),
+                ("gpu", "cifar100.py", 0, _FULL),
+            )
+        },
+        "cifar100",
+    ),
+    "sequence": Table(
+        "CIFAR-100, 50 -> 100 classes in five updates",
+        "What becomes of flips when every release is followed by another?",
+        {
+            budget: Plan(
+                config,
+                (0, 1, 2),
+                seeds_of_a_run=size,
+                overrides=(*overrides, "update.schedule=[50,60,70,80,90,100]", _methods(*_MAIN)),
+            )
+            for budget, config, size, overrides in (
+                ("cpu", "cifar100.py:cpu", 1, _FEW_IMAGES),
+                ("gpu", "cifar100.py", 0, (*_FULL, "update.bias=1")),
+            )
+        },
+        "cifar100",
+    ),
+    "features": Table(
+        "A linear head on frozen features",
+        "What is left of it where only a head is trained? (Features: the digits' 64 pixels.)",
+        _everywhere(
+            Plan(
+                "digits.py",
+                _TWENTY,
+                overrides=(
+                    *("model.name=linear", "update.tune={}"),
+                    _methods(*_NINE, "balanced_softmax", "balanced_softmax_kd", "posthoc_bias"),
+                ),
+            )
+        ),
+    ),
+    "memory": Table(
+        "Old images that are not kept",
+        "Balanced Softmax, MPT and plain cross-entropy with K images of each old class (digits).",
+        _everywhere(
+            Plan(
+                "memory.py",
+                _TWENTY,
+                scenarios={f"{k} a class": (f"update.memory=per_class:{k}",) for k in (1, 2, 5, 10, 20)},
+            )
+        ),
+    ),
+    "long-tail": Table(
+        "Classes that are not equally frequent",
+        "Balanced Softmax against plain cross-entropy; on CIFAR-100 beside the published accuracies.",
+        {
+            "cpu": Plan("long_tail.py:digits", _TWENTY),
+            "gpu": Plan("long_tail.py", (0, 1, 2)),
+        },
+        "cifar100",
+    ),
+    "architecture": Table(
+        "CIFAR-100, ResNet-18 -> ResNet-50",
+        "What if the network changes with the classes?",
+        {
+            "cpu": Plan(
+                "cifar100.py:small",
+                (0,),
+                overrides=(
+                    *("dataset.train_per_class=100", "old_model.name=resnet18", "old_model.stem=imagenet"),
+                    *("model.name=resnet50", _methods(*_MAIN)),
+                ),
+            ),
+            "gpu": Plan(
+                "cifar100.py",
+                (0, 1, 2),
+                overrides=(
+                    *_FULL,
+                    *("old_model.name=resnet18", "old_model.stem=imagenet", "model.name=resnet50"),
+                    _methods(*_MAIN, "mpt_kl@bias=1", "mpt_kl@bias=2"),
+                ),
+            ),
+        },
+        "cifar100",
+    ),
+}
