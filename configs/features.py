@@ -11,18 +11,25 @@ The file holds `train_features`, `train_labels`, `test_features`, `test_labels` 
 
     python -m mpt_jax.train --config configs/features.py --config.dataset.name=features.npz
 
+`configs/features.py:digits` needs no file: a program (`digit_features.py`) hands out the same pixels.
 `--config.model.name=mlp` puts a hidden layer of 512 before the head; `--config.update.schedule=[50,100]` and the like
 set the classes.
 """
 
+import os
+import pathlib
+
 from mpt_jax.config import default_config
 
 
-def get_config():
-    """A linear head on `features.npz`, half of the classes and then all ten."""
+def get_config(variant=""):
+    """A linear head on `features.npz`, half of the classes and then all ten; or on the digits' pixels."""
+    if variant not in ("", "digits"):
+        raise ValueError(f"unknown variant {variant!r}; valid: digits, or none")
     config = default_config()
     config.seeds = tuple(range(8))
-    config.dataset.name = "features.npz"
+    program = pathlib.Path(__file__).with_name("digit_features.py")
+    config.dataset.name = os.path.relpath(program) if variant else "features.npz"
     config.dataset.validation_per_class = 10
     config.model.name = "linear"
     config.optimizer.learning_rate = 0.05

@@ -145,10 +145,10 @@ TABLES: dict[str, Table] = {
         "What is left of it where only a head is trained? (Features: the digits' 64 pixels.)",
         _everywhere(
             Plan(
-                "digits.py",
+                "features.py:digits",
                 _TWENTY,
                 overrides=(
-                    *("model.name=linear", "update.tune={}"),
+                    "update.tune={}",
                     _methods(*_NINE, "balanced_softmax", "balanced_softmax_kd", "posthoc_bias"),
                 ),
             )
