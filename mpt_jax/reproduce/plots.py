@@ -13,8 +13,14 @@ from mpt_jax.reproduce import results
 from mpt_jax.reproduce.results import BASELINE
 
 Runs = Sequence[Mapping[str, Any]]
-_FAMILIES = ("#d9480f", "#2f9e44", "#e8a500", "#c2255c", "#0b7285")
-_TOO_FAR = 10.0  # points less accurate than the baseline: such a row would squeeze all others
+_COLOURS = {
+    "mpt_kl": BEST,
+    "mpt_lm": "#2f9e44",
+    "mpt_no_distillation": "#e8a500",
+    BASELINE: BASE,
+    "posthoc_bias": TRADE,
+}
+_TOO_FAR = 6.0  # points less accurate than the baseline: such a row would squeeze all others
 
 
 def draw(runs: Runs) -> dict[str, bytes]:
@@ -53,9 +59,12 @@ def _tradeoff(runs: Runs) -> Any:
         points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in summary.items() if "nfr" in s}
         least = points[BASELINE][0] - _TOO_FAR if BASELINE in points else -1
         points = {method: point for method, point in points.items() if point[0] >= least}
-        of_family = _lines(
-            axes, {row: [points[m] for m in v.values() if m in points] for row, v in families(list(points)).items()}
-        )
+        found = families(list(points))
+        for row, values in found.items():
+            axes.plot(
+                *np.transpose([points[method] for method in values.values()]),
+                **{"color": _COLOURS.get(row, FADED), "linewidth": 1.2, "zorder": 2, "label": row},
+            )
         for run in (run for run in runs if run["scenario"] == scenario):
             if curve := run["curves"].get(BASELINE):
                 axes.plot(
@@ -63,33 +72,27 @@ def _tradeoff(runs: Runs) -> Any:
                     **{"color": TRADE, "linestyle": "--", "linewidth": 0.8, "zorder": 1},
                 )
         for method, point in points.items():
-            colour = {BASELINE: BASE, "posthoc_bias": TRADE}.get(method, of_family.get(method.partition("@")[0], FADED))
+            colour = _COLOURS.get(method.partition("@")[0], FADED)
             axes.plot(*point, "o", color=colour, markersize=4.5, zorder=3)
         span = np.ptp(list(points.values()), axis=0) + 0.5
         low, high = np.min(list(points.values()), axis=0), np.max(list(points.values()), axis=0)
         axes.set_xlim(low[0] - 0.12 * span[0], high[0] + 0.3 * span[0])
         axes.set_ylim(max(low[1] - 0.15 * span[1], 0), high[1] + 0.15 * span[1])
-        for method in sorted(points, key=lambda m: points[m][1]):
+        numbers = {method: f"{b:g}" for values in found.values() for b, method in values.items()}
+        for method, point in points.items():
             axes.annotate(
-                method.replace("@bias=", " b=") if len(summaries) == 1 else method.partition("@")[0],
-                *(points[method],),
-                **{"xytext": (4, 3), "textcoords": "offset points", "fontsize": 5.5, "alpha": 0.85},
+                numbers.get(method, method.partition("@")[0]),
+                point,
+                **{"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6},
             )
+        if found:
+            axes.legend(fontsize=7, title="at several b", title_fontsize=7)
         axes.set_title(scenario, fontsize=9)
     for axes in list(panels):
         axes.set_visible(False)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
     figure.supylabel("negative flips, % of the old classes' images", fontsize=9)
     return figure
-
-
-def _lines(axes: Any, found: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, str]:
-    """A line through the points of each row; returns their colours."""
-    colours = dict(zip(found, _FAMILIES * len(found), strict=False))
-    for row, points in found.items():
-        if points:
-            axes.plot(*np.transpose(points), color=colours[row], linewidth=1.2, zorder=2)
-    return colours
 
 
 def _bias(runs: Runs) -> Any:
@@ -105,12 +108,13 @@ def _bias(runs: Runs) -> Any:
     }
     figure = new_figure(2.9, panels=0)[0]
     for axes, (key, label) in zip(figure.subplots(1, len(keys)), keys.items(), strict=True):
-        for (row, values), colour in zip(found.items(), _FAMILIES, strict=False):
+        for row, values in found.items():
             known = {b: summary[method][key] for b, method in values.items() if key in summary[method]}
             means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
             axes.errorbar(
                 *(list(known), means, deviations),
-                **{"color": colour, "marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 0.8, "label": row},
+                **{"color": _COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row},
+                **{"linewidth": 1.4, "elinewidth": 0.8},
             )
         axes.axhline(100 * summary[BASELINE][key]["mean"], color=BASE, linestyle=":", linewidth=1.4, label=BASELINE)
         axes.set_xlabel("b")
@@ -165,11 +169,10 @@ def _learning(runs: Runs) -> Any:
     if not _single(runs) or not history:
         return None
     figure, axes = new_figure(3.4)
-    colours = dict(zip(families(list(history)), _FAMILIES, strict=False)) | {BASELINE: BASE}
     for method, points in history.items():
         row = method.partition("@")[0]
         step, _, accuracy = np.array(points, float).T
-        axes.plot(step, 100 * accuracy, color=colours.get(row, FADED), linewidth=0.9, label=row)
+        axes.plot(step, 100 * accuracy, color=_COLOURS.get(row, FADED), linewidth=0.9, label=row)
     handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     axes.legend(handles.values(), handles.keys(), fontsize=7)
     axes.set_xlabel("step")

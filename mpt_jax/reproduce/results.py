@@ -53,6 +53,7 @@ def collect(folder: pathlib.Path, scenario: str, *, hardware: str) -> dict[str, 
         "hardware": hardware,
         **{key: report[key] for key in ("command", "git_revision", "versions")},
         "classes": schedule,
+        "tolerance": config["update"]["tolerance"],
         "images": report["dataset"]["images"],
         "rows": rows,
         "validation": {m: _chosen(choice) for m, choice in report["selection"].items()},
@@ -115,7 +116,8 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
     """Per scenario the trained method with the fewest negative flips on the validation images, over all seeds.
 
-    Of those whose validation accuracy is no lower than that of `no_treatment`; None where there is none.
+    Of those whose validation accuracy is at least that of `no_treatment` less `update.tolerance`, the rule that reports
+    go by; None where there is none.
     """
     chosen: dict[str, str | None] = {}
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
@@ -125,7 +127,8 @@ def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
             for method in found[0]
             if all(method in of for of in found) and method != ENSEMBLE
         }
-        least = means.get(BASELINE, {"accuracy": 2.0})["accuracy"]
+        tolerance = next(run["tolerance"] for run in runs if run["scenario"] == scenario)
+        least = means[BASELINE]["accuracy"] - tolerance if BASELINE in means else 2.0
         reaching = [method for method, mean in means.items() if mean["accuracy"] >= least and method != BASELINE]
         chosen[scenario] = min(reaching, key=lambda method: means[method]["nfr"], default=None)
     return chosen
