@@ -14,7 +14,8 @@ _HEADINGS = (
 )
 _CAPTIONS = {
     "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
-    "with a constant taken off its new classes' logits, a curve per run. Rows more than 6 points less accurate are left out.",
+    "with a constant taken off its new classes' logits, a curve per run. Rows more than 6 points "
+    "less accurate are left out.",
     "bias": "What b does; bars are standard deviations over the seeds.",
     "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed; dotted: "
     "medians.",
@@ -87,8 +88,8 @@ def _verdict(summary: Mapping[str, Mapping[str, Any]], chosen: str | None) -> st
     accuracy = 100 * (summary[chosen]["accuracy"]["mean"] - summary[results.BASELINE]["accuracy"]["mean"])
     return (
         f"Chosen on the validation images (the fewest flips among the rows that are there at most `update.tolerance` "
-        f"less accurate than `no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} points of accuracy "
-        "on the test images."
+        f"less accurate than `no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} points of "
+        "accuracy on the test images."
     )
 
 
