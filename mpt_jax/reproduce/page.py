@@ -1,7 +1,7 @@
 """`REPRODUCIBILITY.md`: the tables from `results/*.json`, and beside them what `results/*.md` says in words."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.reproduce import results
@@ -78,18 +78,21 @@ def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(summary: Mapping[str, Mapping[str, Any]], chosen: str | None) -> str:
+def _verdict(summary: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:
     base = summary.get(results.BASELINE, {}).get("nfr")
     if base is None:
         return ""
+    if len(best) > 1:
+        return f"The validation images do not tell {len(best)} rows apart, `{'`, `'.join(best)}`: nothing is chosen by them."
+    chosen = next(iter(best), None)
     if chosen is None or "nfr" not in summary.get(chosen, {}):
         return "On the validation images no row comes within `update.tolerance` of the accuracy of `no_treatment`."
     change = 100 * (summary[chosen]["nfr"]["mean"] / base["mean"] - 1) if base["mean"] else 0.0
     accuracy = 100 * (summary[chosen]["accuracy"]["mean"] - summary[results.BASELINE]["accuracy"]["mean"])
     return (
         f"Chosen on the validation images (the fewest flips among the rows that are there at most `update.tolerance` "
-        f"less accurate than `no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} points of "
-        "accuracy on the test images."
+        f"less accurate than `no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} "
+        "points of accuracy on the test images."
     )
 
 

@@ -125,10 +125,10 @@ def _bias(runs: Runs) -> Any:
 
 def _shown(runs: Runs) -> list[str]:
     """The baseline, and what the details are set beside it: the method chosen on validation, or else `mpt_kl`."""
-    (chosen,) = results.choose(runs).values()
-    trained = families(list(runs[0]["flips"])).get("mpt_kl", {})
-    other = chosen if chosen in runs[0]["flips"] else next(reversed(trained.values()), None)
-    return [BASELINE, *([other] if other else [])]
+    (best,) = results.choose(runs).values()
+    flips = runs[0]["flips"]
+    trained = list(families(list(flips)).get("mpt_kl", {}).values())
+    return [BASELINE, *[method for method in (best if len(best) == 1 else trained[-1:]) if method in flips]]
 
 
 def _single(runs: Runs) -> bool:

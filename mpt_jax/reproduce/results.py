@@ -113,13 +113,13 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
     }
 
 
-def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Per scenario the trained method with the fewest negative flips on the validation images, over all seeds.
+def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Per scenario the methods with the fewest negative flips on the validation images, over all seeds.
 
     Of those whose validation accuracy is at least that of `no_treatment` less `update.tolerance`, the rule that reports
-    go by; None where there is none.
+    go by; of several with as few flips the most accurate. More than one where they cannot be told apart.
     """
-    chosen: dict[str, str | None] = {}
+    chosen: dict[str, list[str]] = {}
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
         found = [run["validation"] for run in runs if run["scenario"] == scenario]
         means = {
@@ -130,7 +130,8 @@ def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
         tolerance = next(run["tolerance"] for run in runs if run["scenario"] == scenario)
         least = means[BASELINE]["accuracy"] - tolerance if BASELINE in means else 2.0
         reaching = [method for method, mean in means.items() if mean["accuracy"] >= least and method != BASELINE]
-        chosen[scenario] = min(reaching, key=lambda method: means[method]["nfr"], default=None)
+        order = {method: (round(means[method]["nfr"], 9), -round(means[method]["accuracy"], 9)) for method in reaching}
+        chosen[scenario] = [method for method in reaching if order[method] == min(order.values())]
     return chosen
 
 
