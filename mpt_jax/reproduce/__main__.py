@@ -66,25 +66,21 @@ def _make(options: argparse.Namespace) -> int:
     runs = table.runs(options.budget, _seeds(options.seeds))
     command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
     command += f" --seeds {options.seeds}" * bool(options.seeds) + " --data-dir DIR" * (table.dataset != "digits")
+    kept = pathlib.Path(options.results) / f"{options.table}-{options.budget}.json"
     for number, (scenario, seeds, config, overrides) in enumerate(runs, 1):
-        folder = pathlib.Path(options.workdir) / f"{options.table}-{options.budget}" / _folder_name(scenario, seeds)
-        arguments = ["--config", str(_config_file(config)), "--workdir", str(folder)]
-        values = [*overrides, f"seeds={','.join(map(str, seeds))}"]
+        folder = pathlib.Path(options.workdir) / kept.stem / _folder_name(scenario, seeds)
+        values = [f"--config.{value}" for value in (*overrides, f"seeds={','.join(map(str, seeds))}")]
+        here = ["--workdir", str(folder)]
         if options.data_dir and table.dataset != "digits":
-            values.append(f"dataset.data_dir={options.data_dir}")
+            here.append(f"--config.dataset.data_dir={options.data_dir}")
         print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
-        status = train.main([*arguments, *(f"--config.{value}" for value in values)])
+        status = train.main(["--config", _config_file(config), *values, *here])
         if status:
             print(f"to go on: python -m mpt_jax.reproduce {shlex.join(sys.argv[1:])}", file=sys.stderr)
             return status
-        done.append(results.collect(folder, scenario, hardware=_hardware()))
-        results.write(
-            pathlib.Path(options.results) / f"{options.table}-{options.budget}.json",
-            options.table,
-            options.budget,
-            command,
-            done,
-        )
+        alone = f"python -m mpt_jax.train --config configs/{config} {shlex.join(values)}"
+        done.append(results.collect(folder, scenario, command=alone, hardware=_hardware()))
+        results.write(kept, options.table, options.budget, command, done)
     return 0
 
 

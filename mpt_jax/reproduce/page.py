@@ -83,7 +83,7 @@ def _verdict(summary: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> s
     if base is None:
         return ""
     if len(best) > 1:
-        return f"The validation images do not tell {len(best)} rows apart, `{'`, `'.join(best)}`: nothing is chosen by them."
+        return f"The validation images do not tell {len(best)} rows apart, so nothing is chosen by them."
     chosen = next(iter(best), None)
     if chosen is None or "nfr" not in summary.get(chosen, {}):
         return "On the validation images no row comes within `update.tolerance` of the accuracy of `no_treatment`."

@@ -20,7 +20,7 @@ SCHEMA = 1
 _CURVE, _HISTORY = 61, 40  # points kept
 
 
-def collect(folder: pathlib.Path, scenario: str, *, hardware: str) -> dict[str, Any]:
+def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str) -> dict[str, Any]:
     """Of a finished work directory: protocol, rates per method and seed, and what the plots are made of.
 
     `nfr_at_baseline` of a row is the fewest negative flips on the test images that some constant taken off (or added
@@ -50,8 +50,9 @@ def collect(folder: pathlib.Path, scenario: str, *, hardware: str) -> dict[str, 
     kept = {
         "scenario": scenario,
         "seeds": seeds,
+        "command": command,
         "hardware": hardware,
-        **{key: report[key] for key in ("command", "git_revision", "versions")},
+        **{key: report[key] for key in ("git_revision", "versions")},
         "classes": schedule,
         "tolerance": config["update"]["tolerance"],
         "images": report["dataset"]["images"],

@@ -1,0 +1,80 @@
+"""The command, on a table small enough for a test, and the committed page."""
+
+import json
+
+import pytest
+
+from mpt_jax.reproduce import __main__ as command
+from mpt_jax.reproduce import page, plots, results, tables
+
+SMALL = tables.Plan(
+    "features.py:digits",
+    (0, 1),
+    seeds_of_a_run=1,
+    overrides=(
+        *("optimizer.epochs=1", "update.tune={}", "dataset.train_per_class=25"),
+        "update.methods=no_treatment,mpt_kl@bias=1,mpt_kl@bias=2,posthoc_bias",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder in which the command has made a table, and a function that makes it again."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    arguments = [f"--{name}={folder / name}" for name in ("workdir", "results", "page")]
+
+    def make(*more):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(tables.TABLES, "features", tables.Table("Small", "Why?", {"cpu": SMALL, "gpu": SMALL}))
+            return command.main(["features", *arguments, *more])
+
+    assert make() == 0
+    return folder, make
+
+
+def test_the_same_command_again_gives_the_same_files(made):
+    folder, make = made
+    files = [folder / "page", *(folder / "results").rglob("*.*")]
+    before = {path: path.read_bytes() for path in files}
+    assert make() == 0
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_what_is_kept_has_every_row_and_every_figure(made):
+    folder, _ = made
+    found = results.read(folder / "results/features-cpu.json")
+    assert [run["seeds"] for run in found["runs"]] == [[0], [1]]
+    for run in found["runs"]:
+        assert [row["method"] for row in run["rows"]] == [
+            *("independent", "no_treatment", "mpt_kl@bias=1", "mpt_kl@bias=2", "posthoc_bias")
+        ]
+        base = next(row for row in run["rows"] if row["method"] == "no_treatment")
+        assert 0 <= base["nfr_at_baseline"] <= base["nfr"]  # c = 0 is one of the constants
+        assert run["command"].startswith("python -m mpt_jax.train --config ")
+        assert run["history"]["mpt_kl@bias=1"][0][0] > 0
+    drawn = {path.stem.removeprefix("features-cpu-") for path in (folder / "results/plots").iterdir()}
+    assert drawn == plots.FIGURES.keys() - {"bias"}  # that one takes three values of b
+    text = (folder / "page").read_text()
+    assert "| `mpt_kl@bias=2` | 2 |" in text
+    assert all(f"features-cpu-{name}.png" in text for name in drawn)
+
+
+def test_a_run_that_fails_ends_the_command_with_its_status(made, capsys):
+    _, make = made
+    assert make("--seeds=x") == 2
+    assert capsys.readouterr().err.startswith("error: --seeds x: expected integers")
+    assert make("--seeds=-1") == 2
+    assert "to go on: python -m mpt_jax.reproduce" in capsys.readouterr().err
+
+
+def test_the_committed_page_is_made_of_the_committed_results():
+    folder = command.ROOT / "results"
+    assert page.render(folder) == (command.ROOT / "REPRODUCIBILITY.md").read_text(encoding="utf-8")
+
+
+def test_committed_results_are_small_and_name_no_folder_of_the_machine_they_were_made_on():
+    for path in (command.ROOT / "results").glob("*.json"):
+        assert path.stat().st_size < 1_000_000
+        for run in json.loads(path.read_text())["runs"]:
+            assert not any(word.startswith("/") for word in run["command"].replace("=", " ").split()), path
