@@ -292,6 +292,7 @@ def test_what_an_objective_has_on_a_schedule_and_the_class_counts_reach_it():
         assert float(value) == pytest.approx(float(expected.mean()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
     torch = pytest.importorskip("torch", reason="parity needs the extra: pip install 'mpt_jax[torch]'")
     import torch_reference

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mpt_jax import checkpoint, evaluation, metrics, models, posttraining, report, update, workdir
+from mpt_jax import checkpoint, evaluation, metrics, models, posttraining, report, workdir
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.progress import Progress
@@ -48,9 +48,9 @@ class InterruptedAt(Progress):
             raise Interrupted
 
 
-def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(prepared, monkeypatch, compiled):
-    overrides = ["seeds=0,1", "optimizer.epochs=2", "optimizer.batch_size=32", "update.tune.bias=0,2"]
-    overrides += ["update.methods=no_treatment,mpt_kl", "training.steps_per_dispatch=3", "training.checkpoint_every=5"]
+def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(executed, monkeypatch, compiled):
+    overrides = ["update.methods=no_treatment,mpt_kl", "update.tune.bias=0,2"]
+    overrides += ["training.steps_per_dispatch=3", "training.checkpoint_every=5"]
     predictions, predict = set(), evaluation._predict
 
     def predicted(*args):
@@ -62,7 +62,7 @@ def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(pr
     for stage, step in (("students", 7), ("", 0)):
         progress = InterruptedAt(stage, step)
         with contextlib.suppress(Interrupted):
-            update.execute(prepared(*overrides, progress=progress), "command")
+            executed(*overrides, progress=progress)
         starts += progress.starts
     assert starts == [("old", 0), ("independent", 0), ("students", 0), ("students", 5)]
     assert compiled["train_steps"] == compiled["init_state"] == 3
