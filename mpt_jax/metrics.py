@@ -53,18 +53,16 @@ def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dic
     With `nf` negative and `pf` positive flips, `br` both right, `bw` both wrong, `n = br + nf + pf + bw`; 0/0 is 0.
     What each means in a sentence: `MEANINGS`.
 
-    | key | formula |
-    |---|---|
-    | `count`, `both_right`, `negative_flips`, `positive_flips`, `both_wrong` | n, br, nf, pf, bw (integers) |
-    | `accuracy_old`, `error_old` | (br + nf) / n, (pf + bw) / n |
-    | `accuracy_new`, `error_new` | (br + pf) / n, (nf + bw) / n |
-    | `nfr`, `pfr` | nf / n, pf / n |
-    | `relative_nfr` | nfr / (accuracy_old * error_new) |
-    | `nfi`, `pfi` | nfr / error_new, pfr / accuracy_new |
-    | `churn` | mean(1[old != new]) |
-    | `nfr_mc` | mean(1[new wrong and new != old]), over all images |
-    | `btc` | br / (br + nf) |
-    | `bec`, `bec_old` | bw / (nf + bw), bw / (pf + bw) |
+    - `count`, `both_right`, `negative_flips`, `positive_flips`, `both_wrong`: n, br, nf, pf, bw (integers)
+    - `accuracy_old`, `error_old`: (br + nf) / n, (pf + bw) / n
+    - `accuracy_new`, `error_new`: (br + pf) / n, (nf + bw) / n
+    - `nfr`, `pfr`: nf / n, pf / n
+    - `relative_nfr`: nfr / (accuracy_old * error_new)
+    - `nfi`, `pfi`: nfr / error_new, pfr / accuracy_new
+    - `churn`: mean(1[old != new])
+    - `nfr_mc`: mean(1[new wrong and new != old]), over all images
+    - `btc`: br / (br + nf)
+    - `bec`, `bec_old`: bw / (nf + bw), bw / (pf + bw)
 
     Args:
       old_predictions: integers, ``[n]``, NumPy or JAX.
@@ -324,16 +322,14 @@ def sequence_metrics(
     release added. With ``R_r`` the images that release r has right, ``N_r`` those of its classes and ``A_r,j`` its
     accuracy on task j (# counts images):
 
-    | key | formula |
-    |---|---|
-    | `accuracy_of_release` | #R_r / #N_r |
-    | `nfr_against_previous` | #(R_(r-1) without R_r) / #N_(r-1) |
-    | `flips_against` | #(R_a without R_r) for each ancestor a = 0 .. r-1 |
-    | `cumulative_flips` | #((R_0 or .. or R_(r-1)) without R_r) |
-    | `cumulative_nfr` | `cumulative_flips` / #N_(r-1) |
-    | `task_accuracy` | A_r,j for j = 0 .. r; None for a task without images |
-    | `average_incremental_accuracy` | mean over r of `accuracy_of_release`, the first release too (one number) |
-    | `forgetting` | mean over j < r of (max over l = j .. r-1 of A_l,j) - A_r,j |
+    - `accuracy_of_release`: #R_r / #N_r
+    - `nfr_against_previous`: #(R_(r-1) without R_r) / #N_(r-1)
+    - `flips_against`: #(R_a without R_r) for each ancestor a = 0 .. r-1
+    - `cumulative_flips`: #((R_0 or .. or R_(r-1)) without R_r)
+    - `cumulative_nfr`: `cumulative_flips` / #N_(r-1)
+    - `task_accuracy`: A_r,j for j = 0 .. r; None for a task without images
+    - `average_incremental_accuracy`: mean over r of `accuracy_of_release`, the first release too (one number)
+    - `forgetting`: mean over j < r of (max over l = j .. r-1 of A_l,j) - A_r,j
 
     Forgetting can be negative; with more classes to choose from it also counts images that go to new classes.
 

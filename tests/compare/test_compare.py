@@ -181,10 +181,10 @@ def test_the_real_command_on_predictions_of_a_run_without_jax(tmp_path):
     assert "REGRESSION" in done.stdout
 
 
-def test_the_commands_of_the_readme(files, tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pyarrow.parquet.write_table(pyarrow.json.read_json("new.jsonl"), "new.parquet")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
     commands = re.findall(r"python -m mpt_jax\.compare (old.*)", text)
     assert len(commands) == 2
     for command in commands:

@@ -14,7 +14,7 @@ from mpt_jax.data import arrays as arrays_module
 from mpt_jax.data import sources
 from mpt_jax.errors import InputError
 
-README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/own_data.md"
 
 
 def whole(kind="features"):
@@ -330,7 +330,7 @@ def test_a_program_of_ones_own(tmp_path):
 
 
 def test_the_program_in_the_readme_is_short_and_works(tmp_path, monkeypatch):
-    program = re.search(r"```python\n(# pets\.py\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    program = re.search(r"```python\n(# pets\.py\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert len(program.splitlines()) <= 20
     (tmp_path / "pets.py").write_text(program)
     monkeypatch.chdir(tmp_path)

@@ -128,4 +128,4 @@ def test_the_readme_has_the_two_commands_and_the_methods_as_they_are():
     blocks = [block.split("```")[0].strip().splitlines() for block in quick_start.split("```bash\n")[1:]]
     assert [len(block) for block in blocks] == [1, 1]
     assert "mpt_jax.train --config configs/digits.py" in blocks[0][0] and "pytest" in blocks[1][0]
-    assert f"\n{table.all_methods()}\n\n" in readme
+    assert f"<!-- methods -->\n\n{table.all_methods()}\n\n" in readme
