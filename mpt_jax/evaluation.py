@@ -1,7 +1,8 @@
 """Predictions of trained classifiers on a part of the data."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +36,35 @@ def predict(
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
     logits = _predict(output, classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, "data"))))
     return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
+
+
+def stream(
+    classifier: Classifier, batches: Iterable[tuple[Any, np.ndarray]], *, batch_size: int, mesh: Mesh
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Raw logits of one classifier, batch by batch: while the device answers one, the next one is read.
+
+    Args:
+      classifier: without leading axes; it is folded.
+      batches: pairs of anything and inputs, uint8 ``[n, H, W, C]`` or floats ``[n, D]`` with n from 1 to `batch_size`.
+      batch_size: to which every batch is padded, and to a multiple of the devices: one program serves all.
+
+    Yields:
+      The same anything and logits, float32 ``[n, num_classes]``.
+    """
+    size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P("data"))
+    classifier = jax.device_put(models.fold(classifier), NamedSharding(mesh, P()))
+    waiting = None
+    for anything, inputs in batches:
+        padded = np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
+        running = anything, _logits(classifier, jax.device_put(padded, split)), len(inputs)
+        if waiting is not None:
+            yield waiting[0], np.asarray(waiting[1], np.float32)[: waiting[2]]
+        waiting = running
+    if waiting is not None:
+        yield waiting[0], np.asarray(waiting[1], np.float32)[: waiting[2]]
+
+
+_logits = jax.jit(models.logits)
 
 
 @functools.partial(jax.jit, static_argnums=0)

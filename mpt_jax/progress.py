@@ -16,21 +16,22 @@ class Progress:
 
     def __init__(self, console: Console, bars: Bars | None):
         self.console, self._bars, self._task = console, bars, None
+        self._unit = "step"
         self._title, self._total, self._first, self._began, self._last_line = "", 0, 0, 0.0, 0.0
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def start(self, title: str, done: int, total: int) -> None:
-        self._title, self._total, self._first = title, total, done
+    def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
+        self._title, self._total, self._first, self._unit = title, total, done, unit
         self._began = self._last_line = time.monotonic()
-        resumed = f", going on from step {done}" if done else ""
+        resumed = f", going on from {unit} {done}" if done else ""
         if self._bars is not None:
             self._task = self._bars.add_task(title, total=total, completed=done, values="compiling")
             if done:
                 self.say(f"{title}{resumed}")
         else:
-            self.say(f"{title}: {total} steps{resumed}")
+            self.say(f"{title}: {total} {unit}s{resumed}")
 
     def advance(self, step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
@@ -41,7 +42,9 @@ class Progress:
         if now - self._last_line >= SECONDS_BETWEEN_LINES and step > self._first:
             self._last_line = now
             left = (now - self._began) / (step - self._first) * (self._total - step)
-            self.say(f"{self._title}: step {step}/{self._total}  {text}  about {left:.0f} s left")
+            self.say(
+                f"{self._title}: {self._unit} {step}/{self._total}  {text}{'  ' if text else ''}about {left:.0f} s left"
+            )
 
     def finish(self, text: str) -> None:
         if self._bars is not None:

@@ -4,6 +4,7 @@ config.json            the resolved config; command, versions, device, git revis
 releases/NAME/         model/ and card.json of every released model, NAME as `r1-mpt_kl-seed0`
 checkpoints/STAGE/     training states of the population being trained; gone when its models are released
 metrics.jsonl          one JSON object a line: step, release, stage, member, values
+tensorboard/           the same as TensorBoard events, with --tensorboard
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
 gallery.npz            ids and thumbnails of test images that flipped; not where the examples are features
 report.json .md .html  the result; plots/ has the pictures of report.md
@@ -165,8 +166,12 @@ def append_metrics(workdir: pathlib.Path, lines: Iterable[Mapping[str, Any]]) ->
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The lines of `metrics.jsonl` so far, without one that was left half."""
+    path, lines = workdir / "metrics.jsonl", []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
 
 
 def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:

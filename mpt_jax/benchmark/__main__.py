@@ -1,47 +1,25 @@
 """Measure the train step: `python -m mpt_jax.benchmark step|population|table|device [--json [FILE]]`."""
 
 import argparse
-import io
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from mpt_jax import command
 from mpt_jax.errors import InputError
 
 SIZES, DEVICE_SIZES = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0 done, 2 bad input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    try:
-        run(parse(sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'disk'}: {error.strerror}; give a file that can be written", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+    """Run the command; returns its exit status: 0 done, 2 bad input, 3 disk full, 130 interrupted."""
+    return command.ended(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace: what is measured under `command`, its options beside it."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m mpt_jax.benchmark",
         description="Measure the train step: time, memory, compilation and model FLOP utilisation. "
         "Whatever is compared runs in alternating rounds, of which the median counts.",
@@ -49,14 +27,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="step|population|table|device")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def measuring(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         option = added.add_argument
         option("--model", default="resnet18", help="a network of mpt_jax.models (default: resnet18)")
         option("--stem", default="", help="of a ResNet: imagenet (default) or cifar")
-        option("--batch", type=_at_least_one, default=0, help="images per step (default: 128; convnet 48)")
-        option("--steps", type=_at_least_one, default=0, help="per timed call (default: about three seconds of them)")
-        option("--rounds", type=_at_least_one, default=3, help="(default: 3)")
+        option("--batch", type=command.natural, default=0, help="images per step (default: 128; convnet 48)")
+        option("--steps", type=command.natural, default=0, help="per timed call (default: about three seconds of them)")
+        option("--rounds", type=command.natural, default=3, help="(default: 3)")
         option("--json", nargs="?", const="-", metavar="FILE", help="the result as one JSON object, printed or in FILE")
         if name != "table":
             option("--method", default="mpt_kl", help="a row of objectives.METHODS (default: mpt_kl)")
@@ -65,21 +43,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if name != "device":
             option("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
         if name != "step":
-            option("--members-at-once", type=_at_least_one, default=0, help="side by side (default: the fastest)")
+            option("--members-at-once", type=command.natural, default=0, help="side by side (default: the fastest)")
         return added
 
-    step = command("step", "one student, alone or against a peer")
+    step = measuring("step", "one student, alone or against a peer")
     step.add_argument("--against", default="", metavar="COMMAND", help="prints a JSON line with median_ms")
-    population = command("population", "time per student of several that share data and teachers")
+    population = measuring("population", "time per student of several that share data and teachers")
     population.add_argument("--sizes", type=_sizes, default=SIZES, help="numbers of students (default: 1,2,4,8)")
-    table = command("table", "all methods as one population against a separate run of each")
+    table = measuring("table", "all methods as one population against a separate run of each")
     table.add_argument(
         "--methods",
-        type=_names,
+        type=command.names,
         default=(),
         help="rows of objectives.METHODS (default: the nine of Margin Preserving Training)",
     )
-    device = command("device", "everything at once, for an accelerator: dtypes, populations, a peer, an epoch")
+    device = measuring("device", "everything at once, for an accelerator: dtypes, populations, a peer, an epoch")
     device.add_argument("--sizes", type=_sizes, default=DEVICE_SIZES, help="(default: 1,2,4,8,16,32)")
     device.add_argument("--peer", default="", metavar="COMMAND", help="as --against; gets --dtype DTYPE appended")
     device.add_argument(
@@ -87,12 +65,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     device.add_argument("--toy", action="store_true", help="the small network, a few steps: to see that it works")
     return parser.parse_args(argv)
-
-
-def _at_least_one(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer from 1 on")
-    return int(text)
 
 
 def _positive(text: str) -> float:
@@ -105,14 +77,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _names(text: str) -> tuple[str, ...]:
-    if not (names := tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected at least one, separated by commas")
-    return names
-
-
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_at_least_one(part) for part in _names(text))
+    return tuple(command.natural(part) for part in command.names(text))
 
 
 def run(arguments: argparse.Namespace) -> None:

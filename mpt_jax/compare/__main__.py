@@ -1,45 +1,25 @@
 """The release gate for any two models' predictions: `python -m mpt_jax.compare OLD NEW [--max-nfr 0.01 ...]`."""
 
 import argparse
-import io
 import json
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
+from mpt_jax import command
 from mpt_jax.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0 pass, 1 regression, 2 bad input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without some letter must not turn a pass into a failure
-    try:
-        return run(parse(sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {error.filename or 'disk'}: {error.strerror}; give files that can be used", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+    """Run the command; returns its exit status: 0 pass, 1 regression, 2 bad input, 3 disk full, 130 interrupted."""
+    return command.ended(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m mpt_jax.compare",
         description="Compare two models' predictions on the same examples, matched by id. Exit status: 0 within all "
         "limits, 1 regression, 2 bad input.",

@@ -163,6 +163,9 @@ def predictions(source: Source, shared: tuple[str, ...] | None, own: tuple[str, 
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_, label, answer = _one_of(source, IDS), _one_of(source, LABELS), _answer_columns(source)
     is_scores = answer[0] not in ANSWERS
+    scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
+    if own is None and scored and not is_scores:  # beside the answers they still say what the model knows
+        own = tuple(str(_class_name(name, names, source.name)) for name in scored)
     code_of: dict[str, int] = {}
 
     def code(value: Any) -> int:
@@ -260,7 +263,8 @@ def _class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str |
         raise InputError(f"{source} has the class {value}; expected a name or an index")
     is_index = isinstance(value, int | float)
     text = value.decode() if isinstance(value, bytes) else str(int(value) if isinstance(value, float) else value)
-    if not names or not (is_index or (text.isdecimal() and text not in names)):
+    # where the names are numbers themselves, a text is a name: also of a class that this model does not know
+    if not names or not (is_index or (text.isdecimal() and text not in names and not all(map(str.isdecimal, names)))):
         return text
     if not 0 <= int(value) < len(names):
         expected = f"there are {len(names)} class names, so expected an index up to {len(names) - 1}"

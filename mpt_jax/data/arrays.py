@@ -14,7 +14,7 @@ from mpt_jax.errors import InputError
 
 _KEYS = "train_images or train_features, train_labels, test_images or test_features, test_labels"
 _LARGE, _MOST_COMPRESSED = 2**30, 100  # bytes that any machine can take; by how much real examples may be compressed
-_DAMAGED = (
+DAMAGED = (
     OSError,
     MemoryError,
     ValueError,
@@ -62,7 +62,7 @@ def read(path: pathlib.Path, data_dir: str = "") -> tuple[list[str], dict[str, S
     """
     if path.suffix == ".py":
         return _parts(path, _made(path, data_dir))
-    with _open(path) as file:
+    with open_file(path) as file:
         return _parts(path, file)
 
 
@@ -120,34 +120,44 @@ def _made(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
         raise InputError(f"dataset.name={path} failed: {_one_line(error)}") from error
 
 
-def _open(path: pathlib.Path) -> np.lib.npyio.NpzFile:
+def open_file(path: pathlib.Path) -> np.lib.npyio.NpzFile:
+    """An .npz file, of which nothing is read but the table of contents.
+
+    Raises:
+      InputError: no such file, or not one of `np.savez`.
+    """
     if not path.is_file():
         raise InputError(f"no file {path}; dataset.name ending in .npz is a file with {_KEYS}")
     try:
         file = np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(f"{path} cannot be read as .npz ({_one_line(error)}); write it with np.savez") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise InputError(f"{path} holds one array; expected a file of np.savez with {_KEYS}")
     return file
 
 
-def _get(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+def get(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """One array of a file, or of what a program made.
+
+    Raises:
+      InputError: no such array, a damaged one, Python objects, or one that claims far more than the file holds.
+    """
     if key not in file:
         raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'nothing'}, expected {_KEYS}")
     try:
         if isinstance(file, np.lib.npyio.NpzFile):
-            _refuse_bomb(path, file, key)
+            refuse_bomb(path, file, key)
         return file[key]
     except InputError:
         raise
-    except _DAMAGED as error:  # damaged, or Python objects, which are not read as they can run code
+    except DAMAGED as error:  # damaged, or Python objects, which are not read as they can run code
         raise InputError(
             f"{path}: {key} cannot be read ({_one_line(error)}); write it as an array of numbers or text"
         ) from error
 
 
-def _refuse_bomb(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> None:
+def refuse_bomb(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> None:
     """Refuse an array whose header claims more than the archive holds, or that grows out of nearly nothing."""
     names = file.zip.namelist()
     entry = file.zip.getinfo(key if key in names else f"{key}.npy")
@@ -173,7 +183,7 @@ def _kind(path: pathlib.Path, file: Mapping[str, np.ndarray]) -> str:
 
 
 def _labels(path: pathlib.Path, file: Mapping[str, np.ndarray], part: str) -> np.ndarray:
-    labels = _get(path, file, f"{part}_labels")
+    labels = get(path, file, f"{part}_labels")
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise InputError(f"{path}: {part}_labels are {labels.dtype} {list(labels.shape)}; expected integers [N]")
     if not labels.size:
@@ -183,7 +193,7 @@ def _labels(path: pathlib.Path, file: Mapping[str, np.ndarray], part: str) -> np
 
 def _names(path: pathlib.Path, file: Mapping[str, np.ndarray], train_labels: np.ndarray) -> list[str]:
     if "class_names" in file:
-        names = _text(_get(path, file, "class_names"))
+        names = text(get(path, file, "class_names"))
         if names is None or names.ndim != 1 or not names.size:
             raise InputError(f"{path}: class_names are not a list of texts; expected one name per class")
         names = names.tolist()
@@ -205,15 +215,15 @@ def _ids(path: pathlib.Path, file: Mapping[str, np.ndarray], part: str, num: int
     if key not in file:
         digits = max(5, len(str(num - 1)))
         return np.array([f"{part}_{row:0{digits}d}" for row in range(num)])
-    ids = _get(path, file, key)
-    ids = ids.astype(str) if ids.dtype.kind in "iu" else _text(ids)
+    ids = get(path, file, key)
+    ids = ids.astype(str) if ids.dtype.kind in "iu" else text(ids)
     if ids is None or ids.shape != (num,):
         raise InputError(f"{path}: {key} are not {num} texts or integers; expected one for each of {part}_labels")
     return ids
 
 
 def _examples(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str, num: int) -> np.ndarray:
-    values = _get(path, file, key)
+    values = get(path, file, key)
     dtype, ndim, shape = (np.float32, 2, "[N, D]") if key.endswith("features") else (np.uint8, 4, "[N, H, W, C]")
     if values.dtype != dtype or values.ndim != ndim:
         what = f"{values.dtype} {list(values.shape)}"
@@ -225,7 +235,7 @@ def _examples(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str, num:
     return values
 
 
-def _text(values: np.ndarray) -> np.ndarray | None:
+def text(values: np.ndarray) -> np.ndarray | None:
     """Text as `str`; None where it is none."""
     if values.dtype.kind == "S":
         try:

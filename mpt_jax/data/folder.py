@@ -170,6 +170,44 @@ def read(
     )
 
 
+def find_images(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Every image of a folder and of the folders in it, in order of the id: its path from `root`.
+
+    Raises:
+      InputError: no such folder, a link to a folder or to a file outside of it, a name that is no text.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; expected one of images")
+    real = pathlib.Path(os.path.realpath(root))
+    found = {
+        _below(real, path): path for path in _walk(real, real, str(real)) if path.suffix.lower() in images.SUFFIXES
+    }
+    if bad := [name for name in found if not _is_text(name)]:
+        raise InputError(f"{root} has {len(bad)} images whose name is no text, such as {bad[0]!r}; rename them")
+    return dict(sorted(found.items()))
+
+
+def read_rows(path: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str | None] | None]:
+    """The images that a .csv or .parquet file lists, by id and in its order, and their labels if it has that column.
+
+    Its columns are those of `list_table`, of which only ``path`` has to be there; ``split`` is not read.
+
+    Raises:
+      InputError: no such file, not a table, no path or id in a row, an id given twice, a path that leaves the folder.
+    """
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected a table with a column path")
+    columns = _read_table(path, needed=("path",))
+    names, ids = columns["path"], columns.get("id", columns["path"])
+    missing = [row for row, pair in enumerate(zip(names, ids, strict=True)) if not all(pair)]
+    if missing:
+        raise InputError(f"{path} has {len(missing)} rows without path or id, such as row {missing[0]}")
+    _refuse_escapes(path, path.parent, names)
+    if again := findings.twice(ids):
+        raise InputError(f"{path} has {len(again)} ids that stand further up already, such as {ids[again[0]][:200]!r}")
+    return {i: path.parent / name for i, name in zip(ids, names, strict=True)}, columns.get("label")
+
+
 def held_out(digests: Sequence[bytes], labels: np.ndarray, fraction: float) -> np.ndarray:
     """Which images are for testing, bool ``[N]``: those whose digest, as a number in [0, 1), is below the fraction.
 
@@ -283,7 +321,7 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _read_table(path: pathlib.Path) -> dict[str, list[str | None]]:
+def _read_table(path: pathlib.Path, needed: Sequence[str] = ("path", "label")) -> dict[str, list[str | None]]:
     import pyarrow as pa  # half a second that other data sets do without
     import pyarrow.csv
     import pyarrow.parquet
@@ -303,7 +341,7 @@ def _read_table(path: pathlib.Path) -> dict[str, list[str | None]]:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({reason})") from error
     found = collections.Counter(table.column_names)
-    for name in ("path", "label"):
+    for name in needed:
         if name not in found:
             raise InputError(f"{path} has no column {name}; it has {', '.join(found)}, expected {', '.join(COLUMNS)}")
     columns = {}

@@ -7,7 +7,8 @@ import importlib.util
 import io
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -256,6 +257,33 @@ def _tfds(
     return builder.info.features["label"].names, read
 
 
+def open_split(
+    name: str, data_dir: str | None, split: str
+) -> tuple[int, list[str], Callable[[int], Iterator[list[tuple[str, int, bytes]]]]]:
+    """A part of a TFDS data set without reading it: how many examples, the class names, and a function to stream it.
+
+    The function gives lists of at most so many (id, label, encoded image), in the files' order.
+
+    Raises:
+      InputError: no such folder, data set or part, one that cannot be prepared, or features that do not fit; later, one
+        that is damaged.
+    """
+    builder = _prepared_builder(name, data_dir)
+    _check_features(builder, (split,))
+
+    def batches(size: int) -> Iterator[list[tuple[str, int, bytes]]]:
+        with _whole(builder):
+            source = _encoded(builder, split)
+            for start in range(0, len(source), size):
+                numbers = list(range(start, min(start + size, len(source))))
+                yield [
+                    (_id(example, split, number), int(example["label"]), example["image"])
+                    for number, example in zip(numbers, source.__getitems__(numbers), strict=True)
+                ]
+
+    return builder.info.splits[split].num_examples, builder.info.features["label"].names, batches
+
+
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
@@ -311,7 +339,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             ) from error
 
 
-def _check_features(builder: tfds.core.DatasetBuilder) -> None:
+def _check_features(builder: tfds.core.DatasetBuilder, splits: Sequence[str] = folder.PARTS) -> None:
     name, info = builder.name, builder.info
     features = dict(sorted(info.features.items())) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     listed = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items()) or "none by name"
@@ -325,7 +353,7 @@ def _check_features(builder: tfds.core.DatasetBuilder) -> None:
             f"expected uint8 with {', '.join(map(str, images.MODES))} channels"
         )
     listed = ", ".join(info.splits) or "none"
-    for split in ("train", "test"):
+    for split in splits:
         if split not in info.splits:
             raise InputError(f"data set {name} in {builder.data_path} has no split {split!r}; it has {listed}")
 
@@ -338,19 +366,9 @@ def _read(
     channels: int,
     unread: list[str],
 ) -> Split:
-    try:
+    with _whole(builder):
         position = {index: label for label, index in enumerate(order)}
         pixels, labels, ids = _decoded(builder, split, position, size, channels, unread)
-    except NotImplementedError as error:
-        raise InputError(
-            f"data set {builder.name} in {builder.data_path} was prepared as {builder.info.file_format.value}; "
-            "prepare it in another folder with file_format='array_record'"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"data set {builder.name} in {builder.data_path} is incomplete or damaged ({_one_line(error)}); "
-            "remove that folder and prepare or copy it again"
-        ) from error
     if not pixels:
         raise InputError(f"split {split!r} of data set {builder.name} has no images of the chosen classes")
     sizes = sorted({image.shape[:2] for image in pixels})
@@ -364,6 +382,27 @@ def _read(
     return Split(np.stack([pixels[index] for index in sort]), labels[sort], ids[sort])
 
 
+@contextlib.contextmanager
+def _whole(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """What TFDS raises of files that it cannot read, as `InputError`."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise InputError(
+            f"data set {builder.name} in {builder.data_path} was prepared as {builder.info.file_format.value}; "
+            "prepare it in another folder with file_format='array_record'"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"data set {builder.name} in {builder.data_path} is incomplete or damaged ({_one_line(error)}); "
+            "remove that folder and prepare or copy it again"
+        ) from error
+
+
+def _encoded(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
 def _decoded(
     builder: tfds.core.DatasetBuilder,
     split: str,
@@ -373,7 +412,7 @@ def _decoded(
     unread: list[str],
 ) -> tuple[list[np.ndarray], list[int], list[str]]:
     """Images, labels and ids in the files' order; images of classes that have no position are not even decoded."""
-    source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    source = _encoded(builder, split)
     if size:
         images.blank(len(source), *size, channels)  # refused before hours are spent on decoding
     pixels, labels, ids = [], [], []
@@ -381,7 +420,7 @@ def _decoded(
         numbers = list(range(start, min(start + _READ_AT_ONCE, len(source))))
         for number, example in zip(numbers, source.__getitems__(numbers), strict=True):
             if example["label"] in position:
-                name = _text(example.get("id", f"{split}_{number:05d}"))
+                name = _id(example, split, number)
                 try:
                     pixels.append(images.decode(example["image"], channels=channels, size=size, as_stored=True))
                 except ValueError as error:
@@ -392,5 +431,6 @@ def _decoded(
     return pixels, labels, ids
 
 
-def _text(value: bytes | str | int) -> str:
+def _id(example: Mapping[str, Any], split: str, number: int) -> str:
+    value = example.get("id", f"{split}_{number:05d}")
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ class Run:
     given: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # per teacher: one a seed, or none to be trained
     provenance: Mapping[str, Any]
     progress: Progress
+    on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # told every line of metrics.jsonl
 
     @property
     def releases(self) -> range:

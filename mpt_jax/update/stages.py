@@ -5,6 +5,7 @@ not trained again, so the same command resumes where the last one stopped.
 """
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,12 +54,7 @@ def _make(run: Run, stage: Stage) -> None:
     """Train a population, and release of each method the member that validation chooses."""
     if run.given.get(stage.name):
         return _adopt(run, stage)
-    update = run.config.update
-    if not stage.has_students:
-        members = [Member(stage.methods[0], METHODS["no_treatment"])]
-    else:
-        bias = None if update.bias in ("published", "auto") else float(update.bias)
-        members = selection.candidates(stage.methods, configs.tuned(run.config), trials=update.tune_trials, bias=bias)
+    update, members = run.config.update, members_of(run.config, stage)
     classifiers, cost = _train(run, stage, members)
     choices = _choose(run, stage, members, classifiers)
     if stage.name == lineage.ENSEMBLE:  # replicas of a seed, which lie one after the other, become one model
@@ -70,6 +66,15 @@ def _make(run: Run, stage: Stage) -> None:
             chosen = jax.tree.map(lambda leaf: leaf[i, index], classifiers)  # noqa: B023 (used at once)
             notes = {**cost, "selection": choice, "diverged": _diverged(classifiers, i, index)}
             releases.write(run, stage.release, members[index], seed, chosen, notes)
+
+
+def members_of(config: Config, stage: Stage) -> list[Member]:
+    """The objectives of a stage's population: of each method one, or one per combination of the numbers to choose."""
+    update = config.update
+    if not stage.has_students:
+        return [Member(stage.methods[0], METHODS["no_treatment"])]
+    bias = None if update.bias in ("published", "auto") else float(update.bias)
+    return selection.candidates(stage.methods, configs.tuned(config), trials=update.tune_trials, bias=bias)
 
 
 def _adopt(run: Run, stage: Stage) -> None:
@@ -168,10 +173,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
 
     def on_start(step: int) -> None:
         workdir.drop_metrics_after(run.workdir, str(stage), step)
-        population = f"{len(labels)} {'model' if stage.name == lineage.ENSEMBLE else 'seed'}{'s' * (len(labels) > 1)}"
-        if len(members) > 1:
-            population += f" x {len(members)} objectives"
-        run.progress.start(f"{_title(run, stage)}, {population}", step, total)
+        run.progress.start(f"{title(run, stage)}, {population(config, stage)}", step, total)
 
     def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
         finite = np.isfinite(values["loss"])
@@ -194,6 +196,8 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
             for j in range(len(members))
         ]
         workdir.append_metrics(run.workdir, lines)
+        for tell, line in itertools.product(run.on_metrics, lines):
+            tell(line)
         run.progress.advance(step, {name: float(np.mean(value[finite])) for name, value in values.items()})
 
     digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
@@ -209,7 +213,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         start=start,
         say=run.progress.say,
     )
-    run.progress.finish(f"{_title(run, stage)}: {total} steps in {seconds:.1f} s")
+    run.progress.finish(f"{title(run, stage)}: {total} steps in {seconds:.1f} s")
     axes = (len(labels), len(members))
     mean, std = (np.broadcast_to(array, (*axes, *array.shape)) for array in (run.mean, run.std))
     # Taken apart on the host later, without compiling. Without an average of its own a member's is its last weights.
@@ -217,6 +221,14 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     rate = round(total * recipe.batch_size / seconds, 2)
     return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+
+
+def population(config: Config, stage: Stage) -> str:
+    """How many models a stage trains, in words."""
+    objectives_of_each = len(members_of(config, stage))
+    replicas = len(config.seeds) * (config.update.ensemble_size if stage.name == lineage.ENSEMBLE else 1)
+    text = f"{replicas} {'model' if stage.name == lineage.ENSEMBLE else 'seed'}{'s' * (replicas > 1)}"
+    return text + (f" x {objectives_of_each} objectives" if objectives_of_each > 1 else "")
 
 
 def make_recipe(config: Config, release: int, image_shape: Sequence[int]) -> training.Recipe:
@@ -276,5 +288,6 @@ def _diverged(classifiers: Classifier, i: int, j: int) -> bool:
     return not all(np.isfinite(leaf[i, j]).all() for leaf in jax.tree.leaves(classifiers.params))
 
 
-def _title(run: Run, stage: Stage) -> str:
+def title(run: Run, stage: Stage) -> str:
+    """What a stage is called."""
     return stage.name if len(run.releases) == 2 else f"release {stage.release}, {stage.name}"

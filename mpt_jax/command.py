@@ -1,0 +1,95 @@
+"""The door that all commands share: how they are asked for and how they end, in one line and an exit status."""
+
+import argparse
+import errno
+import io
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mpt_jax import interruption
+from mpt_jax.errors import InputError, one_line
+
+BAD_INPUT, DISK_FULL = 2, 3  # exit statuses
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `InputError` where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def ended(
+    work: Callable[[], int | None],
+    *,
+    goodbye: str = "interrupted",
+    when_full: str = "make room, and give the same command again",
+) -> int:
+    """Do the work of a command; returns its exit status.
+
+    That is what the work returns (0 for None), or 2 for bad input and files that cannot be used, 3 for a full disk, 130
+    for SIGINT and 143 for SIGTERM, each with one line on stderr.
+
+    Args:
+      goodbye: what is said after a signal.
+      when_full: what a user can do about a full disk.
+
+    Examples:
+      >>> ended(lambda: None), ended(lambda: 1)
+      (0, 1)
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± or box lines must not end a finished run
+    try:
+        with interruption.watched(goodbye):
+            return work() or 0
+    except InputError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = when_full if full else "give paths that exist and can be used"
+        reason = f"{error.filename or 'disk'}: {error.strerror or type(error).__name__}"
+        print(f"error: {one_line(f'{reason}; {remedy}')}", file=sys.stderr)
+        return DISK_FULL if full else BAD_INPUT
+    except KeyboardInterrupt as error:
+        print(goodbye, file=sys.stderr)
+        return error.status if isinstance(error, interruption.Interrupted) else 130
+
+
+def natural(text: str) -> int:
+    """An integer from 1 on, as the type of an argument.
+
+    Examples:
+      >>> natural("12")
+      12
+    """
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}; expected an integer from 1 on")
+    return int(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Words separated by commas, each once, as the type of an argument.
+
+    Examples:
+      >>> names("cpu, tpu,cpu")
+      ('cpu', 'tpu')
+    """
+    if not (found := tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected at least one, separated by commas")
+    return found
+
+
+def output_file(option: str, path: pathlib.Path) -> pathlib.Path:
+    """The path, where a file can be written there.
+
+    Raises:
+      InputError: it is a folder, or in a folder that does not exist: found out before any work is done.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{option} {path}; expected a file in a folder that exists")
+    return path

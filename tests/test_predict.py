@@ -1,0 +1,150 @@
+"""From a release and a source to a file of its very answers, which `compare` reads; nothing half-written."""
+
+import csv
+import errno
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from releases import release
+
+from mpt_jax import compare, data, evaluation, models, predict, training
+from mpt_jax.compare.__main__ import main as compare_command
+
+logits_of = jax.jit(models.logits)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Folders of an old model of five classes and a new one of ten, and both classifiers."""
+    folder = tmp_path_factory.mktemp("releases")
+    old = release(folder / "old", "linear", classes=tuple("01234"))
+    return folder / "old", folder / "new", old, release(folder / "new")
+
+
+@pytest.fixture
+def tfds_digits(digits_dir):
+    return ["digits", f"--data-dir={digits_dir}", "--no-compilation-cache"]
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows, np.array([[float(v) for k, v in row.items() if k.startswith("logit_")] for row in rows], np.float32)
+
+
+def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys, compiled):
+    old, new, before, after = pair
+    expected = data.load("digits", data_dir=digits_dir, num_classes=10).test
+    for folder, file, batch in ((old, "old.csv", 500), (new, "new.parquet", 64)):
+        assert predict.main([str(folder), *tfds_digits, f"--output={tmp_path / file}", f"--batch={batch}"]) == 0
+    assert compiled["logits"] == 2  # one program for each, though the last batches are not full
+    said = capsys.readouterr()
+    assert said.out == "" and f"old on digits test: {len(expected)} answers in {tmp_path / 'old.csv'}" in said.err
+    rows, logits = table(tmp_path / "old.csv")
+    row_of = {name: row for row, name in enumerate(expected.ids.tolist())}
+    order = [row_of[row["id"]] for row in rows]
+    assert sorted(order) == list(range(len(expected)))
+    reference = np.asarray(logits_of(before, expected.images))
+    np.testing.assert_allclose(logits, reference[order], rtol=1e-4, atol=1e-4)
+    assert [row["prediction"] for row in rows] == [str(k) for k in logits.argmax(-1)]
+    assert [row["label"] for row in rows] == [str(k) for k in expected.labels[order]]
+
+    assert compare_command([str(tmp_path / "old.csv"), str(tmp_path / "new.parquet"), f"--json={tmp_path}/r.json"]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    answers = [np.asarray(logits_of(model, expected.images)).argmax(-1) for model in (before, after)]
+    right = [answer == expected.labels for answer in answers]
+    known = expected.labels < 5
+    assert result["old_classes_rows"]["count"] == known.sum()
+    assert result["old_classes_rows"]["negative_flips"] == (right[0] & ~right[1])[known].sum() > 0
+
+
+def test_a_folder_to_npz_with_what_was_left_out(pair, tmp_path, capsys):
+    random, images = np.random.default_rng(0), tmp_path / "images"
+    pixels = random.integers(0, 256, (6, 8, 8), np.uint8)
+    for i, values in enumerate(pixels):
+        (images / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(images / f"{i % 2}/{i}.png")
+    (images / "0/broken.png").write_bytes(b"\x89PNG")
+    out = tmp_path / "out.npz"
+    line = [str(pair[0]), str(images), f"--output={out}", "--batch=4", "--no-compilation-cache"]
+    assert predict.main(line) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "0/broken.png" in error and "--on-bad-image=skip" in error
+    assert list(tmp_path.iterdir()) == [images]
+    assert predict.main([*line, "--on-bad-image=skip", "--scores=probabilities"]) == 0
+    assert "6 answers" in (said := capsys.readouterr().err) and "1 left out: 0/broken.png" in said
+    with np.load(out, allow_pickle=False) as file:
+        rows = [int(name.removesuffix(".png").partition("/")[2]) for name in file["id"]]
+        assert rows == [0, 2, 4, 1, 3, 5] and file["label"].tolist() == list("000111")
+        expected = jax.nn.softmax(logits_of(pair[2], pixels[rows][..., None]))
+        np.testing.assert_allclose(file["probabilities"], expected, rtol=1e-4, atol=1e-6)
+    compare.compare(out, out)
+
+
+def test_features_through_an_ensemble(tmp_path):
+    classifier = release(tmp_path / "ensemble", "mlp", (4,), ("a", "b"), ensemble=3)
+    features = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", features=features)
+    line = [str(tmp_path / "ensemble"), str(tmp_path / "f.npz"), f"--output={tmp_path}/o.csv", "--batch=2"]
+    assert predict.main([*line, "--no-compilation-cache"]) == 0
+    rows, logits = table(tmp_path / "o.csv")
+    single = classifier.replace(ensemble=False)
+    each = [logits_of(jax.tree.map(lambda leaf, i=i: leaf[i], single), features) for i in range(3)]
+    np.testing.assert_allclose(logits, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    assert "label" not in rows[0]
+
+
+def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    pieces = [(start, images[start : start + 8]) for start in (0, 8, 16)]
+    mesh = training.make_mesh()
+    answers = list(evaluation.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
+    assert [(start, len(logits)) for start, logits in answers] == [(0, 8), (8, 8), (16, 4)]
+    reference = logits_of(pair[2], images)
+    np.testing.assert_allclose(np.concatenate([a for _, a in answers]), reference, rtol=1e-4, atol=1e-4)
+    assert list(evaluation.stream(pair[2], iter([]), batch_size=8, mesh=mesh)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "digits", "--output=o.csv"], "no released model at nowhere"),
+        (["OLD", "digits", "--output=o.txt"], "ends in .csv, .parquet, .npz"),
+        (["OLD", "digits", "--output=no/o.csv"], "--output no/o.csv"),
+        (["OLD", "o.csv", "--output=o.csv"], "would replace"),
+        (["OLD", "digit", "--output=o.csv"], "did you mean digits"),
+        (["OLD", "digits", "--output=o.csv", "--batch=0"], "integer from 1"),
+        (["OLD", "digits"], "--output"),
+        ([], "RELEASE"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_writes_nothing(pair, arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert predict.main([str(pair[0]) if argument == "OLD" else argument for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: ") and words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ending", "status"), [(".csv", 3), (".parquet", 3), (".npz", 3), (".parquet", 130)])
+def test_what_ends_it_halfway_leaves_nothing(pair, tfds_digits, ending, status, tmp_path, monkeypatch, capsys):
+    stream, output = evaluation.stream, tmp_path / f"out{ending}"
+    output.write_text("before")
+
+    def halfway(*args, **kwargs):
+        answers = stream(*args, **kwargs)
+        yield next(answers)
+        if status == 130:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
+
+    monkeypatch.setattr(evaluation, "stream", halfway)
+    assert predict.main([str(pair[0]), *tfds_digits, f"--output={output}"]) == status
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert ("No space left" if status == 3 else "stopped; nothing was written") in error
+    assert output.read_text() == "before" and list(tmp_path.iterdir()) == [output]
