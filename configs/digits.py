@@ -15,11 +15,15 @@ standard deviation over the seeds, in %:
     mpt_kl          92.8 ± 0.5    93.7 ± 1.2    91.9 ± 0.4      2.9 ± 1.2     4 (chosen on validation)
 """
 
+from mpt_jax import posttraining
 from mpt_jax.config import default_config
+from mpt_jax.objectives import METHODS
 
 
-def get_config():
-    """Five classes, then ten."""
+def get_config(variant=""):
+    """Five classes, then ten; `all`: every method that trains from scratch, at b = 1."""
+    if variant not in ("", "all"):
+        raise ValueError(f"unknown variant {variant!r}; valid: all, or none")
     config = default_config()
     config.seeds = tuple(range(8))
     config.dataset.name = "digits"
@@ -32,4 +36,8 @@ def get_config():
     config["update"].schedule = (5, 10)
     config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl")
     config["update"].tune = {"bias": (0.0, 0.5, 1.0, 2.0, 4.0)}
+    if variant == "all":
+        config["update"].methods = (*METHODS, *(m for m in posttraining.METHODS if m not in posttraining.FINE_TUNED))
+        config["update"].tune = {}
+        config["update"].bias = "1"
     return config

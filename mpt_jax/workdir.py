@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import __version__, checkpoint
+from mpt_jax import config as configs
+from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 
 try:
@@ -55,7 +57,8 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         if workdir.is_dir() and {path.name for path in workdir.iterdir()} - _BEGINNINGS:
             raise InputError(f"{workdir} is not empty and not a work directory of mpt_jax; give another --workdir")
         return
-    before, now = _flatten(read_facts(workdir)["config"]), _flatten(config)
+    defaults = _flatten(configs.to_dict(Config()))  # of keys that did not exist when the run began
+    before, now = defaults | _flatten(read_facts(workdir)["config"]), defaults | _flatten(config)
     differences = [
         f"{key}={before.get(key)!r}, now it is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

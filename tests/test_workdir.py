@@ -167,3 +167,12 @@ def test_predictions_with_a_flipped_bit_or_other_arrays_are_never_used(tmp_path)
         workdir.read_predictions(path)
     np.savez(path, **arrays)
     assert not workdir.has_predictions(path)
+
+
+def test_a_key_that_did_not_exist_when_the_run_began_had_its_default_then(tmp_path):
+    workdir.claim(tmp_path / "run", facts())  # of an `optimizer` with `epochs` alone
+    grown = {**CONFIG, "optimizer": {**CONFIG["optimizer"], "skip_nonfinite": False}}
+    workdir.check(tmp_path / "run", grown)
+    grown["optimizer"]["skip_nonfinite"] = True
+    with pytest.raises(InputError, match=r"optimizer\.skip_nonfinite=False, now it is True"):
+        workdir.check(tmp_path / "run", grown)

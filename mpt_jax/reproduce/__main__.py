@@ -8,7 +8,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from mpt_jax.errors import InputError, one_line
+from mpt_jax import command as commands
+from mpt_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     from mpt_jax.reproduce.tables import BUDGETS, TABLES
 
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         prog="python -m mpt_jax.reproduce",
         description="Train what a table is made of, keep its numbers in results/ and set them into REPRODUCIBILITY.md. "
         "The same command goes on where it was stopped.",
@@ -40,23 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--page", metavar="FILE", default=str(ROOT / "REPRODUCIBILITY.md"), help="the page that is written"
     )
-    try:
+
+    def work() -> int:
         options = parser.parse_args(argv)
-        if options.table != "page":
-            status = _make(options)
-            if status:
-                return status
-        _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
-    except InputError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+        status = 0 if options.table == "page" else _make(options, argv)
+        if not status:
+            _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
+        return status
+
+    return commands.ended(work)
 
 
-def _make(options: argparse.Namespace) -> int:
+def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train run after run, and keep the numbers of all that are done after each."""
     from mpt_jax import train
     from mpt_jax.reproduce import results
@@ -76,7 +72,7 @@ def _make(options: argparse.Namespace) -> int:
         print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
         status = train.main(["--config", _config_file(config), *values, *here])
         if status:
-            print(f"to go on: python -m mpt_jax.reproduce {shlex.join(sys.argv[1:])}", file=sys.stderr)
+            print(f"to go on: python -m mpt_jax.reproduce {shlex.join(argv)}", file=sys.stderr)
             return status
         alone = f"python -m mpt_jax.train --config configs/{config} {shlex.join(values)}"
         done.append(results.collect(folder, scenario, command=alone, hardware=_hardware()))

@@ -3,9 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-from mpt_jax import posttraining
-from mpt_jax.objectives import METHODS
-
 BUDGETS = ("cpu", "gpu")
 
 
@@ -50,8 +47,7 @@ def _methods(*methods: str) -> str:
     return "update.methods=" + ",".join(methods)
 
 
-_FROM_SCRATCH = (*METHODS, *(method for method in posttraining.METHODS if method not in posttraining.FINE_TUNED))
-_FINE_TUNED = ("no_treatment", *posttraining.FINE_TUNED)
+_OF_WEIGHTS = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # averages of weights, hence fine-tuned
 _MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 _WITH_BIAS = tuple(
     f"{method}@bias={b}" for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl") for b in (0, 1, 2, 4, 8)
@@ -69,12 +65,11 @@ TABLES: dict[str, Table] = {
         "What does each method do to negative flips, over many seeds?",
         _everywhere(
             Plan(
-                "digits.py",
+                "digits.py:all",
                 _TWENTY,
-                overrides=("update.tune={}", "update.bias=1"),
                 scenarios={
-                    "from scratch": (_methods(*_FROM_SCRATCH),),
-                    "fine-tuned": ("update.start=old", _methods(*_FINE_TUNED)),
+                    "from scratch": (),
+                    "fine-tuned": ("update.start=old", _methods("no_treatment", *_OF_WEIGHTS)),
                 },
             )
         ),
