@@ -6,6 +6,7 @@ the SHA-256 of every file and of itself, which are checked before anything else 
 at all.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -19,8 +20,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mpt_jax import models
-from mpt_jax.errors import InputError
+from mpt_jax import models, storage
+from mpt_jax.errors import InputError, one_line
 from mpt_jax.models import Classifier
 
 # What every card holds, by the type of its value.
@@ -42,7 +43,7 @@ def save_state(folder: pathlib.Path, step: int, state: Any, notes: Mapping[str, 
     """
     _write(folder / str(step), "notes.json", jax.device_get(state), notes)
     for path in (*folder.glob(".*.unfinished"), *(folder / str(number) for number in _steps(folder)[KEPT:])):
-        shutil.rmtree(path, ignore_errors=True)
+        storage.remove(path)
 
 
 def restore_state(folder: pathlib.Path, like: Any, say: Callable[[str], None]) -> tuple[int, Any, dict] | None:
@@ -161,33 +162,39 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a whole file or none of it: to a neighbour first, then renamed over the old one."""
-    neighbour = path.with_name(f".{path.name}.unfinished")
-    neighbour.write_bytes(content)
-    os.replace(neighbour, path)
+    """Write a whole file or none of it."""
+    storage.write_bytes(path, content)
 
 
 _REMEDY = "restore it from a copy, or remove it and train it anew"
 
 
 def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[str, Any]) -> None:
-    """Write `model/` and the sealed sheet to a neighbour of the folder, which then takes its place."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    """Write `model/` and the sealed sheet to a neighbour of the folder, which then takes its place.
+
+    In a bucket, where nothing can be renamed, to the folder itself, which does not count without its sheet, the last.
+    """
+    remote = storage.is_remote(folder)
+    unfinished = folder if remote else folder.with_name(f".{folder.name}.unfinished")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+        storage.remove(unfinished)
+        storage.make_folder(unfinished)
         _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
         # Synchronous: an asynchronous save is lost when the process exits.
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save((unfinished / "model").absolute(), args=ocp.args.StandardSave(arrays))
+            checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
         sheet = sealed({**sheet, "files": _digests(unfinished)})
         write_text(unfinished / sheet_name, json.dumps(sheet, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        unfinished.rename(folder)
+        if not remote:
+            storage.remove(folder)  # a damaged one
+            unfinished.rename(folder)
     except Exception as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(Exception):
+            storage.remove(unfinished)
         if isinstance(error, OSError):
             raise
+        if remote:
+            raise OSError(errno.EIO, f"cannot be written ({one_line(error)[:300]})", str(folder)) from error
         # What orbax and its storage raise is a ValueError with the system's message somewhere in it.
         number = next((n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)), errno.EIO)
         raise OSError(number, os.strerror(number), str(folder)) from error
@@ -202,7 +209,9 @@ def _read(folder: pathlib.Path, sheet_name: str, abstract: Any) -> tuple[Any, di
             raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            return checkpointer.restore((folder / "model").absolute(), args=ocp.args.StandardRestore(abstract)), sheet
+            return checkpointer.restore(
+                storage.absolute(folder / "model"), args=ocp.args.StandardRestore(abstract)
+            ), sheet
     except Exception as error:  # whole, but not of this shape, or of another version of orbax, which raises many kinds
         raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
 
@@ -210,19 +219,21 @@ def _read(folder: pathlib.Path, sheet_name: str, abstract: Any) -> tuple[Any, di
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file in `model/`."""
     result = {}
-    for path in sorted(path for path in (folder / "model").rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    for name in storage.files(folder / "model"):
+        with (folder / "model" / name).open("rb") as file:
+            result[f"model/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
     return result
 
 
 def _require_space(folder: pathlib.Path, size: int) -> None:
     """Find a full disk out before orbax does, whose threads would fill the terminal."""
-    if shutil.disk_usage(folder).free < size + size // 10 + 2**20:
+    if not storage.is_remote(folder) and shutil.disk_usage(folder).free < size + size // 10 + 2**20:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
     """The steps that are saved, newest first."""
     names = [path.name for path in folder.glob("*")]
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    steps = sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    # In a bucket one that was being written when its process ended has no notes.
+    return [s for s in steps if not storage.is_remote(folder) or (folder / str(s) / "notes.json").exists()]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mpt_jax import interruption
+from mpt_jax import interruption, storage
 from mpt_jax.errors import InputError, one_line
 
 BAD_INPUT, DISK_FULL = 2, 3  # exit statuses
@@ -52,12 +52,17 @@ def ended(
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = when_full if full else "give paths that exist and can be used"
-        reason = f"{error.filename or 'disk'}: {error.strerror or type(error).__name__}"
+        reason = f"{error.filename or 'disk'}: {error.strerror or one_line(error) or type(error).__name__}"
         print(f"error: {one_line(f'{reason}; {remedy}')}", file=sys.stderr)
         return DISK_FULL if full else BAD_INPUT
     except KeyboardInterrupt as error:
         print(goodbye, file=sys.stderr)
         return error.status if isinstance(error, interruption.Interrupted) else 130
+    except Exception as error:
+        if not storage.is_failure(error):
+            raise
+        print(f"error: the store has failed: {one_line(error)}; the same command goes on from there", file=sys.stderr)
+        return BAD_INPUT
 
 
 def natural(text: str) -> int:

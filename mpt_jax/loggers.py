@@ -7,18 +7,20 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from mpt_jax import workdir
+from mpt_jax import storage, workdir
 from mpt_jax.errors import InputError
 
 Line = Mapping[str, Any]
 
 
-def require_tensorboard() -> None:
+def require_tensorboard(folder: pathlib.Path) -> None:
     """Find out before any work is done whether events can be written.
 
     Raises:
-      InputError: tensorboardX is not installed.
+      InputError: tensorboardX is not installed, or the work directory is in a bucket.
     """
+    if storage.is_remote(folder):
+        raise InputError(f"--tensorboard writes to local folders, but the work directory is {folder}; leave it out")
     if importlib.util.find_spec("tensorboardX") is None:
         raise InputError("--tensorboard needs tensorboardX: `pip install 'mpt_jax[tensorboard]'`, or leave it out")
 
@@ -36,7 +38,7 @@ def tensorboard(folder: pathlib.Path) -> Iterator[Callable[[Line], None]]:
     Raises:
       InputError: tensorboardX is not installed.
     """
-    require_tensorboard()
+    require_tensorboard(folder)
     from tensorboardX import SummaryWriter
 
     root, writers = folder / "tensorboard", {}

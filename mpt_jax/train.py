@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpt_jax import command as commands
+from mpt_jax import storage
 from mpt_jax.errors import InputError
 
 
@@ -53,7 +54,9 @@ def parse(argv: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, e.g. configs/digits.py")
-    parser.add_argument("--workdir", metavar="DIR", help="where everything is written; default: runs/<config>")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="where everything is written, also gs://BUCKET/DIR; default: runs/<config>"
+    )
     parser.add_argument(
         "--no-compilation-cache",
         action="store_true",
@@ -77,7 +80,7 @@ def parse(argv: Sequence[str]) -> Options:
                 "--no-compilation-cache or --config.KEY=VALUE"
             )
         overrides.append(argument.removeprefix("--config."))
-    workdir = pathlib.Path(arguments.workdir) if arguments.workdir else None
+    workdir = storage.path(arguments.workdir) if arguments.workdir else None
     cached = not arguments.no_compilation_cache
     flags = {name: getattr(arguments, name) for name in ("new_run", "plan", "tensorboard")}
     return Options(arguments.config, workdir, tuple(overrides), cached, **flags)
@@ -106,14 +109,14 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     from mpt_jax.progress import progress
 
     config = configs.load(options.config, options.overrides)
-    if options.tensorboard:
-        loggers.require_tensorboard()
     if options.cached:
         compilation_cache.enable()
     folder = options.workdir
     if folder is None:
         path, variant = configs.split_spec(options.config)
         folder = pathlib.Path("runs") / "-".join(part for part in (path.stem, variant) if part)
+    if options.tensorboard:
+        loggers.require_tensorboard(folder)
     if options.new_run:
         folder = workdir.beside(folder, configs.to_dict(config))
     console = Console()
@@ -123,7 +126,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
             shown.say(line)
         if options.plan:
             return
-        with workdir.locked(folder), contextlib.ExitStack() as stack:
+        with workdir.locked(folder, shown.say), contextlib.ExitStack() as stack:
             told = [on_metrics] if on_metrics else []
             if options.tensorboard:
                 told.append(stack.enter_context(loggers.tensorboard(folder)))

@@ -8,7 +8,7 @@ tensorboard/           the same as TensorBoard events, with --tensorboard
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
 gallery.npz            ids and thumbnails of test images that flipped; not where the examples are features
 report.json .md .html  the result; plots/ has the pictures of report.md
-lock                   process and host that work here, or did last
+lock                   process and host that work here, or did last; in a bucket only while they do
 """
 
 import contextlib
@@ -23,13 +23,13 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from mpt_jax import __version__, checkpoint
+from mpt_jax import __version__, checkpoint, storage
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
@@ -50,6 +50,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       InputError: the folder is a file, is somebody else's, or holds a run of another config. Nothing is written.
     """
+    storage.reach(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"work directory {workdir} is a file; give a folder, or a path that does not exist yet")
     path = workdir / "config.json"
@@ -79,21 +80,26 @@ def beside(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
             check(candidate, config)
         except InputError:
             number += 1
-            candidate = pathlib.Path(f"{workdir.resolve()}-{number}")
+            whole = workdir if storage.is_remote(workdir) else workdir.resolve()
+            candidate = storage.path(f"{whole}-{number}")
         else:
             return candidate
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Nobody else works in this folder, which is made, until the end of the block or of the process, however it ends.
 
     The system drops the lock of a process that has died, so that what such a one leaves behind holds nobody up. Where
-    there are no such locks (Windows, some network file systems), this does nothing.
+    there are no such locks (Windows, some network file systems), this does nothing. In a bucket it is `storage.lease`.
 
     Raises:
       InputError: another process works there, or the folder cannot be written.
     """
+    if storage.is_remote(workdir):
+        with storage.lease(workdir / LOCK, say):
+            yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / LOCK).open("a+", encoding="utf-8", errors="replace")
@@ -144,13 +150,14 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
     check(workdir, facts["config"])  # again: another process may have begun since
     path = workdir / "config.json"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):  # a folder that cannot be written is found out before any training
-            pass
+        storage.make_folder(workdir)
+        if not storage.is_remote(workdir):  # there the lock has been written
+            with tempfile.TemporaryFile(dir=workdir):  # whether it can be written is found out before any training
+                pass
         if not path.exists():
             checkpoint.write_text(path, json.dumps(checkpoint.sealed(facts), indent=1) + "\n")
         for name in ("releases", "predictions", "checkpoints"):
-            (workdir / name).mkdir(exist_ok=True)
+            storage.make_folder(workdir / name)
     except OSError as error:
         raise _cannot_write(workdir, error) from error
 
@@ -164,8 +171,7 @@ def provenance(device: Mapping[str, Any]) -> dict[str, Any]:
 def append_metrics(workdir: pathlib.Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to `metrics.jsonl`."""
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(text)
+    storage.append_text(workdir / "metrics.jsonl", text)
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -242,7 +248,7 @@ def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         expected = str(arrays.pop("digest"))
     except _UNREADABLE as error:

@@ -81,3 +81,24 @@ def cifar_dir():
         if (place.expanduser() / "cifar100/3.0.2").is_dir():
             return place.expanduser()
     pytest.skip(f"no cifar100/3.0.2 in {' or '.join(map(str, places))}; name a folder in MPT_JAX_TFDS_DIR")
+
+
+@pytest.fixture(scope="session")
+def store():
+    """A bucket called `bucket` behind the interface of Google Cloud Storage, for this process and those it starts."""
+    import fake_gcs
+    import fsspec.config
+
+    with fake_gcs.served() as served:
+        os.environ.update(served.environment)  # not taken back: TensorStore reads it once
+        fsspec.config.conf.update({"gcs": {"token": "anon"}, "gs": {"token": "anon"}})  # it has read its own already
+        yield served
+
+
+@pytest.fixture
+def bucket(store, tmp_path):
+    """A place in it that is this test's own."""
+    from mpt_jax import storage
+
+    store.fail = lambda method, path: None
+    return storage.path(f"gs://bucket/{tmp_path.name}")

@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import io
 import pathlib
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from mpt_jax import storage
 
 Report = Mapping[str, Any]
 Drawn = tuple[Any, str] | None  # a figure, and what it shows in words
@@ -60,8 +61,8 @@ def draw(report: Report, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Pict
 
 def write(folder: pathlib.Path, pictures: Mapping[str, Picture]) -> None:
     """The PNG files; those of an earlier report go."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    storage.remove(folder)
+    storage.make_folder(folder)
     for name, picture in pictures.items():
         (folder / f"{name}.png").write_bytes(picture.png)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, models, objectives, training, workdir
+from mpt_jax import checkpoint, data, models, objectives, storage, training, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
@@ -134,7 +134,7 @@ def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str,
     pattern = getattr(config.update, method)
     if not pattern:
         return []
-    paths = [pathlib.Path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
+    paths = [storage.path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
     read = {path: checkpoint.read_release(path) for path in dict.fromkeys(paths)}
     return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
 

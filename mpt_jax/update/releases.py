@@ -1,14 +1,13 @@
 """Releases on disk: the model, its card, and its answers on the test images."""
 
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, metrics, objectives, workdir
+from mpt_jax import checkpoint, metrics, objectives, storage, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
@@ -36,7 +35,7 @@ def write(
     folder = run.folder(release, member.method, seed)
     if (folder / "card.json").is_file():
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    storage.remove(folder)
     logits = write_predictions(run, folder, classifier)
     test = run.known(run.dataset.test, release)
     answers = logits[: len(test)].argmax(-1)

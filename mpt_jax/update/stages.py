@@ -6,14 +6,13 @@ not trained again, so the same command resumes where the last one stopped.
 
 import dataclasses
 import itertools
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, metrics, models, objectives, training, workdir
+from mpt_jax import checkpoint, metrics, models, objectives, storage, training, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
@@ -40,7 +39,7 @@ def execute(run: Run, command: str) -> bool:
             if run.missing(release, stage.methods):
                 _make(run, stage)
                 worked = True
-            shutil.rmtree(run.workdir / "checkpoints" / str(stage), ignore_errors=True)
+            storage.remove(run.workdir / "checkpoints" / str(stage))
             releases.check_lineage(run)
         for method in lineage.derived(run.config) if release else ():
             if run.missing(release, [method]):

@@ -1,0 +1,126 @@
+"""N processes of a multi-process run on this machine: `python launch/local.py N [options] -- ARGS`.
+
+ARGS are those of `python -m mpt_jax.train`, or a whole command where they do not begin with a dash. Every process gets
+`--coordinator 127.0.0.1:PORT --num-processes N --process-id I` behind them. Lines of output begin with the process's
+number. SIGTERM and SIGINT are passed on to all. When a process fails, the others are told to end, after a while killed,
+and its exit status is that of this command.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO
+
+_COUNT = "--xla_force_host_platform_device_count"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start all, wait for all; returns the exit status of the first that failed, 128 + n where signal n ended it."""
+    options = _parse(sys.argv[1:] if argv is None else argv)
+    command = [sys.executable, "-m", "mpt_jax.train"] if options.command[0].startswith("-") else []
+    command += options.command
+    if not options.devices_per_process:
+        added = {}
+    else:
+        flags = re.sub(rf"{_COUNT}=\S+", "", os.environ.get("XLA_FLAGS", ""))
+        added = {"XLA_FLAGS": f"{flags} {_COUNT}={options.devices_per_process}".strip(), "JAX_PLATFORMS": "cpu"}
+    coordinator = f"127.0.0.1:{_free_port()}"
+    commands = [
+        [*command, "--coordinator", coordinator, "--num-processes", str(options.processes), "--process-id", str(i)]
+        for i in range(options.processes)
+    ]
+    if options.dry_run:
+        for each in commands:
+            print(" ".join([*(f"{name}={shlex.quote(value)}" for name, value in added.items()), shlex.join(each)]))
+        return 0
+    return _run(commands, {**os.environ, **added}, grace=options.grace)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python launch/local.py", description="N processes of a multi-process run on this machine."
+    )
+    parser.add_argument("processes", type=int, metavar="N", help="how many processes")
+    parser.add_argument("--devices-per-process", type=int, metavar="D", help="virtual CPU devices of each process")
+    parser.add_argument("--grace", type=float, default=60.0, metavar="SECONDS", help="from a failure to SIGKILL")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    parser.add_argument("command", nargs="+", metavar="-- ARGS", help="arguments of mpt_jax.train, or a whole command")
+    options = parser.parse_args(argv)
+    for name in ("processes", "devices_per_process"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"{name} is {getattr(options, name)}; expected 1 or more")
+    return options
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grace: float) -> int:
+    processes: list[subprocess.Popen] = []
+    told = False  # to end
+
+    def tell(number: int) -> None:
+        nonlocal told
+        told = True
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    # A process group of its own: a terminal would send Ctrl-C to all, and they would get it twice, which ends at once.
+    own_group = {"start_new_session": True} if os.name == "posix" else {}
+    before = {number: signal.signal(number, lambda n, _: tell(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    printers = []
+    try:
+        for index, command in enumerate(commands):
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **own_group
+            )
+            processes.append(process)
+            for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+                printers.append(threading.Thread(target=_print, args=(stream, out, index), daemon=True))
+                printers[-1].start()
+        status, kill_at = 0, None
+        while True:
+            states = [process.poll() for process in processes]
+            if not status and (failed := [state for state in states if state]):
+                status, kill_at = failed[0], time.monotonic() + grace
+                if not told:  # once: the second signal would keep them from saving
+                    tell(signal.SIGTERM)
+            if None not in states:
+                break
+            if kill_at is not None and time.monotonic() > kill_at:
+                tell(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+            time.sleep(0.05)
+        for printer in printers:
+            printer.join(timeout=5)  # a grandchild may hold the pipe open
+        return 128 - status if status < 0 else status
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(stream: IO[bytes], out: IO[str], index: int) -> None:
+    for line in stream:
+        out.write(f"[{index}] {line.decode(errors='replace').rstrip(chr(10))}\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'local.py'}: {error.strerror}")
