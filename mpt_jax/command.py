@@ -52,7 +52,7 @@ def ended(
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = when_full if full else "give paths that exist and can be used"
-        reason = f"{error.filename or 'disk'}: {error.strerror or one_line(error) or type(error).__name__}"
+        reason = f"{error.filename or 'disk'}: {error.strerror or str(error) or type(error).__name__}"
         print(f"error: {one_line(f'{reason}; {remedy}')}", file=sys.stderr)
         return DISK_FULL if full else BAD_INPUT
     except KeyboardInterrupt as error:

@@ -25,7 +25,7 @@ def raising(error):
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.csv"), 3, "error: a.csv: No space left on device; make"),
         (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), 3, "error: disk: "),
         (PermissionError(errno.EACCES, "denied", "a\n.csv"), 2, "error: a .csv: denied; give"),
-        (OSError("odd"), 2, "error: disk: OSError"),
+        (OSError("odd"), 2, "error: disk: odd"),
         (KeyboardInterrupt(), 130, "bye"),
     ],
 )

@@ -90,7 +90,7 @@ def test_without_the_package_it_is_said_before_any_work(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else find(name))
     with pytest.raises(InputError, match=r"mpt_jax\[tensorboard\]"):
-        loggers.require_tensorboard()
+        loggers.require_tensorboard(tmp_path)
 
 
 def test_metrics_are_read_without_a_half_line(tmp_path):
