@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mpt_jax import command as commands
 from mpt_jax.errors import InputError
+from mpt_jax.reproduce.tables import BUDGETS, TABLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -17,8 +18,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, as `mpt_jax.train` does for what it trains."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    from mpt_jax.reproduce.tables import BUDGETS, TABLES
 
+    def work() -> int:
+        options = parse(argv)
+        status = 0 if options.table == "page" else _make(options, argv)
+        if not status:
+            _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
+        return status
+
+    return commands.ended(work)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line as a namespace."""
     parser = commands.Parser(
         prog="python -m mpt_jax.reproduce",
         description="Train what a table is made of, keep its numbers in results/ and set them into REPRODUCIBILITY.md. "
@@ -41,22 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--page", metavar="FILE", default=str(ROOT / "REPRODUCIBILITY.md"), help="the page that is written"
     )
-
-    def work() -> int:
-        options = parser.parse_args(argv)
-        status = 0 if options.table == "page" else _make(options, argv)
-        if not status:
-            _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
-        return status
-
-    return commands.ended(work)
+    return parser.parse_args(argv)
 
 
 def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train run after run, and keep the numbers of all that are done after each."""
     from mpt_jax import train
     from mpt_jax.reproduce import results
-    from mpt_jax.reproduce.tables import TABLES
 
     table, done = TABLES[options.table], []
     runs = table.runs(options.budget, _seeds(options.seeds))

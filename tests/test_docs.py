@@ -1,0 +1,70 @@
+"""The commands in the documentation: each is one that the program takes; those on the digits are planned."""
+
+import importlib
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from mpt_jax import config as configs
+from mpt_jax import train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+_COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
+# where a command is spoken of rather than given
+_DOORS = {"train": "train", "predict": "predict", "export": "export", "compare": "compare.__main__"}
+_DOORS |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
+
+
+def _commands():
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+        for name, rest in _COMMAND.findall(text):
+            arguments = shlex.split(rest.replace("[", " ").replace("]", " ") if "=[" not in rest else rest)
+            arguments = [re.sub(r"(?<=per_class:)K$", "5", argument) for argument in arguments]
+            if arguments and not {"...", "--help"} & {*arguments}:
+                yield pytest.param(page.name, name, arguments, id=f"{page.stem}-{name}-{'-'.join(arguments)[:60]}")
+
+
+COMMANDS = list(_commands())
+
+
+def test_there_are_commands_on_every_page_that_should_have_some():
+    found = {command.values[0] for command in COMMANDS}
+    assert {
+        "README.md",
+        "REPRODUCIBILITY.md",
+        "scenarios.md",
+        "release_gate.md",
+        "benchmark.md",
+        "reproduce.md",
+    } <= found
+
+
+@pytest.mark.parametrize(("page", "name", "arguments"), COMMANDS)
+def test_every_command_is_one_that_the_program_takes(page, name, arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = importlib.import_module(f"mpt_jax.{_DOORS[name]}").parse(arguments)
+    if name == "train":
+        configs.load(options.config, options.overrides)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(command.values[2], id=command.id)
+        for command in COMMANDS
+        if command.values[1] == "train" and "configs/digits.py" in command.values[2]
+    ],
+)
+def test_every_command_on_the_digits_can_be_planned(arguments, monkeypatch, tmp_path, digits_dir, capsys):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    if any("gs://" in argument or "old.npz" in argument for argument in arguments):
+        pytest.skip("takes a bucket, or a file that is made on the same page")
+    assert train.main([*arguments, "--plan", f"--config.dataset.data_dir={digits_dir}"]) == 0
+    assert "steps of training" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"configs"}
