@@ -72,6 +72,7 @@ class OptimizerConfig:
     batch_size: int = 128
     schedule: str = "cosine"  # to zero over the epochs, or "constant"
     schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
+    accumulate: int = 1  # micro-batches of a step, one after the other; BatchNorm sees one at a time
     skip_nonfinite: bool = False  # leave out (and count) updates whose loss or gradient is not finite
 
 
@@ -103,10 +104,19 @@ class UpdateConfig:
 class TrainingConfig:
     """How the work is laid on the machine; none of it changes a result by more than rounding."""
 
-    members_at_once: int = 0  # members of a population side by side, the others after them; 0: fastest here
+    members_at_once: int = 0  # members of a population side by side, the others after them; 0: fastest here that fits
+    remat: bool = False  # keep no activations inside the blocks of ResNets and ViTs: less memory, a third more work
     steps_per_dispatch: int = 50  # train steps in one call of the compiled program
     checkpoint_every: int = 1000  # steps between checkpoints of the training state
     evaluation_batch: int = 1000  # images at once when predicting
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are shared out; those left over split the batch. No result changes by more than rounding."""
+
+    members: int = 1  # devices over which the members of a population are split: they need nothing of each other
+    fsdp: int = 1  # devices over which parameters and optimiser state are split; 0: all that `members` leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +130,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
+    mesh: MeshConfig = MeshConfig()
 
 
 def default_config() -> ConfigDict:
@@ -237,9 +248,11 @@ def check(config: Config) -> None:
         value = getattr(optimizer, key)
         require(value >= 0, f"optimizer.{key}={value}; expected 0 or more")
     require(optimizer.momentum < 1, f"optimizer.momentum={optimizer.momentum}; expected less than 1")
-    for key in ("epochs", "batch_size"):
+    for key in ("epochs", "batch_size", "accumulate"):
         value = getattr(optimizer, key)
         require(value >= 1, f"optimizer.{key}={value}; expected 1 or more")
+    batch, parts = optimizer.batch_size, optimizer.accumulate
+    require(batch % parts == 0, f"optimizer.batch_size={batch}; expected a multiple of optimizer.accumulate={parts}")
     choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant"))
     choice("optimizer.schedule_unit", optimizer.schedule_unit, ("step", "epoch"))
     _check_update(config, require, choice)
@@ -248,6 +261,9 @@ def check(config: Config) -> None:
     for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
         value = getattr(config.training, key)
         require(value >= 1, f"training.{key}={value}; expected 1 or more")
+    for key, least in (("members", 1), ("fsdp", 0)):
+        value = getattr(config.mesh, key)
+        require(value >= least, f"mesh.{key}={value}; expected {least} or more")
     steps = config.training.steps_per_dispatch  # whose batches are drawn together
     require(steps <= 10_000, f"training.steps_per_dispatch={steps}; expected at most 10000")
 

@@ -34,7 +34,7 @@ def predict(
     batches = -(-count // batch_size)
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
-    logits = _predict(output, classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, "data"))))
+    logits = _predict(output, classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
     return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
 
 
@@ -51,7 +51,7 @@ def stream(
     Yields:
       The same anything and logits, float32 ``[n, num_classes]``.
     """
-    size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P("data"))
+    size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P(mesh.axis_names))
     classifier = jax.device_put(models.fold(classifier), NamedSharding(mesh, P()))
     waiting = None
     for anything, inputs in batches:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the model, answer batch by batch, write; what goes on meanwhile is said on stderr."""
     from rich.console import Console
 
-    from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, training
+    from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, sharding
     from mpt_jax.data import stream as streams
     from mpt_jax.progress import progress
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         done, title = 0, f"{card['name']} on {source.name}"
         with predictions.writing(output, card["classes"], labelled=source.labelled, scores=arguments.scores) as write:
             shown.start(title, 0, source.count, "example")
-            for batch, logits in evaluation.stream(classifier, readable(), batch_size=size, mesh=training.make_mesh()):
+            for batch, logits in evaluation.stream(classifier, readable(), batch_size=size, mesh=sharding.make_mesh()):
                 write(batch.ids, batch.labels, logits)
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})

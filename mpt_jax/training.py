@@ -21,10 +21,20 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import checkpoint, data, interruption, meta_sampler, models, objectives, posttraining
+from mpt_jax import (
+    checkpoint,
+    data,
+    device_memory,
+    interruption,
+    meta_sampler,
+    models,
+    objectives,
+    posttraining,
+    sharding,
+)
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 
@@ -76,22 +86,18 @@ class Recipe:
     schedule: str = "cosine"
     schedule_unit: str = "step"
     skip_nonfinite: bool = False
+    accumulate: int = 1
     crop_padding: int = 0
     flip: bool = False
     members_at_once: int = sys.maxsize
     steps_per_call: int = 50
+    remat: bool = False
     averaged: bool = False  # whether any objective has an `average`
     sampled: bool = False  # whether all objectives have a `sampler_rate`
 
     def total_steps(self, num_examples: int) -> int:
         """Steps of the whole stage: epochs times ceil(N / batch size)."""
         return self.epochs * data.steps_per_epoch(num_examples, self.batch_size)
-
-
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices in one axis, over which the batch is split."""
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def members_at_once(module: nn.Module, image_shape: Sequence[int]) -> int:
@@ -104,6 +110,31 @@ def members_at_once(module: nn.Module, image_shape: Sequence[int]) -> int:
         return sys.maxsize
     params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), image_shape))
     return 8 if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 1_000_000 else 1
+
+
+def within_memory(recipe: Recipe, mesh: Mesh, inputs: Inputs, limit: int | None) -> Recipe:
+    """The recipe with no more members side by side than a device of `limit` bytes can hold, by `device_memory`.
+
+    Unchanged where the limit is not known, or where all of them fit.
+    """
+    if limit is None:
+        return recipe
+    seeds, num_objectives = inputs.keys.shape[0], jax.tree.leaves(inputs.objectives)[0].shape[0]
+    mesh = sharding.of_population(mesh, seeds, num_objectives)
+    rest = (num_objectives, inputs.images.shape[1:], inputs.num_examples)
+    state = jax.eval_shape(lambda keys: init_state(recipe, keys, *rest), inputs.keys)
+    members = seeds * num_objectives // (mesh.shape["seeds"] * mesh.shape["objectives"])
+    images_at_once = recipe.batch_size // sharding.data_devices(mesh) // recipe.accumulate
+    activations = device_memory.activations(recipe.module, inputs.images.shape[1:], remat=recipe.remat)
+    fit = device_memory.members_side_by_side(
+        limit,
+        shared=device_memory.of_tree((inputs.images, inputs.labels))
+        + device_memory.of_tree(inputs.teachers) // mesh.shape["seeds"],
+        state=device_memory.of_tree(state) // (seeds * num_objectives * mesh.shape["fsdp"]),
+        work=images_at_once * activations + 2 * device_memory.of_tree(state.params) // (seeds * num_objectives),
+        members=members,
+    )
+    return recipe if fit >= members else dataclasses.replace(recipe, members_at_once=min(recipe.members_at_once, fit))
 
 
 def frozen(teacher: Classifier, mean: Any, std: Any) -> Classifier:
@@ -167,6 +198,27 @@ def init_state(
     return jax.tree.map(spread, jax.vmap(one)(keys, start))
 
 
+def new_state(recipe: Recipe, mesh: Mesh, inputs: Inputs, start: Classifier | None = None) -> TrainState:
+    """`init_state` made where it stays: each device of the mesh gets its part."""
+    num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
+    sizes = (num_objectives, inputs.images.shape[1:], inputs.num_examples)
+    shapes = jax.eval_shape(lambda keys, start: init_state(recipe, keys, *sizes, start), inputs.keys, start)
+    initialize = jax.jit(init_state, static_argnums=(0, 2, 3, 4), out_shardings=sharding.of_state(mesh, shapes))
+    return initialize(recipe, inputs.keys, *sizes, start)
+
+
+def input_specs() -> Inputs:
+    """How `Inputs` are split over the axes of a mesh: what belongs to a seed or an objective goes where it is."""
+    of_seeds = dict.fromkeys(("keys", "teachers", "rows", "label_scale"), P("seeds"))
+    specs = of_seeds | {"objectives": P("objectives")}
+    return Inputs(**{field.name: specs.get(field.name, P()) for field in dataclasses.fields(Inputs)})
+
+
+def place(mesh: Mesh, inputs: Inputs) -> Inputs:
+    """The inputs on the devices of a mesh of `sharding.of_population`."""
+    return jax.device_put(inputs, sharding.placed(mesh, inputs, input_specs()))
+
+
 def train_step(
     recipe,
     num_examples,
@@ -182,6 +234,12 @@ def train_step(
     old_head=None,
 ):
     """One SGD step of one member on one batch of normalised images: the whole method, without axes or devices.
+
+    With `recipe.accumulate` A the gradient is the mean of those of A micro-batches, the i-th of examples i, i + A, and
+    so on. It is the gradient of the whole batch but for BatchNorm, which normalises each micro-batch by its own
+    statistics (those of the devices together), as is usual where gradients are accumulated: the whole batch's would
+    take one more forward pass for every layer. The running statistics move once a step, by the mean over the
+    micro-batches, so that they forget as fast as without.
 
     Args:
       state: a `TrainState` without leading axes.
@@ -199,8 +257,10 @@ def train_step(
       are not finite, also whether this one was ``"skipped"``, with the loss given as 0.
     """
 
-    def loss_function(params):
-        logits, features, batch_stats = models.train_forward(recipe.module, params, state.batch_stats, images)
+    module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
+
+    def loss_function(params, images, labels, teacher_logits):
+        logits, features, batch_stats = models.train_forward(module, params, state.batch_stats, images)
         answers = dict(teacher_logits)
         if old_head is not None:
             answers["old_head"] = features @ old_head["kernel"] + old_head["bias"][None]
@@ -215,11 +275,15 @@ def train_step(
             epoch=jnp.asarray(step) // data.steps_per_epoch(num_examples, recipe.batch_size),
             progress=jnp.asarray(step, float) / recipe.total_steps(num_examples),
         )
-        return losses.mean(), (logits, batch_stats)
+        accuracy = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).mean(dtype=float)
+        return losses.mean(), (accuracy, batch_stats)
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_function, has_aux=True)(state.params)
+    def gradient(*batch):
+        return jax.value_and_grad(loss_function, has_aux=True)(state.params, *batch)
+
+    batch = (images, labels, teacher_logits)
+    (loss, (accuracy, batch_stats)), grads = _mean_over_micro_batches(recipe.accumulate, gradient, batch)
     updates, opt_state = optimizer(recipe, num_examples).update(grads, state.opt_state, state.params)
-    accuracy = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels).mean(dtype=float)
     before, params = state, optax.apply_updates(state.params, updates)
     if state.average is not None:
         average = posttraining.ema(state.average, (params, batch_stats), objective.average, step)
@@ -247,10 +311,21 @@ def train_steps(
       were ``"skipped"`` where the recipe does. They are added to `sums`, step by step, so that those over several calls
       are the ones of a single call to the last bit.
     """
-    num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
-    per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
     if sums is None:
         sums = no_sums(recipe, inputs)
+    specs = (P(*sharding.MEMBERS), input_specs(), P(), P(), P(*sharding.MEMBERS))
+    steps = sharding.over_members(mesh, functools.partial(_train_steps, recipe, mesh), specs)
+    state, sums = steps(state, inputs, start, stop, sums)
+    # As they came in: compiled only once.
+    return jax.lax.with_sharding_constraint((state, sums), sharding.of_state(mesh, (state, sums)))
+
+
+def _train_steps(
+    recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, start: jax.Array, stop: jax.Array, sums: Any
+):
+    """`train_steps` of the members that one group of devices has."""
+    num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
+    per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
 
     def one_seed(state, sums, teachers, key, images_of_seed, label_scale):
         stream_key, augment_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
@@ -261,7 +336,7 @@ def train_steps(
         def batch_of(positions, key):
             """Images, cropped and flipped, and labels of these positions among the seed's examples."""
             chosen = positions if images_of_seed is None else images_of_seed[positions]
-            images = jax.lax.with_sharding_constraint(inputs.images[chosen], NamedSharding(mesh, P("data")))
+            images = sharding.split_batch(mesh, inputs.images[chosen])
             images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
             return images, inputs.labels[chosen]
 
@@ -295,6 +370,9 @@ def train_steps(
                 for source, teacher in teachers.items()
                 if source != "old_head"  # it answers to the student's features, in the step
             }
+
+        if recipe.accumulate > 1:
+            answers = _in_micro_batches(recipe.accumulate, answers)
 
         recorded = None
         if recipe.members_at_once < num_objectives and not recipe.sampled:  # else each member has batches of its own
@@ -349,14 +427,15 @@ def train_steps(
                 teacher_logits = (
                     answers(images) if recorded is None else jax.tree.map(lambda tape: tape[step - start], recorded)
                 )
+                whole = state.replace(params=sharding.gather_parameters(mesh, state.params))
                 state, values = train_step(
-                    *(recipe, num_examples, state, objective, normalized(images), labels, teacher_logits),
+                    *(recipe, num_examples, whole, objective, normalized(images), labels, teacher_logits),
                     step=step,
                     class_counts=class_counts,
                     label_scale=label_scale,
                     old_head=old_head,
                 )
-                return state, jax.tree.map(jnp.add, sums, values)
+                return sharding.split_parameters(mesh, state), jax.tree.map(jnp.add, sums, values)
 
             return over_steps(step_of_member, (state, sums))
 
@@ -364,8 +443,7 @@ def train_steps(
 
     at_once = recipe.members_at_once // num_objectives
     per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale)
-    result = _over_axis(at_once, one_seed, *per_seed)
-    return jax.lax.with_sharding_constraint(result, NamedSharding(mesh, P()))  # as it came in: compiled only once
+    return _over_axis(at_once, one_seed, *per_seed)
 
 
 def no_sums(recipe: Recipe, inputs: Inputs) -> dict[str, jax.Array]:
@@ -416,25 +494,27 @@ def fit(
     """
     num_examples = inputs.num_examples
     total = recipe.total_steps(num_examples)
-    replicated = NamedSharding(mesh, P())
+    num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
+    mesh = sharding.of_population(mesh, inputs.keys.shape[0], num_objectives)
     teachers_as_run = {
         source: teacher.replace(params={"head": teacher.params["head"]}, batch_stats={})
         if source == "old_head"
         else frozen(teacher, inputs.mean, inputs.std)
         for source, teacher in inputs.teachers.items()
     }
-    inputs = jax.device_put(inputs.replace(teachers=teachers_as_run), replicated)
-    num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
-    initialize = jax.jit(init_state, static_argnums=(0, 2, 3, 4), out_shardings=replicated)
-    state = initialize(recipe, inputs.keys, num_objectives, inputs.images.shape[1:], num_examples, start)
-    zeros = sums = jax.device_put(no_sums(recipe, inputs), replicated)
+    inputs = place(mesh, inputs.replace(teachers=teachers_as_run))
+    state = new_state(recipe, mesh, inputs, start)
+    zeros = sums = jax.device_put(no_sums(recipe, inputs), sharding.of_members(mesh))
     step = since = 0
     seconds = 0.0
     restored = checkpoint.restore_state(folder, state, say)
     if restored is not None:
         step, state, notes = restored
         seconds, since = notes["seconds"], notes["since"]
-        sums = {name: jax.device_put(np.array(notes["sums"][name], zeros[name].dtype), replicated) for name in zeros}
+        sums = {
+            name: jax.device_put(np.array(notes["sums"][name], zeros[name].dtype), sharding.of_members(mesh))
+            for name in zeros
+        }
         if notes["teachers"] != list(teachers):
             raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
     on_start(step)
@@ -479,6 +559,32 @@ def fit(
                 checkpoint.save_state(folder, step, state, notes)
                 free = time.perf_counter()
     return state, seconds
+
+
+def _mean_over_micro_batches(parts: int, function: Callable, batch: Any) -> Any:
+    """The mean of ``function(*micro_batch)`` over the micro-batches, one after the other."""
+    if parts == 1:
+        return function(*batch)
+    pieces = jax.tree.map(functools.partial(_apart, parts), batch)
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda leaf: leaf[0], pieces))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    add = lambda total, piece: (jax.tree.map(jnp.add, total, function(*piece)), None)  # noqa: E731
+    return jax.tree.map(lambda total: total / parts, jax.lax.scan(add, zeros, pieces)[0])
+
+
+def _in_micro_batches(parts: int, function: Callable) -> Callable:
+    """`function` of a batch, example by example, that works on one micro-batch after the other."""
+
+    def in_parts(batch):
+        results = jax.lax.map(function, _apart(parts, batch))
+        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), results)
+
+    return in_parts
+
+
+def _apart(parts: int, leaf: jax.Array) -> jax.Array:
+    """``[batch, ...] -> [parts, batch / parts, ...]``, every parts-th example: none moves to another device."""
+    return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
 
 
 def _over_axis(at_once: int, function: Callable, *args: Any) -> Any:

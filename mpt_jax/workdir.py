@@ -45,7 +45,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """A work directory belongs to one config; only where the data lies and the `training` section may change.
+    """A work directory belongs to one config; only `training`, `mesh` and where the data lies may change.
 
     Raises:
       InputError: the folder is a file, is somebody else's, or holds a run of another config. Nothing is written.
@@ -63,7 +63,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     differences = [
         f"{key}={before.get(key)!r}, now it is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith("training.") and key != "dataset.data_dir"
+        if before.get(key) != now.get(key) and not key.startswith(("training.", "mesh.")) and key != "dataset.data_dir"
     ]
     if differences:
         raise InputError(

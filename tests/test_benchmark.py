@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich
 
-from mpt_jax import models, training
-from mpt_jax.benchmark import flops, program
+from mpt_jax import models, sharding, training
+from mpt_jax.benchmark import collectives, flops, memory, program, scaling, show
 from mpt_jax.benchmark.__main__ import main
 from mpt_jax.models.convolution import native_conv2d
 from mpt_jax.objectives import METHODS
@@ -33,8 +34,8 @@ RESNET18 = {
 @pytest.fixture
 def one_device(monkeypatch):
     """Programs for one of the eight devices, which compile faster."""
-    make_mesh = training.make_mesh
-    monkeypatch.setattr(training, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None, **layout: make_mesh(jax.devices()[:1], **layout))
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_step_is_three_forward_passes_a_student_and_one_a_teacher():
 
 
 def test_the_program_does_the_steps_of_training_one_after_the_other(one_device):
-    setup, mesh = program.Setup(model="convnet", batch=16, steps=2), training.make_mesh()
+    setup, mesh = program.Setup(model="convnet", batch=16, steps=2), sharding.make_mesh()
     rows = [METHODS["mpt_kl"], METHODS["mpt_kl"].replace(bias=1.0)]
     images, labels = program.examples(setup.job, mesh)
     timed = program.Program(setup, rows, images, labels, mesh)  # which does one step
@@ -106,7 +107,7 @@ def test_the_program_does_the_steps_of_training_one_after_the_other(one_device):
 
 
 def test_the_random_state_is_shaped_like_that_of_training():
-    setup, mesh = program.Setup(model="convnet", batch=16), training.make_mesh()
+    setup, mesh = program.Setup(model="convnet", batch=16), sharding.make_mesh()
     images, labels = program.examples(setup.job, mesh)
     recipe, inputs = setup.recipe(), program.make_inputs(setup, [METHODS["mpt_kl"]] * 3, images, labels)
     made = program.make_state(recipe, inputs, 3)
@@ -191,10 +192,114 @@ def test_the_accelerators_script_at_toy_size(one_device, capsys, peer, tmp_path,
         assert dtype in out
 
 
+HLO = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+%micro (p: (f32[8])) -> (f32[8]) {
+  %g = (f32[8]{0}, /*index=1*/bf16[2,3]{1,0}) all-reduce(%p, %q), replica_groups={}, to_apply=%add
+}
+%step (p: (f32[8])) -> (f32[8]) {
+  %start = (f32[2]{0}, f32[8]{0}) all-gather-start(%p), dimensions={0}
+  %done = f32[8]{0} all-gather-done(%start)
+  %m = (f32[8]) while(%done), condition=%c, body=%micro, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %piece = f32[4]{0} reduce-scatter(%m), dimensions={0}, to_apply=%add
+}
+%drawn (p: (f32[8])) -> (f32[8]) {
+  ROOT %x = (f32[8]) add(%p)
+}
+ENTRY %main.1 (p: f32[8]) -> f32[8] {
+  %once = f32[100]{0} all-reduce(%p), to_apply=%add
+  %draws = (f32[8]) while(%once), condition=%c, body=%drawn
+  ROOT %steps = (f32[8]) while(%draws), condition=%c, body=%step
+}"""
+
+
+def test_collectives_of_a_step_are_those_of_its_loop_as_often_as_they_happen():
+    assert {each.kind: each[1:] for each in collectives.of_step(HLO)} == {
+        "all-reduce": (3, 3 * (8 * 4 + 6 * 2)),
+        "all-gather": (1, 8 * 4),
+        "reduce-scatter": (1, 4 * 4),
+    }
+
+
+@pytest.mark.parametrize(("method", "devices"), [("no_treatment", 2), ("mpt_kl", 8)])
+def test_a_step_sends_the_gradient_and_batch_norm_and_nothing_for_the_teachers(method, devices):
+    setup = program.Setup(model="convnet", batch=16)
+    row = scaling.described(setup, [METHODS[method]], sharding.make_mesh(jax.devices()[:devices]))
+    params, statistics = jax.eval_shape(lambda: models.init(setup.network(), jax.random.key(0), (8, 8, 1)))
+    gradient, statistics = (4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, statistics))
+    assert (row["gradient_bytes"], row["statistics_bytes"]) == (gradient, statistics)
+    (all_reduce,) = row["collectives"]
+    # Of each BatchNorm two sums forward, and one of the two backward that are no gradients; also loss and accuracy.
+    assert all_reduce["bytes"] == gradient + 1.5 * statistics + 2 * 4
+    assert row["images_per_device"] == 16 / devices
+    teachers = [models.build("convnet", classes) for classes in (5, 10) if method == "mpt_kl"]
+    work = flops.step(setup.network(), teachers, (8, 8, 1), batch=16, students=1)
+    assert row["gflop_per_device"] == pytest.approx(1e-9 * work.dense / devices)
+
+
+def test_predicted_efficiency_is_that_of_the_published_figures():
+    sent = {"kind": "all-reduce", "count": 1, "bytes": 450e6}
+    row = {"devices": 8, "gflop_per_device": 989.4, "collectives": [sent]}
+    found = scaling.predicted(row, "bfloat16")
+    assert found["H100"] == pytest.approx({"ms": 2.75, "communication_ms": 1.75, "efficiency": 1 / 2.75})
+    assert found["TPU v5e"]["communication_ms"] == pytest.approx(1e3 * 1.75 * 450e6 / 200e9)
+    assert set(scaling.predicted({**row, "devices": 64}, "bfloat16")) == {"TPU v5e"}  # a node has 8
+    assert scaling.predicted({**row, "devices": 1, "collectives": []}, "float32")["H100"]["efficiency"] == 1
+
+
+def test_scaling_compiles_for_devices_that_are_not_here(capsys):
+    assert main(["scaling", "--model", "convnet", "--method", "no_treatment", "--devices", "16", "--weak"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "images" in out and "TPU" in out and "no_treatment" in out and " 16 48 " in out
+
+
+def test_memory_is_predicted_without_a_run_and_advice_makes_it_fit(capsys):
+    arguments = ("--memory", "--model", "convnet", "--batch", "64", "--students", "2", "--method", "no_treatment")
+    result = measure(capsys, "step", *arguments, "--device-memory", "0.0001")
+    parts = result["bytes"]
+    assert parts["total"] == sum(size for use, size in parts.items() if use != "total")
+    assert parts["images"] == 320 * (64 + 4) and parts["teachers"] == 0
+    network = models.build("convnet", 10)
+    params, statistics = jax.eval_shape(lambda: models.init(network, jax.random.key(0), (8, 8, 1)))
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, statistics)]
+    assert parts["state"] == 2 * 4 * (2 * sizes[0] + sizes[1] + 1)  # and the count of steps
+    assert result["limit_bytes"] == pytest.approx(0.0001 * 2**30) and result["form"] == "accelerator"
+    rich.print(show.render(result))
+    out = capsys.readouterr().out
+    assert "does not fit" in out and "optimizer.accumulate=2" in out and "mesh.fsdp=0" in out
+    rich.print(show.render({**result, "limit_bytes": None, "advice": [], "form": "own"}))
+    assert "no limit known" in capsys.readouterr().out
+
+
+def test_advice_is_given_where_a_step_does_not_fit():
+    parts = {"state": 2, "images": 1, "teachers": 1, "temporaries": 12}
+    parts = {use: size * memory.GiB for use, size in parts.items()}
+    parts["total"] = sum(parts.values())
+    tell = lambda limit, setup=program.Setup(model="vit_tiny"), **sizes: memory.advice(  # noqa: E731, B008
+        parts, limit * memory.GiB, setup, **{"students": 1, "devices": 1, **sizes}
+    )
+    assert tell(16) == []
+    accumulate, remat = tell(9)
+    assert accumulate == "optimizer.accumulate=2: 11.0 GiB; 4: 8.5 GiB"  # 10 of 12 GiB are activations
+    assert remat.startswith("training.remat=true: ") and 6 < float(remat.split()[1]) < 16
+    assert "mesh.fsdp=0: 14.5 GiB" in tell(9, devices=4)
+    assert "training.members_at_once=1: 10.0 GiB" in tell(9, students=2)
+    assert "a population of 1: 9.0 GiB" in tell(9, students=2)
+    assert tell(9, program.Setup(model="convnet"))[1:] == []  # which has no blocks
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "required: step|population|table|device"),
+        ([], "required: step|population|table|device|scaling"),
+        (["step", "--accumulate", "3"], "multiple of the 8 devices times optimizer.accumulate=3"),
+        (["step", "--fsdp", "3"], "mesh.fsdp=3"),
+        (["step", "--memory", "--device-memory", "0"], "above 0"),
+        (["scaling", "--devices", "3"], "--devices 3: --batch 128"),
+        (["scaling", "--method", "mpt"], "mpt_kl"),
+        (["scaling", "--devices", "0"], "integer from 1"),
         (["steps"], "population"),
         (["step", "--sizes", "2"], "--sizes"),
         (["step", "--rounds", "0"], "integer from 1"),

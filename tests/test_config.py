@@ -154,6 +154,10 @@ def test_overrides(override, path, expected):
         ("dataset.validation_per_class=0", ["update.tune", "validation_per_class"]),
         ("update.tolerance=2", ["update.tolerance"]),
         ("training.members_at_once=-1", ["training.members_at_once"]),
+        ("mesh.members=0", ["mesh.members", "1 or more"]),
+        ("mesh.fsdp=-1", ["mesh.fsdp", "0 or more"]),
+        ("mesh.fsdp=true", ["mesh.fsdp", "int"]),
+        ("optimizer.accumulate=7", ["optimizer.batch_size", "optimizer.accumulate=7"]),
     ],
 )
 def test_bad_overrides_are_one_clear_line(override, words):

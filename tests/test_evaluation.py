@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mpt_jax import evaluation, models, training
+from mpt_jax import evaluation, models, sharding
 from mpt_jax.models import Classifier
 
 
@@ -19,7 +19,7 @@ def make_stack(count, seed=0):
 @pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (20, 1), (100, 1), (16, 8), (3, 8)])
 def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
     stack, images = make_stack(3), np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
-    mesh = training.make_mesh(jax.devices()[:devices])
+    mesh = sharding.make_mesh(jax.devices()[:devices])
     logits = evaluation.predict(stack, images, batch_size=batch_size, mesh=mesh)
     assert logits.shape == (3, 20, 4) and logits.dtype == np.float32
     for member in range(3):
@@ -29,7 +29,7 @@ def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
 
 
 def test_stacks_of_one_shape_compile_once_whatever_the_last_batch_holds(compiled):
-    mesh = training.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[:1])
     for seed, count in ((0, 24), (1, 17), (2, 23)):  # three batches of 8, the last one full or not
         images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
         assert evaluation.predict(make_stack(2, seed), images, batch_size=8, mesh=mesh).shape == (2, count, 4)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from releases import release
 
-from mpt_jax import compare, data, evaluation, models, predict, training
+from mpt_jax import compare, data, evaluation, models, predict, sharding
 from mpt_jax.compare.__main__ import main as compare_command
 
 logits_of = jax.jit(models.logits)
@@ -102,7 +102,7 @@ def test_features_through_an_ensemble(tmp_path):
 def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     pieces = [(start, images[start : start + 8]) for start in (0, 8, 16)]
-    mesh = training.make_mesh()
+    mesh = sharding.make_mesh()
     answers = list(evaluation.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
     assert [(start, len(logits)) for start, logits in answers] == [(0, 8), (8, 8), (16, 4)]
     reference = logits_of(pair[2], images)

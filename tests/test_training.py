@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax import data, interruption, models, objectives, posttraining, training
+from mpt_jax import data, interruption, models, objectives, posttraining, sharding, training
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
@@ -60,7 +60,7 @@ def make_inputs(seeds=(0,), rows=("mpt_kl",), dtype="float32"):
 
 def train(recipe, inputs, steps=6, devices=1, chunks=None):
     """Final state and values of the last chunk after `steps` steps in calls of the given sizes."""
-    mesh = training.make_mesh(jax.devices()[:devices])
+    mesh = sharding.make_mesh(jax.devices()[:devices])
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     inputs = jax.device_put(inputs, replicated)
     rows = jax.tree.leaves(inputs.objectives)[0].shape[0]
@@ -130,7 +130,7 @@ def test_calls_of_any_size_give_bit_identical_results_from_one_program():
 
 def test_the_state_is_donated_and_the_teachers_are_not():
     recipe, inputs = make_recipe(), make_inputs()
-    mesh = training.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[:1])
     inputs = jax.device_put(inputs, jax.devices()[0])
     state = training.init_state(recipe, inputs.keys, 1, (8, 8, 1), N)
     teacher = jax.device_get(inputs.teachers["old"].params)
@@ -170,7 +170,7 @@ def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step
     starts = []
     state, seconds = training.fit(
         recipe,
-        training.make_mesh(jax.devices()[:1]),
+        sharding.make_mesh(jax.devices()[:1]),
         inputs,
         folder=folder,
         checkpoint_every=5,
@@ -272,7 +272,7 @@ def test_what_an_objective_has_on_a_schedule_and_the_class_counts_reach_it():
     recipe, inputs = make_recipe(crop_padding=0, flip=False), make_inputs(rows=rows)
     start = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))(recipe, inputs.keys, len(rows), (8, 8, 1), N)
     weights = jax.device_get(member(start, 0, 0))
-    mesh = training.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[:1])
     _, values = training.train_steps(recipe, mesh, start, inputs, jnp.int32(step), jnp.int32(step + 1))
     stream, epoch = jax.random.fold_in(inputs.keys[0], 1), step // 3  # of 40 images in batches of 16
     batch = data.batch_indices(data.epoch_permutation(stream, epoch, N), step % 3, 16)
@@ -398,7 +398,7 @@ def with_objectives(inputs, *chosen):
 
 def trajectory(recipe, inputs, steps):
     """The states before and after each of these steps, and the values of each, on the host."""
-    mesh = training.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh(jax.devices()[:1])
     inputs = jax.device_put(inputs, jax.devices()[0])
     rows = len(inputs.objectives.bias)
     initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))

@@ -1,4 +1,4 @@
-"""Measure the train step: `python -m mpt_jax.benchmark step|population|table|device [--json [FILE]]`."""
+"""Measure the train step: `python -m mpt_jax.benchmark step|population|table|device|scaling [--json [FILE]]`."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from mpt_jax import command
 from mpt_jax.errors import InputError
 
 SIZES, DEVICE_SIZES = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
+SCALES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Whatever is compared runs in alternating rounds, of which the median counts.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="step|population|table|device")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="step|population|table|device|scaling")
 
     def measuring(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -33,8 +34,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         option("--model", default="resnet18", help="a network of mpt_jax.models (default: resnet18)")
         option("--stem", default="", help="of a ResNet: imagenet (default) or cifar")
         option("--batch", type=command.natural, default=0, help="images per step (default: 128; convnet 48)")
-        option("--steps", type=command.natural, default=0, help="per timed call (default: about three seconds of them)")
-        option("--rounds", type=command.natural, default=3, help="(default: 3)")
+        option("--image-size", type=command.natural, default=0, help="pixels of a side (default: the model's data's)")
+        option("--images", type=command.natural, default=0, help="on the device (default: 50000; convnet 320)")
+        if name != "scaling":
+            option("--steps", type=command.natural, default=0, help="per timed call (default: about three seconds)")
+            option("--rounds", type=command.natural, default=3, help="(default: 3)")
+        if name in ("step", "scaling"):
+            option("--accumulate", type=command.natural, default=1, help="micro-batches of a step (default: 1)")
+            option("--remat", action="store_true", help="blocks compute their activations again for the gradient")
+            option("--fsdp", type=_from_zero, default=1, help="devices that share parameters; 0: all (default: 1)")
         option("--json", nargs="?", const="-", metavar="FILE", help="the result as one JSON object, printed or in FILE")
         if name != "table":
             option("--method", default="mpt_kl", help="a row of objectives.METHODS (default: mpt_kl)")
@@ -42,12 +50,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             option("--peak-tflops", type=_positive, default=0.0, help="what utilisation is of (default: measured)")
         if name != "device":
             option("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-        if name != "step":
+        if name != "scaling":
             option("--members-at-once", type=command.natural, default=0, help="side by side (default: the fastest)")
         return added
 
     step = measuring("step", "one student, alone or against a peer")
     step.add_argument("--against", default="", metavar="COMMAND", help="prints a JSON line with median_ms")
+    step.add_argument("--memory", action="store_true", help="predict the memory of a device instead; nothing is run")
+    step.add_argument("--students", type=command.natural, default=1, help="with --memory: so many (default: 1)")
+    step.add_argument(
+        "--device-memory",
+        type=_positive,
+        default=0.0,
+        metavar="GIB",
+        help="with --memory: of an accelerator with so much (default: the devices that are here)",
+    )
     population = measuring("population", "time per student of several that share data and teachers")
     population.add_argument("--sizes", type=_sizes, default=SIZES, help="numbers of students (default: 1,2,4,8)")
     table = measuring("table", "all methods as one population against a separate run of each")
@@ -63,8 +80,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     device.add_argument(
         "--data-dir", default="", metavar="DIR", help="TFDS folder of CIFAR-100 (default: random images)"
     )
+    scaling = measuring("scaling", "what a step would do on many devices, from its compiled program; nothing is run")
+    scaling.add_argument("--devices", type=_sizes, default=SCALES, help="(default: 1,2,4,8,16,32,64)")
+    scaling.add_argument("--weak", action="store_true", help="--batch is that of one device")
     device.add_argument("--toy", action="store_true", help="the small network, a few steps: to see that it works")
     return parser.parse_args(argv)
+
+
+def _from_zero(text: str) -> int:
+    return 0 if text == "0" else command.natural(text)
 
 
 def _positive(text: str) -> float:
@@ -90,6 +114,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = vars(arguments).copy()
     name, target = options.pop("command"), options.pop("json")
+    if name == "step" and options.pop("memory"):
+        name = "memory"
+        del options["against"]
+    elif name == "step":
+        del options["students"], options["device_memory"]
     fields = Setup.__dataclass_fields__
     setup = Setup(**{key: options.pop(key) for key in list(options) if key in fields})
     if target and (pathlib.Path(target).is_dir() or not pathlib.Path(target).parent.is_dir()):

@@ -86,7 +86,7 @@ def square_product(dtype: str, mesh: Mesh) -> tuple[Callable[[], float], float, 
     keys = jax.random.split(jax.random.key(0))
     # Scaled so that the values neither grow nor vanish from product to product.
     left, right = (jax.random.normal(key, (size, size), dtype) * jnp.asarray(size**-0.5, dtype) for key in keys)
-    rows = NamedSharding(mesh, P("data"))
+    rows = NamedSharding(mesh, P(mesh.axis_names))
     left, right = jax.device_put(left, rows), jax.device_put(right, NamedSharding(mesh, P()))
     multiply = jax.jit(jnp.matmul, out_shardings=rows)
     multiply(left, right).block_until_ready()

@@ -1,5 +1,6 @@
 """One population as a compiled program that can be timed; a peer's command; and rounds that alternate between them."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,10 +21,11 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import data, models, objectives, training
+from mpt_jax import data, models, objectives, sharding, training
 from mpt_jax.benchmark import flops
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
+from mpt_jax.models.convolution import as_on_accelerators
 from mpt_jax.objectives import Objective
 from mpt_jax.training import TrainState
 
@@ -59,11 +61,18 @@ class Setup:
     rounds: int = 3
     members_at_once: int = 0
     peak_tflops: float = 0.0
+    image_size: int = 0  # a side
+    images: int = 0  # on the device
+    accumulate: int = 1
+    remat: bool = False
+    fsdp: int = 1
 
     @property
     def job(self) -> Job:
         job = DIGITS if self.model == "convnet" else CIFAR100
-        return dataclasses.replace(job, batch=self.batch or job.batch)
+        shape = (self.image_size, self.image_size, job.image_shape[2]) if self.image_size else job.image_shape
+        num_images = self.images or job.num_images
+        return dataclasses.replace(job, batch=self.batch or job.batch, image_shape=shape, num_images=num_images)
 
     def network(self, source: str = "new") -> nn.Module:
         options = {"stem": self.stem} if self.stem else {}
@@ -83,6 +92,8 @@ class Setup:
             crop_padding=job.crop_padding,
             flip=job.flip,
             members_at_once=self.members_at_once or training.members_at_once(module, job.image_shape),
+            accumulate=self.accumulate,
+            remat=self.remat,
         )
 
 
@@ -128,6 +139,30 @@ def _fill(params: Any, batch_stats: Any) -> tuple[Any, Any]:
     )
 
 
+def lower(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool) -> tuple[Any, Any, jax.stages.Lowered]:
+    """The train steps of a population of one seed without any array: state and inputs as shapes, and the program.
+
+    Args:
+      native: with convolutions as accelerators have them, whatever the platform it is compiled for.
+    """
+    recipe, mesh, job = setup.recipe(), sharding.of_population(mesh, 1, len(rows)), setup.job
+    images = jax.ShapeDtypeStruct((job.num_images, *job.image_shape), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((job.num_images,), jnp.int32)
+    inputs = make_inputs(setup, rows, images, labels)
+    state = make_state(recipe, inputs, len(rows))
+
+    def shapes(tree: Any, shardings: Any) -> Any:
+        return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings)
+
+    inputs = shapes(inputs, sharding.placed(mesh, inputs, training.input_specs()))
+    state = shapes(state, sharding.of_state(mesh, state))
+    bound = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
+    # A function of its own: what was traced in the other form before must not be taken for it.
+    steps = jax.jit(lambda *arguments: training.train_steps.__wrapped__(recipe, mesh, *arguments), donate_argnums=0)
+    with as_on_accelerators() if native else contextlib.nullcontext():
+        return state, inputs, steps.lower(state, inputs, bound, bound)
+
+
 class Program:
     """The compiled train steps of a population, and the state that they advance.
 
@@ -140,8 +175,8 @@ class Program:
     """
 
     def __init__(self, setup: Setup, rows: Sequence[Objective], images: jax.Array, labels: jax.Array, mesh: Mesh):
-        recipe, replicated = setup.recipe(), NamedSharding(mesh, P())
-        inputs = jax.device_put(make_inputs(setup, rows, images, labels), replicated)
+        recipe, mesh = setup.recipe(), sharding.of_population(mesh, 1, len(rows))
+        inputs = training.place(mesh, make_inputs(setup, rows, images, labels))
         self.students, self.at_once = len(rows), min(recipe.members_at_once, len(rows))
         self.work = flops.step(
             recipe.module,
@@ -151,12 +186,13 @@ class Program:
             students=len(rows),
         )
         self.steps_per_epoch = data.steps_per_epoch(len(labels), recipe.batch_size)
-        self._state = jax.device_put(make_state(recipe, inputs, len(rows)), replicated)
+        state = make_state(recipe, inputs, len(rows))
+        self._state = jax.device_put(state, sharding.of_state(mesh, state))
         self._inputs, self._step, self._steps_per_call = inputs, 0, recipe.steps_per_call
         started, none = time.perf_counter(), jnp.int32(0)
         self._call = training.train_steps.lower(recipe, mesh, self._state, inputs, none, none).compile()
         self.compile_seconds = time.perf_counter() - started
-        self.program_bytes = _program_bytes(self._call)
+        self.program_bytes = program_bytes(self._call)
         self.run(1)  # the first call also allocates
         seconds = 0.0 if setup.steps else self.run(2) / 2
         self.steps = setup.steps or min(MOST_STEPS, max(FEWEST_STEPS, round(SECONDS_PER_CALL / seconds)))
@@ -183,7 +219,8 @@ class Program:
         return 1e3 * statistics.median(self.run(0) for _ in range(10 * CALLS))
 
 
-def _program_bytes(compiled: jax.stages.Compiled) -> int | None:
+def program_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """Memory of one device that one call of a program takes: state, inputs and temporaries."""
     sizes = compiled.memory_analysis()
     if sizes is None:
         return None

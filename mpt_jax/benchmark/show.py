@@ -1,5 +1,6 @@
 """A result as tables for a terminal."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,15 @@ METHODS: tuple[Column, ...] = (
     ("program MiB", _number("program_bytes", ",.0f", 2**-20)),
     ("peak MiB", _number("peak_bytes", ",.0f", 2**-20)),
 )
+USES: tuple[Column, ...] = (("use", lambda row: row["use"]), ("MiB", _number("bytes", ",.1f", 2**-20)))
+DEVICES: tuple[Column, ...] = (
+    ("devices", lambda row: str(row["devices"])),
+    ("images each", _number("images_per_device", ",.0f")),
+    ("GFLOP each", _number("gflop_per_device", ",.2f")),
+    ("MiB each", _number("bytes_per_device", ",.0f", 2**-20)),
+    ("collec- tives", lambda row: str(sum(each["count"] for each in row["collectives"]))),
+    ("MiB sent", lambda row: f"{sum(each['bytes'] for each in row['collectives']) / 2**20:,.2f}"),
+)
 DTYPE: Column = ("dtype", lambda row: row["dtype"])
 TIMES_PEER: Column = ("x peer", _number("times_peer", ".2f"))
 LEGEND = {
@@ -50,7 +60,8 @@ LEGEND = {
 
 def render(result: Mapping[str, Any]) -> RenderableType:
     """The whole result of a benchmark."""
-    return Group(Text(_title(result), style="bold"), *(_table if result["benchmark"] == "table" else _students)(result))
+    tables = {"table": _table, "memory": _memory, "scaling": _scaling}
+    return Group(Text(_title(result), style="bold"), *tables.get(result["benchmark"], _students)(result))
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -63,7 +74,9 @@ def _title(result: Mapping[str, Any]) -> str:
         f"batch {result['batch']}",
     ]
     where = f"{device['count']} x {device['kind']} ({device['platform']}), jax {result['versions']['jax']}"
-    return f"{result['benchmark']}: {', '.join(filter(None, what))}\n{where}, median of {result['rounds']} rounds"
+    how = {"memory": "compiled, not run", "scaling": "compiled for other devices, not run"}
+    how = how.get(result["benchmark"], f"median of {result['rounds']} rounds")
+    return f"{result['benchmark']}: {', '.join(filter(None, what))}\n{where}, {how}"
 
 
 def _students(result: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -106,10 +119,43 @@ def _table(result: Mapping[str, Any]) -> tuple[Table, Table]:
     return _grid(METHODS, rows), _pairs([*lines, *_legend(METHODS, result)])
 
 
+def _memory(result: Mapping[str, Any]) -> tuple[Table, Table]:
+    limit, total = result["limit_bytes"], result["bytes"]["total"]
+    grid = _grid(USES, [{"use": use, "bytes": size} for use, size in result["bytes"].items()])
+    has = f"{limit / 2**30:.1f} GiB: {'does not fit' if total > limit else 'fits'}" if limit else "no limit known"
+    lines = [("students", str(result["students"])), ("a device has", has)]
+    lines += [("advice" if i == 0 else "", line) for i, line in enumerate(result["advice"])]
+    if result["form"] == "own" and result["device"]["platform"] == "cpu":
+        lines.append(("", "A CPU's form of convolutions takes more than an accelerator's: see --device-memory."))
+    return grid, _pairs(lines)
+
+
+def _scaling(result: Mapping[str, Any]) -> tuple[Table, Table]:
+    names = list(dict.fromkeys(name for row in result["rows"] for name in row["predicted"]))
+    columns = list(DEVICES)
+    for name in names:
+        for heading, key, form in (("ms", "ms", ".2f"), ("%", "efficiency", ".0%")):
+            columns.append((f"{name}\n{heading}", functools.partial(_of_hardware, name=name, key=key, form=form)))
+    first = result["rows"][0] if result["rows"] else {"gradient_bytes": 0, "statistics_bytes": 0}
+    lines = [
+        ("teachers", f"{', '.join(result['teachers']) or 'none'}; they send nothing"),
+        ("gradient", f"{first['gradient_bytes'] / 2**20:.1f} MiB"),
+        ("BatchNorm", f"{first['statistics_bytes'] / 2**20:.3f} MiB of statistics"),
+        ("MiB sent", "results of the collectives of a step on one device"),
+        ("ms", "FLOPs at the published peak, then bytes at the published bandwidth in a ring, without latency"),
+        ("%", "efficiency: the share of that time in which a device computes"),
+    ]
+    return _grid(columns, result["rows"]), _pairs(lines)
+
+
+def _of_hardware(row: Mapping[str, Any], *, name: str, key: str, form: str) -> str:
+    return format(row["predicted"][name][key], form) if name in row["predicted"] else "-"
+
+
 def _grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading, _ in columns:
-        left = heading in ("dtype", "method", "teachers")
+        left = heading in ("dtype", "method", "teachers", "use")
         table.add_column(heading.replace(" ", "\n", 1), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell(row)) for _, cell in columns))

@@ -1,4 +1,4 @@
-"""The four measurements; each returns a JSON object, with what it was measured on."""
+"""The measurements and predictions; each returns a JSON object, with what it was measured on."""
 
 import dataclasses
 import functools
@@ -9,9 +9,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax import objectives, training, workdir
+from mpt_jax import objectives, sharding, workdir
 from mpt_jax.benchmark import flops
+from mpt_jax.benchmark import memory as predicted_memory
+from mpt_jax.benchmark import scaling as predictions
 from mpt_jax.benchmark.program import Program, Setup, alternate, check_command, compare, examples, peer_milliseconds
+from mpt_jax.device_memory import limit as memory_limit
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
 
@@ -33,6 +36,35 @@ def step(setup: Setup, say: Say, *, method: str, against: str) -> dict[str, Any]
     (row,) = found.pop("rows")
     empty = programs[1].call_milliseconds()
     return {**_facts("step", setup, mesh, shared), "method": method, **row, "call_ms": empty, **found}
+
+
+def memory(setup: Setup, say: Say, *, method: str, students: int, device_memory: float) -> dict[str, Any]:
+    """The memory that a device needs for a step, by use, and advice where it has less; compiled, but not run.
+
+    Of an accelerator's program where its memory is given in GiB, else of the one for the devices that are here.
+    """
+    mesh, elsewhere = _prepare(setup, [method]), bool(device_memory)
+    if elsewhere and not setup.members_at_once:
+        setup = dataclasses.replace(setup, members_at_once=students)
+    rows = _students_of(method, students)
+    say(f"compiling for {_students(students)}")
+    parts = predicted_memory.predict(setup, rows, mesh, native=elsewhere)
+    limit = device_memory * 2**30 if elsewhere else memory_limit()
+    found = {"limit_bytes": limit, "bytes": parts, "students": students, "form": "accelerator" if elsewhere else "own"}
+    found["advice"] = (
+        predicted_memory.advice(parts, limit, setup, students=students, devices=mesh.size) if limit else []
+    )
+    return {**_facts("memory", setup, mesh), "method": method, "dtype": setup.dtype, **found}
+
+
+def scaling(setup: Setup, say: Say, *, method: str, devices: Sequence[int], weak: bool) -> dict[str, Any]:
+    """What a step sends, computes and holds on so many devices, and the efficiency predicted from that."""
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}")
+    setup.network()
+    rows = predictions.measure(setup, say, method=method, devices=devices, weak=weak)
+    found = {"method": method, "dtype": setup.dtype, "teachers": list(objectives.sources(METHODS[method]))}
+    return {**_facts("scaling", setup, sharding.make_mesh(jax.devices()[:1])), **found, "weak": weak, "rows": rows}
 
 
 def population(setup: Setup, say: Say, *, method: str, sizes: Sequence[int]) -> dict[str, Any]:
@@ -121,9 +153,8 @@ def _prepare(setup: Setup, methods: Sequence[str], against: str = "") -> Mesh:
     setup.network()
     if against:
         check_command(against)
-    mesh = training.make_mesh()
-    if setup.job.batch % mesh.size:
-        raise InputError(f"--batch {setup.job.batch}; expected a multiple of the {mesh.size} devices")
+    mesh = sharding.make_mesh(fsdp=setup.fsdp)
+    sharding.check_batch(mesh, setup.job.batch, setup.accumulate, key="--batch")
     return mesh
 
 
@@ -131,8 +162,7 @@ def _measure(
     setup: Setup, say: Say, mesh: Mesh, shared: Shared, method: str, sizes: Sequence[int], against: str = ""
 ) -> tuple[Mapping[int, Program], dict[str, Any]]:
     """Populations of these sizes and of one, peak and peer in alternating rounds: the programs, and what was found."""
-    objective = METHODS[method]
-    students = [objective.replace(bias=objective.bias + 0.25 * i) for i in range(max(sizes))]
+    students = _students_of(method, max(sizes))
     # From small to large, so that the peak of memory so far is that of the size.
     programs = {size: _compile(setup, say, students[:size], shared, mesh) for size in sorted({1, *sizes})}
     contestants = {_students(size): program.milliseconds for size, program in programs.items()}
@@ -186,6 +216,11 @@ def _compile(setup: Setup, say: Say, rows: Sequence[Objective], shared: Shared, 
     return program
 
 
+def _students_of(method: str, count: int) -> list[Objective]:
+    objective = METHODS[method]
+    return [objective.replace(bias=objective.bias + 0.25 * i) for i in range(count)]
+
+
 def _students(count: int) -> str:
     return f"{count} student{'s' if count > 1 else ''}"
 
@@ -195,7 +230,7 @@ def _structure(row: Objective) -> jax.tree_util.PyTreeDef:
     return jax.tree.structure(row.replace(doc=""))
 
 
-def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared) -> dict[str, Any]:
+def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared | None = None) -> dict[str, Any]:
     first = jax.devices()[0]
     facts = {"platform": first.platform, "kind": first.device_kind, "count": mesh.size}
     return {
@@ -204,7 +239,7 @@ def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared) -> dict[str, Any
         "model": setup.model,
         "stem": getattr(setup.network(), "stem", None),
         "batch": setup.job.batch,
-        "images": len(shared[1]),
+        "images": len(shared[1]) if shared else setup.job.num_images,
         "rounds": setup.rounds,
         "float32_products": jax.config.jax_default_matmul_precision or "default",  # on NVIDIA the default allows TF32
         "peak_bytes_of": "device" if "peak_bytes_in_use" in (first.memory_stats() or {}) else "process",

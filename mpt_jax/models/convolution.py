@@ -5,6 +5,9 @@ Accelerators keep the native convolution. XLA's CPU convolution is slow on small
 the better.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -14,6 +17,17 @@ from jax import Array, lax
 _TINY_MAP = 2  # up to this output size most taps of a padded 3x3 kernel only ever multiply zeros
 _CHANNELS = 32  # below, Winograd's sums cost more than the products they save
 _SMALL_MAP = 16  # above this output size what the product reads is made again in the backward pass rather than kept
+_only_native = contextvars.ContextVar("_only_native", default=False)
+
+
+@contextlib.contextmanager
+def as_on_accelerators() -> Iterator[None]:
+    """Networks traced in this block are made of native convolutions on a CPU too: programs to be looked at, not run."""
+    token = _only_native.set(True)
+    try:
+        yield
+    finally:
+        _only_native.reset(token)
 
 
 def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Array:
@@ -34,10 +48,11 @@ def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -
         >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), stride=2, padding=1)[0, :, :, 0].tolist()
         [[4.0, 6.0], [6.0, 9.0]]
     """
+    native = partial(native_conv2d, stride=stride, padding=padding)
+    if _only_native.get():
+        return native(images, kernel)
     on_cpu = partial(matrix_conv2d, stride=stride, padding=padding)
-    return lax.platform_dependent(
-        images, kernel, cpu=on_cpu, default=partial(native_conv2d, stride=stride, padding=padding)
-    )
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=native)
 
 
 def native_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) -> Array:

@@ -29,6 +29,7 @@ class ResNet(nn.Module):
         dtype: of the computation; the head and the logits are at least float32.
         param_dtype: of the parameters.
         folded: for inference, with the batch normalisations folded into the convolutions.
+        remat: in training, keep the blocks' inputs alone and compute the rest again for the gradient.
     """
 
     num_classes: int
@@ -38,6 +39,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     folded: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
@@ -53,9 +55,10 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = max_pool2d(x, size=3, stride=2, padding=1)  # before the ReLU, with which it commutes: fewer pixels
         x = nn.relu(x)
+        block_of = nn.remat(Block, static_argnums=(2,)) if self.remat and train else Block
         for stage, depth in enumerate(self.depths):
             for block in range(depth):
-                x = Block(
+                x = block_of(
                     64 * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     bottleneck=self.bottleneck,

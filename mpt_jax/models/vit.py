@@ -36,6 +36,7 @@ class ViT(nn.Module):
         heads: attention heads of a block, a divisor of the width; a block's hidden layer is four times the width.
         dtype: of the computation; softmax, LayerNorm, the head and the logits are at least float32.
         param_dtype: of the parameters.
+        remat: in training, keep the blocks' inputs alone and compute the rest again for the gradient.
     """
 
     num_classes: int
@@ -45,6 +46,7 @@ class ViT(nn.Module):
     heads: int
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
@@ -61,8 +63,9 @@ class ViT(nn.Module):
         x = jnp.concatenate([tokens, x], axis=1)
         positions = self.param("position_embedding", nn.initializers.normal(0.02), x.shape[1:], self.param_dtype)
         x = x + positions.astype(self.dtype)[None]
+        block_of = nn.remat(Block) if self.remat and train else Block
         for number in range(1, self.depth + 1):
-            x = Block(self.heads, **dtypes, name=f"block{number}")(x)
+            x = block_of(self.heads, **dtypes, name=f"block{number}")(x)
         features = layer_norm(x[:, 0], dtype=at_least_float32(self.dtype), name="norm")
         return Linear(self.num_classes, **dtypes, name="head")(features)
 

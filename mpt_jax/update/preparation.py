@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, models, objectives, storage, training, workdir
+from mpt_jax import checkpoint, data, models, objectives, sharding, storage, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
@@ -68,10 +68,9 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
             f"update.methods has one with the old head (bct), which takes {heads[0][0]} features, but model.name="
             f"{config.model.name} has {heads[1][0]}; leave that method out, or choose a network with as many"
         )
-    mesh = training.make_mesh()
+    mesh = sharding.make_mesh(members=config.mesh.members, fsdp=config.mesh.fsdp)
     batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
-    if batch_size % mesh.size:
-        raise InputError(f"optimizer.batch_size={batch_size}; expected a multiple of the {mesh.size} devices")
+    sharding.check_batch(mesh, batch_size, config.optimizer.accumulate)
     epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
     if epochs > limit:
         raise InputError(f"optimizer.epochs={epochs} takes more than 2**31 steps; expected {limit} or less")

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, metrics, models, objectives, storage, training, workdir
+from mpt_jax import checkpoint, device_memory, metrics, models, objectives, storage, training, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
@@ -163,6 +163,8 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         rows=rows if rows is None else rows.astype(np.int32),
         label_scale=_label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
     )
+    if not config.training.members_at_once:
+        recipe = training.within_memory(recipe, run.mesh, inputs, device_memory.limit())
     total = recipe.total_steps(inputs.num_examples)
     diverged = np.zeros((len(labels), len(members)), bool)
 
@@ -242,6 +244,7 @@ def make_recipe(config: Config, release: int, image_shape: Sequence[int]) -> tra
         flip=config.dataset.flip,
         members_at_once=config.training.members_at_once or training.members_at_once(module, image_shape),
         steps_per_call=config.training.steps_per_dispatch,
+        remat=config.training.remat,
         **dataclasses.asdict(config.optimizer),
     )
 

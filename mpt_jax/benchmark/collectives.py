@@ -1,0 +1,91 @@
+"""What a compiled program sends between devices, read off its HLO text."""
+
+import collections
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5} | {f"{kind}{bits}": bits // 8 for kind in "suf" for bits in (8, 16, 32, 64)}
+_BYTES |= {"bf16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$")
+_OPERATION = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(?:-start)?\((.*)")
+_SHAPE = re.compile(r"([a-z][a-z0-9]*)\[([0-9,]*)\]")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+
+
+class Collective(NamedTuple):
+    """One kind of transfer of a step: how often, and the bytes of its results on one device, all times together."""
+
+    kind: str
+    count: int
+    bytes: int
+
+
+def of_step(hlo: str) -> list[Collective]:
+    """The collectives of one step, of the text of a compiled program whose loop over steps has traced bounds.
+
+    A loop whose number of rounds is known, such as that over micro-batches, counts that often; the loop over steps,
+    whose number is not, once. What stands outside of it (once a call) is left out. An ``all-gather`` counts the whole
+    that it makes, a ``reduce-scatter`` the piece.
+
+    Examples:
+      >>> of_step('''
+      ... %body (p: (f32[2])) -> (f32[2]) {
+      ...   %sum = f32[2,3]{1,0} all-reduce(%p), to_apply=%add
+      ... }
+      ... ENTRY %main (p: f32[2]) -> f32[2] {
+      ...   %loop = (f32[2]) while(%p), condition=%c, body=%body
+      ... }''')
+      [Collective(kind='all-reduce', count=1, bytes=24)]
+    """
+    entry, computations = _computations(hlo)
+    found: collections.Counter[str] = collections.Counter()
+    sizes: collections.Counter[str] = collections.Counter()
+
+    def visit(name: str, times: int, in_step: bool) -> None:
+        for line in computations.get(name, ()):
+            operation = _OPERATION.search(line)
+            if operation and in_step:
+                result, kind, _ = operation.groups()
+                started = f" {kind}-start(" in line and result.startswith("(") and kind != "all-reduce"
+                found[kind] += times
+                sizes[kind] += times * _size(result, second_half=started)
+            trips = _TRIPS.search(line)
+            loop = " while(" in line
+            for called in _called(line):
+                visit(called, times * (int(trips.group(1)) if trips and loop else 1), in_step or (loop and not trips))
+
+    visit(entry, 1, False)
+    return [Collective(kind, found[kind], round(sizes[kind])) for kind in KINDS if found[kind]]
+
+
+def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
+    entry, name, computations = "", "", {}
+    for line in hlo.splitlines():
+        header = _COMPUTATION.match(line.strip()) if not line.startswith("  ") else None
+        if header:
+            name = header.group(2)
+            computations[name] = []
+            entry = name if header.group(1) else entry
+        elif name:
+            computations[name].append(line)
+    return entry, computations
+
+
+def _called(line: str) -> Iterator[str]:
+    for names in _CALLED.findall(line):
+        for name in names.strip("{}").split(","):
+            yield name.strip().removeprefix("%")
+
+
+def _size(result: str, second_half: bool) -> float:
+    """Bytes of a result's arrays; of an asynchronous start, which also names its operands first, the second half."""
+    shapes = _SHAPE.findall(re.sub(r"/\*.*?\*/", "", result))
+    shapes = shapes[len(shapes) // 2 :] if second_half else shapes
+    return sum(_BYTES[kind] * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in shapes)

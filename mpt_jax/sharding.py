@@ -1,0 +1,168 @@
+"""The mesh of devices, and the rules by which a population, its parameters and its batches are split over it.
+
+Four axes. `seeds` and `objectives` split the members of a population, the two leading axes of its state: no device
+needs anything from another one along them. `data` and `fsdp` both split the batch; parameters, optimiser state and
+averages are whole on every device of `data` and in pieces over those of `fsdp`. Everything else (the images, the
+teachers of a seed) is whole on every device. A floor below `training`, which alone says what is split where.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mpt_jax.errors import InputError
+
+MEMBERS, BATCH = ("seeds", "objectives"), ("data", "fsdp")
+SMALLEST = 2**12  # numbers in a parameter; smaller ones stay whole, as their transfer costs more than they take
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, members: int = 1, fsdp: int = 1) -> Mesh:
+    """All devices (or these) with ``members`` times ``data`` times ``fsdp`` of them; `of_population` divides `members`.
+
+    Args:
+      members: devices over which the members of a population are split.
+      fsdp: devices over which parameters are split; 0: all but those of other members.
+
+    Raises:
+      InputError: the devices cannot be laid out so.
+    """
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % members or (fsdp and len(devices) // members % fsdp):
+        raise InputError(
+            f"mesh.members={members} and mesh.fsdp={fsdp}; expected numbers whose product divides the {len(devices)} "
+            "devices, or mesh.fsdp=0 for all that mesh.members leaves"
+        )
+    fsdp = fsdp or len(devices) // members
+    shape = (members, 1, len(devices) // (members * fsdp), fsdp)
+    return jax.make_mesh(shape, (*MEMBERS, *BATCH), axis_types=(AxisType.Auto,) * 4, devices=devices)
+
+
+def of_population(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
+    """The same devices for a population of this size: members split by seed, then by objective, as far as they divide.
+
+    The devices that are left over join `data`.
+
+    Examples:
+      >>> import numpy as np
+      >>> mesh = Mesh(np.array(jax.devices() * 6)[:6].reshape(6, 1, 1, 1), (*MEMBERS, *BATCH))
+      >>> [tuple(of_population(mesh, *size).shape.values()) for size in ((2, 9), (3, 1), (5, 1))]
+      [(2, 3, 1, 1), (3, 1, 2, 1), (1, 1, 6, 1)]
+    """
+    members = mesh.shape["seeds"] * mesh.shape["objectives"]
+    by_seed = math.gcd(members, seeds)
+    by_objective = math.gcd(members // by_seed, objectives)
+    shape = (by_seed, by_objective, -1, mesh.shape["fsdp"])
+    return Mesh(mesh.devices.reshape(shape), mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int, key: str = "optimizer.batch_size") -> None:
+    """Every device of a member must have as many images as the others, in every micro-batch.
+
+    Raises:
+      InputError: the batch does not divide.
+    """
+    devices, of_members = data_devices(mesh), mesh.size // data_devices(mesh)
+    if batch_size % (devices * accumulate):
+        each = f" that mesh.members={of_members} leaves to each" if of_members > 1 else ""
+        times = f" times optimizer.accumulate={accumulate}" if accumulate > 1 else ""
+        raise InputError(f"{key}={batch_size}; expected a multiple of the {devices} devices{each}{times}")
+
+
+def data_devices(mesh: Mesh) -> int:
+    """Over how many devices a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def parameter_spec(shape: Sequence[int], devices: int, smallest: int | None = None) -> P:
+    """How an array of a member is split over the `fsdp` axis: along its largest dimension that divides, if any.
+
+    Args:
+      shape: without the leading axes over members.
+      devices: of the axis.
+      smallest: numbers below which an array stays whole; None: `SMALLEST`.
+
+    Examples:
+      >>> [tuple(parameter_spec(shape, 8)) for shape in ((3, 3, 64, 128), (512, 100), (101, 103), (64,))]
+      [(None, None, None, 'fsdp'), ('fsdp',), (), ()]
+    """
+    dividing = [axis for axis, size in enumerate(shape) if size % devices == 0]
+    if devices == 1 or not dividing or math.prod(shape) < (SMALLEST if smallest is None else smallest):
+        return P()
+    return P(*[None] * max(dividing, key=lambda axis: (shape[axis], axis)), "fsdp")
+
+
+def of_state(mesh: Mesh, state: Any) -> Any:
+    """The sharding of every leaf ``[seeds, objectives, ...]`` of a population's state (arrays or their shapes)."""
+
+    def sharding(leaf):
+        return _sharding(mesh, P(*MEMBERS, *parameter_spec(leaf.shape[2:], mesh.shape["fsdp"])))
+
+    return jax.tree.map(sharding, state)
+
+
+def of_members(mesh: Mesh) -> NamedSharding:
+    """Of numbers ``[seeds, objectives]``."""
+    return _sharding(mesh, P(*MEMBERS))
+
+
+def split_batch(mesh: Mesh, batch: Any) -> Any:
+    """Arrays ``[batch, ...]`` split over the devices of a member, inside of a compiled function."""
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(_visible(mesh), P(BATCH)))
+
+
+def split_parameters(mesh: Mesh, state: Any) -> Any:
+    """The state of one member in pieces over `fsdp`, inside of a compiled function."""
+    fsdp, here = mesh.shape["fsdp"], _visible(mesh)
+    if fsdp == 1:
+        return state
+    shardings = jax.tree.map(lambda leaf: NamedSharding(here, parameter_spec(leaf.shape, fsdp)), state)
+    return jax.lax.with_sharding_constraint(state, shardings)
+
+
+def gather_parameters(mesh: Mesh, params: Any) -> Any:
+    """The parameters of one member whole on each of its devices, inside of a compiled function.
+
+    Each is gathered on its own, so that the compiler may do it where it is used and drop it after.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return params
+    return jax.lax.with_sharding_constraint(params, NamedSharding(_visible(mesh), P()))
+
+
+def over_members(mesh: Mesh, function: Callable, in_specs: Any) -> Callable:
+    """``function(...)`` on each device's own members: results are ``[seeds, objectives, ...]``, split as the mesh says.
+
+    Not a `vmap` whose axis is split: that would turn a network's convolutions into grouped ones.
+    """
+    if mesh.shape["seeds"] == mesh.shape["objectives"] == 1:
+        return function
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=P(*MEMBERS), axis_names=set(MEMBERS), check_vma=False
+    )
+
+
+def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Shardings of a tree from a tree of its prefixes in specs."""
+    return jax.tree.map(
+        lambda spec, part: jax.tree.map(lambda _: _sharding(mesh, spec), part),
+        *(specs, tree),
+        is_leaf=lambda leaf: isinstance(leaf, P),
+    )
+
+
+def _sharding(mesh: Mesh, spec: P) -> NamedSharding:
+    """In its shortest form, so that equal placements are equal: another one would be compiled for anew."""
+    axes = [axis if axis is not None and mesh.shape[axis] > 1 else None for axis in spec]
+    while axes and axes[-1] is None:
+        axes.pop()
+    return NamedSharding(mesh, P(*axes))
+
+
+def _visible(mesh: Mesh) -> Any:
+    """The mesh as it is known where this is traced: inside of `over_members` the members' axes are spoken for."""
+    abstract = jax.sharding.get_abstract_mesh()
+    return mesh if abstract.empty else abstract
