@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mpt_jax import models, storage
+from mpt_jax import models, processes, storage
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.models import Classifier
 
@@ -38,10 +38,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk is called
 def save_state(folder: pathlib.Path, step: int, state: Any, notes: Mapping[str, Any]) -> None:
     """Write the state after `step` steps, with JSON notes beside it, to `folder/STEP`; the newest two are kept.
 
+    Several processes each write a part of the state, and the first one the notes when all are done.
+
     Raises:
       OSError: the disk is full, or cannot be written.
     """
-    _write(folder / str(step), "notes.json", jax.device_get(state), notes)
+    _write(folder / str(step), "notes.json", state if processes.several() else jax.device_get(state), notes)
+    if not processes.is_first():
+        return
     for path in (*folder.glob(".*.unfinished"), *(folder / str(number) for number in _steps(folder)[KEPT:])):
         storage.remove(path)
 
@@ -55,7 +59,7 @@ def restore_state(folder: pathlib.Path, like: Any, say: Callable[[str], None]) -
       InputError: states are saved, but none is whole.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    steps = _steps(folder)
+    steps = processes.decided(lambda: _steps(folder))
     for step in steps:
         try:
             state, sheet = _read(folder / str(step), "notes.json", abstract)
@@ -174,24 +178,29 @@ def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[st
 
     In a bucket, where nothing can be renamed, to the folder itself, which does not count without its sheet, the last.
     """
-    remote = storage.is_remote(folder)
+    remote, first = storage.is_remote(folder), processes.is_first()
     unfinished = folder if remote else folder.with_name(f".{folder.name}.unfinished")
     try:
-        storage.remove(unfinished)
-        storage.make_folder(unfinished)
-        _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
+        with processes.together():
+            if first:
+                storage.remove(unfinished)
+                storage.make_folder(unfinished)
+                _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
         # Synchronous: an asynchronous save is lost when the process exits.
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
-        sheet = sealed({**sheet, "files": _digests(unfinished)})
-        write_text(unfinished / sheet_name, json.dumps(sheet, indent=1) + "\n")
-        if not remote:
-            storage.remove(folder)  # a damaged one
-            unfinished.rename(folder)
+        with processes.together():
+            if first:
+                sheet = sealed({**sheet, "files": _digests(unfinished)})
+                write_text(unfinished / sheet_name, json.dumps(sheet, indent=1) + "\n")
+                if not remote:
+                    storage.remove(folder)  # a damaged one
+                    unfinished.rename(folder)
     except Exception as error:
-        with contextlib.suppress(Exception):
-            storage.remove(unfinished)
-        if isinstance(error, OSError):
+        if first:
+            with contextlib.suppress(Exception):
+                storage.remove(unfinished)
+        if isinstance(error, OSError | jax.errors.JaxRuntimeError):  # the latter: another process was lost
             raise
         if remote:
             raise OSError(errno.EIO, f"cannot be written ({one_line(error)[:300]})", str(folder)) from error
@@ -202,16 +211,19 @@ def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[st
 
 def _read(folder: pathlib.Path, sheet_name: str, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """The arrays (shaped and placed as `abstract`, where it is given) and the sheet, after every file was checked."""
-    sheet = read_sealed(folder / sheet_name)
-    found = _digests(folder)
-    for name, expected in dict(sheet.get("files", {})).items():
-        if found.get(name) != expected:
-            raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+    with processes.together():
+        sheet = read_sealed(folder / sheet_name)
+        found = _digests(folder)
+        for name, expected in dict(sheet.get("files", {})).items():
+            if found.get(name) != expected:
+                raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             return checkpointer.restore(
                 storage.absolute(folder / "model"), args=ocp.args.StandardRestore(abstract)
             ), sheet
+    except jax.errors.JaxRuntimeError:  # another process was lost
+        raise
     except Exception as error:  # whole, but not of this shape, or of another version of orbax, which raises many kinds
         raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
 

@@ -108,6 +108,7 @@ class TrainingConfig:
     remat: bool = False  # keep no activations inside the blocks of ResNets and ViTs: less memory, a third more work
     steps_per_dispatch: int = 50  # train steps in one call of the compiled program
     checkpoint_every: int = 1000  # steps between checkpoints of the training state
+    checkpoint_seconds: float = 0.0  # after about as long there is one in any case; 0: only after so many steps
     evaluation_batch: int = 1000  # images at once when predicting
 
 
@@ -261,6 +262,8 @@ def check(config: Config) -> None:
     for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
         value = getattr(config.training, key)
         require(value >= 1, f"training.{key}={value}; expected 1 or more")
+    seconds = config.training.checkpoint_seconds
+    require(0 <= seconds <= _LARGEST, f"training.checkpoint_seconds={seconds}; expected 0 (never) or more seconds")
     for key, least in (("members", 1), ("fsdp", 0)):
         value = getattr(config.mesh, key)
         require(value >= least, f"mesh.{key}={value}; expected {least} or more")

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import models
+from mpt_jax import models, processes
 from mpt_jax.models import Classifier
 
 
@@ -34,7 +35,11 @@ def predict(
     batches = -(-count // batch_size)
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
-    logits = _predict(output, classifiers, jax.device_put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
+    if processes.several():  # each of which may have them on a device of its own
+        classifiers = jax.device_get(classifiers)
+    logits = _predict(output, classifiers, processes.put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
+    if processes.several():
+        logits = multihost_utils.process_allgather(logits, tiled=True)
     return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
 
 

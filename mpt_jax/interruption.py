@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 3.0  # seconds that the main thread has to come to its end where there is nothing to save
@@ -31,6 +31,7 @@ class _Heard:
 
     signum: int | None = None
     postponed: bool = False
+    pass_on: Callable[[], None] | None = None
 
 
 _heard = _Heard()
@@ -39,6 +40,16 @@ _heard = _Heard()
 def requested() -> bool:
     """Whether a signal has asked the run to end."""
     return _heard.signum is not None
+
+
+def request(signum: int) -> None:
+    """Ask the run to end as this signal would have, where none was heard; for a `postponed` block."""
+    _heard.signum = _heard.signum or signum
+
+
+def pass_on(notify: Callable[[], None]) -> None:
+    """Until the end of the `watched` block, also tell this function of a signal that is postponed."""
+    _heard.pass_on = notify
 
 
 @contextlib.contextmanager
@@ -69,7 +80,7 @@ def watched(goodbye: str) -> Iterator[None]:
         writer.close()  # which ends the thread
         listener.join()
         reader.close()
-        _heard.signum = None
+        _heard.signum = _heard.pass_on = None
 
 
 @contextlib.contextmanager
@@ -96,6 +107,8 @@ def _listen(reader: socket.socket, goodbye: str) -> None:
         return
     _heard.signum = signum
     if _heard.postponed:  # a late checkpoint is better than none, so there is no limit to this
+        if _heard.pass_on is not None:
+            _heard.pass_on()
         _say(f"{signal.Signals(signum).name}: stopping after a checkpoint; a second signal stops at once")
     else:
         reader.settimeout(PATIENCE)

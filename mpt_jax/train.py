@@ -1,21 +1,25 @@
 """Train an update and report its flips: `python -m mpt_jax.train --config configs/x.py [--config.key=value ...]`."""
 
+import argparse
 import contextlib
 import dataclasses
 import logging
 import pathlib
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpt_jax import command as commands
 from mpt_jax import storage
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, one_line
 
 
 def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str, Any]], None] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 2 bad input, 3 disk full, 130 SIGINT, 143 SIGTERM.
+
+    Of several processes: also 4, another one was lost. JAX may be the first to know of that, and then aborts (134).
 
     Args:
       argv: the arguments; None: those of the process.
@@ -24,11 +28,42 @@ def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     command = "python -m mpt_jax.train " + shlex.join(argv)
-    return commands.ended(
-        lambda: run(parse(argv), command=command, on_metrics=on_metrics),
+    joined: list[bool] = []  # whether this is to be one of several processes
+
+    def work() -> int:
+        options = parse(argv)
+        joined.append(options.processes is not None)
+        try:
+            run(options, command=command, on_metrics=on_metrics)
+        except Exception as error:
+            if not any(joined) or isinstance(error, InputError | OSError) or storage.is_failure(error):
+                raise
+            return _fell_out(error, command)
+        return 0
+
+    status = commands.ended(
+        work,
         goodbye=f"stopped; to go on from the last checkpoint: {command}",
         when_full="what was saved before is whole: make room, and the same command goes on from there",
     )
+    if any(joined):
+        from mpt_jax import processes
+
+        processes.leave(status)
+    return status
+
+
+def _fell_out(error: Exception, command: str) -> int:
+    """The exit status of one of several processes that cannot go on; says why."""
+    import jax
+
+    from mpt_jax import processes
+
+    if isinstance(error, jax.errors.JaxRuntimeError):  # what is between the processes has failed, or the device
+        print(f"error: {one_line(error)}: {processes.lost(command)}", file=sys.stderr)
+        return processes.LOST
+    traceback.print_exception(error)
+    return 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +77,7 @@ class Options:
     new_run: bool = False
     plan: bool = False
     tensorboard: bool = False
+    processes: tuple[str, int, int] | tuple[()] | None = None  # coordinator, number, this one; empty: found by JAX
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -71,19 +107,46 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--tensorboard", action="store_true", help="also TensorBoard events, in DIR/tensorboard; needs tensorboardX"
     )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="one of several processes: where number 0 listens")
+    parser.add_argument("--num-processes", metavar="N", type=int, help="how many they are")
+    parser.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0 on")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, which find each other: on TPU hosts, in Slurm, Open MPI and Kubernetes",
+    )
     arguments, rest = parser.parse_known_args(_join_values(argv))
     overrides = []
     for argument in rest:
         if not (argument.startswith("--config.") and "=" in argument):
             raise InputError(
                 f"unknown argument {argument!r}; expected --config, --workdir, --new-run, --plan, --tensorboard, "
-                "--no-compilation-cache or --config.KEY=VALUE"
+                "--no-compilation-cache, --config.KEY=VALUE, --distributed, or --coordinator, --num-processes and "
+                "--process-id"
             )
         overrides.append(argument.removeprefix("--config."))
     workdir = storage.path(arguments.workdir) if arguments.workdir else None
     cached = not arguments.no_compilation_cache
     flags = {name: getattr(arguments, name) for name in ("new_run", "plan", "tensorboard")}
-    return Options(arguments.config, workdir, tuple(overrides), cached, **flags)
+    return Options(arguments.config, workdir, tuple(overrides), cached, **flags, processes=_processes(arguments))
+
+
+def _processes(arguments: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | None:
+    """How this process finds the others; None: there are none."""
+    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if arguments.distributed or given == (None, None, None):
+        if given != (None, None, None):
+            raise InputError("--distributed finds the processes by itself; leave it out, or --coordinator and the like")
+        return () if arguments.distributed else None
+    coordinator, number, which = given
+    if coordinator is None or number is None or which is None:
+        raise InputError("--coordinator, --num-processes and --process-id go together; one of them is missing")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+        raise InputError(f"--coordinator={coordinator}; expected HOST:PORT, such as 10.0.0.1:8476")
+    if not 0 <= which < number:
+        raise InputError(f"--process-id={which} of --num-processes={number}; expected 0 to the number less one")
+    return coordinator, number, which
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
@@ -104,11 +167,14 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from rich.console import Console
 
-    from mpt_jax import compilation_cache, loggers, report, update, workdir
+    from mpt_jax import compilation_cache, loggers, processes, report, update, workdir
     from mpt_jax import config as configs
     from mpt_jax.progress import progress
 
     config = configs.load(options.config, options.overrides)
+    if options.processes is not None:
+        processes.join(command, *options.processes)
+        processes.require_same(configs.to_dict(config), "the config")
     if options.cached:
         compilation_cache.enable()
     folder = options.workdir
@@ -118,20 +184,29 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     if options.tensorboard:
         loggers.require_tensorboard(folder)
     if options.new_run:
-        folder = workdir.beside(folder, configs.to_dict(config))
-    console = Console()
-    with progress(console) as shown:
-        prepared = update.prepare(config, folder, shown)
+        given = folder
+        folder = storage.path(processes.decided(lambda: str(workdir.beside(given, configs.to_dict(config)))))
+    first = processes.is_first()
+    console = Console(quiet=not first)
+    with progress(console) as shown, contextlib.ExitStack() as stack:
+        with processes.together():
+            prepared = update.prepare(config, folder, shown)
         for line in update.plan(prepared):
             shown.say(line)
         if options.plan:
             return
-        with workdir.locked(folder, shown.say), contextlib.ExitStack() as stack:
-            told = [on_metrics] if on_metrics else []
-            if options.tensorboard:
-                told.append(stack.enter_context(loggers.tensorboard(folder)))
-            worked = update.execute(dataclasses.replace(prepared, on_metrics=tuple(told)), command)
-            result = report.write(folder)
+        told = []
+        with processes.together():
+            if first:
+                stack.enter_context(workdir.locked(folder, shown.say))
+                told = [on_metrics] if on_metrics else []
+                if options.tensorboard:
+                    told.append(stack.enter_context(loggers.tensorboard(folder)))
+        worked = update.execute(dataclasses.replace(prepared, on_metrics=tuple(told)), command)
+        with processes.together():
+            result = report.write(folder) if first else None
+    if result is None:
+        return
     if not worked:
         shown.say(f"nothing left to train: all releases of {folder} exist")
     console.print(report.terminal(result))

@@ -33,6 +33,7 @@ from mpt_jax import (
     models,
     objectives,
     posttraining,
+    processes,
     sharding,
 )
 from mpt_jax.errors import InputError
@@ -216,7 +217,7 @@ def input_specs() -> Inputs:
 
 def place(mesh: Mesh, inputs: Inputs) -> Inputs:
     """The inputs on the devices of a mesh of `sharding.of_population`."""
-    return jax.device_put(inputs, sharding.placed(mesh, inputs, input_specs()))
+    return processes.put(inputs, sharding.placed(mesh, inputs, input_specs()))
 
 
 def train_step(
@@ -473,6 +474,7 @@ def fit(
     on_values: Callable[[int, dict[str, np.ndarray]], None],
     start: Classifier | None = None,
     say: Callable[[str], None] = print,
+    checkpoint_seconds: float = 0.0,
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from the newest whole checkpoint in `folder` if there is one.
 
@@ -485,6 +487,7 @@ def fit(
 
     Args:
       start: what the members start from instead of random weights, see `init_state`.
+      checkpoint_seconds: longest time between checkpoints, by how long the steps take; 0: no matter how long.
 
     Returns:
       The final state, and the seconds spent over all sessions of this stage, compilation included.
@@ -504,60 +507,67 @@ def fit(
     }
     inputs = place(mesh, inputs.replace(teachers=teachers_as_run))
     state = new_state(recipe, mesh, inputs, start)
-    zeros = sums = jax.device_put(no_sums(recipe, inputs), sharding.of_members(mesh))
+    of_members = sharding.of_members(mesh)
+    zeros = sums = processes.put(no_sums(recipe, inputs), of_members)
     step = since = 0
     seconds = 0.0
     restored = checkpoint.restore_state(folder, state, say)
     if restored is not None:
         step, state, notes = restored
         seconds, since = notes["seconds"], notes["since"]
-        sums = {
-            name: jax.device_put(np.array(notes["sums"][name], zeros[name].dtype), sharding.of_members(mesh))
-            for name in zeros
-        }
+        sums = {name: processes.put(np.array(notes["sums"][name], zeros[name].dtype), of_members) for name in zeros}
         if notes["teachers"] != list(teachers):
             raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
     on_start(step)
     if step == total:
         return state, seconds
     started = time.perf_counter() - seconds
+    number = np.int32 if processes.several() else jnp.int32  # on one device it cannot be an argument of several
     # Compiles, and does no step: a signal has nothing to save meanwhile.
-    state, sums = train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step), sums)
+    state, sums = train_steps(recipe, mesh, state, inputs, number(step), number(step), sums)
     jax.block_until_ready(sums)
     free = time.perf_counter()  # when the device had nothing to do, or began with what it does now
+    measured: list[float] = []  # seconds of a step in the first process: several all make the same calls
 
     def end_of_interval(step: int) -> int:
         return min(total, *((step // every + 1) * every for every in (recipe.steps_per_call, checkpoint_every)))
 
-    def settle(begin: int, stop: int, since: int, sums: Any) -> int:
-        """Wait for a call and tell its values at the end of an interval; how many steps the next call may have."""
+    def settle(begin: int, stop: int, since: int, sums: Any) -> tuple[int, float]:
+        """Wait for a call and tell its values at the end of an interval; steps of the next one, seconds of a step."""
         nonlocal free
         sums = jax.device_get(sums)
         now = time.perf_counter()
         seconds_per_step, free = (now - free) / (stop - begin), now
         if stop == end_of_interval(begin):
             on_values(stop, means(sums, stop - since))
-        return max(1, min(recipe.steps_per_call, int(SECONDS_PER_CALL / seconds_per_step)))
+        if processes.several():
+            if len(measured) < 2:  # the first call is a single step; to agree on every one would make the devices wait
+                measured.append(processes.decided(lambda: seconds_per_step))
+            seconds_per_step = measured[-1]
+        return max(1, min(recipe.steps_per_call, int(SECONDS_PER_CALL / seconds_per_step))), seconds_per_step
 
     with interruption.postponed():
-        pending, steps_per_call, stopping = None, 1, False
+        pending, steps_per_call, seconds_per_step, saved, stopping = None, 1, 0.0, step, False
         while step < total and not stopping:
             begin, end = step, end_of_interval(step)
             step = min(end, begin + steps_per_call)
-            state, sums = train_steps(recipe, mesh, state, inputs, jnp.int32(begin), jnp.int32(step), sums)
+            state, sums = train_steps(recipe, mesh, state, inputs, number(begin), number(step), sums)
             if pending is not None:  # waited for only now, so that the host never makes the device wait
-                steps_per_call = settle(*pending)
+                steps_per_call, seconds_per_step = settle(*pending)
             pending = (begin, step, since, sums)
             if step == end:
                 since, sums = end, zeros
-            stopping = interruption.requested()
-            if step % checkpoint_every == 0 or step == total or stopping:
-                steps_per_call, pending = settle(*pending), None  # before the save: saved steps are never told again
+            stopping = processes.asked_to_stop()
+            due = 0 < checkpoint_seconds <= (step - saved) * seconds_per_step
+            if step % checkpoint_every == 0 or step == total or stopping or due:
+                # before the save: saved steps are never told again
+                (steps_per_call, seconds_per_step), pending = settle(*pending), None
                 seconds = time.perf_counter() - started
                 told = {name: np.asarray(value).tolist() for name, value in sums.items()}
                 notes = {"seconds": seconds, "teachers": list(teachers), "since": since, "sums": told}
                 checkpoint.save_state(folder, step, state, notes)
-                free = time.perf_counter()
+                free, saved = time.perf_counter(), step
+        processes.agree_on_stop()
     return state, seconds
 
 

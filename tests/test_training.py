@@ -158,7 +158,7 @@ class Interrupted(Exception):
     pass
 
 
-def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step=lambda step: None):
+def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step=lambda step: None, **options):
     seen = []
 
     def on_values(step, values):
@@ -177,6 +177,7 @@ def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step
         teachers=teachers,
         on_start=starts.append,
         on_values=on_values,
+        **options,
     )
     return jax.device_get(state), seconds, starts, seen
 
@@ -221,6 +222,25 @@ def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and
     assert [step for step, _ in seen_after] == [8, 10, 12]
     assert_same(seen_after, seen[-3:])  # also the mean that was half done
     assert not interruption.requested()
+
+
+def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, monkeypatch):
+    saved, save = [], training.checkpoint.save_state
+    monkeypatch.setattr(
+        training.checkpoint, "save_state", lambda f, step, *rest: saved.append(step) or save(f, step, *rest)
+    )
+    recipe, inputs = make_recipe(steps_per_call=4), make_inputs(rows=ROWS)
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
+    # time is known from the first call on, whose end is heard of when the second one is on its way
+    assert saved[-1] == 12 and {5, 10} < set(saved) and saved[0] < 5
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)
+    del saved[:]
+    again, _, _, seen_again = fit(recipe, inputs, tmp_path / "oftener", checkpoint_seconds=1e-9)
+    assert saved == list(range(2, 13))
+    assert_same((again, seen_again), (whole, seen))
+    del saved[:]
+    fit(recipe, inputs, tmp_path / "seldom", checkpoint_seconds=1e9)
+    assert saved == [5, 10, 12]
 
 
 def test_frozen_teachers_teach_the_same():

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from mpt_jax import metrics, workdir
+from mpt_jax import metrics, processes, workdir
 from mpt_jax.update import lineage
 from mpt_jax.update.run import Run
 
@@ -14,8 +14,8 @@ _SIDE = 64  # pixels
 def write(run: Run) -> None:
     """Of each method of the last release the first seed's most confident flips, all in `gallery.npz`."""
     test, release, seed = run.dataset.test, run.releases[-1], run.config.seeds[0]
-    if test.images.ndim != 4:
-        return  # features
+    if test.images.ndim != 4 or not processes.is_first():  # features have none
+        return
     methods = [method for method in lineage.made(run.config, release) if method != lineage.OLD]
     most = max(_AT_LEAST, _IN_ALL // len(methods))
     known = slice(len(run.known(test, release - 1)))

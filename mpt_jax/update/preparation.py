@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, models, objectives, sharding, storage, workdir
+from mpt_jax import checkpoint, data, models, objectives, processes, sharding, storage, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
@@ -49,6 +49,9 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         test_fraction=settings.test_fraction,
         on_bad_image=settings.on_bad_image,
     )
+    parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
+    contents = {name: checkpoint.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()}
+    processes.require_same(contents, f"what dataset.name={settings.name} holds")
     for finding in dataset.findings:
         progress.say(f"{settings.name}: {finding}")
     shape = dataset.train.images.shape[1:]
@@ -68,7 +71,11 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
             f"update.methods has one with the old head (bct), which takes {heads[0][0]} features, but model.name="
             f"{config.model.name} has {heads[1][0]}; leave that method out, or choose a network with as many"
         )
-    mesh = sharding.make_mesh(members=config.mesh.members, fsdp=config.mesh.fsdp)
+    layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
+    for key, value in layout.items():
+        if value != 1 and processes.several():
+            raise InputError(f"mesh.{key}={value} is for the devices of one process; of several, expected mesh.{key}=1")
+    mesh = sharding.make_mesh(**layout)
     batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
     sharding.check_batch(mesh, batch_size, config.optimizer.accumulate)
     epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
@@ -91,6 +98,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     )
     device = jax.devices()[0]
     facts = {"platform": device.platform, "kind": device.device_kind, "count": mesh.size}
+    if processes.several():
+        facts["processes"] = jax.process_count()
     run = Run(config, folder, dataset, mean, std, mesh, given, workdir.provenance(facts), progress)
     _check_numbers_of_images(run)
     for release, method in enumerate(GIVEN):

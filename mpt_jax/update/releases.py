@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, metrics, objectives, storage, workdir
+from mpt_jax import checkpoint, metrics, objectives, processes, storage, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
@@ -33,9 +33,10 @@ def write(
       made_from: methods of this release that it is made of, besides the teachers that its objective names.
     """
     folder = run.folder(release, member.method, seed)
-    if (folder / "card.json").is_file():
+    if processes.decided((folder / "card.json").is_file):
         return
-    storage.remove(folder)
+    if processes.is_first():
+        storage.remove(folder)
     logits = write_predictions(run, folder, classifier)
     test = run.known(run.dataset.test, release)
     answers = logits[: len(test)].argmax(-1)
@@ -73,14 +74,17 @@ def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier) ->
     """Write a classifier's logits on the test images beside its release, and return them."""
     test = run.dataset.test
     logits = run.predict(jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
-    workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
+    if processes.is_first():
+        workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
     return logits
 
 
 def restore_predictions(run: Run) -> bool:
     """Predict the test images again for releases whose predictions are lost or damaged; whether there were any."""
-    lost = [folder for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
-    for folder in lost:
+    lost = processes.decided(
+        lambda: [str(folder) for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
+    )
+    for folder in map(storage.path, lost):
         write_predictions(run, folder, checkpoint.read_release(folder)[0])
     return bool(lost)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, evaluation, models
+from mpt_jax import checkpoint, data, evaluation, models, processes
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
@@ -67,7 +67,7 @@ class Run:
 
     def missing(self, release: int, methods: Sequence[str]) -> bool:
         """Whether any of these is yet to be made."""
-        return len(self.released(release, methods)) < len(methods) * len(self.config.seeds)
+        return processes.decided(lambda: len(self.released(release, methods)) < len(methods) * len(self.config.seeds))
 
     def read(self, release: int, method: str) -> Classifier:
         """The released models of all seeds as one stack, leaves ``[seeds, ...]``."""

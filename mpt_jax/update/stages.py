@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, device_memory, metrics, models, objectives, storage, training, workdir
+from mpt_jax import checkpoint, device_memory, metrics, models, objectives, processes, storage, training, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
@@ -32,14 +32,17 @@ def execute(run: Run, command: str) -> bool:
     found = [{"what": f.what, "count": len(f.names), "outcome": f.outcome} for f in run.dataset.findings]
     facts = {"config": configs.to_dict(run.config), "images": images, "findings": found, "command": command}
     facts |= run.provenance
-    workdir.claim(run.workdir, facts)
+    with processes.together():
+        if processes.is_first():
+            workdir.claim(run.workdir, facts)
     worked = releases.restore_predictions(run)
     for release in run.releases:
         for stage in lineage.stages(run.config, release):
             if run.missing(release, stage.methods):
                 _make(run, stage)
                 worked = True
-            storage.remove(run.workdir / "checkpoints" / str(stage))
+            if processes.is_first():
+                storage.remove(run.workdir / "checkpoints" / str(stage))
             releases.check_lineage(run)
         for method in lineage.derived(run.config) if release else ():
             if run.missing(release, [method]):
@@ -173,7 +176,8 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         return member.label(config.seeds[i]) if len(labels) == len(config.seeds) else f"{member.method} {labels[i]}"
 
     def on_start(step: int) -> None:
-        workdir.drop_metrics_after(run.workdir, str(stage), step)
+        if processes.is_first():
+            workdir.drop_metrics_after(run.workdir, str(stage), step)
         run.progress.start(f"{title(run, stage)}, {population(config, stage)}", step, total)
 
     def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
@@ -196,9 +200,10 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
             for i in range(len(labels))
             for j in range(len(members))
         ]
-        workdir.append_metrics(run.workdir, lines)
-        for tell, line in itertools.product(run.on_metrics, lines):
-            tell(line)
+        if processes.is_first():
+            workdir.append_metrics(run.workdir, lines)
+            for tell, line in itertools.product(run.on_metrics, lines):
+                tell(line)
         run.progress.advance(step, {name: float(np.mean(value[finite])) for name, value in values.items()})
 
     digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
@@ -208,6 +213,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         inputs,
         folder=run.workdir / "checkpoints" / str(stage),
         checkpoint_every=config.training.checkpoint_every,
+        checkpoint_seconds=config.training.checkpoint_seconds,
         teachers=sorted(digests),
         on_start=on_start,
         on_values=on_values,
