@@ -11,7 +11,7 @@ The file holds `train_features`, `train_labels`, `test_features`, `test_labels` 
 
     python -m mpt_jax.train --config configs/features.py --config.dataset.name=features.npz
 
-`configs/features.py:digits` needs no file: a program (`digit_features.py`) hands out the same pixels.
+`configs/features.py:digits` needs no file: a program (`configs/datasets/digit_features.py`) hands out the same pixels.
 `--config.model.name=mlp` puts a hidden layer of 512 before the head; `--config.update.schedule=[50,100]` and the like
 set the classes.
 """
@@ -28,7 +28,7 @@ def get_config(variant=""):
         raise ValueError(f"unknown variant {variant!r}; valid: digits, or none")
     config = default_config()
     config.seeds = tuple(range(8))
-    program = pathlib.Path(__file__).with_name("digit_features.py")
+    program = pathlib.Path(__file__).with_name("datasets") / "digit_features.py"
     config.dataset.name = os.path.relpath(program) if variant else "features.npz"
     config.dataset.validation_per_class = 10
     config.model.name = "linear"

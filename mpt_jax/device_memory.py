@@ -23,7 +23,7 @@ def limit() -> int | None:
 
     That is so on a CPU, where members run a few at a time anyway.
     """
-    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def of_tree(tree: Any) -> int:

@@ -189,7 +189,7 @@ def test_bad_files(tmp_path):
         with pytest.raises(InputError, match=word):
             configs.load(str(path))
     with pytest.raises(InputError, match="no variants"):
-        configs.load(DIGITS + ":smoke")
+        configs.load(str(CONFIGS / "memory.py") + ":smoke")
     with pytest.raises(InputError, match="smoke"):
         configs.load(str(CONFIGS / "cifar100.py") + ":smok")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mpt_jax import checkpoint, config, processes, report, train, training, update, workdir
+from mpt_jax import checkpoint, config, processes, report, sharding, train, update, workdir
 from mpt_jax.errors import InputError
 from mpt_jax.progress import progress
 
@@ -119,8 +119,8 @@ def assert_alike(one, other, *, tolerance):
 @pytest.fixture
 def alone(monkeypatch):
     """The models of a command made in this process, as where it has four devices; returns what it says."""
-    mesh = training.make_mesh(jax.devices()[:4])
-    monkeypatch.setattr(training, "make_mesh", lambda: mesh)
+    mesh = sharding.make_mesh(jax.devices()[:4])
+    monkeypatch.setattr(sharding, "make_mesh", lambda **_: mesh)
 
     def make(arguments):
         options, text = train.parse(arguments), io.StringIO()

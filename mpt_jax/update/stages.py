@@ -167,7 +167,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         label_scale=_label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
     )
     if not config.training.members_at_once:
-        recipe = training.within_memory(recipe, run.mesh, inputs, device_memory.limit())
+        recipe = training.within_memory(recipe, run.mesh, inputs, processes.decided(device_memory.limit))
     total = recipe.total_steps(inputs.num_examples)
     diverged = np.zeros((len(labels), len(members)), bool)
 
