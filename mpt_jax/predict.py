@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, sharding
-    from mpt_jax.data import stream as streams
+    from mpt_jax.data import reading
     from mpt_jax.progress import progress
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # what orbax says of files that we report ourselves
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would replace what is to be read; expected another file")
     classifier, card = checkpoint.read_release(pathlib.Path(arguments.release))
-    source = streams.open_stream(
+    source = reading.open_stream(
         *(arguments.source, card["image_shape"], card["classes"]), split=arguments.split, data_dir=arguments.data_dir
     )
     if not arguments.no_compilation_cache:

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mpt_jax.data import load
-from mpt_jax.data.stream import open_stream
+from mpt_jax.data.reading import open_stream
 from mpt_jax.errors import InputError
 
 DIGITS = load_digits()
