@@ -8,10 +8,11 @@ import contextlib
 import os
 import pathlib
 import re
-import sys
 import warnings
 
 import jax
+
+from mpt_jax import cache_folder
 
 LARGEST = 2**30  # bytes; the main job takes 1.5 MB
 
@@ -26,14 +27,7 @@ def default_folder() -> pathlib.Path:
     Raises:
       RuntimeError: the user has no home folder.
     """
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData/Local"
-    elif sys.platform == "darwin":
-        base = pathlib.Path.home() / "Library/Caches"
-    else:
-        given = os.environ.get("XDG_CACHE_HOME", "")
-        base = given if os.path.isabs(given) else pathlib.Path.home() / ".cache"  # its standard: ignore relative ones
-    return pathlib.Path(base) / "mpt_jax" / "compiled"
+    return cache_folder.path("compiled")
 
 
 def enable() -> pathlib.Path | None:

@@ -48,6 +48,10 @@ class DatasetConfig:
     imbalance: float = 1.0  # long tail: images of the first class over those of the last, exponential between them
     mean: tuple[float, ...] = ()  # per channel, of pixel/255; empty: of the first release's training images
     std: tuple[float, ...] = ()
+    source: str = "auto"  # images decoded once into "memory", or every time as a "stream"; auto: by their size
+    augmentation: str = "crop_flip"  # by the two keys below, or "imagenet": random resized crops and flips of a stream
+    workers: int = 0  # processes that decode a stream; 0: threads, one for each core
+    test_split: str = "test"  # of a TFDS data set
     crop_padding: int = 0  # random crop after padding with this many black pixels
     flip: bool = False  # random horizontal flip
 
@@ -70,7 +74,7 @@ class OptimizerConfig:
     weight_decay: float = 5e-4
     epochs: int = 100
     batch_size: int = 128
-    schedule: str = "cosine"  # to zero over the epochs, or "constant"
+    schedule: str = "cosine"  # to zero over the epochs, "constant", or "thirds": a tenth after each third of them
     schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
     accumulate: int = 1  # micro-batches of a step, one after the other; BatchNorm sees one at a time
     skip_nonfinite: bool = False  # leave out (and count) updates whose loss or gradient is not finite
@@ -233,6 +237,21 @@ def check(config: Config) -> None:
         f"dataset.test_fraction={dataset.test_fraction}; expected a number between 0 and 1",
     )
     choice("dataset.on_bad_image", dataset.on_bad_image, data.POLICIES)
+    choice("dataset.source", dataset.source, data.SOURCES)
+    choice("dataset.augmentation", dataset.augmentation, data.AUGMENTATIONS)
+    require(0 <= dataset.workers <= 1024, f"dataset.workers={dataset.workers}; expected 0 (threads) to 1024 processes")
+    if dataset.augmentation == "imagenet":
+        require(
+            dataset.source != "memory",
+            "dataset.augmentation=imagenet crops whole images anew each time, which dataset.source=memory does not "
+            "keep; expected source=stream (or auto)",
+        )
+        require(
+            not (dataset.crop_padding or dataset.flip),
+            f"dataset.augmentation=imagenet crops and flips by itself; with it dataset.crop_padding="
+            f"{dataset.crop_padding} and dataset.flip={dataset.flip} must be 0 and False",
+        )
+        require(len(dataset.image_size) > 0, "dataset.augmentation=imagenet needs dataset.image_size, such as 224")
     require(
         len(dataset.mean) == len(dataset.std),
         f"dataset.mean has {len(dataset.mean)} values and dataset.std {len(dataset.std)}; expected one per channel",
@@ -254,7 +273,7 @@ def check(config: Config) -> None:
         require(value >= 1, f"optimizer.{key}={value}; expected 1 or more")
     batch, parts = optimizer.batch_size, optimizer.accumulate
     require(batch % parts == 0, f"optimizer.batch_size={batch}; expected a multiple of optimizer.accumulate={parts}")
-    choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant"))
+    choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant", "thirds"))
     choice("optimizer.schedule_unit", optimizer.schedule_unit, ("step", "epoch"))
     _check_update(config, require, choice)
     at_once = config.training.members_at_once

@@ -10,19 +10,21 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import models, processes
+from mpt_jax import data, models, processes
 from mpt_jax.models import Classifier
 
 
 def predict(
     classifiers: Classifier,
-    images: np.ndarray,
+    images: np.ndarray | data.Stream,
     *,
     batch_size: int,
     mesh: Mesh,
     output: Callable[[Classifier, jax.Array], jax.Array] = models.logits,
 ) -> np.ndarray:
     """Raw logits of a stack of classifiers (leaves ``[members, ...]``) on uint8 images ``[N, H, W, C]``.
+
+    Streamed images are decoded a batch ahead, each of them once; their logits are those of an array to rounding.
 
     Args:
       output: `models.logits`, or `models.features`.
@@ -33,14 +35,36 @@ def predict(
     count = len(images)
     batch_size = -(-min(batch_size, count) // mesh.size) * mesh.size
     batches = -(-count // batch_size)
+    if isinstance(images, data.Stream):
+        return _predict_stream(output, classifiers, images, batch_size, mesh)[:, :count]
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
     if processes.several():  # each of which may have them on a device of its own
         classifiers = jax.device_get(classifiers)
     logits = _predict(output, classifiers, processes.put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
-    if processes.several():
-        logits = multihost_utils.process_allgather(logits, tiled=True)
-    return np.asarray(logits, np.float32).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
+    return _fetched(logits).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
+
+
+def _predict_stream(output, classifiers, stream, batch_size, mesh):
+    sharding, order = NamedSharding(mesh, P(None, mesh.axis_names)), data.Consecutive(len(stream), batch_size)
+    part = data.local_part(NamedSharding(mesh, P(mesh.axis_names)), batch_size)
+    if processes.several():  # each of which may have them on a device of its own
+        classifiers = jax.device_get(classifiers)
+    whole, parts, pending = (1, batch_size, *stream.image_shape), [], None
+    with data.Reader(stream, order, part=part) as reader:
+        for _ in range(-(-len(stream) // batch_size)):
+            batch = np.empty((1, part.stop - part.start, *stream.image_shape), np.uint8)
+            reader.fill(batch)
+            batch = jax.make_array_from_process_local_data(sharding, batch, whole)
+            before, pending = pending, _predict(output, classifiers, batch)
+            parts += [] if before is None else [_fetched(before)]  # after the next one has begun
+    return np.concatenate([*parts, _fetched(pending)], axis=1).reshape(pending.shape[0], -1, pending.shape[-1])
+
+
+def _fetched(logits: jax.Array) -> np.ndarray:
+    """Logits on the host, of several processes those of all."""
+    whole = multihost_utils.process_allgather(logits, tiled=True) if processes.several() else logits
+    return np.asarray(whole, np.float32)
 
 
 def stream(

@@ -6,6 +6,7 @@ start from the same weights, so that they differ in nothing but their numbers. B
 functions of (seed, step), drawn inside the program from images that stay on the device as uint8.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -21,7 +22,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mpt_jax import (
@@ -57,7 +58,7 @@ class TrainState:
 class Inputs:
     """What a population learns from: arguments of the compiled program, never donated, never in a checkpoint."""
 
-    images: jax.Array  # uint8 ``[N, H, W, C]``
+    images: jax.Array | data.Window | data.Stream | None  # uint8 ``[N, H, W, C]``; streamed: of one call, see `fit`
     labels: jax.Array  # int32 ``[N]``
     mean: jax.Array  # ``[C]``
     std: jax.Array
@@ -129,7 +130,7 @@ def within_memory(recipe: Recipe, mesh: Mesh, inputs: Inputs, limit: int | None)
     activations = device_memory.activations(recipe.module, inputs.images.shape[1:], remat=recipe.remat)
     fit = device_memory.members_side_by_side(
         limit,
-        shared=device_memory.of_tree((inputs.images, inputs.labels))
+        shared=device_memory.of_tree((None if isinstance(inputs.images, data.Stream) else inputs.images, inputs.labels))
         + device_memory.of_tree(inputs.teachers) // mesh.shape["seeds"],
         state=device_memory.of_tree(state) // (seeds * num_objectives * mesh.shape["fsdp"]),
         work=images_at_once * activations + 2 * device_memory.of_tree(state.params) // (seeds * num_objectives),
@@ -150,9 +151,16 @@ def frozen(teacher: Classifier, mean: Any, std: Any) -> Classifier:
 
 
 def learning_rate(recipe: Recipe, num_examples: int) -> optax.Schedule:
-    """The rate at a step: ``lr/2 * (1 + cos(pi * t/T))`` with t the steps (or whole epochs) done, or constant."""
+    """The rate at a step: ``lr/2 * (1 + cos(pi * t/T))`` with t the steps (or whole epochs) done, or constant.
+
+    Or "thirds": a tenth, and then a hundredth, of it after one and two thirds of the steps.
+    """
     if recipe.schedule == "constant":
         return optax.constant_schedule(recipe.learning_rate)
+    if recipe.schedule == "thirds":
+        third = recipe.total_steps(num_examples) / 3
+        ends = jnp.array([round(third), round(2 * third)], jnp.int32)
+        return lambda step: recipe.learning_rate * jnp.power(0.1, (step >= ends).sum(dtype=float))
     unit = data.steps_per_epoch(num_examples, recipe.batch_size) if recipe.schedule_unit == "epoch" else 1
     units = recipe.total_steps(num_examples) // unit
 
@@ -199,10 +207,12 @@ def init_state(
     return jax.tree.map(spread, jax.vmap(one)(keys, start))
 
 
-def new_state(recipe: Recipe, mesh: Mesh, inputs: Inputs, start: Classifier | None = None) -> TrainState:
+def new_state(
+    recipe: Recipe, mesh: Mesh, inputs: Inputs, image_shape: Sequence[int], start: Classifier | None = None
+) -> TrainState:
     """`init_state` made where it stays: each device of the mesh gets its part."""
     num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
-    sizes = (num_objectives, inputs.images.shape[1:], inputs.num_examples)
+    sizes = (num_objectives, image_shape, inputs.num_examples)
     shapes = jax.eval_shape(lambda keys, start: init_state(recipe, keys, *sizes, start), inputs.keys, start)
     initialize = jax.jit(init_state, static_argnums=(0, 2, 3, 4), out_shardings=sharding.of_state(mesh, shapes))
     return initialize(recipe, inputs.keys, *sizes, start)
@@ -328,7 +338,7 @@ def _train_steps(
     num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
     per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
 
-    def one_seed(state, sums, teachers, key, images_of_seed, label_scale):
+    def one_seed(state, sums, teachers, key, images_of_seed, label_scale, window):
         stream_key, augment_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
         labels_of_seed = inputs.labels if images_of_seed is None else inputs.labels[images_of_seed]
         class_counts = jnp.bincount(labels_of_seed, length=recipe.module.num_classes)
@@ -351,14 +361,24 @@ def _train_steps(
         def permutation_of(epoch):
             return data.epoch_permutation(stream_key, epoch, num_examples)
 
-        rows = jnp.zeros((recipe.steps_per_call, recipe.batch_size), jnp.int32)
-        rows, _ = jax.lax.fori_loop(start, stop, draw, (rows, permutation_of(start // per_epoch)))
+        if window is None:
+            rows = jnp.zeros((recipe.steps_per_call, recipe.batch_size), jnp.int32)
+            rows, _ = jax.lax.fori_loop(start, stop, draw, (rows, permutation_of(start // per_epoch)))
+
+        def batch_at(step):
+            key = jax.random.fold_in(augment_key, step)
+            if window is None:
+                return batch_of(rows[step - start], key)
+            images = sharding.split_batch(mesh, window.images[step - start])
+            images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
+            return images, inputs.labels[window.rows[step - start]]
 
         def over_steps(function, carry):
             """``carry = function(carry, step, images, labels)`` for each step with its batch."""
 
             def body(step, carry):
-                return function(carry, step, *batch_of(rows[step - start], jax.random.fold_in(augment_key, step)))
+                # The barrier keeps what makes the batch out of the steps' arithmetic: that of a stream is the same.
+                return function(carry, step, *jax.lax.optimization_barrier(batch_at(step)))
 
             return jax.lax.fori_loop(start, stop, body, carry)
 
@@ -377,9 +397,9 @@ def _train_steps(
 
         recorded = None
         if recipe.members_at_once < num_objectives and not recipe.sampled:  # else each member has batches of its own
-            batch = jax.ShapeDtypeStruct((recipe.batch_size, *inputs.images.shape[1:]), inputs.images.dtype)
             empty = jax.tree.map(
-                lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype), jax.eval_shape(answers, batch)
+                lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype),
+                jax.eval_shape(lambda: answers(batch_at(start)[0])),
             )
 
             def record(tape, step, images, labels):
@@ -443,7 +463,8 @@ def _train_steps(
         return _over_axis(recipe.members_at_once, one_member, state, sums, inputs.objectives)
 
     at_once = recipe.members_at_once // num_objectives
-    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale)
+    window = inputs.images if isinstance(inputs.images, data.Window) else None
+    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale, window)
     return _over_axis(at_once, one_seed, *per_seed)
 
 
@@ -460,6 +481,30 @@ def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
         with np.errstate(invalid="ignore", divide="ignore"):
             result["loss"] = result["loss"] / (1 - result["skipped"])
     return result
+
+
+def feed_of(recipe: Recipe, mesh: Mesh, inputs: Inputs) -> data.Feed | data.Resident:
+    """Where the images of each call come from: of a stream the rows are those that `train_steps` would draw.
+
+    Raises:
+      InputError: a stream for objectives that draw their batches themselves.
+    """
+    if not isinstance(inputs.images, data.Stream):
+        return data.Resident(processes.put(inputs.images, NamedSharding(mesh, P())), recipe.steps_per_call)
+    if recipe.sampled:
+        raise InputError(
+            "learned class rates (balanced_meta_softmax) choose their images on the device, where a stream has them "
+            "not; expected dataset.source=memory, or other methods"
+        )
+    order_keys, augment_keys = (jax.vmap(jax.random.fold_in, in_axes=(0, None))(inputs.keys, i) for i in (1, 2))
+    rows = None if inputs.rows is None else np.asarray(inputs.rows)
+    order = data.Shuffled(
+        order_keys, augment_keys, num_examples=inputs.num_examples, batch_size=recipe.batch_size, chosen=rows
+    )
+    if mesh.shape["seeds"] * mesh.shape["objectives"] > 1:
+        raise InputError("mesh.members splits students whose images are in memory; expected dataset.source=memory")
+    batches = NamedSharding(mesh, P(sharding.BATCH))
+    return data.Feed(inputs.images, order, steps=recipe.steps_per_call, batches=batches)
 
 
 def fit(
@@ -486,6 +531,7 @@ def fit(
     the compiled program are shorter where steps are slow, which changes no result.
 
     Args:
+      inputs: its images an array, or a `data.Stream`, of which every call gets a `data.Window`.
       start: what the members start from instead of random weights, see `init_state`.
       checkpoint_seconds: longest time between checkpoints, by how long the steps take; 0: no matter how long.
 
@@ -505,10 +551,15 @@ def fit(
         else frozen(teacher, inputs.mean, inputs.std)
         for source, teacher in inputs.teachers.items()
     }
-    inputs = place(mesh, inputs.replace(teachers=teachers_as_run))
-    state = new_state(recipe, mesh, inputs, start)
+    image_shape, feed = inputs.images.shape[1:], feed_of(recipe, mesh, inputs)
+    inputs = place(mesh, inputs.replace(teachers=teachers_as_run, images=None))
+    state = new_state(recipe, mesh, inputs, image_shape, start)
     of_members = sharding.of_members(mesh)
     zeros = sums = processes.put(no_sums(recipe, inputs), of_members)
+
+    def seen(begin: int, stop: int) -> Inputs:
+        return inputs.replace(images=feed.window(begin, stop))
+
     step = since = 0
     seconds = 0.0
     restored = checkpoint.restore_state(folder, state, say)
@@ -524,7 +575,7 @@ def fit(
     started = time.perf_counter() - seconds
     number = np.int32 if processes.several() else jnp.int32  # on one device it cannot be an argument of several
     # Compiles, and does no step: a signal has nothing to save meanwhile.
-    state, sums = train_steps(recipe, mesh, state, inputs, number(step), number(step), sums)
+    state, sums = train_steps(recipe, mesh, state, seen(step, step), number(step), number(step), sums)
     jax.block_until_ready(sums)
     free = time.perf_counter()  # when the device had nothing to do, or began with what it does now
     measured: list[float] = []  # seconds of a step in the first process: several all make the same calls
@@ -544,14 +595,14 @@ def fit(
             if len(measured) < 2:  # the first call is a single step; to agree on every one would make the devices wait
                 measured.append(processes.decided(lambda: seconds_per_step))
             seconds_per_step = measured[-1]
-        return max(1, min(recipe.steps_per_call, int(SECONDS_PER_CALL / seconds_per_step))), seconds_per_step
+        return max(1, min(feed.steps, int(SECONDS_PER_CALL / seconds_per_step))), seconds_per_step
 
-    with interruption.postponed():
+    with interruption.postponed(), contextlib.closing(feed):
         pending, steps_per_call, seconds_per_step, saved, stopping = None, 1, 0.0, step, False
         while step < total and not stopping:
             begin, end = step, end_of_interval(step)
             step = min(end, begin + steps_per_call)
-            state, sums = train_steps(recipe, mesh, state, inputs, number(begin), number(step), sums)
+            state, sums = train_steps(recipe, mesh, state, seen(begin, step), number(begin), number(step), sums)
             if pending is not None:  # waited for only now, so that the host never makes the device wait
                 steps_per_call, seconds_per_step = settle(*pending)
             pending = (begin, step, since, sums)

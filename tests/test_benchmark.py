@@ -1,5 +1,6 @@
 """The benchmark: what it counts, that it times the real train steps, what it prints, and what it refuses."""
 
+import io
 import json
 import math
 import pathlib
@@ -12,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich
+from rich.console import Console
 
 from mpt_jax import models, sharding, training
-from mpt_jax.benchmark import collectives, flops, memory, program, scaling, show
+from mpt_jax.benchmark import collectives, flops, memory, program, reading, scaling, show
 from mpt_jax.benchmark.__main__ import main
+from mpt_jax.data.photos import photograph
 from mpt_jax.models.convolution import native_conv2d
 from mpt_jax.objectives import METHODS
 
@@ -353,3 +356,45 @@ def test_help_needs_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "--against" in done.stdout and done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("given", [True, pytest.param(False, marks=pytest.mark.slow)])  # which compiles a train step
+def test_reading_counts_images_and_leaves_out_a_peer_that_is_not_there(
+    capsys, monkeypatch, tmp_path, one_device, given
+):
+    monkeypatch.setattr(reading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(reading, "SIZES", ((30, 40),))
+    options = ["--images", "5"]
+    if given:
+        (tmp_path / "deeper").mkdir()
+        (tmp_path / "deeper/a.jpg").write_bytes(photograph("dots", 50, 40, np.random.default_rng(0)))
+        options = ["--data", str(tmp_path), "--train-steps", "0"]
+    line = ("input", "--model", "convnet", "--batch", "4", "--batches", "2", "--rounds", "2", "--image-size", "8")
+    result = measure(capsys, *line, *options)
+    (row,) = result["rows"]
+    assert result["files"] == (1 if given else 5) and len(row["ms"]) == 2
+    assert row["images_per_second"] == pytest.approx(4e3 / statistics.median(row["ms"]))
+    assert "ratio" not in result
+    if not given:
+        assert 0 <= result["training"]["waiting_share"] < 1 and result["training"]["steps"] == 8
+    console = io.StringIO()
+    Console(file=console, width=100).print(reading.render(result))
+    assert "images/s" in console.getvalue() and ("waiting" in console.getvalue()) == (not given)
+
+
+def test_reading_against_the_peer_in_alternating_rounds(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(reading, "SIZES", ((30, 40),))
+    result = measure(
+        *(capsys, "input", "--batch", "4", "--batches", "1", "--rounds", "1", "--image-size", "8"),
+        *("--images", "4", "--train-steps", "0"),
+    )
+    assert [row["name"] for row in result["rows"]] == ["ours", "peer"] and result["ratio"] > 0
+    assert result["ratio"] == pytest.approx(result["rows"][1]["ms"][0] / result["rows"][0]["ms"][0])
+
+
+def test_reading_needs_files(tmp_path, capsys):
+    assert main(["input", "--data", str(tmp_path)]) == 2
+    assert "holds no files *.jpg" in capsys.readouterr().err
+    assert main(["input", "--data", str(tmp_path / "none")]) == 2
+    assert "is not a folder" in capsys.readouterr().err

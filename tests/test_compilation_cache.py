@@ -151,7 +151,7 @@ def test_what_jax_was_told_stands(first, tmp_path):
     ],
 )
 def test_the_folder_of_each_platform(platform, variables, expected, monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation_cache.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path)
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)

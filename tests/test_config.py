@@ -41,6 +41,32 @@ def test_cifar100_config_is_the_published_protocol():
     assert config.update.tune == {}
 
 
+def test_imagenet_config_is_the_published_setting_and_resnet50_differs_in_the_network_alone():
+    config, larger, smoke = (configs.load(str(CONFIGS / "imagenet.py") + v) for v in ("", ":resnet50", ":smoke"))
+    assert config.dataset.name == "imagenet2012" and config.dataset.test_split == "validation"
+    assert (config.dataset.augmentation, config.dataset.image_size) == ("imagenet", (224, 224))
+    assert config.optimizer == configs.OptimizerConfig(0.1, 0.9, 1e-4, 90, 256, "thirds")
+    assert config.update.schedule == (500, 1000)
+    assert larger == dataclasses.replace(config, model=configs.ModelConfig("resnet50", "imagenet"))
+    assert (smoke.dataset.augmentation, smoke.dataset.source) == ("imagenet", "stream") and smoke.model == config.model
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dataset.source=disk"], "dataset.source='disk'"),
+        (["dataset.augmentation=random"], "dataset.augmentation='random'"),
+        (["dataset.workers=-1"], "dataset.workers=-1"),
+        (["dataset.augmentation=imagenet"], "dataset.image_size"),
+        (["dataset.augmentation=imagenet", "dataset.image_size=8", "dataset.source=memory"], "dataset.source=memory"),
+        (["dataset.augmentation=imagenet", "dataset.image_size=8", "dataset.flip=true"], "dataset.flip=True"),
+    ],
+)
+def test_streams_that_contradict_themselves(overrides, expected):
+    with pytest.raises(InputError, match=re.escape(expected)):
+        configs.load(DIGITS, overrides)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_and_each_variant_it_names_is_valid_and_says_how_to_run_it(path):
     text = path.read_text()

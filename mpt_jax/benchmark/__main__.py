@@ -1,4 +1,4 @@
-"""Measure the train step: `python -m mpt_jax.benchmark step|population|table|device|scaling [--json [FILE]]`."""
+"""Measure: `python -m mpt_jax.benchmark step|population|table|device|scaling|input [--json [FILE]]`."""
 
 import argparse
 import json
@@ -26,7 +26,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Whatever is compared runs in alternating rounds, of which the median counts.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="step|population|table|device|scaling")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="step|population|table|device|scaling|input"
+    )
 
     def measuring(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -34,8 +36,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         option("--model", default="resnet18", help="a network of mpt_jax.models (default: resnet18)")
         option("--stem", default="", help="of a ResNet: imagenet (default) or cifar")
         option("--batch", type=command.natural, default=0, help="images per step (default: 128; convnet 48)")
-        option("--image-size", type=command.natural, default=0, help="pixels of a side (default: the model's data's)")
-        option("--images", type=command.natural, default=0, help="on the device (default: 50000; convnet 320)")
+        option("--image-size", type=command.natural, default=0, help="pixels a side (default: the data's; input 224)")
+        option("--images", type=command.natural, default=0, help="how many (default: 50000; convnet 320; input 256)")
         if name != "scaling":
             option("--steps", type=command.natural, default=0, help="per timed call (default: about three seconds)")
             option("--rounds", type=command.natural, default=3, help="(default: 3)")
@@ -44,13 +46,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             option("--remat", action="store_true", help="blocks compute their activations again for the gradient")
             option("--fsdp", type=_from_zero, default=1, help="devices that share parameters; 0: all (default: 1)")
         option("--json", nargs="?", const="-", metavar="FILE", help="the result as one JSON object, printed or in FILE")
-        if name != "table":
+        if name not in ("table", "input"):
             option("--method", default="mpt_kl", help="a row of objectives.METHODS (default: mpt_kl)")
         if name in ("step", "population"):
             option("--peak-tflops", type=_positive, default=0.0, help="what utilisation is of (default: measured)")
-        if name != "device":
+        if name not in ("device", "input"):
             option("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-        if name != "scaling":
+        if name not in ("step", "scaling", "input"):
             option("--members-at-once", type=command.natural, default=0, help="side by side (default: the fastest)")
         return added
 
@@ -84,6 +86,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     scaling.add_argument("--devices", type=_sizes, default=SCALES, help="(default: 1,2,4,8,16,32,64)")
     scaling.add_argument("--weak", action="store_true", help="--batch is that of one device")
     device.add_argument("--toy", action="store_true", help="the small network, a few steps: to see that it works")
+    reading = measuring("input", "streamed images: per second against PyTorch's loader, and what a step waits for them")
+    reading.add_argument(
+        "--data", dest="folder", default="", metavar="DIR", help="folder of JPEG files *.jpg (default: made here)"
+    )
+    reading.add_argument("--batches", type=command.natural, default=4, help="per timed epoch (default: 4)")
+    reading.add_argument("--workers", type=command.natural, default=0, help="processes that decode (default: threads)")
+    reading.add_argument("--train-steps", type=_from_zero, default=8, help="timed; 0: none (default: 8)")
     return parser.parse_args(argv)
 
 
@@ -109,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, then print or write the result; what goes on meanwhile is said on stderr."""
     from rich.console import Console
 
-    from mpt_jax.benchmark import show, suites
+    from mpt_jax.benchmark import reading, show, suites
     from mpt_jax.benchmark.program import Setup
 
     options = vars(arguments).copy()
@@ -124,14 +133,15 @@ def run(arguments: argparse.Namespace) -> None:
     if target and (pathlib.Path(target).is_dir() or not pathlib.Path(target).parent.is_dir()):
         raise InputError(f"--json {target}; expected a file in a folder that exists")  # not after all that measuring
     progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    result = getattr(suites, name)(setup, progress.print, **options)
+    suite, render = (reading.measure, reading.render) if name == "input" else (getattr(suites, name), show.render)
+    result = suite(setup, progress.print, **options)
     text = json.dumps(result, allow_nan=False)
     if target == "-":
         print(text)
         return
     if target:
         pathlib.Path(target).write_text(text + "\n", encoding="utf-8")
-    Console().print(show.render(result))
+    Console().print(render(result))
 
 
 if __name__ == "__main__":

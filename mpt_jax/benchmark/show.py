@@ -101,7 +101,7 @@ def _students(result: Mapping[str, Any]) -> tuple[Table, Table]:
         lines.append(("a call", f"{result['steps_per_call']} steps; without any it takes {result['call_ms']:.2f} ms"))
     if result["device"]["platform"] == "gpu" and result["float32_products"] == "default":
         lines.append(("float32", "products in TF32 are allowed"))
-    return _grid(columns, rows), _pairs([*lines, *_legend(columns, result)])
+    return grid(columns, rows), pairs([*lines, *_legend(columns, result)])
 
 
 def _table(result: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -116,18 +116,18 @@ def _table(result: Mapping[str, Any]) -> tuple[Table, Table]:
         ("compile s", f"{seconds[0]:.1f} and {seconds[1]:.1f}: ratio {result['compile_ratio']:.3f}"),
     ]
     rows = [*result["rows"], {**result, "method": "all as one", "teachers": []}]
-    return _grid(METHODS, rows), _pairs([*lines, *_legend(METHODS, result)])
+    return grid(METHODS, rows), pairs([*lines, *_legend(METHODS, result)])
 
 
 def _memory(result: Mapping[str, Any]) -> tuple[Table, Table]:
     limit, total = result["limit_bytes"], result["bytes"]["total"]
-    grid = _grid(USES, [{"use": use, "bytes": size} for use, size in result["bytes"].items()])
+    table = grid(USES, [{"use": use, "bytes": size} for use, size in result["bytes"].items()])
     has = f"{limit / 2**30:.1f} GiB: {'does not fit' if total > limit else 'fits'}" if limit else "no limit known"
     lines = [("students", str(result["students"])), ("a device has", has)]
     lines += [("advice" if i == 0 else "", line) for i, line in enumerate(result["advice"])]
     if result["form"] == "own" and result["device"]["platform"] == "cpu":
         lines.append(("", "A CPU's form of convolutions takes more than an accelerator's: see --device-memory."))
-    return grid, _pairs(lines)
+    return table, pairs(lines)
 
 
 def _scaling(result: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -145,24 +145,26 @@ def _scaling(result: Mapping[str, Any]) -> tuple[Table, Table]:
         ("ms", "FLOPs at the published peak, then bytes at the published bandwidth in a ring, without latency"),
         ("%", "efficiency: the share of that time in which a device computes"),
     ]
-    return _grid(columns, result["rows"]), _pairs(lines)
+    return grid(columns, result["rows"]), pairs(lines)
 
 
 def _of_hardware(row: Mapping[str, Any], *, name: str, key: str, form: str) -> str:
     return format(row["predicted"][name][key], form) if name in row["predicted"] else "-"
 
 
-def _grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
+def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each row, a heading and a text for each column."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading, _ in columns:
-        left = heading in ("dtype", "method", "teachers", "use")
+        left = heading in ("dtype", "method", "teachers", "use", "reader")
         table.add_column(heading.replace(" ", "\n", 1), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell(row)) for _, cell in columns))
     return table
 
 
-def _pairs(lines: Sequence[tuple[str, str]]) -> Table:
+def pairs(lines: Sequence[tuple[str, str]]) -> Table:
+    """Names and what is said of them."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -2,6 +2,10 @@
 
 from mpt_jax.data.augment import augment as augment
 from mpt_jax.data.classes import class_order as class_order
+from mpt_jax.data.feed import Feed as Feed
+from mpt_jax.data.feed import Resident as Resident
+from mpt_jax.data.feed import Window as Window
+from mpt_jax.data.feed import local_part as local_part
 from mpt_jax.data.findings import POLICIES as POLICIES
 from mpt_jax.data.findings import Finding as Finding
 from mpt_jax.data.memory import Policy as Policy
@@ -19,6 +23,12 @@ from mpt_jax.data.splits import Split as Split
 from mpt_jax.data.splits import class_counts as class_counts
 from mpt_jax.data.splits import count as count
 from mpt_jax.data.splits import take as take
+from mpt_jax.data.stream import AUGMENTATIONS as AUGMENTATIONS
+from mpt_jax.data.stream import SOURCES as SOURCES
+from mpt_jax.data.stream import Consecutive as Consecutive
+from mpt_jax.data.stream import Reader as Reader
+from mpt_jax.data.stream import Shuffled as Shuffled
+from mpt_jax.data.stream import Stream as Stream
 from mpt_jax.data.subsets import long_tail as long_tail
 from mpt_jax.data.subsets import long_tail_counts as long_tail_counts
 from mpt_jax.data.subsets import part as part

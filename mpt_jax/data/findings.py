@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,6 +61,16 @@ def shared_rows(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return np.array([row for row, example in enumerate(train) if _digest(example) in tested], np.int64)
 
 
+def shared_files(train: Sequence[pathlib.Path], test: Sequence[pathlib.Path]) -> np.ndarray:
+    """Ascending rows of `train` whose very file is also in `test`; only files of equal length are read."""
+    tested = collections.defaultdict(list)
+    for path in test:
+        tested[path.stat().st_size].append(path)
+    contents = {length: {_file_digest(path) for path in paths} for length, paths in tested.items()}
+    alike = ((row, contents.get(path.stat().st_size, ()), path) for row, path in enumerate(train))
+    return np.array([row for row, digests, path in alike if digests and _file_digest(path) in digests], np.int64)
+
+
 def peculiar_classes(names: Sequence[str], train: np.ndarray, test: np.ndarray) -> tuple[Finding, ...]:
     """Classes to be learnt from one example, and classes that no test example speaks for, from labels ``int [N]``.
 
@@ -84,6 +95,11 @@ def twice(values: Sequence[str]) -> list[int]:
         return []
     seen: set[str] = set()
     return [i for i, value in enumerate(values) if value in seen or seen.add(value)]
+
+
+def _file_digest(path: pathlib.Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _digest(example: np.ndarray) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from mpt_jax.data import findings, images
 from mpt_jax.data.findings import Finding
 from mpt_jax.data.splits import Split, pick
+from mpt_jax.data.stream import IN_MEMORY, Choice, Files, Stream
 from mpt_jax.errors import InputError
 
 COLUMNS = ("path", "label", "split", "id")
@@ -132,11 +133,18 @@ def list_table(path: pathlib.Path, root: pathlib.Path | None = None) -> Listing:
 
 
 def read(
-    listing: Listing, order: Sequence[int], *, size: Sequence[int] | None, channels: int, test_fraction: float
+    listing: Listing,
+    order: Sequence[int],
+    *,
+    size: Sequence[int] | None,
+    channels: int,
+    test_fraction: float,
+    choice: Choice = IN_MEMORY,
 ) -> tuple[Split, Split, dict[str, list[str]], tuple[Finding, ...]]:
     """Training and test images of the classes in `order`, what is wrong with others, and what else was found.
 
-    Where the listing names no test part, `held_out` makes one. Images that cannot be read are left out.
+    Where the listing names no test part, `held_out` makes one. Images that cannot be read are left out; of those that
+    are streamed, as `choice` says, nothing but the header is looked at.
 
     Raises:
       InputError: no images of these classes, a class of one image where a test part is to be held out.
@@ -157,7 +165,15 @@ def read(
         if not chosen.any():
             raise InputError(f"{listing.source} has no {part} images of the chosen classes")
     rows = rows[np.lexsort((listing.ids[rows], labels[rows], tested[rows]))]
-    pixels, reasons = images.read_files([listing.files[row] for row in rows], channels=channels, size=size)
+    files = [listing.files[row] for row in rows]
+    if choice.streams(len(files), size and (*size, channels)):
+        (height, width), reasons = images.look_at(files, size)
+        shape = (height, width, channels)
+        pixels = Stream(
+            Files(files), np.arange(len(files)), shape, augmentation=choice.augmentation, workers=choice.workers
+        )
+    else:
+        pixels, reasons = images.read_files(files, channels=channels, size=size)
     unread = [f"{listing.ids[rows[i]]} ({reason})" for i, reason in reasons.items()]
     whole = Split(pixels, labels[rows], listing.ids[rows])  # train and then test, so that each is a view
     good = np.setdiff1d(np.arange(len(rows)), list(reasons))

@@ -63,6 +63,50 @@ def decode(
         raise ValueError(_reason(error)) from error
 
 
+def decode_box(
+    file: pathlib.Path | bytes,
+    box: Callable[[int, int], tuple[float, float, float, float]],
+    *,
+    channels: int,
+    size: Sequence[int],
+    as_stored: bool = False,
+) -> np.ndarray:
+    """A box of an encoded image scaled to a size, ``uint8 [H, W, C]``, by PIL's bilinear filter over the whole area.
+
+    A JPEG is decoded at a half (a quarter, an eighth) of its size where the box then still has twice the size wanted.
+
+    Args:
+      box: of the image's width and height, what is wanted: left, top, right, bottom.
+      size: ``(height, width)``.
+      file, channels, as_stored: as those of `decode`.
+
+    Raises:
+      ValueError: as `decode`.
+
+    Examples:
+      >>> file = io.BytesIO()
+      >>> Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, format="png")
+      >>> decode_box(file.getvalue(), lambda w, h: (2, 4, 4, 6), channels=1, size=(2, 2))[..., 0].tolist()
+      [[34, 35], [42, 43]]
+    """
+    try:
+        with _open(file) as image:
+            if not as_stored:
+                ImageOps.exif_transpose(image, in_place=True)
+            width, height = image.size
+            edges = box(width, height)
+            spare = min((edges[2] - edges[0]) / size[1], (edges[3] - edges[1]) / size[0]) / 2
+            if spare >= 2:
+                image.draft(None, (int(width / spare), int(height / spare)))
+            smaller = round(width / image.width)  # 1, 2, 4 or 8
+            pixels = _convert(image, MODES[channels], as_stored)
+            edges = [min(edge / smaller, side) for edge, side in zip(edges, pixels.size * 2, strict=True)]
+            pixels = pixels.resize(tuple(size[::-1]), Image.Resampling.BILINEAR, box=edges)
+            return np.asarray(pixels).reshape(*size, channels)
+    except Exception as error:  # parsers of damaged files raise whatever they stumble over
+        raise ValueError(_reason(error)) from error
+
+
 def read_files(
     files: Sequence[pathlib.Path], *, channels: int, size: Sequence[int] | None = None
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -90,6 +134,23 @@ def read_files(
 
         reasons = _in_turn(pool, read, range(len(files)))
         return images, {row: reason for row, reason in enumerate(reasons) if reason}
+
+
+def look_at(files: Sequence[pathlib.Path], size: Sequence[int] | None) -> tuple[tuple[int, int], dict[int, str]]:
+    """The size that images are to have, and why some cannot be read, by row, as far as their headers tell.
+
+    Without a size it is the one that most of them have, and the others count as not read.
+    """
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(min(os.cpu_count() or 1, 32)) as pool:
+        sizes = list(_in_turn(pool, _upright_size, files))
+    height, width = _common_size(sizes) if size is None else size
+    reasons = {}
+    for row, found in enumerate(sizes):
+        if found is None:
+            reasons[row] = "not an image file that can be read"
+        elif size is None and found != (height, width):
+            reasons[row] = f"{found[0]}x{found[1]} pixels, not {height}x{width} as most; set {_SIZE_KEY}"
+    return (height, width), reasons
 
 
 def blank(number: int, height: int, width: int, channels: int) -> np.ndarray:

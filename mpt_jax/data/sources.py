@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mpt_jax.data import arrays, classes, findings, folder, images, subsets
+from mpt_jax.data import arrays, classes, findings, folder, images, record_index, subsets
 from mpt_jax.data.digits import Digits  # registers "digits" with TFDS
 from mpt_jax.data.findings import Finding
+from mpt_jax.data.photos import Photos  # registers "photos"
 from mpt_jax.data.splits import Dataset, Split, pick
+from mpt_jax.data.stream import Choice, Records, Stream
 from mpt_jax.errors import InputError
 
 _READ_AT_ONCE = 2048  # examples: fast to read, and their encoded images still fit in memory where they are large
+STATISTICS_OF = 10_000  # images of a stream
 _TABLES, _ARRAYS = (".csv", ".parquet"), (".npz", ".py")
 
 
@@ -45,6 +48,8 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: no images.
 
+    Of a stream at most `STATISTICS_OF` images are decoded, evenly spaced.
+
     Examples:
       >>> mean, std = statistics(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1))
       >>> float(mean[0]), float(std[0])
@@ -53,8 +58,10 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       >>> mean.tolist(), std.tolist()
       ([3.0, 3.0], [2.0, 1.0])
     """
-    if not images.size:
+    if not len(images) or not images.shape[-1]:
         raise ValueError("statistics of no images")
+    if isinstance(images, Stream):
+        images = np.asarray(images[:: -(-len(images) // STATISTICS_OF)])
     if images.dtype.kind == "f":
         return _feature_statistics(images)
     means, stds = [], []
@@ -94,6 +101,10 @@ def load(
     test_fraction: float = 0.2,
     on_bad_image: str = "error",
     seed: int = 0,
+    source: str = "memory",
+    augmentation: str = "crop_flip",
+    workers: int = 0,
+    test_split: str = "test",
 ) -> Dataset:
     """Read a data set: one of TFDS with the features `image` and `label`, prepared first where possible, or one's own.
 
@@ -125,6 +136,12 @@ def load(
         parts the training copy is the bad one. Published data sets keep these, so that results can be compared with
         the literature's, and only name them, unless it is "skip".
       seed: of the draw of all three.
+      source: "memory": all images are decoded here; "stream": when they are wanted, see `mpt_jax.data.stream`, and
+        what is wrong with an image beyond its header is found only then; "auto": streamed where they would take more
+        than a quarter of the memory.
+      augmentation: "crop_flip", or "imagenet", whose random crops are taken from streamed images.
+      workers: processes that decode a stream; 0: threads.
+      test_split: of a TFDS data set.
 
     Raises:
       InputError: an unknown data set, a folder that is missing or cannot be written, a data set that is not prepared
@@ -141,12 +158,20 @@ def load(
     size = (image_size[0], image_size[-1]) if image_size else None
     suffix = pathlib.PurePath(name).suffix
     published = name != "folder" and suffix not in (*_TABLES, *_ARRAYS)
+    choice = Choice(source, augmentation, workers)
+    if augmentation == "imagenet" and not size:
+        raise InputError("dataset.augmentation=imagenet crops images to a size; give dataset.image_size, such as 224")
     if published:
-        names, read = _tfds(name, data_dir or None, size, channels)
+        names, read = _tfds(name, data_dir or None, size, channels, choice, test_split)
     elif suffix in _ARRAYS:
+        if source == "stream" or augmentation == "imagenet":
+            raise InputError(
+                f"dataset.source={source} and dataset.augmentation={augmentation} with {name}: only encoded images can "
+                "be streamed; expected dataset.source=memory (or auto) and augmentation=crop_flip"
+            )
         names, read = _file(name, data_dir or "", size, channels)
     else:
-        names, read = _own_files(name, data_dir or "", size, channels, test_fraction)
+        names, read = _own_files(name, data_dir or "", size, channels, test_fraction, choice)
     order = classes.class_order(class_order, names)
     if not 1 <= num_classes <= len(order):
         raise InputError(
@@ -156,7 +181,7 @@ def load(
     class_names = tuple(names[index] for index in order)
     parts = read(order)
     train, test, found = parts.train, parts.test, list(parts.findings)
-    shared, faults = findings.shared_rows(train.images, test.images), dict(parts.faults)
+    shared, faults = _shared(train.images, test.images), dict(parts.faults)
     if shared.size:
         what, ids = "training images that are also in test", train.ids[shared].tolist()
         if published and on_bad_image == "error":
@@ -198,8 +223,22 @@ def load(
     )
 
 
+def _shared(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray:
+    """Rows of `train` that are in `test` too; not looked for among streamed records: all would have to be read."""
+    if not isinstance(train, Stream):
+        return findings.shared_rows(train, test)
+    if isinstance(train.encoded, Records):
+        return np.zeros(0, np.int64)
+    return findings.shared_files(*(images.encoded.read(images.records.tolist()) for images in (train, test)))
+
+
 def _own_files(
-    name: str, data_dir: str, size: tuple[int, int] | None, channels: int, test_fraction: float
+    name: str,
+    data_dir: str,
+    size: tuple[int, int] | None,
+    channels: int,
+    test_fraction: float,
+    choice: Choice,
 ) -> tuple[list[str], Callable[[tuple[int, ...]], Parts]]:
     """The class names of a folder or table of image files, and a function of the order that reads them."""
     root = pathlib.Path(data_dir).expanduser()
@@ -209,7 +248,7 @@ def _own_files(
         listing = folder.list_folder(root)
     else:
         listing = folder.list_table((root / name).expanduser(), root if data_dir else None)
-    options = {"size": size, "channels": channels or 3, "test_fraction": test_fraction}
+    options = {"size": size, "channels": channels or 3, "test_fraction": test_fraction, "choice": choice}
     return listing.class_names, lambda order: Parts(*folder.read(listing, order, **options))
 
 
@@ -242,16 +281,32 @@ def _file(
 
 
 def _tfds(
-    name: str, data_dir: str | None, size: tuple[int, int] | None, channels: int
+    name: str,
+    data_dir: str | None,
+    size: tuple[int, int] | None,
+    channels: int,
+    choice: Choice,
+    test_split: str,
 ) -> tuple[list[str], Callable[[tuple[int, ...]], Parts]]:
     """The class names of a TFDS data set, and a function of the order that reads it."""
     builder = _prepared_builder(name, data_dir)
-    _check_features(builder)
-    channels = channels or builder.info.features["image"].shape[-1]
+    _check_features(builder, ("train", test_split))
+    stored = builder.info.features["image"].shape
+    channels = channels or stored[-1]
+    sides = size or (stored[:2] if None not in stored else None)
+    splits = ("train", test_split)
+    number = sum(builder.info.splits[split].num_examples for split in splits)
+    streamed = choice.streams(number, sides and (*sides, channels))
+    if streamed and not sides:
+        raise InputError(f"images of data set {name} differ in size; to stream them give dataset.image_size")
 
     def read(order: tuple[int, ...]) -> Parts:
         unread: list[str] = []
-        train, test = (_read(builder, part, order, size, channels, unread) for part in folder.PARTS)
+        if streamed:
+            shape = (*sides, channels)
+            train, test = (_stream(builder, split, order, shape, choice) for split in splits)
+        else:
+            train, test = (_read(builder, split, order, size, channels, unread) for split in splits)
         return Parts(train, test, {"images that cannot be read": unread})
 
     return builder.info.features["label"].names, read
@@ -277,7 +332,7 @@ def open_split(
             for start in range(0, len(source), size):
                 numbers = list(range(start, min(start + size, len(source))))
                 yield [
-                    (_id(example, split, number), int(example["label"]), example["image"])
+                    (record_index.name_of(example, split, number), int(example["label"]), example["image"])
                     for number, example in zip(numbers, source.__getitems__(numbers), strict=True)
                 ]
 
@@ -317,7 +372,7 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
-    place, own = builder.data_path.relative_to(builder.data_dir_root), isinstance(builder, Digits)
+    place, own = builder.data_path.relative_to(builder.data_dir_root), isinstance(builder, Digits | Photos)
     if not own and importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"data set {builder.name} is not prepared in {builder.data_dir_root}, and preparing it needs TensorFlow: "
@@ -339,7 +394,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             ) from error
 
 
-def _check_features(builder: tfds.core.DatasetBuilder, splits: Sequence[str] = folder.PARTS) -> None:
+def _check_features(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> None:
     name, info = builder.name, builder.info
     features = dict(sorted(info.features.items())) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     listed = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items()) or "none by name"
@@ -403,6 +458,28 @@ def _encoded(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
+def _stream(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    order: tuple[int, ...],
+    shape: tuple[int, int, int],
+    choice: Choice,
+) -> Split:
+    with _whole(builder):
+        source = _encoded(builder, split)
+        stored, ids = record_index.read(builder, split, source)
+    position = np.full(len(builder.info.features["label"].names), -1, np.int32)
+    position[list(order)] = np.arange(len(order))
+    labels = position[stored]
+    records = np.flatnonzero((labels >= 0) & (stored >= 0))
+    if not records.size:
+        raise InputError(f"split {split!r} of data set {builder.name} has no images of the chosen classes")
+    records = records[np.lexsort((ids[records], labels[records]))]
+    encoded = Records(source, f"split {split} of {builder.name} in {builder.data_path}")
+    pixels = Stream(encoded, records, shape, choice.augmentation, as_stored=True, workers=choice.workers)
+    return Split(pixels, labels[records], ids[records])
+
+
 def _decoded(
     builder: tfds.core.DatasetBuilder,
     split: str,
@@ -420,7 +497,7 @@ def _decoded(
         numbers = list(range(start, min(start + _READ_AT_ONCE, len(source))))
         for number, example in zip(numbers, source.__getitems__(numbers), strict=True):
             if example["label"] in position:
-                name = _id(example, split, number)
+                name = record_index.name_of(example, split, number)
                 try:
                     pixels.append(images.decode(example["image"], channels=channels, size=size, as_stored=True))
                 except ValueError as error:
@@ -429,8 +506,3 @@ def _decoded(
                 labels.append(position[example["label"]])
                 ids.append(name)
     return pixels, labels, ids
-
-
-def _id(example: Mapping[str, Any], split: str, number: int) -> str:
-    value = example.get("id", f"{split}_{number:05d}")
-    return value.decode() if isinstance(value, bytes) else str(value)

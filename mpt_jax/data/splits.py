@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpt_jax.data.findings import Finding
+from mpt_jax.data.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """Examples sorted by label and within a label by id, so that a release's classes are a prefix."""
 
-    images: np.ndarray  # uint8 [N, H, W, C]; or features, float32 [N, D]
+    images: np.ndarray | Stream  # uint8 [N, H, W, C]; or features, float32 [N, D]
     labels: np.ndarray  # int32 [N], positions in the run's class order
     ids: np.ndarray  # str [N]
 

@@ -145,7 +145,7 @@ def _importance(run: Run, old: Classifier, seed_index: int) -> Any:
     """How much each weight of the old model matters to it, on images that it was trained on."""
     rows = _rows(run, lineage.Stage(0, lineage.OLD, (lineage.OLD,)), seed_index)[:FISHER_IMAGES]
     images = data.take(run.dataset.train, rows)
-    return posttraining.relative_importance(posttraining.fisher(old, images.images, images.labels))
+    return posttraining.relative_importance(posttraining.fisher(old, np.asarray(images.images), images.labels))
 
 
 def _refreshed(run: Run, release: int, mixed: Classifier, seed_index: int) -> Classifier:
@@ -154,7 +154,7 @@ def _refreshed(run: Run, release: int, mixed: Classifier, seed_index: int) -> Cl
         return mixed
     stage, batch_size = lineage.stages(run.config, release)[-1], run.config.optimizer.batch_size
     rows = _rows(run, stage, seed_index)[: REFRESHING_BATCHES * batch_size]
-    images = run.dataset.train.images[rows]
+    images = np.asarray(run.dataset.train.images[rows])
     return jax.device_get(posttraining.refresh_batch_stats(mixed, images, batch_size=min(batch_size, len(images))))
 
 

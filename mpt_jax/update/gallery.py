@@ -28,7 +28,7 @@ def write(run: Run) -> None:
     height, width = thumbnail(test.images[0]).shape[:2]
     images = np.zeros((0, height, width, 1), np.uint8)
     if rows:
-        images = np.stack([thumbnail(image) for image in test.images[chosen]])
+        images = np.stack([thumbnail(image) for image in np.asarray(test.images[chosen])])
     workdir.write_gallery(run.workdir, images=images, ids=test.ids[chosen])
 
 

@@ -48,10 +48,28 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         channels=settings.channels,
         test_fraction=settings.test_fraction,
         on_bad_image=settings.on_bad_image,
+        source=settings.source,
+        augmentation=settings.augmentation,
+        workers=settings.workers,
+        test_split=settings.test_split,
     )
     parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
     contents = {name: checkpoint.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()}
     processes.require_same(contents, f"what dataset.name={settings.name} holds")
+    streamed = isinstance(dataset.train.images, data.Stream)
+    if streamed:
+        progress.say(f"{settings.name}: images are streamed, not kept in memory")
+    drawn = [method for method in lineage.trained(config) if objectives.named(method).sampler_rate]
+    if streamed and drawn:
+        raise InputError(
+            f"update.methods={drawn[0]} draws its own batches, which streamed images do not allow; expected "
+            "dataset.source=memory, or other methods"
+        )
+    if streamed and config.mesh.members > 1:
+        raise InputError(
+            f"mesh.members={config.mesh.members} splits students whose images are in memory; expected "
+            "dataset.source=memory, or mesh.members=1"
+        )
     for finding in dataset.findings:
         progress.say(f"{settings.name}: {finding}")
     shape = dataset.train.images.shape[1:]

@@ -1,0 +1,200 @@
+"""How fast streamed images come: decoded and cropped per second, against PyTorch's loader, and what a step waits."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from mpt_jax import data, training, workdir
+from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
+from mpt_jax.benchmark.show import grid, pairs
+from mpt_jax.data import photos, stream
+from mpt_jax.errors import InputError
+from mpt_jax.objectives import METHODS
+
+SIZES = ((375, 500), (333, 500), (500, 375), (375, 500))  # height and width, as most of ImageNet's images have
+
+Say = Callable[[str], None]
+
+
+def measure(
+    setup: Setup,
+    say: Say,
+    *,
+    folder: str,
+    batches: int,
+    workers: int,
+    train_steps: int,
+) -> dict[str, Any]:
+    """Images per second against the peer's, and the share of a train step's time that is spent waiting for images."""
+    batch, images, image_size = setup.batch or 64, setup.images or 256, setup.image_size or 224
+    with _files(folder, images, say) as place:
+        paths = sorted(place.rglob("*.jpg"))
+        if not paths:
+            raise InputError(f"--data {folder} holds no files *.jpg; expected a folder with some, at any depth")
+        split = stream.Stream(
+            stream.Files(paths), np.arange(len(paths)), (image_size, image_size, 3), "imagenet", workers=workers
+        )
+        contestants = {"ours": functools.partial(_milliseconds, split, batch, batches)}
+        cores = stream.cores()
+        peer = (
+            f"{shlex.quote(sys.executable)} -m mpt_jax.benchmark.torch_loader {shlex.quote(str(place))} "
+            f"--batch {batch} --batches {batches} --image-size {image_size} "
+            f"--workers {workers or (cores if cores > 1 else 0)}"  # on one core a process of its own only costs
+        )
+        if importlib.util.find_spec("torch"):
+            contestants["peer"] = functools.partial(peer_milliseconds, peer, batch)
+        else:
+            say("PyTorch is not installed, so there is no peer: pip install 'mpt_jax[torch]'")
+        times = alternate(setup.rounds, contestants, say)
+        device = jax.devices()[0]
+        facts = {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()}
+        result = {
+            "benchmark": "input",
+            **workdir.provenance(facts),
+            "files": len(paths),
+            "bytes_per_file": sum(path.stat().st_size for path in paths) // len(paths),
+            "image_size": image_size,
+            "batch": batch,
+            "cores": cores,
+            "workers": workers,
+            "rounds": setup.rounds,
+            "rows": [_row(name, times[name], batch, cores) for name in times],
+        }
+        if "peer" in times:
+            ratios = [theirs / mine for mine, theirs in zip(times["ours"], times["peer"], strict=True)]
+            ratio = statistics.median(times["peer"]) / statistics.median(times["ours"])
+            result |= {"peer": peer, "ratio": ratio, "ratios": ratios}
+        if train_steps:
+            result["training"] = _waiting(dataclasses.replace(setup, batch=batch), say, split, train_steps)
+    return result
+
+
+def render(result: Mapping[str, Any]) -> RenderableType:
+    """The result as tables for a terminal."""
+    title = (
+        f"input: {result['files']} JPEG files of {result['bytes_per_file'] / 1024:.0f} KiB to "
+        f"{result['image_size']}x{result['image_size']}, batch {result['batch']}, {result['cores']} cores, "
+        f"{result['workers'] or 'no'} worker processes, median of {result['rounds']} rounds"
+    )
+    columns = (
+        ("reader", lambda row: row["name"]),
+        ("images/s", lambda row: f"{row['images_per_second']:,.0f}"),
+        ("per core", lambda row: f"{row['images_per_second_per_core']:,.0f}"),
+        ("ms/image", lambda row: f"{row['ms_per_image']:.2f}"),
+    )
+    lines = []
+    if "ratio" in result:
+        rounds = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
+        lines += [("peer", result["peer"]), ("ours / peer", f"{result['ratio']:.2f} in images/s (by round: {rounds})")]
+    if "training" in result:
+        found = result["training"]
+        lines += [
+            ("step", f"{found['model']}: {found['device_ms']:,.0f} ms on images that are there, "),
+            ("", f"{found['streamed_ms']:,.0f} ms streamed"),
+            (
+                "waiting",
+                f"{100 * found['waiting_share']:.1f} % of the time (on a CPU readers and steps share the cores)",
+            ),
+        ]
+    return Group(Text(title, style="bold"), grid(columns, result["rows"]), pairs(lines))
+
+
+def _row(name: str, times: Sequence[float], batch: int, cores: int) -> dict[str, Any]:
+    median = statistics.median(times)
+    rate = 1e3 * batch / median
+    return {
+        "name": name,
+        "ms": list(times),
+        "ms_per_image": median / batch,
+        "images_per_second": rate,
+        "images_per_second_per_core": rate / cores,
+    }
+
+
+@contextlib.contextmanager
+def _files(given: str, number: int, say: Say) -> Iterator[pathlib.Path]:
+    """The folder of images: the one given, or one with files made on the spot."""
+    if given:
+        if not pathlib.Path(given).is_dir():
+            raise InputError(f"--data {given} is not a folder; expected one with files *.jpg, at any depth")
+        yield pathlib.Path(given)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        say(f"making {number} JPEG files")
+        for i in range(number):
+            size, pattern = SIZES[i % len(SIZES)], photos.CLASSES[i % len(photos.CLASSES)]
+            jpeg = photos.photograph(pattern, *size, np.random.default_rng(i), quality=94)
+            (pathlib.Path(made) / f"{i:05d}.jpg").write_bytes(jpeg)
+        yield pathlib.Path(made)
+
+
+def _milliseconds(split: stream.Stream, batch: int, batches: int) -> float:
+    """Of a batch on its way from files to the device, the mean of three epochs; the first batches do not count."""
+    keys = jax.random.split(jax.random.key(0), 1)
+    order = data.Shuffled(keys, keys, num_examples=len(split), batch_size=batch)
+    out = []
+    with data.Reader(split, order) as reader:
+        for number in range(4):
+            started = time.perf_counter()
+            for _ in range(batches if number else 2):
+                images = np.empty((1, batch, *split.image_shape), np.uint8)
+                reader.fill(images)
+                jax.block_until_ready(jax.device_put(images))
+            out.append(1e3 * (time.perf_counter() - started) / batches)
+    return statistics.median(out[1:])
+
+
+def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[str, Any]:
+    """Milliseconds of a step on images that are there, and on streamed ones."""
+    mesh, row = sharding.make_mesh(), METHODS["no_treatment"]
+    # No augmentation but the stream's own; calls short enough that there are several.
+    recipe = dataclasses.replace(setup.recipe(), crop_padding=0, flip=False, steps_per_call=max(1, steps // 4))
+    labels = np.zeros(len(split), np.int32)
+    inputs = make_inputs(setup, [row], split, labels)
+    state = make_state(recipe, inputs, 1)
+    state = jax.device_put(state, sharding.of_state(mesh, state))
+    feed = training.feed_of(recipe, mesh, inputs)
+    inputs = training.place(mesh, inputs.replace(images=None))
+    ready = feed.window(0, feed.steps)
+
+    def run(state: Any, window: Any, begin: int, stop: int) -> Any:
+        seen = inputs.replace(images=window)
+        return training.train_steps(recipe, mesh, state, seen, jnp.int32(begin), jnp.int32(stop))[0]
+
+    state = jax.block_until_ready(run(state, ready, 0, 1))
+    milliseconds = {}
+    for name, window in (("device", lambda begin, stop: ready), ("streamed", feed.window)):
+        if name == "streamed":
+            window(0, 1)  # the readers begin
+        started, step = time.perf_counter(), 1
+        while step <= steps:
+            stop = min(steps + 1, step + feed.steps)
+            state = run(state, window(step, stop), step, stop)
+            step = stop
+        jax.block_until_ready(state)
+        milliseconds[name] = 1e3 * (time.perf_counter() - started) / steps
+        say(f"{setup.model}, {name}: {milliseconds[name]:,.0f} ms a step")
+    feed.close()
+    share = max(0.0, 1 - milliseconds["device"] / milliseconds["streamed"])
+    return {
+        "model": setup.model,
+        "steps": steps,
+        "device_ms": milliseconds["device"],
+        "streamed_ms": milliseconds["streamed"],
+        "waiting_share": share,
+    }

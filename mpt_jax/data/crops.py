@@ -1,0 +1,57 @@
+"""Which part of an image a network is shown: the recipe of ImageNet training, as boxes in the image's own pixels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: its share of the image, its width over its height
+MARGIN = 256 / 224  # how much larger than the crop the scaled image is in evaluation
+_TRIALS = 10
+
+
+def random_box(width: int, height: int, random: np.random.Generator) -> Box:
+    """A box with a share of the image's area uniform on `AREA` and an aspect log-uniform on `RATIO`, anywhere in it.
+
+    A box that the image is too small for is drawn again, up to ten times; then it is the largest one in the centre
+    whose aspect is within `RATIO`.
+
+    Source: Szegedy et al., Going Deeper with Convolutions, 2015; the numbers are those of torchvision's
+    ``RandomResizedCrop``.
+
+    Examples:
+      >>> left, top, right, bottom = random_box(500, 375, np.random.default_rng(0))
+      >>> 0 <= left < right <= 500 and 0 <= top < bottom <= 375
+      True
+    """
+    for _ in range(_TRIALS):
+        area = width * height * random.uniform(*AREA)
+        aspect = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def centre_box(width: int, height: int, size: Sequence[int]) -> Box:
+    """What is seen of an image scaled until it just covers `MARGIN` times the size, and cropped in the centre.
+
+    The box is in pixels of the image as it is: scaling it alone gives the samples of scaling all and cropping.
+
+    Args:
+      size: height and width of the result.
+
+    Examples:
+      >>> centre_box(512, 256, (224, 224))
+      (144.0, 16.0, 368.0, 240.0)
+    """
+    ratio = max(size[1] / width, size[0] / height) * MARGIN
+    scaled = [max(side, int(whole * ratio + 1e-6)) for side, whole in ((size[1], width), (size[0], height))]
+    left, top = round((scaled[0] - size[1]) / 2), round((scaled[1] - size[0]) / 2)
+    x, y = width / scaled[0], height / scaled[1]
+    return left * x, top * y, (left + size[1]) * x, (top + size[0]) * y

@@ -1,0 +1,155 @@
+"""Streamed images train to the last bit what the same images on the device do, and predict it to rounding."""
+
+import dataclasses
+import json
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpt_jax import data, evaluation, models, objectives, train, training
+from mpt_jax.data import feed, photos
+from mpt_jax.errors import InputError
+from mpt_jax.models import Classifier
+from mpt_jax.objectives import METHODS
+
+OLD, ALL = 5, 10
+IMAGENET = pathlib.Path(__file__).parent.parent / "configs/imagenet.py"
+ROWS = ("no_treatment", "mpt_kl")
+
+
+@pytest.fixture(scope="module")
+def digits(digits_dir):
+    options = {"data_dir": digits_dir, "num_classes": 10, "train_per_class": 9}
+    return {source: data.load("digits", source=source, **options).train for source in ("memory", "stream")}
+
+
+def make_recipe(**changes):
+    settings = dict(module=models.build("convnet", ALL), num_old_classes=OLD, batch_size=16, epochs=2)
+    settings |= dict(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, crop_padding=1, flip=True, steps_per_call=4)
+    return training.Recipe(**settings | changes)
+
+
+def make_inputs(split, rows=None, objective_rows=ROWS):
+    keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
+    module = models.build("convnet", ALL)
+    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    middle = np.full(1, 0.5, np.float32)
+    teacher = Classifier(module, params, batch_stats, *(np.stack([middle, middle]),) * 2)
+    old = jax.tree.map(lambda leaf: leaf[..., :OLD] if leaf.shape[-1] == ALL else leaf, teacher)
+    old = old.replace(module=models.build("convnet", OLD))
+    return training.Inputs(
+        images=split.images,
+        labels=split.labels,
+        mean=middle,
+        std=middle,
+        keys=keys,
+        objectives=objectives.stack([METHODS[row] for row in objective_rows]),
+        teachers={"old": old, "new": teacher} if "mpt_kl" in objective_rows else {},
+        rows=rows,
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+def fit(recipe, inputs, folder, devices=1, stop_at=None):
+    seen = []
+
+    def on_values(step, values):
+        seen.append((step, values))
+        if step == stop_at:
+            raise Stopped
+
+    state, _ = training.fit(
+        recipe,
+        sharding.make_mesh(jax.devices()[:devices]),
+        inputs,
+        folder=folder,
+        checkpoint_every=5,
+        teachers=(),
+        on_start=lambda step: None,
+        on_values=on_values,
+    )
+    return jax.device_get(state), seen
+
+
+def test_a_stream_that_was_stopped_gives_the_weights_of_the_memory_bit_for_bit(digits, tmp_path, compiled):
+    recipe, row = make_recipe(epochs=1), ("no_treatment",)
+    whole, seen = fit(recipe, make_inputs(digits["memory"], objective_rows=row), tmp_path / "whole")
+    inputs = make_inputs(digits["stream"], objective_rows=row)
+    with pytest.raises(Stopped):
+        fit(recipe, inputs, tmp_path / "broken", stop_at=6)
+    resumed, seen_after = fit(recipe, inputs, tmp_path / "broken")
+    assert [step for step, _ in seen_after] == [6]  # of 6 steps 5 were saved
+    chex.assert_trees_all_equal(resumed, whole)
+    chex.assert_trees_all_equal(seen_after[-1], seen[-1])
+    assert compiled["train_steps"] == 2  # one for each kind of input
+
+
+@pytest.mark.slow  # six compilations
+@pytest.mark.parametrize(("at_once", "devices", "part"), [(8, 1, False), (1, 1, True), (8, 4, True)])
+def test_populations_subsets_and_several_devices_stream_bit_for_bit(
+    digits, tmp_path, monkeypatch, at_once, devices, part
+):
+    monkeypatch.setattr(feed, "WINDOW_BYTES", 3 * 2 * 16 * 64)  # three steps a call
+    rows = np.stack([np.arange(0, 80, dtype=np.int32), np.arange(10, 90, dtype=np.int32)]) if part else None
+    recipe = make_recipe(members_at_once=at_once)
+    found = {
+        source: fit(recipe, make_inputs(split, rows), tmp_path / source, devices) for source, split in digits.items()
+    }
+    chex.assert_trees_all_equal(found["stream"], found["memory"])
+    assert [step for step, _ in found["stream"][1]] == ([4, 5, 8, 10] if part else [4, 5, 8, 10, 12])
+
+
+def test_every_example_is_predicted_once_and_as_from_memory_to_rounding(digits):
+    keys = jax.random.split(jax.random.key(0), 2)
+    module = models.build("convnet", ALL)
+    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    stack = Classifier(module, params, batch_stats, *(np.full((2, 1), 0.5, np.float32),) * 2)
+    mesh = sharding.make_mesh(jax.devices()[:4])
+    expected, found = (
+        evaluation.predict(stack, digits[source].images, batch_size=37, mesh=mesh) for source in ("memory", "stream")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow  # compiles three stages
+def test_the_small_run_of_imagenet_goes_from_jpeg_files_to_a_report(tmp_path):
+    line = ["--config", str(IMAGENET) + ":smoke", f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={tmp_path}"]
+    assert train.main(line) == 0
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert {row["method"] for row in report["rows"]} >= {"independent", "no_treatment"}
+    answers = np.load(tmp_path / "run/predictions/r1-independent-seed0.npz")
+    assert sorted(answers["ids"]) == sorted(f"{name}_{i}" for name in photos.CLASSES for i in range(24, 30))
+
+
+def test_learned_class_rates_have_no_stream(digits):
+    recipe = make_recipe(sampled=True)
+    with pytest.raises(InputError, match=r"dataset\.source=memory"):
+        training.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
+
+
+def test_a_window_holds_the_steps_asked_for_and_reads_ahead_in_order(digits):
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    inputs = make_inputs(digits["stream"])
+    fed = training.feed_of(make_recipe(), mesh, inputs)
+    pixels, size = digits["memory"].images, 0
+    for begin, stop in ((0, 0), (0, 1), (1, 5), (5, 7), (2, 4)):  # the last: another place, as after a restart
+        window = fed.window(begin, stop)
+        assert window.images.shape == (2, 4, 16, 8, 8, 1) and fed.steps == 4
+        for step in range(begin, stop):
+            np.testing.assert_array_equal(window.images[:, step - begin], pixels[window.rows[:, step - begin]])
+        size += stop - begin
+    assert size == 9 and fed.waited > 0
+    fed.close()
+
+
+def test_thirds_of_the_epochs_have_a_tenth_of_the_rate_before():
+    rate = training.learning_rate(dataclasses.replace(make_recipe(), schedule="thirds", epochs=90), 160)
+    found = [float(rate(jnp.int32(10 * epoch + step))) for epoch, step in ((0, 0), (29, 9), (30, 0), (59, 9), (60, 0))]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)
