@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax import data, evaluation, models, objectives, train, training
+from mpt_jax import data, evaluation, models, objectives, sharding, train, training
 from mpt_jax.data import feed, photos
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mpt_jax import data, training, workdir
+from mpt_jax import data, sharding, training, workdir
 from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
 from mpt_jax.benchmark.show import grid, pairs
 from mpt_jax.data import photos, stream
