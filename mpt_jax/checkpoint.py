@@ -102,12 +102,16 @@ def digest(tree: Any) -> str:
     return result.hexdigest()
 
 
-def write_release(folder: pathlib.Path, classifier: Classifier, card: Mapping[str, Any]) -> None:
+def write_release(folder: pathlib.Path, classifier: Classifier | None, card: Mapping[str, Any]) -> None:
     """Write one classifier (no leading axes) and its card, which gains the input's mean and std and the digests.
+
+    None: a model that is known by its answers alone; its card brings a digest along and gains no files.
 
     Raises:
       OSError: the disk is full, or cannot be written.
     """
+    if classifier is None:
+        return _write(folder, "card.json", None, {"schema": 2, **card, "normalization": {}})
     weights = jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
     card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
@@ -144,6 +148,9 @@ def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
       InputError: not a released model, damaged, or of an architecture this version does not have.
     """
     card = read_card(folder)
+    if not card["files"]:
+        known_by = card["architecture"].get("predictions")
+        raise InputError(f"{folder} has no weights: it is a model that is known by its answers in {known_by} alone")
     try:
         weights, _ = _read(folder, "card.json", None)
         name, options = card["architecture"]["name"], card["architecture"]["options"]
@@ -186,9 +193,10 @@ def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[st
                 storage.remove(unfinished)
                 storage.make_folder(unfinished)
                 _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
-        # Synchronous: an asynchronous save is lost when the process exits.
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
+        if arrays is not None:
+            # Synchronous: an asynchronous save is lost when the process exits.
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
         with processes.together():
             if first:
                 sheet = sealed({**sheet, "files": _digests(unfinished)})

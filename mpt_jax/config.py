@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from mpt_jax import data, objectives, posttraining
 from mpt_jax.errors import InputError
-from mpt_jax.models import MODELS
+from mpt_jax.models import MODELS, foreign
 from mpt_jax.objectives import METHODS
 
 # source of an objective's term -> the release that plays it; "old" stands for the release before, whatever its method
@@ -85,13 +85,11 @@ class UpdateConfig:
     """The update itself: which classes before and after, which methods, how their margin is chosen."""
 
     schedule: tuple[int, ...] = (5, 10)  # number of classes of each release: the old one, the new one, and any after
-    methods: tuple[str, ...] = (
-        "no_treatment",
-        "pct_kl",
-        "mpt_kl",
-    )  # of objectives.METHODS (`mpt_kl@bias=2`: so) and posttraining.METHODS
+    methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # rows of the table, also as `mpt_kl@bias=2`
     bias: str = "published"  # b of the methods that have one: "published", a number, or "auto": tuned on validation
-    tune: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # number -> candidates, see README
+    tune: Mapping[str, tuple[float, ...]] = dataclasses.field(
+        default_factory=dict
+    )  # number -> candidates, see docs/methods.md
     tune_trials: int = 0  # random draws of the candidates' combinations; 0: all of them
     tolerance: float = 0.01  # validation accuracy that the chosen numbers may cost against the independent model
     start: str = "random"  # weights that a student starts from: "random", or "old" to fine-tune the release before
@@ -102,6 +100,17 @@ class UpdateConfig:
     posthoc_of: str = "independent"  # the row whose new classes `posthoc_bias` lowers: this, or a trained method
     old: str = ""  # folder of a released model to start from ("{seed}" is filled in); empty: train it
     independent: str = ""  # the same for the independently trained new model
+
+
+@dataclasses.dataclass(frozen=True)
+class OldConfig:
+    """An old model of one's own, from elsewhere; `update.old` names one that this package released."""
+
+    predictions: str = ""  # file of its logits on the images of every part, by id ("{seed}" is filled in)
+    weights: str = ""  # file of the weights of `old_model`'s network that PyTorch saved ("{seed}" is filled in)
+    classes: str | tuple = ()  # names of the classes in the order of its outputs; empty: as the file says, else the run
+    mean: tuple[float, ...] = ()  # of its inputs with `weights`, per channel of pixel/255; empty: `dataset.mean`
+    std: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +141,7 @@ class Config:
     dataset: DatasetConfig = DatasetConfig()
     model: ModelConfig = ModelConfig()
     old_model: ModelConfig = ModelConfig(name="")  # of the first release; an empty name: as `model`
+    old: OldConfig = OldConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     update: UpdateConfig = UpdateConfig()
     training: TrainingConfig = TrainingConfig()
@@ -275,6 +285,7 @@ def check(config: Config) -> None:
     require(batch % parts == 0, f"optimizer.batch_size={batch}; expected a multiple of optimizer.accumulate={parts}")
     choice("optimizer.schedule", optimizer.schedule, ("cosine", "constant", "thirds"))
     choice("optimizer.schedule_unit", optimizer.schedule_unit, ("step", "epoch"))
+    _check_old(config, require)
     _check_update(config, require, choice)
     at_once = config.training.members_at_once
     require(at_once >= 0, f"training.members_at_once={at_once}; expected 0 or more")
@@ -295,6 +306,13 @@ def old_model_of(config: Config) -> ModelConfig:
     return config.old_model if config.old_model.name else config.model
 
 
+def old_classes(config: Config) -> tuple[str, ...]:
+    """The names in `old.classes`."""
+    given = config.old.classes
+    names = given.split(",") if isinstance(given, str) else given
+    return tuple(name for name in (str(name).strip() for name in names) if name)
+
+
 def tuned(config: Config) -> dict[str, tuple[float, ...]]:
     """The numbers of the objectives that have candidates, b by `update.bias=auto` among them."""
     auto = {"bias": AUTO_BIAS} if config.update.bias == "auto" else {}
@@ -303,8 +321,13 @@ def tuned(config: Config) -> dict[str, tuple[float, ...]]:
 
 def sources(config: Config) -> tuple[str, ...]:
     """Every source of the methods that are trained, each once."""
-    trained = [objectives.named(method) for method in config.update.methods if objectives.is_trained(method)]
-    return tuple(dict.fromkeys(source for objective in trained for source in objectives.sources(objective)))
+    trained = filter(objectives.is_trained, config.update.methods)
+    return tuple(dict.fromkeys(source for method in trained for source in sources_of(method)))
+
+
+def sources_of(method: str) -> tuple[str, ...]:
+    """The sources of one method that is trained."""
+    return objectives.sources(objectives.named(method))
 
 
 def _check_update(config: Config, require: Callable[[bool, str], None], choice: Callable[..., None]) -> None:
@@ -316,10 +339,11 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
         f"update.schedule={list(schedule)}; expected two or more growing numbers from 2 on, such as [50, 100]",
     )
     grows = all(old < new for old, new in growths)
+    another_model = (config.old_model.name, config.old.predictions, config.old.weights)
     require(
-        grows or (len(schedule) == 2 and (update.old_fraction < 1 or bool(config.old_model.name))),
+        grows or (len(schedule) == 2 and (update.old_fraction < 1 or any(another_model))),
         f"update.schedule={list(schedule)} adds no classes; expected growing numbers, or twice the same one with "
-        "update.old_fraction below 1 (more data) or old_model.name (another network)",
+        "update.old_fraction below 1 (more data), old_model.name (another network), old.predictions or old.weights",
     )
     require(0 < update.old_fraction <= 1, f"update.old_fraction={update.old_fraction}; expected above 0 and at most 1")
     require(len(methods) > 0, f"update.methods is empty; valid: {', '.join(valid)}")
@@ -400,6 +424,75 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
     require(
         not wants or config.dataset.validation_per_class > 0,
         f"{wants} looks at validation data, but dataset.validation_per_class=0; set it above 0, or do without",
+    )
+
+
+def _check_old(config: Config, require: Callable[[bool, str], None]) -> None:
+    old, update, network = config.old, config.update, old_model_of(config)
+    named = {"old.predictions": old.predictions, "old.weights": old.weights, "update.old": update.old}
+    given = [key for key, value in named.items() if value]
+    require(
+        len(given) <= 1,
+        f"{' and '.join(f'{key}={named[key]}' for key in given)} name an old model each; leave all but one of them out",
+    )
+    of_own = bool(old.predictions or old.weights)
+    classes = old_classes(config)
+    require(
+        of_own or not classes,
+        f"old.classes={','.join(classes)} says what the outputs of old.predictions or old.weights mean; set one of "
+        "these, or leave it out",
+    )
+    require(len(set(classes)) == len(classes), f"old.classes={','.join(classes)} lists a class twice")
+    require(
+        not classes or update.schedule[:1] == (len(classes),),
+        f"old.classes names {len(classes)} classes, but update.schedule={list(update.schedule)} begins with another "
+        "number; expected as many",
+    )
+    require(
+        bool(old.weights) or not (old.mean or old.std),
+        f"old.mean={list(old.mean)} and old.std={list(old.std)} are for the inputs of old.weights; set that, or leave "
+        "them out",
+    )
+    require(
+        len(old.mean) == len(old.std),
+        f"old.mean has {len(old.mean)} values and old.std {len(old.std)}; expected one per channel",
+    )
+    require(all(s > 0 for s in old.std), f"old.std={list(old.std)}; expected numbers above 0")
+    if old.weights:
+        same_inputs = (old.mean, old.std) == (config.dataset.mean, config.dataset.std)
+        require(
+            network.name in foreign.NETWORKS,
+            f"old.weights={old.weights} holds the weights of {'old_model' if config.old_model.name else 'model'}.name="
+            f"{network.name}; expected one of {', '.join(foreign.NETWORKS)}",
+        )
+        require(
+            bool(old.mean or config.dataset.mean),
+            f"old.weights={old.weights} takes images normalised as in its training; expected old.mean and old.std (or "
+            "dataset.mean and dataset.std), per channel in units of pixel/255",
+        )
+        require(
+            update.start == "random" or not (old.mean and config.dataset.mean) or same_inputs,
+            f"update.start=old continues old.weights={old.weights} on images with dataset.mean="
+            f"{list(config.dataset.mean)}, not old.mean={list(old.mean)}; expected the same, or update.start=random",
+        )
+    if not old.predictions:
+        return
+    known = f"but of the old model old.predictions={old.predictions} gives answers alone"
+    for method in update.methods:
+        wanted = "features" if objectives.is_trained(method) and "old_head" in sources_of(method) else ""
+        wanted = "weights" if method in posttraining.FINE_TUNED else wanted
+        require(not wanted, f"update.methods={method} takes the old model's {wanted}, {known}; leave the method out")
+    require(
+        update.start == "random",
+        f"update.start=old continues the old model's weights, {known}; expected update.start=random",
+    )
+    require(
+        update.memory_by == "random",
+        f"update.memory_by=herding takes the old model's features, {known}; expected update.memory_by=random",
+    )
+    require(
+        not config.old_model.name,
+        f"old_model.name={config.old_model.name} is the network of an old model with weights, {known}; leave it out",
     )
 
 

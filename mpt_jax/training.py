@@ -67,6 +67,8 @@ class Inputs:
     teachers: Mapping[str, Classifier]  # leaves ``[seeds, ...]``; only the sources that the objectives name
     rows: jax.Array | None = None  # int32 ``[seeds, n]``, the images that each seed learns from; None: all
     label_scale: jax.Array | None = None  # ``[seeds, K]``, for objectives with a `bias_power`
+    # Sources that answer from a table instead of a network: float32 ``[1 or seeds, N, K_source]``, a row per image.
+    tables: Mapping[str, jax.Array] = struct.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -324,32 +326,43 @@ def train_steps(
     """
     if sums is None:
         sums = no_sums(recipe, inputs)
-    specs = (P(*sharding.MEMBERS), input_specs(), P(), P(), P(*sharding.MEMBERS))
+    numbers = jnp.arange(inputs.keys.shape[0])
+    specs = (P(*sharding.MEMBERS), input_specs(), P(), P(), P(*sharding.MEMBERS), P("seeds"))
     steps = sharding.over_members(mesh, functools.partial(_train_steps, recipe, mesh), specs)
-    state, sums = steps(state, inputs, start, stop, sums)
+    state, sums = steps(state, inputs, start, stop, sums, numbers)
     # As they came in: compiled only once.
     return jax.lax.with_sharding_constraint((state, sums), sharding.of_state(mesh, (state, sums)))
 
 
 def _train_steps(
-    recipe: Recipe, mesh: Mesh, state: TrainState, inputs: Inputs, start: jax.Array, stop: jax.Array, sums: Any
+    recipe: Recipe,
+    mesh: Mesh,
+    state: TrainState,
+    inputs: Inputs,
+    start: jax.Array,
+    stop: jax.Array,
+    sums: Any,
+    numbers: jax.Array,
 ):
-    """`train_steps` of the members that one group of devices has."""
+    """`train_steps` of the members that one group of devices has; `numbers` are those of their seeds."""
     num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
     per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
 
-    def one_seed(state, sums, teachers, key, images_of_seed, label_scale, window):
+    def one_seed(state, sums, teachers, key, images_of_seed, label_scale, window, number):
         stream_key, augment_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
         labels_of_seed = inputs.labels if images_of_seed is None else inputs.labels[images_of_seed]
         class_counts = jnp.bincount(labels_of_seed, length=recipe.module.num_classes)
         old_head = teachers["old_head"].params["head"] if "old_head" in teachers else None
 
         def batch_of(positions, key):
-            """Images, cropped and flipped, and labels of these positions among the seed's examples."""
+            """Images, cropped and flipped, labels and tabled answers of these positions among the seed's examples."""
             chosen = positions if images_of_seed is None else images_of_seed[positions]
             images = sharding.split_batch(mesh, inputs.images[chosen])
             images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
-            return images, inputs.labels[chosen]
+            return images, inputs.labels[chosen], tabled(chosen)
+
+        def tabled(chosen):
+            return {source: table[number % len(table), chosen] for source, table in inputs.tables.items()}
 
         def draw(step, carry):
             rows, permutation = carry
@@ -371,10 +384,11 @@ def _train_steps(
                 return batch_of(rows[step - start], key)
             images = sharding.split_batch(mesh, window.images[step - start])
             images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
-            return images, inputs.labels[window.rows[step - start]]
+            chosen = window.rows[step - start]
+            return images, inputs.labels[chosen], tabled(chosen)
 
         def over_steps(function, carry):
-            """``carry = function(carry, step, images, labels)`` for each step with its batch."""
+            """``carry = function(carry, step, images, labels, tabled)`` for each step with its batch."""
 
             def body(step, carry):
                 # The barrier keeps what makes the batch out of the steps' arithmetic: that of a stream is the same.
@@ -402,7 +416,7 @@ def _train_steps(
                 jax.eval_shape(lambda: answers(batch_at(start)[0])),
             )
 
-            def record(tape, step, images, labels):
+            def record(tape, step, images, labels, tabled):
                 return jax.tree.map(lambda all_, one: all_.at[step - start].set(one), tape, answers(images))
 
             recorded = over_steps(record, empty)
@@ -412,7 +426,7 @@ def _train_steps(
             keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), step), 6)
 
             def features(positions, key):
-                images, labels = batch_of(positions, key)
+                images, labels, _ = batch_of(positions, key)
                 _, seen, _ = models.train_forward(recipe.module, state.params, state.batch_stats, normalized(images))
                 return seen, labels
 
@@ -441,16 +455,16 @@ def _train_steps(
             return state.replace(log_rates=log_rates), batch
 
         def one_member(state, sums, objective):
-            def step_of_member(carry, step, images, labels):
+            def step_of_member(carry, step, images, labels, tabled):
                 state, sums = carry
                 if recipe.sampled:
-                    state, (images, labels) = resampled(state, objective, step)
+                    state, (images, labels, tabled) = resampled(state, objective, step)
                 teacher_logits = (
                     answers(images) if recorded is None else jax.tree.map(lambda tape: tape[step - start], recorded)
                 )
                 whole = state.replace(params=sharding.gather_parameters(mesh, state.params))
                 state, values = train_step(
-                    *(recipe, num_examples, whole, objective, normalized(images), labels, teacher_logits),
+                    *(recipe, num_examples, whole, objective, normalized(images), labels, teacher_logits | tabled),
                     step=step,
                     class_counts=class_counts,
                     label_scale=label_scale,
@@ -464,7 +478,7 @@ def _train_steps(
 
     at_once = recipe.members_at_once // num_objectives
     window = inputs.images if isinstance(inputs.images, data.Window) else None
-    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale, window)
+    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale, window, numbers)
     return _over_axis(at_once, one_seed, *per_seed)
 
 

@@ -242,3 +242,62 @@ def test_any_value_of_a_key_gives_a_config_or_an_input_error(key, text):
         configs.load(DIGITS, [f"optimizer.{key}={text}"])
     except InputError as error:
         assert str(error)
+
+
+ANSWERS, WEIGHTS = "old.predictions=old.npz", "old.weights=old.pth"
+NORMALISED = (WEIGHTS, "model.name=resnet18", "old.mean=0,0,0", "old.std=1,1,1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([ANSWERS, WEIGHTS], ["old.predictions=old.npz and old.weights=old.pth", "leave all but one"]),
+        ([ANSWERS, "update.old=DIR"], ["old.predictions=old.npz and update.old=DIR"]),
+        ([*NORMALISED, "update.old=DIR"], ["old.weights=old.pth and update.old=DIR"]),
+        ([ANSWERS, "update.methods=bct"], ["update.methods=bct", "old.predictions=old.npz", "features"]),
+        ([ANSWERS, "update.methods=bcwi"], ["update.methods=bcwi", "old.predictions=old.npz", "weights"]),
+        ([ANSWERS, "update.methods=soup"], ["update.methods=soup", "old.predictions=old.npz", "weights"]),
+        ([ANSWERS, "update.start=old"], ["update.start=old", "old.predictions=old.npz", "update.start=random"]),
+        (
+            [ANSWERS, "update.memory=per_class:5", "update.memory_by=herding"],
+            ["update.memory_by=herding", "old.predictions=old.npz", "features"],
+        ),
+        ([ANSWERS, "old_model.name=mlp"], ["old_model.name=mlp", "old.predictions=old.npz"]),
+        ([ANSWERS, "old.mean=0.5", "old.std=1"], ["old.mean=[0.5]", "old.weights"]),
+        ([ANSWERS, "old.classes=1,2,3"], ["old.classes names 3 classes", "update.schedule=[5, 10]"]),
+        ([ANSWERS, "old.classes=a,b,c,d,a"], ["old.classes", "twice"]),
+        (["old.classes=a,b,c,d,e"], ["old.classes=a,b,c,d,e", "old.predictions or old.weights"]),
+        ([WEIGHTS], ["old.weights=old.pth", "model.name=convnet", "resnet18"]),
+        ([WEIGHTS, "model.name=resnet18"], ["old.weights=old.pth", "old.mean and old.std"]),
+        ([*NORMALISED, "old.std=1,1"], ["old.mean has 3 values and old.std 2"]),
+        ([*NORMALISED, "old.std=1,1,0"], ["old.std", "above 0"]),
+        (
+            [*NORMALISED, "update.start=old", "dataset.mean=1,1,1", "dataset.std=1,1,1"],
+            ["update.start=old", "old.weights=old.pth", "dataset.mean", "old.mean"],
+        ),
+    ],
+)
+def test_an_old_model_of_ones_own_that_does_not_fit_names_both_keys(overrides, words):
+    with pytest.raises(InputError) as error:
+        configs.load(DIGITS, overrides)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("cat, dog,owl,a,b", ("cat", "dog", "owl", "a", "b")),
+        ("0,3,1,2,9", ("0", "3", "1", "2", "9")),
+        ("['a b', 'c', 'd', 'e', 'f']", ("a b", "c", "d", "e", "f")),
+        ("", ()),
+    ],
+)
+def test_the_classes_of_the_old_model_are_names(given, expected):
+    assert configs.old_classes(configs.load(DIGITS, [ANSWERS, f"old.classes={given}"])) == expected
+
+
+def test_an_old_model_of_ones_own_may_know_all_classes_already():
+    for overrides in ([ANSWERS], NORMALISED):
+        configs.load(DIGITS, [*overrides, "update.schedule=[10,10]"])
+    configs.load(DIGITS, [*NORMALISED, "update.start=old"])

@@ -5,7 +5,7 @@ A second pass, over the ids alone, happens only where rows are to be named.
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,6 +216,42 @@ def predictions(source: Source, shared: tuple[str, ...] | None, own: tuple[str, 
     _check_kinds(label_codes, answer_codes, classes, source.name)
     first, second = (np.concatenate(part) for part in zip(*keys, strict=True))
     return Predictions(source, (first, second), label_codes, answer_codes, classes, known, problems, "no id" not in bad)
+
+
+def scores(source: Source) -> Iterator[tuple[list[str | None], np.ndarray, tuple[str, ...] | None]]:
+    """Piece by piece the ids as text, the scores ``[n, K]``, and the classes' names where the file gives them.
+
+    Raises:
+      InputError: no scores, or not the same number of them in every row.
+    """
+    id_, columns = _one_of(source, IDS), score_columns(source)
+    width = None
+    for batch in source.batches([id_, *columns]):
+        values, called = _scores(batch, columns, source.name)
+        width = width or values.shape[1]
+        if values.shape[1] != width:
+            raise InputError(
+                f"{source.name} has rows with {width} and with {values.shape[1]} scores; expected one per class in each"
+            )
+        names = _classes_of_scores(width, called, source.class_names, None, source.name)
+        ids = _texts(batch[id_], id_, source.name).to_pylist()
+        yield ids, values, names if called or source.class_names else None
+
+
+def score_columns(source: Source) -> list[str]:
+    """The column of scores, or the columns of one per class.
+
+    Raises:
+      InputError: there are none, or it is not clear which.
+    """
+    found = [c for c in source.columns if c in SCORES] or [c for c in source.columns if SCORE.fullmatch(c)]
+    kinds = {column.split("_")[0] for column in found}
+    if len(kinds) != 1:
+        raise InputError(
+            f"{source.name} has the columns {_listed(list(map(repr, source.columns)), most=8)}; expected one of "
+            "'logits', 'scores' and 'probabilities' with a number per class, or a column per class such as 'logit_cat'"
+        )
+    return found
 
 
 def ids_of(source: Source, rows: np.ndarray) -> list[str]:

@@ -479,6 +479,8 @@ def _scenario(config: dict[str, Any]) -> str:
         parts.append(f"old model on {100 * update['old_fraction']:g} % of the images")
     if old_model:
         parts.append(f"old network {old_model}")
+    of_own = config.get("old", {})
+    parts += [f"old model by {of_own[key]}" for key in ("predictions", "weights") if of_own.get(key)]
     if update["start"] == "old":
         parts.append("students fine-tuned from the release before")
     if update["memory"] != "all":

@@ -45,6 +45,8 @@ def plan(run: Run) -> list[str]:
             elif given := run.given.get(stage.name):
                 paths = dict.fromkeys(card["adopted_from"] for _, card in given)
                 lines.append(f"  {name}: adopted from {', '.join(paths)}")
+            elif release == 0 and run.recorded:
+                lines.append(f"  {name}: its answers from {run.config.old.predictions}")
             else:
                 trained.append(_training(run, stage, rates))
                 lines.append(f"  {name}: {trained[-1].text}")

@@ -13,7 +13,7 @@ from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.progress import Progress
-from mpt_jax.update import lineage, releases
+from mpt_jax.update import lineage, own_model, releases
 from mpt_jax.update.run import Run, training_rows
 
 GIVEN = (lineage.OLD, lineage.INDEPENDENT)  # releases that a config may name instead of training them
@@ -35,12 +35,15 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         )
     ]
     given = {method: _read_given(config, method) for method in GIVEN}
+    order = own_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
+    if order != settings.class_order:
+        progress.say(f"class order: first the {len(order) - 1} classes of the old model, then the others")
     progress.say(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
         data_dir=settings.data_dir or None,
         num_classes=update.schedule[-1],
-        class_order=settings.class_order,
+        class_order=order,
         validation_per_class=settings.validation_per_class,
         train_per_class=settings.train_per_class,
         imbalance=settings.imbalance,
@@ -108,21 +111,35 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         raise InputError(
             f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
         )
+    old = config.old
+    if old.mean and len(old.mean) != channels:
+        raise InputError(f"old.mean={old.mean}; expected {channels} values, one per channel of {settings.name}")
     # Of the first release's images: an update must not change how a deployed model's input is prepared.
     mean, std = (
-        (np.asarray(settings.mean, np.float32), np.asarray(settings.std, np.float32))
-        if settings.mean
-        else data.statistics(dataset.train.images[:num_first])
+        np.asarray(value, np.float32)
+        for value in (
+            (settings.mean, settings.std)
+            if settings.mean
+            else (old.mean, old.std)
+            if old.mean
+            else data.statistics(dataset.train.images[:num_first])
+        )
     )
+    if old.weights:
+        normalization = (np.asarray(old.mean or mean, np.float32), np.asarray(old.std or std, np.float32))
+        given[lineage.OLD] = own_model.read_weights(config, dataset, networks[0][2], normalization)
+    recorded = own_model.read_predictions(config, dataset) if old.predictions else None
     device = jax.devices()[0]
     facts = {"platform": device.platform, "kind": device.device_kind, "count": mesh.size}
     if processes.several():
         facts["processes"] = jax.process_count()
-    run = Run(config, folder, dataset, mean, std, mesh, given, workdir.provenance(facts), progress)
+    made_with = workdir.provenance(facts)
+    run = Run(config, folder, dataset, mean, std, mesh, given, made_with, progress, recorded=recorded)
     _check_numbers_of_images(run)
     for release, method in enumerate(GIVEN):
         for _, card in given[method]:
             _check_teacher(run, card, run.num_classes(release))
+    releases.check_recorded(run)
     releases.check_lineage(run)
     return run
 

@@ -13,6 +13,7 @@ from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.update import lineage
+from mpt_jax.update.own_model import Recorded
 from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
 
@@ -22,7 +23,7 @@ def write(
     release: int,
     member: Member,
     seed: int,
-    classifier: Classifier,
+    classifier: Classifier | Recorded,
     notes: Mapping[str, Any],
     made_from: Sequence[str] = (),
 ) -> None:
@@ -50,7 +51,8 @@ def write(
         taught = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*taught, *made_from}))]
     network = configs.old_model_of(run.config) if release == 0 else run.config.model
-    ensemble = {"ensemble": True} if classifier.ensemble else {}
+    recorded = isinstance(classifier, Recorded)
+    ensemble = {"ensemble": True} if not recorded and classifier.ensemble else {}
     card = {
         "name": folder.name,
         "release": release,
@@ -67,13 +69,14 @@ def write(
         **notes,
         "metrics": values,
     }
-    checkpoint.write_release(folder, classifier, card)
+    checkpoint.write_release(folder, None if recorded else classifier, card)
 
 
-def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier) -> np.ndarray:
+def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | Recorded) -> np.ndarray:
     """Write a classifier's logits on the test images beside its release, and return them."""
     test = run.dataset.test
-    logits = run.predict(jax.tree.map(lambda leaf: leaf[None], classifier), test)[0]
+    alone = classifier if isinstance(classifier, Recorded) else jax.tree.map(lambda leaf: leaf[None], classifier)
+    logits = run.predict(alone, test)[0]
     if processes.is_first():
         workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
     return logits
@@ -84,8 +87,11 @@ def restore_predictions(run: Run) -> bool:
     lost = processes.decided(
         lambda: [str(folder) for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
     )
+    old = run.released(0, [lineage.OLD]) if run.recorded else []
     for folder in map(storage.path, lost):
-        write_predictions(run, folder, checkpoint.read_release(folder)[0])
+        seed = checkpoint.read_card(folder)["seed"]
+        known = run.recorded.one(run.config.seeds.index(seed)) if folder in old else checkpoint.read_release(folder)[0]
+        write_predictions(run, folder, known)
     return bool(lost)
 
 
@@ -99,6 +105,17 @@ def check_lineage(run: Run) -> None:
                     f"{folder} was made with another {name} than the one that is there now; put that one back, or "
                     f"remove {run.workdir}/releases/r{checkpoint.read_card(folder)['release']}-* to train them anew"
                 )
+
+
+def check_recorded(run: Run) -> None:
+    """Old models that are known by their answers alone must still have the answers that they were released with."""
+    for i, seed in enumerate(run.config.seeds if run.recorded else ()):
+        folder, one = run.folder(0, lineage.OLD, seed), run.recorded.one(i)
+        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != one.digests[0]:
+            raise InputError(
+                f"{one.files[0]} holds other answers than {folder} was made with; put that file back, or give another "
+                "--workdir"
+            )
 
 
 def network_options(network: ModelConfig) -> dict[str, str]:

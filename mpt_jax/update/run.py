@@ -14,6 +14,7 @@ from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.progress import Progress
 from mpt_jax.update import lineage
+from mpt_jax.update.own_model import Recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Run:
     provenance: Mapping[str, Any]
     progress: Progress
     on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # told every line of metrics.jsonl
+    recorded: Recorded | None = None  # in the place of the old models, where these are known by their answers alone
 
     @property
     def releases(self) -> range:
@@ -69,15 +71,20 @@ class Run:
         """Whether any of these is yet to be made."""
         return processes.decided(lambda: len(self.released(release, methods)) < len(methods) * len(self.config.seeds))
 
-    def read(self, release: int, method: str) -> Classifier:
+    def read(self, release: int, method: str) -> Classifier | Recorded:
         """The released models of all seeds as one stack, leaves ``[seeds, ...]``."""
+        if release == 0 and self.recorded:
+            return self.recorded
         loaded = [checkpoint.read_release(self.folder(release, method, seed))[0] for seed in self.config.seeds]
         if len({classifier.module for classifier in loaded}) > 1:
             raise InputError(f"the {method} models differ in architecture between seeds; expected one architecture")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)
 
-    def predict(self, stack: Classifier, split: data.Split, output: Any = models.logits) -> np.ndarray:
+    def predict(self, stack: Classifier | Recorded, split: data.Split, output: Any = models.logits) -> np.ndarray:
         """Logits (or features) of a stack of models: ``[members, images, ...]``."""
+        if isinstance(stack, Recorded):
+            answers = stack.of(split.ids)
+            return np.broadcast_to(answers, (len(self.config.seeds), *answers.shape[1:]))
         batch_size = self.config.training.evaluation_batch
         return evaluation.predict(stack, split.images, batch_size=batch_size, mesh=self.mesh, output=output)
 

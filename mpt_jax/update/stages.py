@@ -20,6 +20,7 @@ from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import derivation, gallery, lineage, releases, selection
 from mpt_jax.update.lineage import Stage
+from mpt_jax.update.own_model import Recorded
 from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
 
@@ -56,6 +57,8 @@ def _make(run: Run, stage: Stage) -> None:
     """Train a population, and release of each method the member that validation chooses."""
     if run.given.get(stage.name):
         return _adopt(run, stage)
+    if stage.release == 0 and run.recorded:
+        return _record(run, stage, run.recorded)
     update, members = run.config.update, members_of(run.config, stage)
     classifiers, cost = _train(run, stage, members)
     choices = _choose(run, stage, members, classifiers)
@@ -84,8 +87,18 @@ def _adopt(run: Run, stage: Stage) -> None:
     member = Member(stage.name, METHODS["no_treatment"])
     for seed, (classifier, card) in zip(run.config.seeds, run.given[stage.name], strict=True):
         kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
-        releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept})
+        releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept if key in card})
         run.progress.say(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}")
+
+
+def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
+    """Release old models that are known by their answers alone: cards and predictions, without weights."""
+    member, unknown = Member(stage.name, METHODS["no_treatment"]), {"steps": 0, "seconds": 0.0, "objective": {}}
+    for i, seed in enumerate(run.config.seeds):
+        one = recorded.one(i)
+        identity = {"architecture": {"predictions": one.files[0]}, "digest": one.digests[0]}
+        releases.write(run, stage.release, member, seed, one, {**unknown, "examples_per_second": 0.0, **identity})
+        run.progress.say(f"{stage.name}, seed {seed}: its answers are those in {one.files[0]}")
 
 
 def _choose(
@@ -134,6 +147,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         source: run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
         for source in sources
     }
+    tables = {source: teachers.pop(source) for source in sources if isinstance(teachers[source], Recorded)}
     rows = training_rows(run, stage)
     start = None
     if release and config.update.start == "old" and stage.name != lineage.INDEPENDENT:
@@ -165,6 +179,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         teachers=teachers,
         rows=rows if rows is None else rows.astype(np.int32),
         label_scale=_label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
+        tables={source: recorded.of(train.ids) for source, recorded in tables.items()},
     )
     if not config.training.members_at_once:
         recipe = training.within_memory(recipe, run.mesh, inputs, processes.decided(device_memory.limit))
@@ -207,6 +222,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         run.progress.advance(step, {name: float(np.mean(value[finite])) for name, value in values.items()})
 
     digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
+    digests += [digest for recorded in tables.values() for digest in recorded.digests]
     state, seconds = training.fit(
         recipe,
         run.mesh,

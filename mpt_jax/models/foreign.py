@@ -1,0 +1,189 @@
+"""Weights that PyTorch saved, for the networks here: ResNets by torchvision's names, vision transformers by timm's."""
+
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mpt_jax.errors import InputError
+from mpt_jax.models.classifier import init
+from mpt_jax.models.resnet import ResNet
+from mpt_jax.models.vit import ViT
+
+NETWORKS = ("resnet18", "resnet34", "resnet50", "vit_s16", "vit_tiny")  # of `MODELS` those whose names are known here
+ENDINGS = (".safetensors", ".pth", ".pt")
+
+_INSIDE = ("state_dict", "model_state_dict", "model")  # where a checkpoint keeps the weights, beside an optimiser's
+_WRAPPERS = ("module.", "model.", "_orig_mod.")  # of DataParallel, of trainers, of torch.compile
+_NAMED = 3  # of the names that do not fit
+
+_RESNET = {
+    r"stem_conv": "conv1",
+    r"stem_norm": "bn1",
+    r"stage(\d+)_block(\d+)": lambda found: f"layer{found[1]}.{int(found[2]) - 1}",
+    r"norm(\d)": r"bn\1",
+    r"project_conv": "downsample.0",
+    r"project_norm": "downsample.1",
+    r"head": "fc",
+}
+_VIT = {
+    r"patch_embedding": "patch_embed.proj",
+    r"class_token": "cls_token",
+    r"position_embedding": "pos_embed",
+    r"block(\d+)": lambda found: f"blocks.{int(found[1]) - 1}",
+    r"(qkv|proj)": r"attn.\1",
+    r"(fc\d)": r"mlp.\1",
+}
+_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The floating arrays of a .safetensors, .pth or .pt file by name, without the names of what they were wrapped in.
+
+    A .pth file is read by `torch.load(weights_only=True)`, which runs no code of the file's; without PyTorch it is
+    refused. Integers, such as BatchNorm's counts of batches, are left out.
+
+    Returns:
+      float32, in PyTorch's layout.
+
+    Raises:
+      InputError: no such file, another ending, a file that is damaged or holds more than weights, a package that reads
+        it is missing.
+    """
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: weights are read from files that end in {', '.join(ENDINGS)}")
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected weights that PyTorch saved")
+    state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    for prefix in _WRAPPERS * 2:  # one may lie in another
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): array for name, array in state.items()}
+    if not state:
+        raise InputError(f"{path} holds no arrays of floats by name; expected the state_dict of a network")
+    return state
+
+
+def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """The parameters and running statistics ``(params, batch_stats)`` of a network out of PyTorch's arrays.
+
+    Args:
+      state: as of `read`, all names of the network and no others: torchvision's of a ResNet (which timm's ResNets
+        share), timm's of a vision transformer with class token.
+      module: a ResNet or ViT of `mpt_jax.models.build`.
+      image_shape: ``(height, width, channels)``; it fixes a vision transformer's positions.
+
+    Raises:
+      InputError: names that are missing or not known, other shapes, values that are not finite.
+
+    Examples:
+      >>> convert({"head.bias": np.zeros(10)}, ViT(10, patch=2, width=4, depth=0, heads=1), (4, 4, 3))
+      Traceback (most recent call last):
+      ...
+      mpt_jax.errors.InputError: 7 names are missing: 'cls_token', 'head.weight', 'norm.bias', ...
+    """
+    shapes = jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+    expected = {}  # name -> (shape there, shape here, from there to here)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        keys = tuple(key.key for key in path[1:])
+        expected[_name(keys, module)] = _layout(keys, leaf.shape, module)
+    wrong = {
+        name: array.shape for name, array in state.items() if name in expected and array.shape != expected[name][0]
+    }
+    problems = [
+        f"{len(found)} {'name is' if len(found) == 1 else 'names are'} {what}: {_listed(found)}"
+        for what, found in (
+            ("missing", [repr(name) for name in sorted(expected.keys() - state.keys())]),
+            ("not known", [repr(name) for name in sorted(state.keys() - expected.keys())]),
+            (
+                "of another shape",
+                [f"{name!r} {list(shape)}, not {list(expected[name][0])}" for name, shape in sorted(wrong.items())],
+            ),
+            ("not finite", [repr(name) for name in sorted(state) if not np.isfinite(state[name]).all()]),
+        )
+        if found
+    ]
+    if problems:
+        raise InputError("; ".join(problems))
+
+    def ours(path: Any, leaf: Any) -> np.ndarray:
+        name = _name(tuple(key.key for key in path[1:]), module)
+        return np.ascontiguousarray(expected[name][1](state[name]).reshape(leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(ours, shapes)
+
+
+def _name(keys: tuple[str, ...], module: nn.Module) -> str:
+    """PyTorch's name of a leaf: `("stage1_block2", "norm1", "scale")` is `layer1.1.bn1.weight`."""
+    parts = _RESNET if isinstance(module, ResNet) else _VIT if isinstance(module, ViT) else None
+    if parts is None:
+        raise InputError(f"weights of PyTorch are known of {', '.join(NETWORKS)}, not of a {type(module).__name__}")
+    *blocks, leaf = keys
+    names = [
+        next((re.sub(pattern, theirs, key) for pattern, theirs in parts.items() if re.fullmatch(pattern, key)), key)
+        for key in (*blocks, *([] if leaf in (*_LEAVES, "bias") else [leaf]))
+    ]
+    return ".".join([*names, *([_LEAVES.get(leaf, leaf)] if leaf in (*_LEAVES, "bias") else [])])
+
+
+def _layout(
+    keys: tuple[str, ...], shape: tuple[int, ...], module: nn.Module
+) -> tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
+    """A leaf's shape in PyTorch, and the function that brings its axes into the order that they have here."""
+    convolution = lambda array: array.transpose(2, 3, 1, 0)  # noqa: E731
+    if keys == ("patch_embedding", "kernel"):
+        return (shape[1], shape[0] // module.patch**2, module.patch, module.patch), convolution
+    if keys[-1] == "kernel":
+        return ((shape[3], shape[2], *shape[:2]), convolution) if len(shape) == 4 else (shape[::-1], np.transpose)
+    leading = {"class_token": (1, 1), "position_embedding": (1,)}.get(keys[0], ())
+    return (*leading, *shape), lambda array: array
+
+
+def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise InputError(f"reading {path} takes the package safetensors: `pip install 'mpt_jax[weights]'`") from error
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as .safetensors: {_first_line(error)}") from error
+    floating = {name for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}  # bfloat16 too
+    return {name: array.astype(np.float32) for name, array in arrays.items() if name in floating}
+
+
+def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"reading {path} takes PyTorch: install torch, or save the weights as .safetensors where they were trained "
+            "(safetensors.torch.save_file(model.state_dict(), FILE))"
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises many kinds; one that holds code is refused by torch
+        raise InputError(
+            f"{path} cannot be read as weights alone: {_first_line(error)}; expected torch.save of a state_dict"
+        ) from error
+    while isinstance(state, Mapping) and (inside := [key for key in _INSIDE if isinstance(state.get(key), Mapping)]):
+        state = state[inside[0]]
+    tensors = state.items() if isinstance(state, Mapping) else ()
+    return {
+        str(name): value.to(torch.float32).numpy()
+        for name, value in tensors
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+
+
+def _listed(found: list[str]) -> str:
+    return ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

@@ -1,0 +1,243 @@
+"""Weights that PyTorch saved: by their names into our networks, with the logits that PyTorch gives."""
+
+import builtins
+import functools
+import json
+import pickle
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpt_jax.errors import InputError
+from mpt_jax.models import MODELS, build, foreign
+from mpt_jax.models.resnet import ResNet
+from mpt_jax.models.vit import ViT
+
+
+def torchvision_names(state):
+    """The reference's state_dict under torchvision's names: stem, stages of blocks, head."""
+    names = {}
+    for name in state:
+        first, *rest = name.split(".")
+        if first == "stages":
+            stage, block, kind, *rest = rest
+            kind = {"convs": "conv", "norms": "bn"}.get(kind, kind)
+            if kind in ("conv", "bn"):
+                kind, rest = f"{kind}{int(rest[0]) + 1}", rest[1:]
+            else:
+                kind = {"project": "downsample.0", "project_norm": "downsample.1"}[kind]
+            names[name] = ".".join([f"layer{int(stage) + 1}", block, kind, *rest])
+        else:
+            names[name] = ".".join([{"stem": "conv1", "stem_norm": "bn1", "head": "fc"}[first], *rest])
+    return {theirs: state[ours] for ours, theirs in names.items()}
+
+
+def timm_names(state):
+    """The reference's state_dict under timm's names."""
+    inner = {
+        **{"self_attn.in_proj_weight": "attn.qkv.weight", "self_attn.in_proj_bias": "attn.qkv.bias"},
+        **{"self_attn.out_proj": "attn.proj", "linear1": "mlp.fc1", "linear2": "mlp.fc2"},
+    }
+    result = {}
+    for name, value in state.items():
+        for ours, theirs in {"embedding": "patch_embed.proj", "token": "cls_token", "positions": "pos_embed"}.items():
+            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+        if name.startswith("blocks"):
+            for ours, theirs in inner.items():
+                name = name.replace(ours, theirs)
+        result[name] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("depths", "bottleneck", "stem"),
+    [
+        ((1, 2), True, "cifar"),
+        *(
+            pytest.param(depths, bottleneck, "imagenet", marks=pytest.mark.slow)
+            for depths, bottleneck in (((2, 2, 2, 2), False), ((3, 4, 6, 3), False), ((3, 4, 6, 3), True))
+        ),
+    ],
+)
+def test_a_resnet_of_torchvisions_names_gives_pytorchs_logits(depths, bottleneck, stem):
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    import torch_reference
+
+    torch.manual_seed(0)
+    net = torch_reference.TorchResNet(7, stem, depths, bottleneck).double().eval()
+    with torch.no_grad():
+        for tensor in [*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())]:
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01 * torch.rand_like(tensor))
+    state = torchvision_names(net.state_dict())
+    assert {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer2.0.downsample.1.bias", "fc.bias"} < {
+        *state
+    }
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3))
+    expected = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
+    arrays = {key: value.numpy() for key, value in state.items() if value.is_floating_point()}
+    with jax.enable_x64(True):
+        module = ResNet(7, depths, bottleneck, stem, dtype=jnp.float64, param_dtype=jnp.float64)
+        params, batch_stats = foreign.convert(arrays, module, (16, 16, 3))
+        infer = jax.jit(functools.partial(module.apply, train=False))
+        ours = infer({"params": params, "batch_stats": batch_stats}, jnp.asarray(images))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def vit_of_timms_names():
+    """A small reference in PyTorch, and its state under timm's names."""
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    import torch_vit_reference
+
+    torch.manual_seed(0)
+    net = torch_vit_reference.vit(7, 8, 12, patch=4, features=24, depth=2, heads=3)
+    return torch, net, timm_names(net.state_dict())
+
+
+def test_a_vision_transformer_of_timms_names_gives_pytorchs_logits():
+    torch, net, state = vit_of_timms_names()
+    assert {
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.1.attn.qkv.bias",
+        "blocks.0.mlp.fc2.weight",
+    } < {*state}
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 3))
+    expected = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
+    with jax.enable_x64(True):
+        module = ViT(7, patch=4, width=24, depth=2, heads=3, dtype=jnp.float64, param_dtype=jnp.float64)
+        params, batch_stats = foreign.convert({k: v.numpy() for k, v in state.items()}, module, (8, 12, 3))
+        ours = jax.jit(functools.partial(module.apply, train=False))({"params": params}, jnp.asarray(images))
+    assert batch_stats == {}
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+SMALL = ViT(5, patch=2, width=6, depth=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Random weights of a small transformer under timm's names and in PyTorch's layout."""
+    shapes = {
+        **{"cls_token": (1, 1, 6), "pos_embed": (1, 5, 6), "patch_embed.proj.weight": (6, 3, 2, 2)},
+        **{"patch_embed.proj.bias": (6,), "norm.weight": (6,), "norm.bias": (6,)},
+        **{"head.weight": (5, 6), "head.bias": (5,)},
+        **{f"blocks.0.{name}.{leaf}": (6,) for name in ("norm1", "norm2") for leaf in ("weight", "bias")},
+        **{"blocks.0.attn.qkv.weight": (18, 6), "blocks.0.attn.qkv.bias": (18,)},
+        **{"blocks.0.attn.proj.weight": (6, 6), "blocks.0.attn.proj.bias": (6,)},
+        **{"blocks.0.mlp.fc1.weight": (24, 6), "blocks.0.mlp.fc1.bias": (24,)},
+        **{"blocks.0.mlp.fc2.weight": (6, 24), "blocks.0.mlp.fc2.bias": (6,)},
+    }
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def save_safetensors(path, arrays):
+    """By the format's own description: length, header, data."""
+    header, data = {}, b""
+    for name, array in arrays.items():
+        kind = {"float32": "F32", "float16": "F16", "int64": "I64"}[str(array.dtype)]
+        begin, data = len(data), data + array.tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, len(data)]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod.module."])
+def test_safetensors_are_read_without_torch_whatever_they_were_wrapped_in(state, prefix, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    counted = {prefix + name: array for name, array in state.items()} | {prefix + "batches": np.zeros((), np.int64)}
+    equal(foreign.read(save_safetensors(tmp_path / "old.safetensors", counted)), state)
+
+
+def test_half_precision_becomes_float32(state, tmp_path):
+    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
+    half = {name: array.astype(np.float16) for name, array in state.items()}
+    equal(foreign.read(save_safetensors(tmp_path / "old.safetensors", half)), half)
+
+
+@pytest.mark.parametrize("wrap", [(), ("state_dict",), ("model",), ("model", "state_dict")])
+def test_pth_is_read_with_weights_only_and_without_its_wrapping(state, wrap, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    saved = {f"module.{name}": torch.tensor(array, dtype=torch.bfloat16) for name, array in state.items()}
+    expected = {name.removeprefix("module."): value.float().numpy() for name, value in saved.items()}
+    for key in wrap:
+        saved = {key: saved, "epoch": 3, "optimizer": {"lr": 0.1}}
+    torch.save(saved, tmp_path / "old.pth")
+    equal(foreign.read(tmp_path / "old.pth"), expected)
+
+
+class _Code:
+    def __reduce__(self):
+        return builtins.exec, ("raise SystemExit('ran')",)
+
+
+def test_pth_that_holds_code_is_refused_and_does_not_run(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    torch.save({"fc.weight": torch.ones(2), "more": _Code()}, tmp_path / "old.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(_Code()))
+    for name in ("old.pth", "bare.pth"):
+        with pytest.raises(InputError, match="cannot be read as weights alone"):
+            foreign.read(tmp_path / name)
+
+
+def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "old.pth").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"install torch, or save the weights as \.safetensors"):
+        foreign.read(tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("old.safetensors", b"\x00" * 7, "cannot be read as .safetensors"),
+        ("old.safetensors", (2**60).to_bytes(8, "little") + b"{}", "cannot be read as .safetensors"),
+        ("old.safetensors", (2).to_bytes(8, "little") + b"{}", "no arrays of floats"),
+        ("old.ckpt", b"", "end in .safetensors, .pth, .pt"),
+        ("missing.pth", None, "no file"),
+    ],
+)
+def test_damaged_and_other_files_are_refused(name, content, message, tmp_path):
+    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        foreign.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.bias": None, "norm.bias": None}, "2 names are missing: 'head.bias', 'norm.bias'"),
+        ({"head_dist.bias": np.zeros(5)}, "1 name is not known: 'head_dist.bias'"),
+        ({"head.weight": np.zeros((7, 6))}, r"1 name is of another shape: 'head.weight' \[7, 6\], not \[5, 6\]"),
+        ({"pos_embed": np.zeros((1, 17, 6))}, r"'pos_embed' \[1, 17, 6\], not \[1, 5, 6\]"),
+        ({"head.bias": np.full(5, np.nan)}, "1 name is not finite: 'head.bias'"),
+        (dict.fromkeys([f"x{i}" for i in range(9)], np.zeros(1)), "9 names are not known: 'x0', 'x1', 'x2', ...$"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_named(state, change, message):
+    changed = {name: array for name, array in (state | change).items() if array is not None}
+    with pytest.raises(InputError, match=message):
+        foreign.convert(changed, SMALL, (4, 4, 3))
+    foreign.convert(state, SMALL, (4, 4, 3))
+
+
+def test_the_networks_that_are_named_are_those_whose_names_are_known(state):
+    known = {name for name in MODELS if isinstance(build(name, 5), ResNet | ViT)}
+    assert set(foreign.NETWORKS) == known
+    with pytest.raises(InputError, match=r"known of resnet18, .*, not of a ConvNet"):
+        foreign.convert(state, build("convnet", 5), (8, 8, 1))
