@@ -87,9 +87,7 @@ class UpdateConfig:
     schedule: tuple[int, ...] = (5, 10)  # number of classes of each release: the old one, the new one, and any after
     methods: tuple[str, ...] = ("no_treatment", "pct_kl", "mpt_kl")  # rows of the table, also as `mpt_kl@bias=2`
     bias: str = "published"  # b of the methods that have one: "published", a number, or "auto": tuned on validation
-    tune: Mapping[str, tuple[float, ...]] = dataclasses.field(
-        default_factory=dict
-    )  # number -> candidates, see docs/methods.md
+    tune: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # number -> candidates
     tune_trials: int = 0  # random draws of the candidates' combinations; 0: all of them
     tolerance: float = 0.01  # validation accuracy that the chosen numbers may cost against the independent model
     start: str = "random"  # weights that a student starts from: "random", or "old" to fine-tune the release before

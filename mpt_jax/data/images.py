@@ -70,6 +70,7 @@ def decode_box(
     channels: int,
     size: Sequence[int],
     as_stored: bool = False,
+    flip: bool = False,
 ) -> np.ndarray:
     """A box of an encoded image scaled to a size, ``uint8 [H, W, C]``, by PIL's bilinear filter over the whole area.
 
@@ -78,6 +79,7 @@ def decode_box(
     Args:
       box: of the image's width and height, what is wanted: left, top, right, bottom.
       size: ``(height, width)``.
+      flip: left and right change places.
       file, channels, as_stored: as those of `decode`.
 
     Raises:
@@ -102,6 +104,8 @@ def decode_box(
             pixels = _convert(image, MODES[channels], as_stored)
             edges = [min(edge / smaller, side) for edge, side in zip(edges, pixels.size * 2, strict=True)]
             pixels = pixels.resize(tuple(size[::-1]), Image.Resampling.BILINEAR, box=edges)
+            if flip:
+                pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             return np.asarray(pixels).reshape(*size, channels)
     except Exception as error:  # parsers of damaged files raise whatever they stumble over
         raise ValueError(_reason(error)) from error

@@ -155,9 +155,8 @@ class Stream:
             return images.decode(file, **options)
         if random is None:
             return images.decode_box(file, lambda w, h: crops.centre_box(w, h, size), **options)
-        flipped = random.random() < 0.5
-        pixels = images.decode_box(file, lambda w, h: crops.random_box(w, h, random), **options)
-        return pixels[:, ::-1] if flipped else pixels
+        flip = random.random() < 0.5
+        return images.decode_box(file, lambda w, h: crops.random_box(w, h, random), flip=flip, **options)
 
 
 class Order(Protocol):

@@ -53,6 +53,10 @@ def test_a_box_is_cut_out_scaled_and_upright():
     image.save(file, format="png")
     inner = images.decode_box(file.getvalue(), lambda w, h: (20, 10, 50, 30), channels=3, size=(6, 9))
     assert inner.shape == (6, 9, 3) and (inner[1:-1, 1:-1] == (200, 100, 50)).all()
+    part = {"box": lambda w, h: (0, 5, 40, 25), "channels": 3, "size": (8, 8)}
+    plain, flipped = (images.decode_box(file.getvalue(), **part, flip=flip) for flip in (False, True))
+    np.testing.assert_array_equal(flipped, plain[:, ::-1])
+    assert not np.array_equal(flipped, plain)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     file = io.BytesIO()
