@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mpt_jax import data, evaluation, models, objectives, sharding, train, training
 from mpt_jax.data import feed, photos
@@ -25,6 +26,18 @@ ROWS = ("no_treatment", "mpt_kl")
 def digits(digits_dir):
     options = {"data_dir": digits_dir, "num_classes": 10, "train_per_class": 9}
     return {source: data.load("digits", source=source, **options).train for source in ("memory", "stream")}
+
+
+class Tiny(nn.Module):
+    """As small a network as compiles in a moment."""
+
+    num_classes: int = ALL
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=2, name="conv")(x))
+        return nn.Dense(self.num_classes, name="head")(x.reshape(len(x), -1))
 
 
 def make_recipe(**changes):
@@ -79,7 +92,7 @@ def fit(recipe, inputs, folder, devices=1, stop_at=None):
 
 
 def test_a_stream_that_was_stopped_gives_the_weights_of_the_memory_bit_for_bit(digits, tmp_path, compiled):
-    recipe, row = make_recipe(epochs=1), ("no_treatment",)
+    recipe, row = make_recipe(module=Tiny(), epochs=1), ("no_treatment",)
     whole, seen = fit(recipe, make_inputs(digits["memory"], objective_rows=row), tmp_path / "whole")
     inputs = make_inputs(digits["stream"], objective_rows=row)
     with pytest.raises(Stopped):
