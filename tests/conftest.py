@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds  # noqa: E402
 
 from mpt_jax import data  # noqa: E402
 
-hypothesis.settings.register_profile("mpt_jax", deadline=None)  # a busy machine must not fail a test
+hypothesis.settings.register_profile("mpt_jax", deadline=None, max_examples=40)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("mpt_jax")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -88,6 +88,7 @@ def test_a_step_is_three_forward_passes_a_student_and_one_a_teacher():
     assert counted == flops.Work(7 * (12 * one.dense + teacher.dense), 7 * (12 * one.on_data + teacher.on_data))
 
 
+@pytest.mark.slow
 def test_the_program_does_the_steps_of_training_one_after_the_other(one_device):
     setup, mesh = program.Setup(model="convnet", batch=16, steps=2), sharding.make_mesh()
     rows = [METHODS["mpt_kl"], METHODS["mpt_kl"].replace(bias=1.0)]
@@ -130,6 +131,7 @@ def test_how_many_run_side_by_side_is_the_librarys_choice_unless_given():
     assert program.Setup(model="convnet", members_at_once=chosen + 1).recipe().members_at_once == chosen + 1
 
 
+@pytest.mark.slow
 def test_step_against_a_peer_on_eight_devices(capsys, peer, monkeypatch):
     monkeypatch.setitem(flops.PEAK_SIZE, "cpu", 64)
     result = measure(capsys, "step", *SMALL, "--against", f"{sys.executable} {peer}")

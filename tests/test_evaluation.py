@@ -16,7 +16,10 @@ def make_stack(count, seed=0):
     return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (20, 1), (100, 1), (16, 8), (3, 8)])
+_SLOW = [pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((20, 1), (100, 1), (16, 8))]
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (3, 8), *_SLOW])
 def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
     stack, images = make_stack(3), np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     mesh = sharding.make_mesh(jax.devices()[:devices])

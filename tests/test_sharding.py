@@ -185,6 +185,7 @@ def test_a_checkpoint_of_one_layout_goes_on_in_another(tmp_path):
     assert_close(resumed, trained(plain)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", [models.vit.ViT(ALL, patch=1, width=16, depth=3, heads=2), models.resnet.ResNet(ALL, depths=(1, 1))]
 )

@@ -170,6 +170,7 @@ def test_a_missing_release_is_trained_again_to_the_same_weights(finished, digits
     assert checkpoint.read_card(lost)["digest"] == digest
 
 
+@pytest.mark.slow
 def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_path):
     old = finished / "releases/r0-old-seed{seed}"
     more = (f"--config.update.old={old}", "--config.update.methods=pct_kl", "--config.seeds=1")

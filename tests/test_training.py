@@ -93,11 +93,12 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one():
     assert_close(exact((0, 1), ROWS, devices=8), exact((0, 1), ROWS))
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 8])
+@pytest.mark.parametrize("at_once", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8)), 3])
 def test_a_population_gives_what_its_members_give_alone(at_once):
     state, values = exact((0, 1), ROWS, members_at_once=at_once)
     for seed in (0, 1):
@@ -287,6 +288,7 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
             assert ("call", step) in events[: position - 1] or events[position + 1] == ("save", step)
 
 
+@pytest.mark.slow
 def test_what_an_objective_has_on_a_schedule_and_the_class_counts_reach_it():
     rows, step = ("mpt_kl_annealed", "balanced_softmax", "no_treatment"), 5
     recipe, inputs = make_recipe(crop_padding=0, flip=False), make_inputs(rows=rows)
@@ -394,6 +396,7 @@ def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
     assert means and all(np.abs(a - b).max() < 1e-8 for a, b in means)  # (torch's running variance is unbiased)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_with_float32_weights_and_losses():
     recipe = make_recipe(module=models.build("convnet", ALL, dtype="bfloat16"))
     inputs = make_inputs(rows=("no_treatment", "mpt_kl"))
@@ -437,7 +440,10 @@ def batch_of(key, step, num_examples=N, batch_size=16):
     return np.asarray(data.batch_indices(order, step % per_epoch, batch_size))
 
 
-@pytest.mark.parametrize("rows_of_objectives", [("no_treatment", "balanced_softmax"), ("balanced_meta_softmax",)])
+@pytest.mark.parametrize(
+    "rows_of_objectives",
+    [("no_treatment", "balanced_softmax"), pytest.param(("balanced_meta_softmax",), marks=pytest.mark.slow)],
+)
 def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objectives):
     random = np.random.default_rng(3)
     rows = np.stack([np.sort(random.permutation(N)[:23]) for _ in range(2)]).astype(np.int32)
@@ -611,6 +617,7 @@ def test_learned_class_rates_are_finite_the_same_again_and_go_on_where_they_were
     assert_same(resumed, whole)
 
 
+@pytest.mark.slow
 def test_teachers_answer_to_the_batch_that_the_learned_rates_draw():
     objective = objectives.Objective(0.0, terms=(objectives.Term("new", "lm"),), sampler_rate=0.1)
     for at_once in (1, 8):
@@ -625,6 +632,7 @@ def test_teachers_answer_to_the_batch_that_the_learned_rates_draw():
         assert (values["loss"] > 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_labels_scales_the_bias_of_each_example():
     recipe = make_recipe(module=LINEAR, num_old_classes=OLD, **STILL)
     plain = objectives.Objective(bias=3.0)

@@ -10,7 +10,7 @@ from mpt_jax.reproduce.tables import BUDGETS, TABLES
 
 _HEADINGS = (
     *("method", "seeds", "all classes", "old", "new", "negative flips", "flips, paired", "p", "accuracy, paired"),
-    "flips at equal accuracy",
+    *("flips at equal accuracy, none's", "change", "p"),
 )
 _CAPTIONS = {
     "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
@@ -73,7 +73,7 @@ def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
             cells.append(_spread(found.get(key)))
         paired = found.get("paired", {})
         cells += [_difference(paired.get("nfr")), _p(paired.get("nfr")), _difference(paired.get("accuracy"))]
-        cells.append(_spread(found.get("nfr_at_baseline")))
+        cells += _equal(found.get("equal"))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -111,6 +111,13 @@ def _difference(found: Mapping[str, Any] | None) -> str:
         return "-"
     ends = found.get("interval")
     return f"{100 * found['mean']:+.1f}" + (f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else "")
+
+
+def _equal(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["-", "-", "-"]
+    change = "-" if found["change"] is None else f"{100 * found['change']:+.0f} %"
+    return [f"{100 * found['nfr']:.1f}, {100 * found['baseline']:.1f}", change, _p(found)]
 
 
 def _p(found: Mapping[str, Any] | None) -> str:

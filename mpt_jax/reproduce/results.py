@@ -23,9 +23,8 @@ _CURVE, _HISTORY = 61, 40  # points kept
 def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str) -> dict[str, Any]:
     """Of a finished work directory: protocol, rates per method and seed, and what the plots are made of.
 
-    `nfr_at_baseline` of a row is the fewest negative flips on the test images that some constant taken off (or added
-    to) the new classes' logits leaves it at no less accuracy than that seed's `no_treatment` has: every method brought
-    to one accuracy. It looks at test labels, so it describes and does not choose.
+    `at_equal_accuracy` of a row is its negative flip rate and that of `no_treatment` of the same seed, both brought to
+    one accuracy by a constant on their new classes' logits, see `equalized`.
     """
     report = json.loads((folder / "report.json").read_text())
     config = report["config"]
@@ -36,17 +35,19 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         for row in report["rows"]
         if row["release"] == last
     ]
-    base = {row["seed"]: row["accuracy"] for row in rows if row["method"] == BASELINE}
-    curves: dict[str, list[list[float]]] = {}
-    for method in report["summary"] if grows else ():
-        of_seeds = []
-        for row in (row for row in rows if row["method"] == method and not row.get("diverged")):
-            of_seeds.append(shift_curve(flips.read(folder, config, method, row["seed"]), schedule[-2]))
-            if base.get(row["seed"]) is not None:
-                found = of_seeds[-1].accuracy, of_seeds[-1].nfr
-                row["nfr_at_baseline"] = metrics.nfr_at_accuracy(*found, base[row["seed"]], hold_below=True)
-        if of_seeds:
-            curves[method] = _points(posttraining.mean_curve(of_seeds))
+    curves = {
+        (row["method"], row["seed"]): shift_curve(flips.read(folder, config, row["method"], row["seed"]), schedule[-2])
+        for row in rows
+        if grows and not row.get("diverged")
+    }
+    for row in rows:
+        mine, base = (curves.get((method, row["seed"])) for method in (row["method"], BASELINE))
+        if mine and base:
+            row["at_equal_accuracy"] = equalized(mine, base)
+    mean_curves = {}
+    for method in report["summary"]:
+        if of_seeds := [curve for (name, _), curve in curves.items() if name == method]:
+            mean_curves[method] = _points(posttraining.mean_curve(of_seeds))
     kept = {
         "scenario": scenario,
         "seeds": seeds,
@@ -58,7 +59,7 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         "images": report["dataset"]["images"],
         "rows": rows,
         "validation": {m: _chosen(choice) for m, choice in report["selection"].items()},
-        "curves": curves,
+        "curves": mean_curves,
         "flips": {m: {key: found[key] for key in ("per_class", "margins")} for m, found in report["flips"].items()},
         "sequences": report["sequences"],
         "history": _history(folder, last, seeds[0]),
@@ -77,6 +78,18 @@ def shift_curve(pair: flips.Pair, num_old_classes: int) -> posttraining.PosthocC
     logits[:, num_old_classes:] += lift
     curve = posttraining.posthoc_curve(logits, pair.old.argmax(-1), pair.labels, num_old_classes=num_old_classes)
     return dataclasses.replace(curve, starts=curve.starts - lift)
+
+
+def equalized(
+    curve: posttraining.PosthocCurve, baseline: posttraining.PosthocCurve, below: float = 0.005
+) -> list[float]:
+    """The negative flip rates of two models at one accuracy: just `below` the best that the lesser of them can have.
+
+    Each is brought there by the constant that leaves it the fewest flips, so the two are treated alike, and a model is
+    compared whatever its accuracy. Read off test images: it compares, and does not choose.
+    """
+    accuracy = min(curve.accuracy.max(), baseline.accuracy.max()) - below
+    return [metrics.nfr_at_accuracy(c.accuracy, c.nfr, accuracy, hold_below=True) for c in (curve, baseline)]
 
 
 def _points(curve: posttraining.PosthocCurve) -> list[list[float]]:
@@ -100,9 +113,10 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
     """Scenario -> method -> what its seeds, of whichever runs, add up to.
 
     Returns:
-      Of each method `seeds`, how many `diverged`, and of each rate `mean`, `std` and, from three seeds on, Student's
+      Of each method `seeds`, how many `diverged`, and of each rate `mean`, `std`, `count` and, from three on, Student's
       95 % `interval`; of `accuracy` and `nfr` the same of the `paired` differences from `no_treatment` of the same
-      seed, with the two-sided p of the paired t-test.
+      seed, with the two-sided p of the paired t-test; and of `at_equal_accuracy` both means (`equal`), their relative
+      `change` and the same test.
     """
     rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for run in runs:
@@ -140,17 +154,27 @@ def _summary(rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
     sound = [row for row in rows if not row.get("diverged")]
     base = {row["seed"]: row for row in baseline if not row.get("diverged")}
     result: dict[str, Any] = {"seeds": len(rows), "diverged": len(rows) - len(sound)}
-    for key in (*RATES, "nfr_at_baseline"):
+    for key in RATES:
         values = [row[key] for row in sound if row.get(key) is not None]
         if values:
             result[key] = _spread(values)
     paired = [(row, base[row["seed"]]) for row in sound if row["seed"] in base]
+    both = [row["at_equal_accuracy"] for row in sound if row.get("at_equal_accuracy")]
+    if both and rows is not baseline:
+        mine, theirs = (statistics.fmean(values) for values in zip(*both, strict=True))
+        change = mine / theirs - 1 if theirs else None
+        result["equal"] = {"nfr": mine, "baseline": theirs, "change": change, **_tested([a - b for a, b in both])}
     if paired and rows is not baseline:
-        result["paired"] = {key: _spread([a[key] - b[key] for a, b in paired]) for key in ("accuracy", "nfr")}
-        for values in result["paired"].values():
-            if values["std"]:
-                t = values["mean"] / values["std"] * len(paired) ** 0.5
-                values["p"] = 2 * float(stats.t.sf(abs(t), len(paired) - 1))
+        result["paired"] = {key: _tested([a[key] - b[key] for a, b in paired]) for key in ("accuracy", "nfr")}
+    return result
+
+
+def _tested(differences: Sequence[float]) -> dict[str, Any]:
+    """Their spread, and the two-sided p of Student's test that their mean is 0."""
+    result = _spread(differences)
+    if result["std"]:
+        t = result["mean"] / result["std"] * len(differences) ** 0.5
+        result["p"] = 2 * float(stats.t.sf(abs(t), len(differences) - 1))
     return result
 
 
@@ -159,6 +183,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if several else 0.0,
+        "count": len(values),
         **({"interval": comparison.student(values)} if len(values) > 2 else {}),
     }
 

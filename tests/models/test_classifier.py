@@ -153,7 +153,7 @@ def test_every_name_builds(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["convnet", "resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet34", "resnet50")), "mlp"],
+    ["convnet", *(pytest.param(f"resnet{n}", marks=pytest.mark.slow) for n in (18, 34, 50)), "mlp"],
 )
 def test_a_folded_classifier_is_the_same_function(name):
     with jax.enable_x64(True):
@@ -191,7 +191,9 @@ def _members(name, dtype="float32", count=2):
     return jax.jit(jax.vmap(make))(keys, 0.1 * jnp.arange(1.0, count + 1))
 
 
-@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet18" else name for name in FEATURES]
+)
 def test_the_head_on_the_features_gives_the_logits_of_every_member(name):
     members, pixels = _members(name), jnp.asarray(_pixels((5, 8, 8, 2)))
     ours = jax.jit(jax.vmap(features, in_axes=(0, None)))(members, pixels)

@@ -105,6 +105,7 @@ def test_initial_parameters_have_the_spread_of_torchvision():
     np.testing.assert_array_equal(stats["var"], 1)
 
 
+@pytest.mark.slow
 def test_bfloat16_logits_are_near_those_of_float32():
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     params, batch_stats = init(build("resnet18", 5), jax.random.key(0), (32, 32, 3))

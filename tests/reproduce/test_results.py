@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mpt_jax.errors import InputError
+from mpt_jax.posttraining import PosthocCurve
 from mpt_jax.report.flips import Pair
 from mpt_jax.reproduce import results
 
@@ -65,6 +66,18 @@ def test_the_shift_curve_is_what_a_shift_of_the_logits_does(seed):
         flips = known & (pair.old.argmax(-1) == pair.labels) & (answers != pair.labels)
         assert curve.accuracy[step] == pytest.approx((answers == pair.labels).mean())
         assert curve.nfr[step] == pytest.approx(flips.sum() / known.sum())
+
+
+def test_at_equal_accuracy_a_model_is_no_better_than_itself_and_a_better_one_is():
+    starts, accuracy = np.array([0.0, 1.0, 2.0]), np.array([0.7, 0.8, 0.6])
+    curve = lambda nfr: PosthocCurve(starts, accuracy, accuracy, accuracy, np.array(nfr))  # noqa: E731
+    same, better = curve([0.3, 0.2, 0.1]), curve([0.3, 0.1, 0.05])
+    mine, theirs = results.equalized(same, same)
+    assert mine == theirs
+    mine, theirs = results.equalized(better, same, below=0.1)
+    assert (mine, theirs) == pytest.approx((0.075, 0.15))  # halfway between the second and the third step
+    low = PosthocCurve(starts, accuracy - 0.5, accuracy, accuracy, same.nfr)
+    assert results.equalized(low, same)[1] == pytest.approx(0.1)  # which can be that bad with fewer flips than any
 
 
 def _pair(rng):

@@ -51,7 +51,7 @@ def test_more_data_means_a_part_of_each_class_first_and_then_all(prepared):
     assert set(rows[0]) != set(rows[1])
 
 
-@pytest.mark.parametrize("method", ["independent", "no_treatment"])
+@pytest.mark.parametrize("method", [pytest.param("independent", marks=pytest.mark.slow), "no_treatment"])
 def test_herding_keeps_what_herding_on_the_release_before_keeps(executed, method):
     """Also what it forgets later stays forgotten: a class's memory is a prefix of the one before."""
     run = executed(

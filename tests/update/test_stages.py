@@ -152,6 +152,7 @@ def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
     assert not np.allclose(independent.params["hidden"]["kernel"], old.params["hidden"]["kernel"])
 
 
+@pytest.mark.slow
 def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
     run = executed("old_model.name=linear", "model.name=mlp", "update.methods=pct_kl")
     architectures = [
@@ -168,6 +169,7 @@ def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
     assert "old model on 50 % of the images" in (more.workdir / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_b_per_class_is_larger_where_the_old_model_was_less_sure(executed):
     run = executed("update.methods=mpt_kl_per_class", "optimizer.epochs=4")
     scale = stages._label_scale(run, 1, (0, "old"))
