@@ -123,7 +123,7 @@ def _tradeoff(report: Report) -> Drawn:
     axes.set_xlabel("accuracy on all classes, % of the test images")
     axes.set_ylabel("negative flips, % of the old classes' images")
     first = [*focus(report), "posthoc_bias", "independent"]
-    _name_points(figure, axes, {m: points[m] for m in [*first, *points] if m in points}, report)
+    name_points(figure, axes, {m: points[m] for m in [*first, *points] if m in points}, bold=focus(report))
     listed = "; ".join(f"{method} {x:.1f} and {y:.1f}" for method, (x, y) in points.items())
     return figure, f"Accuracy and negative flips on test images, in %, a point per method: {listed}"
 
@@ -153,7 +153,8 @@ def _fronts(report: Report) -> Drawn:
     first = [*focus(report), "posthoc_bias"]
     ends = {method: front[-1] for method, front in fronts.items()}
     several = {m: ends[m] for m in [*first, *sorted(ends, key=lambda m: -len(fronts[m]))] if m in ends}
-    _name_points(figure, axes, several, report, [point for front in fronts.values() for point in front])
+    everywhere = [point for front in fronts.values() for point in front]
+    name_points(figure, axes, several, bold=focus(report), others=everywhere)
     return figure, "Accuracy against negative flips on validation images, a line per method through its best candidates"
 
 
@@ -418,14 +419,22 @@ def _limits(axes: Any, points: Sequence[Sequence[float]], corners: Sequence[Sequ
         set_limits(max(low, -0.2), min(high, 100.5))
 
 
-def _name_points(
+def name_points(
     figure: Any,
     axes: Any,
     points: Mapping[str, Sequence[float]],
-    report: Report,
+    *,
+    bold: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
     others: Sequence[Sequence[float]] = (),
 ) -> None:
-    """A name beside each point where it covers none; points that coincide share one, and some stay without."""
+    """A name beside each point where it covers none; points that coincide share one, and some stay without.
+
+    Args:
+      points: method -> place, the ones to be named first in front.
+      names: what is written instead of the method.
+      others: further places that no name may cover.
+    """
     figure.draw_without_rendering()  # so that the axes have their place
     shared: dict[tuple[float, float], list[str]] = {}
     for method, point in points.items():
@@ -436,9 +445,9 @@ def _name_points(
     frame = axes.get_window_extent()
     left, bottom, right, top = np.array([frame.x0, frame.y0, frame.x1, frame.y1]) * 72 / figure.dpi
     for point, methods in shared.items():
-        bold = bool(set(methods) & set(focus(report)))
-        text = methods[0] + (f" (+{len(methods) - 1})" if len(methods) > 1 else "")
-        width, height = (5.7 if bold else 5.0) * len(text), 10.0
+        is_bold, first = bool({*methods} & {*bold}), methods[0]
+        text = (names or {}).get(first, first) + (f" (+{len(methods) - 1})" if len(methods) > 1 else "")
+        width, height = (5.7 if is_bold else 5.0) * len(text), 10.0
         for far in (4, 10, 18, 28):
             places = [(far, far), (-far, far), (far, -far), (-far, -far), (far, 0), (-far, 0), (0, far), (0, -far)]
             boxes = [_box(spots[point], offset, width, height) for offset in places]
@@ -457,7 +466,7 @@ def _name_points(
                 axes.annotate(
                     *(text, point, offset),
                     **{"textcoords": "offset points", "ha": sides[0], "va": sides[1], "fontsize": 8, "zorder": 5},
-                    **{"arrowprops": line, "fontweight": "bold" if bold else "normal"},
+                    **{"arrowprops": line, "fontweight": "bold" if is_bold else "normal"},
                     bbox={"facecolor": PAPER, "alpha": 0.7, "linewidth": 0, "pad": 0.5},
                 )
                 break

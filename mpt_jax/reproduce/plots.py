@@ -79,12 +79,9 @@ def _tradeoff(runs: Runs) -> Any:
         axes.set_xlim(low[0] - 0.12 * span[0], high[0] + 0.3 * span[0])
         axes.set_ylim(max(low[1] - 0.15 * span[1], 0), high[1] + 0.15 * span[1])
         numbers = {method: f"{b:g}" for values in found.values() for b, method in values.items()}
-        for method, point in points.items():
-            axes.annotate(
-                numbers.get(method, method.partition("@")[0]),
-                point,
-                **{"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6},
-            )
+        first = [m for m in ("mpt_kl", BASELINE, "posthoc_bias", "ensemble", *numbers) if m in points]
+        ordered = {m: points[m] for m in [*first, *points]}
+        plots.name_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         if found:
             axes.legend(fontsize=7, title="at several b", title_fontsize=7)
         axes.set_title(scenario, fontsize=9)
