@@ -349,3 +349,70 @@ def test_a_damaged_teacher_is_refused_with_what_to_do(world):
     shutil.rmtree(world.folder / "teacher/releases/r0-old-seed1")
     assert world.run("teacher")[0] == 0
     assert outcome(world.folder / "teacher")[:2] == outcome(world.folder / "whole")[:2]
+
+
+def test_a_soak_of_short_runs_with_random_kills_loses_nothing(world):
+    """Up to 200 runs, each in a folder of its own, two at a time, for a quarter of an hour at most."""
+    chance, deadline = random.Random(1), time.monotonic() + 800
+    short = ("--config.update.schedule=[5,10]", "--config.update.methods=no_treatment", "--config.update.tune={}")
+    short += ("--config.optimizer.epochs=1", "--config.seeds=0")
+    started = time.monotonic()
+    assert world.run("soak", *short)[0] == 0
+    duration, expected = time.monotonic() - started, outcome(world.folder / "soak")
+    waiting, running, kills, done = [f"soak-{i}" for i in range(200)], {}, 0, 0
+    while running or (waiting and time.monotonic() < deadline):
+        while waiting and len(running) < 2 and time.monotonic() < deadline:
+            name = waiting.pop(0)
+            running[name] = world.start(name, *short), time.monotonic() + chance.uniform(0.3, 2.5) * duration
+        time.sleep(0.02)
+        for name, (process, killed_at) in list(running.items()):
+            if process.poll() is None and time.monotonic() > killed_at:
+                process.kill()
+            if process.poll() is None:
+                continue
+            _, errors = process.communicate()
+            assert "Traceback" not in errors, errors
+            if process.returncode == -signal.SIGKILL:
+                kills += 1
+                running[name] = world.start(name, *short), float("inf")
+                continue
+            assert process.returncode == 0, errors
+            assert outcome(world.folder / name) == expected
+            shutil.rmtree(world.folder / name)
+            del running[name]
+            done += 1
+    print(f"{done} runs with {kills} kills in {time.monotonic() - started:.0f} s")
+    assert done >= 20 and kills >= 5
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="open files are counted by Linux's /proc")
+def test_memory_and_open_files_do_not_grow_over_two_thousand_steps(tmp_path):
+    code = """
+import json, os, pathlib, sys
+import jax, jax.numpy as jnp, numpy as np
+from mpt_jax import models, objectives, sharding, training
+recipe = training.Recipe(models.build("linear", 10), 5, 16, 140, 0.01, 0.9, 0.0, steps_per_call=20)
+random = np.random.default_rng(0)
+inputs = training.Inputs(
+    random.integers(0, 256, (240, 8, 8, 1), np.uint8), np.sort(random.integers(0, 10, 240).astype(np.int32)),
+    np.full(1, 0.4, np.float32), np.full(1, 0.3, np.float32), jnp.stack([jax.random.key(0)]),
+    objectives.stack([objectives.METHODS["no_treatment"]]), {},
+)
+seen = []
+def on_values(step, values):
+    if step % 300 == 0:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        seen.append((step, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir("/proc/self/fd"))))
+training.fit(recipe, sharding.make_mesh(jax.devices()[:1]), inputs, folder=pathlib.Path(sys.argv[1]),
+             checkpoint_every=60, teachers=[], on_start=lambda step: None, on_values=on_values)
+print(json.dumps(seen))
+"""
+    line = [sys.executable, "-c", code, str(tmp_path / "state")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    print(seen)
+    (first, memory, files), (last, memory_at_end, files_at_end) = seen[0], seen[-1]
+    assert last - first >= 1800
+    assert memory_at_end - memory < 20 and files_at_end <= files
