@@ -32,7 +32,7 @@ def render(folder: pathlib.Path) -> str:
             path = folder / f"{name}-{budget}.json"
             if path.exists():
                 parts.append(section(results.read(path), folder))
-    parts += [_text(folder / f"{name}.md") for name in ("judgement", "earlier", "speed", "survival")]
+    parts += [_text(folder / f"{name}.md") for name in ("judgement", "earlier", "speed", "beyond", "survival")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
