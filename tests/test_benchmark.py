@@ -153,6 +153,7 @@ def test_step_against_a_peer_on_eight_devices(capsys, peer, monkeypatch):
     assert result["peak_bytes_of"] == "process" and result["peak_bytes"] > 50e6
 
 
+@pytest.mark.slow
 def test_population_is_compared_with_one_student(one_device, capsys):
     result = measure(capsys, "population", *SMALL, "--sizes", "2", "--peak-tflops", "0.001")
     one, two = result["rows"]

@@ -98,7 +98,7 @@ def test_eight_devices_give_the_result_of_one():
     assert_close(exact((0, 1), ROWS, devices=8), exact((0, 1), ROWS))
 
 
-@pytest.mark.parametrize("at_once", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8)), 3])
+@pytest.mark.parametrize("at_once", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 8])
 def test_a_population_gives_what_its_members_give_alone(at_once):
     state, values = exact((0, 1), ROWS, members_at_once=at_once)
     for seed in (0, 1):
@@ -460,6 +460,7 @@ def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objective
     assert np.abs(state.params["head"]["kernel"][0] - state.params["head"]["kernel"][1]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_weights_and_statistics_of_every_step():
     decays, steps = (0.7, 0.0, 0.999), 5
     recipe = make_recipe(module=models.MODELS["convnet"](ALL, features=(3, 3)), averaged=True)
