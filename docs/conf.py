@@ -11,4 +11,3 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "none"  # signatures have them
 autodoc_member_order = "bysource"
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]  # links of the README to pages, where it is included

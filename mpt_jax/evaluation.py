@@ -35,12 +35,12 @@ def predict(
     count = len(images)
     batch_size = -(-min(batch_size, count) // mesh.size) * mesh.size
     batches = -(-count // batch_size)
+    if processes.several():  # each of which may have them on a device of its own
+        classifiers = jax.device_get(classifiers)
     if isinstance(images, data.Stream):
         return _predict_stream(output, classifiers, images, batch_size, mesh)[:, :count]
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
-    if processes.several():  # each of which may have them on a device of its own
-        classifiers = jax.device_get(classifiers)
     logits = _predict(output, classifiers, processes.put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
     return _fetched(logits).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
 
@@ -48,8 +48,6 @@ def predict(
 def _predict_stream(output, classifiers, stream, batch_size, mesh):
     sharding, order = NamedSharding(mesh, P(None, mesh.axis_names)), data.Consecutive(len(stream), batch_size)
     part = data.local_part(NamedSharding(mesh, P(mesh.axis_names)), batch_size)
-    if processes.several():  # each of which may have them on a device of its own
-        classifiers = jax.device_get(classifiers)
     whole, parts, pending = (1, batch_size, *stream.image_shape), [], None
     with data.Reader(stream, order, part=part) as reader:
         for _ in range(-(-len(stream) // batch_size)):

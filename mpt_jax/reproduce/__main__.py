@@ -58,19 +58,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     """Train run after run, and keep the numbers of all that are done after each."""
+    from mpt_jax import config as configs
     from mpt_jax import train
     from mpt_jax.reproduce import results
 
     table, done = TABLES[options.table], []
     runs = table.runs(options.budget, _seeds(options.seeds))
+    name = configs.load(_config_file(table.plans[options.budget].config)).dataset.name
+    takes_folder = name == "cifar100"  # the others prepare themselves, and not in a folder of somebody's data sets
     command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
-    command += f" --seeds {options.seeds}" * bool(options.seeds) + " --data-dir DIR" * (table.dataset != "digits")
+    command += f" --seeds {options.seeds}" * bool(options.seeds) + " --data-dir DIR" * takes_folder
     kept = pathlib.Path(options.results) / f"{options.table}-{options.budget}.json"
     for number, (scenario, seeds, config, overrides) in enumerate(runs, 1):
         folder = pathlib.Path(options.workdir) / kept.stem / _folder_name(scenario, seeds)
         values = [f"--config.{value}" for value in (*overrides, f"seeds={','.join(map(str, seeds))}")]
         here = ["--workdir", str(folder)]
-        if options.data_dir and table.dataset != "digits":
+        if options.data_dir and takes_folder:
             here.append(f"--config.dataset.data_dir={options.data_dir}")
         print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
         status = train.main(["--config", _config_file(config), *values, *here])

@@ -24,7 +24,6 @@ class Table:
     title: str
     question: str
     plans: Mapping[str, Plan]  # per budget
-    dataset: str = "digits"  # where it is not this one, the command needs the folder that holds it
 
     def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
         """Scenario, seeds, config and overrides of each run: all scenarios of the first seeds, then of the next."""
@@ -81,7 +80,6 @@ TABLES: dict[str, Table] = {
             "cpu": Plan("cifar100.py:cpu", (0, 1, 2), seeds_of_a_run=1),
             "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(*_FULL, _methods(*_NINE, "posthoc_bias"))),
         },
-        "cifar100",
     ),
     "cifar100-stem": Table(
         "CIFAR-100, ResNet-18 with the CIFAR stem",
@@ -98,7 +96,6 @@ TABLES: dict[str, Table] = {
                 overrides=(*_FULL, "model.stem=cifar", _methods(*_NINE, "posthoc_bias")),
             ),
         },
-        "cifar100",
     ),
     "splits": Table(
         "CIFAR-100, other splits of the classes",
@@ -116,7 +113,6 @@ TABLES: dict[str, Table] = {
                 ("gpu", "cifar100.py", 0, _FULL),
             )
         },
-        "cifar100",
     ),
     "sequence": Table(
         "CIFAR-100, 50 -> 100 classes in five updates",
@@ -133,7 +129,6 @@ TABLES: dict[str, Table] = {
                 ("gpu", "cifar100.py", 0, (*_FULL, "update.bias=1")),
             )
         },
-        "cifar100",
     ),
     "features": Table(
         "A linear head on frozen features",
@@ -167,7 +162,6 @@ TABLES: dict[str, Table] = {
             "cpu": Plan("long_tail.py:digits", _TWENTY),
             "gpu": Plan("long_tail.py", (0, 1, 2)),
         },
-        "cifar100",
     ),
     "architecture": Table(
         "CIFAR-100, ResNet-18 -> ResNet-50",
@@ -191,6 +185,5 @@ TABLES: dict[str, Table] = {
                 ),
             ),
         },
-        "cifar100",
     ),
 }
