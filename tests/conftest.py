@@ -3,9 +3,10 @@
 import collections
 import os
 import pathlib
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests leave the user's folders alone
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands that tests start leave the user's folders alone
 # Tests compile much and compute little: the lower optimisation level halves their time.
 flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
@@ -18,7 +19,7 @@ import pytest  # noqa: E402
 import sklearn.datasets  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
-from mpt_jax import data  # noqa: E402
+from mpt_jax import data, sharding  # noqa: E402
 
 hypothesis.settings.register_profile("mpt_jax", deadline=None, max_examples=40)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("mpt_jax")
@@ -27,6 +28,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 collect_ignore = ["torch_reference.py", "torch_vit_reference.py"]  # import torch, which only the parity tests need
+
+# What one test has compiled the others read, those of the other workers too (who inherit the variable).
+if "MPT_JAX_TESTS_COMPILED" not in os.environ:
+    compiled_programs = tempfile.TemporaryDirectory(prefix="mpt_jax-compiled-")
+    os.environ["MPT_JAX_TESTS_COMPILED"] = compiled_programs.name
+jax.config.update("jax_enable_compilation_cache", True)
+jax.config.update("jax_compilation_cache_dir", os.environ["MPT_JAX_TESTS_COMPILED"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -44,6 +54,13 @@ def compiled():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield counts
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Programs for one of the eight devices, which compile faster."""
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None, **layout: make_mesh(jax.devices()[:1], **layout))
 
 
 @pytest.fixture(scope="session")

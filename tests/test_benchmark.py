@@ -35,13 +35,6 @@ RESNET18 = {
 
 
 @pytest.fixture
-def one_device(monkeypatch):
-    """Programs for one of the eight devices, which compile faster."""
-    make_mesh = sharding.make_mesh
-    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None, **layout: make_mesh(jax.devices()[:1], **layout))
-
-
-@pytest.fixture
 def peer(tmp_path):
     """A command that claims 8 ms per step, and keeps its arguments in a file beside it."""
     script = tmp_path / "peer.py"

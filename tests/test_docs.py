@@ -1,4 +1,7 @@
-"""The commands in the documentation: each is one that the program takes; those on the digits are planned."""
+"""The commands in the documentation: each is one that the program takes; those on the digits are planned.
+
+`test_docs_run.py` runs them all.
+"""
 
 import importlib
 import pathlib
@@ -14,7 +17,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
-# where a command is spoken of rather than given
 _DOORS = {"train": "train", "predict": "predict", "export": "export", "compare": "compare.__main__"}
 _DOORS |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
 

@@ -101,9 +101,10 @@ def test_eight_devices_give_the_result_of_one():
 @pytest.mark.parametrize("at_once", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 8])
 def test_a_population_gives_what_its_members_give_alone(at_once):
     state, values = exact((0, 1), ROWS, members_at_once=at_once)
+    rows = (0, 3) if at_once == 8 else range(4)  # each is a program of its own to compile
     for seed in (0, 1):
-        for index, row in enumerate(ROWS):
-            alone, alone_values = exact((seed,), (row,))
+        for index in rows:
+            alone, alone_values = exact((seed,), (ROWS[index],))
             assert_close(member(state, seed, index), member(alone, 0, 0))
             assert_close(member(values, seed, index), member(alone_values, 0, 0))
 
@@ -114,7 +115,7 @@ def test_seeds_and_objectives_differ_and_objectives_start_equal():
     kernel = max(jax.tree.leaves(start.params), key=lambda leaf: leaf.size)
     assert_same(kernel[:, 0], kernel[:, 3])
     assert not np.allclose(kernel[0], kernel[1])
-    state, _ = train(recipe, inputs)
+    state, _ = exact((0, 1), ROWS, members_at_once=8)
     kernel = max(jax.tree.leaves(state.params), key=lambda leaf: leaf.size)
     pairs = [(kernel[0, i], kernel[0, j]) for i in range(4) for j in range(i)] + [(kernel[0, 0], kernel[1, 0])]
     assert not any(np.allclose(a, b, atol=1e-6) for a, b in pairs)

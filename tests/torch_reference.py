@@ -101,3 +101,21 @@ def to_flax(module, of=lambda tensor: tensor):
                 norm(tree, stats, "project_norm", block.project_norm)
     params["head"] = {"kernel": array(of(module.head.weight)).T, "bias": array(of(module.head.bias))}
     return params, batch_stats
+
+
+def torchvision_names(state):
+    """The reference's state_dict under torchvision's names: stem, stages of blocks, head."""
+    names = {}
+    for name in state:
+        first, *rest = name.split(".")
+        if first == "stages":
+            stage, block, kind, *rest = rest
+            kind = {"convs": "conv", "norms": "bn"}.get(kind, kind)
+            if kind in ("conv", "bn"):
+                kind, rest = f"{kind}{int(rest[0]) + 1}", rest[1:]
+            else:
+                kind = {"project": "downsample.0", "project_norm": "downsample.1"}[kind]
+            names[name] = ".".join([f"layer{int(stage) + 1}", block, kind, *rest])
+        else:
+            names[name] = ".".join([{"stem": "conv1", "stem_norm": "bn1", "head": "fc"}[first], *rest])
+    return {theirs: state[ours] for ours, theirs in names.items()}

@@ -75,3 +75,20 @@ def to_flax(module, of=lambda tensor: tensor):
             "fc2": linear(block.linear2.weight, block.linear2.bias),
         }
     return params
+
+
+def timm_names(state):
+    """The reference's state_dict under timm's names."""
+    inner = {
+        **{"self_attn.in_proj_weight": "attn.qkv.weight", "self_attn.in_proj_bias": "attn.qkv.bias"},
+        **{"self_attn.out_proj": "attn.proj", "linear1": "mlp.fc1", "linear2": "mlp.fc2"},
+    }
+    result = {}
+    for name, value in state.items():
+        for ours, theirs in {"embedding": "patch_embed.proj", "token": "cls_token", "positions": "pos_embed"}.items():
+            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+        if name.startswith("blocks"):
+            for ours, theirs in inner.items():
+                name = name.replace(ours, theirs)
+        result[name] = value
+    return result

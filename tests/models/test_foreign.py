@@ -17,41 +17,6 @@ from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
 
-def torchvision_names(state):
-    """The reference's state_dict under torchvision's names: stem, stages of blocks, head."""
-    names = {}
-    for name in state:
-        first, *rest = name.split(".")
-        if first == "stages":
-            stage, block, kind, *rest = rest
-            kind = {"convs": "conv", "norms": "bn"}.get(kind, kind)
-            if kind in ("conv", "bn"):
-                kind, rest = f"{kind}{int(rest[0]) + 1}", rest[1:]
-            else:
-                kind = {"project": "downsample.0", "project_norm": "downsample.1"}[kind]
-            names[name] = ".".join([f"layer{int(stage) + 1}", block, kind, *rest])
-        else:
-            names[name] = ".".join([{"stem": "conv1", "stem_norm": "bn1", "head": "fc"}[first], *rest])
-    return {theirs: state[ours] for ours, theirs in names.items()}
-
-
-def timm_names(state):
-    """The reference's state_dict under timm's names."""
-    inner = {
-        **{"self_attn.in_proj_weight": "attn.qkv.weight", "self_attn.in_proj_bias": "attn.qkv.bias"},
-        **{"self_attn.out_proj": "attn.proj", "linear1": "mlp.fc1", "linear2": "mlp.fc2"},
-    }
-    result = {}
-    for name, value in state.items():
-        for ours, theirs in {"embedding": "patch_embed.proj", "token": "cls_token", "positions": "pos_embed"}.items():
-            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
-        if name.startswith("blocks"):
-            for ours, theirs in inner.items():
-                name = name.replace(ours, theirs)
-        result[name] = value
-    return result
-
-
 @pytest.mark.parametrize(
     ("depths", "bottleneck", "stem"),
     [
@@ -71,7 +36,7 @@ def test_a_resnet_of_torchvisions_names_gives_pytorchs_logits(depths, bottleneck
     with torch.no_grad():
         for tensor in [*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())]:
             tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01 * torch.rand_like(tensor))
-    state = torchvision_names(net.state_dict())
+    state = torch_reference.torchvision_names(net.state_dict())
     assert {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer2.0.downsample.1.bias", "fc.bias"} < {
         *state
     }
@@ -93,7 +58,7 @@ def vit_of_timms_names():
 
     torch.manual_seed(0)
     net = torch_vit_reference.vit(7, 8, 12, patch=4, features=24, depth=2, heads=3)
-    return torch, net, timm_names(net.state_dict())
+    return torch, net, torch_vit_reference.timm_names(net.state_dict())
 
 
 def test_a_vision_transformer_of_timms_names_gives_pytorchs_logits():

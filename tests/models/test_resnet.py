@@ -23,7 +23,9 @@ def _randomised_batch_norms(module, torch):
     return module
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    "train", [pytest.param(False, id="eval", marks=pytest.mark.slow), pytest.param(True, id="train")]
+)
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
