@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import importlib.util
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -51,6 +52,7 @@ def path(text: str) -> pathlib.Path:
     import fsspec.config
     from etils import epath
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises, and we say in a line
     for name in ("gs", "gcs"):  # what other processes write must be seen
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
     return epath.Path(text)

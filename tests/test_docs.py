@@ -1,4 +1,4 @@
-"""The commands in the documentation: each is one that the program takes; those on the digits are planned.
+"""The commands in the documentation and the configs: each is one that the program takes; digits are planned.
 
 `test_docs_run.py` runs them all.
 """
@@ -15,7 +15,8 @@ from mpt_jax import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md"]
+PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.py"))]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
 _DOORS = {"train": "train", "predict": "predict", "export": "export", "compare": "compare.__main__"}
 _DOORS |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}

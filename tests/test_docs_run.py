@@ -1,4 +1,4 @@
-"""Every command in the documentation is run, as it stands or cut short, on a desk with what its page speaks of."""
+"""Every command in the documentation and the configs is run, whole or cut short, with what its page speaks of."""
 
 import dataclasses
 import io
@@ -30,8 +30,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHORT_RUN = ("seeds=0,", "optimizer.epochs=1", "update.tune={}", "update.ensemble_size=2")
 SHORT_CONFIG = {
     "configs/cifar100.py": ("dataset.train_per_class=4", "optimizer.batch_size=16", "update.methods=mpt_kl"),
-    "configs/cifar100.py:small": ("dataset.train_per_class=4", "dataset.validation_per_class=1", "model.name=linear"),
-    "configs/cifar100.py:cpu": ("dataset.train_per_class=4", "dataset.validation_per_class=1", "model.name=linear"),
+    "configs/cifar100.py:small": (
+        "dataset.train_per_class=4",
+        "dataset.validation_per_class=1",
+        "model.name=linear",
+        "model.stem=",
+    ),
+    "configs/cifar100.py:cpu": (
+        "dataset.train_per_class=4",
+        "dataset.validation_per_class=1",
+        "model.name=linear",
+        "model.stem=",
+    ),
+    "configs/long_tail.py": ("dataset.train_per_class=4", "model.stem=imagenet", "update.methods=balanced_softmax"),
     "configs/imagenet.py": ("dataset.train_per_class=1", "dataset.image_size=(48,48)", "update.methods=mpt_kl"),
 }
 SHORT_BENCHMARK = {
@@ -40,7 +51,7 @@ SHORT_BENCHMARK = {
     "table": ("--model=convnet", "--steps=1", "--rounds=1"),
     "device": ("--toy",),
     "input": ("--images=8", "--batch=4", "--batches=1", "--rounds=1", "--image-size=32", "--train-steps=1"),
-    "scaling": ("--model=convnet", "--image-size=8"),
+    "scaling": ("--model=convnet", "--image-size=8", "--batch=64"),
 }
 
 
@@ -58,7 +69,7 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, digits_dir):
+def desk(tmp_path_factory, digits_dir, features_file):
     """A folder with a finished run, images, the answers of two models and of one of one's own, photographs."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
@@ -70,6 +81,7 @@ def desk(tmp_path_factory, digits_dir):
     for i in range(8):
         picture = photos.photograph("rings", 60, 90, np.random.default_rng(i))
         (folder / f"photos/{i}.jpg").write_bytes(picture)
+    shutil.copy(features_file, folder / "features.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(tfds.core.constants, "DATA_DIR", str(digits_dir))
@@ -149,7 +161,7 @@ def stand_ins(request, desk, digits_dir, tmp_path):
             values["DIR"] = "photos"
         elif "configs/imagenet.py" in arguments:
             values["DIR"] = str(request.getfixturevalue("imagenet_dir"))
-        elif "cifar100" in text:
+        elif "DIR" in text:
             values["DIR"] = str(request.getfixturevalue("cifar_dir"))
         result = []
         for argument in arguments:
@@ -228,6 +240,8 @@ def test_every_table_that_the_pages_name_is_made(table, request, tmp_path, digit
             values += SHORT_CONFIG["configs/cifar100.py:cpu"]
             options.append(f"--data-dir={request.getfixturevalue('cifar_dir')}")
         short = dataclasses.replace(plan, seeds=(0,), overrides=(*plan.overrides, *values))
-        monkeypatch.setitem(tables.TABLES, table, dataclasses.replace(tables.TABLES[table], plans={"cpu": short}))
+        monkeypatch.setitem(
+            tables.TABLES, table, dataclasses.replace(tables.TABLES[table], plans=dict.fromkeys(tables.BUDGETS, short))
+        )
     assert reproduce.main([table, *options]) == 0
     assert "## " in (tmp_path / "page").read_text()
