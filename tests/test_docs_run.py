@@ -30,19 +30,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHORT_RUN = ("seeds=0,", "optimizer.epochs=1", "update.tune={}", "update.ensemble_size=2")
 SHORT_CONFIG = {
     "configs/cifar100.py": ("dataset.train_per_class=4", "optimizer.batch_size=16", "update.methods=mpt_kl"),
-    "configs/cifar100.py:small": (
-        "dataset.train_per_class=4",
-        "dataset.validation_per_class=1",
-        "model.name=linear",
-        "model.stem=",
+    **dict.fromkeys(
+        ("configs/cifar100.py:small", "configs/cifar100.py:cpu"),
+        ("dataset.train_per_class=16", "dataset.validation_per_class=1", "model.name=convnet", "model.stem="),
     ),
-    "configs/cifar100.py:cpu": (
-        "dataset.train_per_class=4",
-        "dataset.validation_per_class=1",
-        "model.name=linear",
-        "model.stem=",
-    ),
-    "configs/long_tail.py": ("dataset.train_per_class=4", "model.stem=imagenet", "update.methods=balanced_softmax"),
+    "configs/long_tail.py": ("dataset.train_per_class=100", "model.stem=imagenet", "update.methods=balanced_softmax"),
     "configs/imagenet.py": ("dataset.train_per_class=1", "dataset.image_size=(48,48)", "update.methods=mpt_kl"),
 }
 SHORT_BENCHMARK = {
