@@ -274,11 +274,12 @@ def test_config_files_with_any_values(workdir, tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.slow
-def test_bad_configs_end_within_three_seconds(tmp_path):
+def test_bad_configs_end_within_three_seconds(digits_dir, tmp_path):
     bad = ["seeds=-1", "update.methods=mpt", "dataset.name=digit", "optimizer.epochs=nan", "update.schedule=5,11"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home"), "XLA_FLAGS": ""}
     for override in bad:
         command = [sys.executable, "-m", "mpt_jax.train", "--config", DIGITS, f"--workdir={tmp_path}/run"]
+        command.append(f"--config.dataset.data_dir={digits_dir}")  # prepared before, as after any first run
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [*command, f"--config.{override}"], capture_output=True, text=True, cwd=tmp_path, env=environment
