@@ -74,7 +74,7 @@ class Group:
             assert time.monotonic() < deadline and all(process.poll() is None for process in self.members), self.ends()
             time.sleep(0.01)
 
-    def ends(self, timeout=300):
+    def ends(self, timeout=900):
         """Exit status, output and errors of each."""
         texts = [process.communicate(timeout=timeout) for process in self.members]
         return [(process.returncode, *text) for process, text in zip(self.members, texts, strict=True)]
