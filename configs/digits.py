@@ -5,8 +5,8 @@ images a digit after 20 a digit are held out to choose b), nine others test: har
 
     python -m mpt_jax.train --config configs/digits.py
 
-56 s on a 2-core machine without a GPU (jax 0.10.2; 27 s with its programs in the cache), mean and
-standard deviation over the seeds, in %:
+75 s on a 2-core machine without a GPU (jax 0.10.2; 41 s with its programs in the cache), mean and standard deviation
+over the seeds, in %:
 
     method         all classes   old classes   new classes   negative flips   b
     independent     92.0 ± 0.6    92.1 ± 1.3    92.0 ± 1.3      4.3 ± 1.5     0
