@@ -54,7 +54,9 @@ def _tradeoff(runs: Runs) -> Any:
     columns = min(len(summaries), 3)
     lines = -(-len(summaries) // columns)
     figure = new_figure(4.4 if len(summaries) == 1 else 2.9 * lines, panels=0)[0]
-    panels = figure.subplots(lines, columns, squeeze=False).flat
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in panels[len(summaries) :]:
+        axes.remove()
     for axes, (scenario, summary) in zip(panels, summaries.items(), strict=False):
         points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in summary.items() if "nfr" in s}
         least = points[BASELINE][0] - _TOO_FAR if BASELINE in points else -1
@@ -85,8 +87,6 @@ def _tradeoff(runs: Runs) -> Any:
         if found:
             axes.legend(fontsize=7, title="at several b", title_fontsize=7)
         axes.set_title(scenario, fontsize=9)
-    for axes in list(panels):
-        axes.set_visible(False)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
     figure.supylabel("negative flips, % of the old classes' images", fontsize=9)
     return figure
