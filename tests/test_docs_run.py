@@ -177,14 +177,14 @@ def environment(desk, digits_dir):
 @pytest.mark.parametrize(
     ("page", "name", "arguments"), [command for command in commands() if command.values[1] != "reproduce"]
 )
-def test_every_command_does_its_work(page, name, arguments, desk, stand_ins, environment, cifar_dir, tmp_path):
+def test_every_command_does_its_work(page, name, arguments, desk, stand_ins, environment, request, tmp_path):
     line = stand_ins(name, arguments)
     together = [line]
     if name == "train":
         config = line[line.index("--config") + 1]
         line += overrides(config)
         if "cifar100" in config and "DIR" not in "".join(arguments):
-            line.append(f"--config.dataset.data_dir={cifar_dir}")
+            line.append(f"--config.dataset.data_dir={request.getfixturevalue('cifar_dir')}")
         if "--workdir" not in line:
             line.append(f"--workdir={tmp_path / 'run'}")
         if "--coordinator" in line:

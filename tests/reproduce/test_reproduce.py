@@ -60,6 +60,14 @@ def test_what_is_kept_has_every_row_and_every_figure(made):
     assert all(f"features-cpu-{name}.png" in text for name in drawn)
 
 
+def test_a_figure_has_a_panel_for_each_scenario_and_no_other(made):
+    runs = results.read(made[0] / "results/features-cpu.json")["runs"]
+    several = [{**run, "scenario": f"scenario {i}"} for i in range(5) for run in runs]
+    panels = plots._tradeoff(several).axes
+    assert [axes.get_title() for axes in panels] == [f"scenario {i}" for i in range(5)]
+    assert all(axes.get_visible() and len(axes.lines) > 3 for axes in panels)
+
+
 def test_a_run_that_fails_ends_the_command_with_its_status(made, capsys):
     _, make = made
     assert make("--seeds=x") == 2
