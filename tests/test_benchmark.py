@@ -159,6 +159,7 @@ def test_population_is_compared_with_one_student(one_device, capsys):
     assert two["gflop"] < 2 * one["gflop"] and two["program_bytes"] > one["program_bytes"]
 
 
+@pytest.mark.slow
 def test_table_against_separate_runs(one_device, capsys):
     methods = ("mpt_kl_no_bias", "mpt_kl")
     result = measure(capsys, "table", *SMALL, "--methods", ",".join(methods))

@@ -48,9 +48,10 @@ def _methods(*methods: str) -> str:
 
 _OF_WEIGHTS = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # averages of weights, hence fine-tuned
 _MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
-_WITH_BIAS = tuple(
-    f"{method}@bias={b}" for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl") for b in (0, 1, 2, 4, 8)
+_NO_DISTILLATION, _MPT_LM, _MPT_KL = (
+    tuple(f"{method}@bias={b}" for b in (0, 1, 2, 4, 8)) for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl")
 )
+_WITH_BIAS = (*_NO_DISTILLATION, *_MPT_LM, *_MPT_KL)
 _NINE = ("no_treatment", "pct_naive", "pct_kl", "pct_lm", *_WITH_BIAS)
 _TWENTY = tuple(range(20))
 # A hundred classes, a fifth of the images: what two cores can pay several times over.
@@ -68,7 +69,11 @@ TABLES: dict[str, Table] = {
                 _TWENTY,
                 scenarios={
                     "from scratch": (),
-                    "fine-tuned": ("update.start=old", _methods("no_treatment", *_OF_WEIGHTS)),
+                    "from scratch, by b": (_methods("no_treatment", *_MPT_KL),),
+                    "fine-tuned": (
+                        "update.start=old",
+                        _methods("no_treatment", "label_smoothing", "pct_kl", *_MPT_KL, *_OF_WEIGHTS),
+                    ),
                 },
             )
         ),

@@ -197,6 +197,7 @@ def test_a_population_gives_the_logits_and_gradients_that_each_gives_alone():
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in gradient), "a parameter without a gradient"
 
 
+@pytest.mark.slow
 def test_a_population_learns_the_digits_in_a_loop():
     digits = load_digits()
     images = jnp.asarray(digits.images[:400, :, :, None] / 8 - 0.6, jnp.float32)
