@@ -27,7 +27,7 @@ from mpt_jax.objectives import METHODS
 
 # source of an objective's term -> the release that plays it; "old" stands for the release before, whatever its method
 TEACHERS = {"old": "old", "old_head": "old", "new": "independent", "ensemble": "ensemble"}
-AUTO_BIAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # what `update.bias=auto` tries
+AUTO_BIAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0)  # what `update.bias=auto` tries
 
 _LARGEST = sys.float_info.max  # beyond it, and for NaN, no comparison holds
 

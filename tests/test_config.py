@@ -100,7 +100,7 @@ def test_smoke_variant_differs_only_in_size():
         ("update.tune={}", ("update", "tune"), {}),
         ("update.tune.bias=0,1.5", ("update", "tune"), {"bias": (0.0, 1.5)}),
         ("update.tune={'old.weight': [1, 2]}", ("update", "tune"), {"old.weight": (1.0, 2.0)}),
-        ("update.tune.old.weight=1", ("update", "tune"), {"bias": (0.0, 0.5, 1.0, 2.0, 4.0), "old.weight": (1.0,)}),
+        ("update.tune.old.weight=1", ("update", "tune"), {"bias": (0.0, 1.0, 4.0, 8.0, 12.0), "old.weight": (1.0,)}),
         ("old_model.name=vit_tiny", ("old_model", "name"), "vit_tiny"),
         ("dataset.class_order=seed:1993", ("dataset", "class_order"), "seed:1993"),
         ("dataset.class_order=[1, 0, 2]", ("dataset", "class_order"), (1, 0, 2)),

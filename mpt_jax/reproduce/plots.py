@@ -1,5 +1,6 @@
 """The figures of a table, from what is kept in `results/`."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,10 +94,13 @@ def _tradeoff(runs: Runs) -> Any:
 
 
 def _bias(runs: Runs) -> Any:
-    """Negative flips, accuracy and accuracy on new classes against b."""
-    (summary, *others) = results.summarize(runs).values()
-    found = families(list(summary))
-    if others or not any(len(values) > 2 for values in found.values()):
+    """Negative flips, accuracy and accuracy on new classes against b, a style of line per scenario."""
+    summaries = {
+        scenario: summary
+        for scenario, summary in results.summarize(runs).items()
+        if any(len(values) > 2 for values in families(list(summary)).values())
+    }
+    if not summaries:
         return None
     keys = {
         "nfr": "negative flips, %",
@@ -105,18 +109,22 @@ def _bias(runs: Runs) -> Any:
     }
     figure = new_figure(2.9, panels=0)[0]
     for axes, (key, label) in zip(figure.subplots(1, len(keys)), keys.items(), strict=True):
-        for row, values in found.items():
-            known = {b: summary[method][key] for b, method in values.items() if key in summary[method]}
-            means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
-            axes.errorbar(
-                *(list(known), means, deviations),
-                **{"color": _COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row},
-                **{"linewidth": 1.4, "elinewidth": 0.8},
-            )
-        axes.axhline(100 * summary[BASELINE][key]["mean"], color=BASE, linestyle=":", linewidth=1.4, label=BASELINE)
+        for (scenario, summary), line in zip(summaries.items(), itertools.cycle(("-", "--", "-.")), strict=False):
+            of = f", {scenario}" if scenario else ""
+            for row, values in families(list(summary)).items():
+                known = {b: summary[method][key] for b, method in values.items() if key in summary[method]}
+                means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
+                axes.errorbar(
+                    *(list(known), means, deviations),
+                    **{"color": _COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row + of},
+                    **{"linestyle": line, "linewidth": 1.4, "elinewidth": 0.8},
+                )
+            level = 100 * summary[BASELINE][key]["mean"]
+            axes.axhline(level, color=BASE, linestyle=line, linewidth=1, label=BASELINE + of)
         axes.set_xlabel("b")
         axes.set_ylabel(label)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    columns = 4 if len(summaries) == 1 else 2  # names are longer there
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
 
 

@@ -51,6 +51,7 @@ _MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 _NO_DISTILLATION, _MPT_LM, _MPT_KL = (
     tuple(f"{method}@bias={b}" for b in (0, 1, 2, 4, 8)) for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl")
 )
+_LARGER = ("mpt_kl@bias=12", "mpt_kl@bias=16")
 _WITH_BIAS = (*_NO_DISTILLATION, *_MPT_LM, *_MPT_KL)
 _NINE = ("no_treatment", "pct_naive", "pct_kl", "pct_lm", *_WITH_BIAS)
 _TWENTY = tuple(range(20))
@@ -69,10 +70,10 @@ TABLES: dict[str, Table] = {
                 _TWENTY,
                 scenarios={
                     "from scratch": (),
-                    "from scratch, by b": (_methods("no_treatment", *_MPT_KL),),
+                    "from scratch, by b": (_methods("no_treatment", *_MPT_KL, *_LARGER),),
                     "fine-tuned": (
                         "update.start=old",
-                        _methods("no_treatment", "label_smoothing", "pct_kl", *_MPT_KL, *_OF_WEIGHTS),
+                        _methods("no_treatment", "label_smoothing", "pct_kl", *_MPT_KL, *_LARGER, *_OF_WEIGHTS),
                     ),
                 },
             )
