@@ -43,11 +43,12 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     first = runs[0]
     versions = ", ".join(f"{package} {first['versions'][package]}" for package in ("jax", "flax"))
     commits = ", ".join(dict.fromkeys((run["git_revision"] or "unknown")[:10] for run in runs))
+    classes = dict.fromkeys(" -> ".join(map(str, run["classes"])) for run in runs)
     parts = [
         f"## {table.title}" + (f" ({budget} budget)" if table.plans["cpu"] != table.plans["gpu"] else ""),
         table.question,
         f"    {found['command']}",
-        f"{first['hardware']}; {versions}; commit {commits}. Classes {' -> '.join(map(str, first['classes']))}; "
+        f"{first['hardware']}; {versions}; commit {commits}. Classes {', '.join(classes)}; "
         f"{first['images']['train']} training, {first['images']['validation']} validation and "
         f"{first['images']['test']} test images.",
     ]
