@@ -39,7 +39,7 @@ def test_before_anything_is_measured_there_is_no_time_and_nothing_is_written(pre
     title, old, independent, students, posthoc = update.plan(run)
     assert re.fullmatch(r"plan: \d+ steps of training", title)
     assert old.startswith("  old: train 8 seeds, ") and "steps of 48 examples" in independent
-    assert "8 seeds x 6 objectives" in students and posthoc == "  posthoc_bias: made of these"
+    assert "8 seeds x 7 objectives" in students and posthoc == "  posthoc_bias: made of these"
     assert "about" not in "".join(update.plan(run)) and not run.workdir.exists()
     total = sum(int(re.search(r"(\d+) steps", line)[1]) for line in (old, independent, students))
     assert title == f"plan: {total} steps of training"
