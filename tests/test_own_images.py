@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 
 from mpt_jax import train
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CONFIG = """
 def get_config():
     return {

@@ -18,8 +18,8 @@ SMALL = (
 
 
 @pytest.fixture
-def prepared(digits_dir, tmp_path):
-    """A function from overrides to a `Run`."""
+def prepared(digits_dir, tmp_path, one_device):
+    """A function from overrides to a `Run`, which has one device (tests of `train` and `sharding` have eight)."""
 
     def prepare(*overrides, folder=tmp_path / "run", progress=None):
         config = configs.load(str(DIGITS), [f"dataset.data_dir={digits_dir}", "update.tune={}", *overrides])
