@@ -283,13 +283,17 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The commit of this package's checkout, `-dirty` where files were changed; None where it runs from none."""
-    root = pathlib.Path(__file__).parents[1]
-    if not (root / ".git").exists():
+    """The commit of this package's checkout, `-dirty` where its code was changed; None where it runs from none."""
+    package = pathlib.Path(__file__).parent
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, timeout=10)
+
+    if not (package.parent / ".git").exists():
         return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
+        # Of the folder alone: tables and pages that a command of ours has written do not make its next run another.
+        head, changes = git("rev-parse", "HEAD"), git("diff", "--quiet", "HEAD", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return None if head.returncode else head.stdout.strip() + "-dirty" * bool(changes.returncode)

@@ -176,3 +176,26 @@ def test_a_key_that_did_not_exist_when_the_run_began_had_its_default_then(tmp_pa
     grown["optimizer"]["skip_nonfinite"] = True
     with pytest.raises(InputError, match=r"optimizer\.skip_nonfinite=False, now it is True"):
         workdir.check(tmp_path / "run", grown)
+
+
+def test_the_revision_is_dirty_where_the_code_was_changed_and_not_where_results_were(tmp_path, monkeypatch):
+    def git(*words):
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    code, results = tmp_path / "package/workdir.py", tmp_path / "results.json"
+    code.parent.mkdir()
+    monkeypatch.setattr(workdir, "__file__", str(code))
+    assert workdir._git_revision() is None
+    for path in (code, results):
+        path.write_text("1")
+    git("init", "-q")
+    assert workdir._git_revision() is None  # nothing is committed yet
+    git("add", ".")
+    git("commit", "-qm", "x")
+    head = git("rev-parse", "HEAD")
+    assert workdir._git_revision() == head
+    results.write_text("2")
+    assert workdir._git_revision() == head
+    code.write_text("2")
+    assert workdir._git_revision() == f"{head}-dirty"

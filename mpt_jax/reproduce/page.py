@@ -42,7 +42,7 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     table = TABLES[name]
     first = runs[0]
     versions = ", ".join(f"{package} {first['versions'][package]}" for package in ("jax", "flax"))
-    commits = ", ".join(dict.fromkeys((run["git_revision"] or "unknown")[:10] for run in runs))
+    commits = ", ".join(dict.fromkeys(_commit(run["git_revision"]) for run in runs))
     classes = dict.fromkeys(" -> ".join(map(str, run["classes"])) for run in runs)
     parts = [
         f"## {table.title}" + (f" ({budget} budget)" if table.plans["cpu"] != table.plans["gpu"] else ""),
@@ -61,6 +61,17 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
             parts.append(f"![{_CAPTIONS[figure]}](results/{path})\n\n*{_CAPTIONS[figure]}*")
     parts.append(_text(folder / f"{name}-{budget}.md"))
     return "\n\n".join(part for part in parts if part)
+
+
+def _commit(revision: str | None) -> str:
+    """Ten digits of it, and whether the code was changed.
+
+    Examples:
+      >>> _commit("0123456789abcdef-dirty"), _commit(None)
+      ('0123456789-dirty', 'unknown')
+    """
+    commit, dash, changed = (revision or "unknown").partition("-")
+    return commit[:10] + dash + changed
 
 
 def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
