@@ -428,7 +428,7 @@ def name_points(
     names: Mapping[str, str] | None = None,
     others: Sequence[Sequence[float]] = (),
 ) -> None:
-    """A name beside each point where it covers none; points that coincide share one, and some stay without.
+    """A name beside each point where it covers none, nor the legend; points that coincide share one, some stay without.
 
     Args:
       points: method -> place, the ones to be named first in front.
@@ -442,6 +442,8 @@ def name_points(
     spots = {point: axes.transData.transform(point) * 72 / figure.dpi for point in shared}  # in points of 1/72 inch
     drawn = [*spots.values(), *(axes.transData.transform(point) * 72 / figure.dpi for point in others)]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in drawn]
+    if legend := axes.get_legend():
+        taken.append(tuple(legend.get_window_extent().extents * 72 / figure.dpi))
     frame = axes.get_window_extent()
     left, bottom, right, top = np.array([frame.x0, frame.y0, frame.x1, frame.y1]) * 72 / figure.dpi
     for point, methods in shared.items():

@@ -84,9 +84,9 @@ def _tradeoff(runs: Runs) -> Any:
         numbers = {method: f"{b:g}" for values in found.values() for b, method in values.items()}
         first = [m for m in ("mpt_kl", BASELINE, "posthoc_bias", "ensemble", *numbers) if m in points]
         ordered = {m: points[m] for m in [*first, *points]}
-        plots.name_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         if found:
             axes.legend(fontsize=7, title="at several b", title_fontsize=7)
+        plots.name_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         axes.set_title(scenario, fontsize=9)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
     figure.supylabel("negative flips, % of the old classes' images", fontsize=9)
