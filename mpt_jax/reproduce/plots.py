@@ -85,7 +85,7 @@ def _tradeoff(runs: Runs) -> Any:
         first = [m for m in ("mpt_kl", BASELINE, "posthoc_bias", "ensemble", *numbers) if m in points]
         ordered = {m: points[m] for m in [*first, *points]}
         if found:
-            axes.legend(fontsize=7, title="at several b", title_fontsize=7)
+            axes.legend(fontsize=7, title="at several b", title_fontsize=7, loc="upper right")
         plots.name_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         axes.set_title(scenario, fontsize=9)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
