@@ -5,7 +5,7 @@ images a digit after 20 a digit are held out to choose b), nine others test: har
 
     python -m mpt_jax.train --config configs/digits.py
 
-75 s on a 2-core machine without a GPU (jax 0.10.2; 41 s with its programs in the cache), mean and standard deviation
+78 s on a 2-core machine without a GPU (jax 0.10.2; 42 s with its programs in the cache), mean and standard deviation
 over the seeds, in %:
 
     method         all classes   old classes   new classes   negative flips   b
