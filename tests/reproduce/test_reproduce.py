@@ -68,6 +68,21 @@ def test_a_figure_has_a_panel_for_each_scenario_and_no_other(made):
     assert all(axes.get_visible() and len(axes.lines) > 3 for axes in panels)
 
 
+def test_what_b_does_is_drawn_for_each_scenario_that_has_three_values_of_it(made):
+    run, *_ = results.read(made[0] / "results/features-cpu.json")["runs"]
+    third = [{**row, "method": "mpt_kl@bias=4"} for row in run["rows"] if row["method"] == "mpt_kl@bias=2"]
+    longer = [{**run, "scenario": scenario, "rows": [*run["rows"], *third]} for scenario in ("one", "two")]
+    assert plots._bias([run]) is None  # two values
+    figure = plots._bias([run, *longer])
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {
+        *("mpt_kl, one", "no_treatment, one", "mpt_kl, two", "no_treatment, two")
+    }
+    lines = [container.lines[0] for container in figure.axes[0].containers]
+    assert [list(line.get_xdata()) for line in lines] == [[1, 2, 4]] * 2
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
 def test_a_run_that_fails_ends_the_command_with_its_status(made, capsys):
     _, make = made
     assert make("--seeds=x") == 2
