@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import random_weights
 
 from mpt_jax import checkpoint, models
 from mpt_jax.models import Classifier
@@ -11,7 +12,7 @@ def release(folder, name="convnet", shape=(8, 8, 1), classes=tuple("0123456789")
     """Write one and return its classifier; its running statistics are not those of a fresh network."""
     module = models.build(name, len(classes), **options)
     keys = jax.random.split(jax.random.key(seed), max(ensemble, 1))
-    params, batch_stats = jax.device_get(jax.vmap(lambda key: models.init(module, key, shape))(keys))
+    params, batch_stats = jax.device_get(random_weights.init_each(module, keys, tuple(shape)))
     random = np.random.default_rng(seed)
     shift = lambda leaf: (leaf * 0.05 + random.uniform(0, 0.02, leaf.shape)).astype(leaf.dtype)  # noqa: E731
     batch_stats = jax.tree.map(shift, batch_stats)

@@ -3,15 +3,18 @@
 import jax
 import numpy as np
 import pytest
+import random_weights
 
 from mpt_jax import evaluation, models, sharding
 from mpt_jax.models import Classifier
+
+get_logits = jax.jit(models.logits)
 
 
 def make_stack(count, seed=0):
     module = models.build("convnet", 4)
     keys = jax.random.split(jax.random.key(seed), count)
-    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    params, batch_stats = random_weights.init_each(module, keys, (8, 8, 1))
     mean, std = np.full((count, 1), 0.3, np.float32), np.full((count, 1), 0.5, np.float32)
     return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
 
@@ -27,7 +30,7 @@ def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
     assert logits.shape == (3, 20, 4) and logits.dtype == np.float32
     for member in range(3):
         one = jax.tree.map(lambda leaf, member=member: leaf[member], stack)
-        expected = np.concatenate([models.logits(one, images[i : i + 1]) for i in range(20)])
+        expected = np.concatenate([get_logits(one, images[i : i + 1]) for i in range(20)])
         np.testing.assert_allclose(logits[member], expected, rtol=1e-5, atol=1e-5)
 
 

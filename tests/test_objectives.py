@@ -1,7 +1,6 @@
 """Every row of the table of methods against a float64 reference, and objectives as pytrees."""
 
 import dataclasses
-import functools
 import json
 
 import chex
@@ -289,8 +288,13 @@ def test_jit_and_leading_axes():
     expected = [loss(objective) for objective in MIXED]
     chex.assert_trees_all_close([values for values, _ in of_each_alone(z, teachers)], expected, rtol=1e-5, atol=1e-6)
     grid = jax.tree.map(lambda x: x.reshape(3, 4, -1), (z, teachers))
-    compiled = jax.jit(functools.partial(per_example_loss, **MOMENT))
-    values = [compiled(objective, grid[0], LABELS.reshape(3, 4), grid[1]) for objective in MIXED]
+    labels = LABELS.reshape(3, 4)
+
+    @jax.jit
+    def compiled(z, teachers):
+        return [per_example_loss(objective, z, labels, teachers, **MOMENT) for objective in MIXED]
+
+    values = compiled(*grid)
     chex.assert_trees_all_close([value.reshape(-1) for value in values], expected, rtol=1e-5)
 
 
@@ -358,8 +362,13 @@ def test_an_absent_term_cannot_harm():
 
 def test_no_gradient_into_teachers():
     z, teachers = arrays()
-    for objective in MIXED:
-        gradients = jax.grad(lambda t, o=objective: per_example_loss(o, z, LABELS, t, **MOMENT).sum())(teachers)
+
+    @jax.jit
+    def of_each(teachers):
+        totals = [lambda t, o=objective: per_example_loss(o, z, LABELS, t, **MOMENT).sum() for objective in MIXED]
+        return [jax.grad(total)(teachers) for total in totals]
+
+    for gradients in of_each(teachers):
         assert not any(gradient.any() for source, gradient in gradients.items() if source != "old_head")
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,7 +162,7 @@ class Softmax(nn.Module):
 def make_classifier(seed, num_classes=K, make=Small):
     """A network with running statistics that are not those of a start."""
     module, rng = make(num_classes), np.random.default_rng(seed)
-    params, batch_stats = jax.jit(lambda key: models.init(module, key, (8, 8, 1)))(jax.random.key(seed))
+    params, batch_stats = random_weights.init(module, jax.random.key(seed), (8, 8, 1))
     batch_stats = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 2, leaf.shape), leaf.dtype), batch_stats)
     return Classifier(module, params, batch_stats, mean=jnp.array([0.3]), std=jnp.array([0.4]))
 

@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import random_weights
 
 from mpt_jax import checkpoint, models, workdir
 from mpt_jax.data import arrays
@@ -41,7 +42,7 @@ class Payload:
 @pytest.fixture
 def release(tmp_path):
     module = models.build("convnet", 3)
-    params, batch_stats = models.init(module, jax.random.key(0), (8, 8, 1))
+    params, batch_stats = random_weights.init(module, jax.random.key(0), (8, 8, 1))
     mean, std = np.float32([0.3]), np.float32([0.4])
     classifier = Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     checkpoint.write_release(tmp_path / "one", classifier, CARD)

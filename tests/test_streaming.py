@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 from flax import linen as nn
 
 from mpt_jax import data, evaluation, models, objectives, sharding, train, training
@@ -49,7 +50,7 @@ def make_recipe(**changes):
 def make_inputs(split, rows=None, objective_rows=ROWS):
     keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
     module = models.build("convnet", ALL)
-    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    params, batch_stats = random_weights.init_each(module, keys, (8, 8, 1))
     middle = np.full(1, 0.5, np.float32)
     teacher = Classifier(module, params, batch_stats, *(np.stack([middle, middle]),) * 2)
     old = jax.tree.map(lambda leaf: leaf[..., :OLD] if leaf.shape[-1] == ALL else leaf, teacher)
@@ -122,7 +123,7 @@ def test_populations_subsets_and_several_devices_stream_bit_for_bit(
 def test_every_example_is_predicted_once_and_as_from_memory_to_rounding(digits):
     keys = jax.random.split(jax.random.key(0), 2)
     module = models.build("convnet", ALL)
-    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    params, batch_stats = random_weights.init_each(module, keys, (8, 8, 1))
     stack = Classifier(module, params, batch_stats, *(np.full((2, 1), 0.5, np.float32),) * 2)
     mesh = sharding.make_mesh(jax.devices()[:4])
     expected, found = (

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 
 from mpt_jax import data, interruption, models, objectives, posttraining, sharding, training
 from mpt_jax.errors import InputError
@@ -16,11 +17,18 @@ from mpt_jax.objectives import METHODS
 
 OLD, ALL, N = 3, 6, 40
 ROWS = ("no_treatment", "pct_naive", "pct_lm", "mpt_kl")
+LINEAR = models.build("linear", ALL)  # for tests of what hangs on no network: a population compiles in a second
+STILL = {"crop_padding": 0, "flip": False}
+
+
+def network(num_classes, dtype="float32"):
+    """Convolutions of both strides and BatchNorm, and little to compile."""
+    return models.build("convnet", num_classes, dtype=dtype).clone(features=(4, 6))
 
 
 def make_recipe(dtype="float32", **changes):
     settings = dict(
-        module=models.build("convnet", ALL, dtype=dtype),
+        module=network(ALL, dtype),
         num_old_classes=OLD,
         batch_size=16,
         epochs=4,
@@ -34,8 +42,8 @@ def make_recipe(dtype="float32", **changes):
 
 
 def make_teacher(num_classes, keys, dtype):
-    module = models.build("convnet", num_classes, dtype=dtype)
-    params, batch_stats = jax.vmap(lambda key: models.init(module, key, (8, 8, 1)))(keys)
+    module = network(num_classes, dtype)
+    params, batch_stats = random_weights.init_each(module, keys, (8, 8, 1))
     mean, std = np.full((len(keys), 1), 0.3, dtype), np.full((len(keys), 1), 0.5, dtype)
     return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
 
@@ -203,7 +211,7 @@ def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_s
 
 
 def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and_ends(tmp_path, monkeypatch):
-    recipe, inputs = make_recipe(steps_per_call=4), make_inputs(rows=ROWS)
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
     monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)  # one step a call
     calls, steps = [], training.train_steps
@@ -231,7 +239,7 @@ def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, 
     monkeypatch.setattr(
         training.checkpoint, "save_state", lambda f, step, *rest: saved.append(step) or save(f, step, *rest)
     )
-    recipe, inputs = make_recipe(steps_per_call=4), make_inputs(rows=ROWS)
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
     # time is known from the first call on, whose end is heard of when the second one is on its way
     assert saved[-1] == 12 and {5, 10} < set(saved) and saved[0] < 5
@@ -276,7 +284,7 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
     monkeypatch.setattr(training, "train_steps", dispatch)
     monkeypatch.setattr(training.checkpoint, "save_state", saved)
     fetched = fit(
-        make_recipe(batch_size=20, steps_per_call=2),
+        make_recipe(module=LINEAR, batch_size=20, steps_per_call=2),
         make_inputs(),
         tmp_path,
         on_step=lambda s: events.append(("values", s)),
@@ -399,7 +407,7 @@ def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
 
 @pytest.mark.slow
 def test_bfloat16_computes_with_float32_weights_and_losses():
-    recipe = make_recipe(module=models.build("convnet", ALL, dtype="bfloat16"))
+    recipe = make_recipe("bfloat16")
     inputs = make_inputs(rows=("no_treatment", "mpt_kl"))
     state, values = train(recipe, inputs)
     assert {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {"float32"}
@@ -408,12 +416,6 @@ def test_bfloat16_computes_with_float32_weights_and_losses():
     np.testing.assert_allclose(values["loss"], float32_values["loss"], rtol=0.05)
     different = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, float32.params)
     assert all(jax.tree.leaves(different))
-
-
-# The tests below use small networks, for which a population compiles in a second.
-
-LINEAR = models.build("linear", ALL)
-STILL = {"crop_padding": 0, "flip": False}
 
 
 def with_objectives(inputs, *chosen):
@@ -464,7 +466,7 @@ def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objective
 @pytest.mark.slow
 def test_the_average_is_that_of_the_weights_and_statistics_of_every_step():
     decays, steps = (0.7, 0.0, 0.999), 5
-    recipe = make_recipe(module=models.MODELS["convnet"](ALL, features=(3, 3)), averaged=True)
+    recipe = make_recipe(averaged=True)
     inputs = with_objectives(make_inputs(rows=("ema",)), *(METHODS["ema"].replace(average=d) for d in decays))
     states, _ = trajectory(recipe, inputs, steps)
     past = [(state.params, state.batch_stats) for state in states[1:]]
@@ -545,7 +547,7 @@ def test_the_old_head_judges_the_features_of_the_student_and_teaches_them():
         inputs = with_objectives(make_inputs(rows=("no_treatment",), dtype="float64"), METHODS["bct"])
         module = models.MODELS["mlp"](ALL, hidden=hidden, dtype=jnp.float64, param_dtype=jnp.float64)
         old = module.clone(num_classes=OLD)
-        params, _ = models.init(old, jax.random.key(8), (8, 8, 1))
+        params, _ = random_weights.init(old, jax.random.key(8), (8, 8, 1))
         old_head = jax.tree.map(lambda leaf: random.normal(size=(1, *leaf.shape)), params["head"])
         teacher = Classifier(old, {"head": old_head}, {}, mean=np.zeros((1, 1)), std=np.ones((1, 1)))
         inputs = inputs.replace(teachers={"old_head": teacher})

@@ -399,11 +399,11 @@ def test_cifar_statistics_are_the_published_ones(cifar):
     np.testing.assert_allclose(std, [0.2673, 0.2564, 0.2762], atol=1e-4)
 
 
-def test_cifar_is_read_without_tensorflow(cifar_dir):
+def test_data_is_read_without_tensorflow(digits_dir):
     code = (
         "import sys; from mpt_jax.data import sources; "
-        "sources.load('cifar100', data_dir=sys.argv[1], num_classes=2); "
+        "sources.load('digits', data_dir=sys.argv[1], num_classes=2); "
         "assert not [name for name in sys.modules if name.split('.')[0] == 'tensorflow']"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(cifar_dir)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(digits_dir)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -3,7 +3,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 
+from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.models import (
     MODELS,
@@ -13,10 +15,11 @@ from mpt_jax.models import (
     features,
     fold,
     init,
-    logits,
     normalize,
     train_forward,
 )
+
+logits = jax.jit(models.logits)
 
 
 def _pixels(shape, seed=0):
@@ -25,7 +28,7 @@ def _pixels(shape, seed=0):
 
 def _classifier(seed, classes=4):
     module = build("convnet", classes)
-    params, batch_stats = init(module, jax.random.key(seed), (6, 6, 2))
+    params, batch_stats = random_weights.init(module, jax.random.key(seed), (6, 6, 2))
     batch_stats = jax.tree.map(lambda leaf: leaf + 0.1 * (seed + 1), batch_stats)
     return Classifier(module, params, batch_stats, jnp.array([0.3, 0.4]), jnp.array([0.2, 0.1 * (seed + 1)]))
 
@@ -62,8 +65,8 @@ def test_logits_are_those_of_the_network_on_normalised_images_with_running_stati
     classifier, pixels = _classifier(0), _pixels((5, 6, 6, 2))
     images = jnp.asarray((pixels / 255 - np.array([0.3, 0.4])) / np.array([0.2, 0.1]), jnp.float32)
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
-    expected = classifier.module.apply(variables, images, train=False)
-    ours = jax.jit(logits)(classifier, jnp.asarray(pixels))
+    expected = jax.jit(lambda: classifier.module.apply(variables, images, train=False))()
+    ours = logits(classifier, jnp.asarray(pixels))
     chex.assert_trees_all_close(ours, expected, atol=1e-4)
     alone = jnp.concatenate([logits(classifier, jnp.asarray(pixels[i : i + 1])) for i in range(5)])
     chex.assert_trees_all_close(ours, alone, atol=1e-4)
@@ -72,7 +75,7 @@ def test_logits_are_those_of_the_network_on_normalised_images_with_running_stati
 def test_a_stack_of_classifiers_gives_what_each_gives_alone():
     members, pixels = [_classifier(seed) for seed in range(3)], jnp.asarray(_pixels((5, 6, 6, 2)))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    together = jax.jit(jax.vmap(logits, in_axes=(0, None)))(stacked, pixels)
+    together = jax.vmap(logits, in_axes=(0, None))(stacked, pixels)
     alone = jnp.stack([logits(member, pixels) for member in members])
     chex.assert_trees_all_close(together, alone, atol=1e-4)
     assert float(jnp.abs(alone[0] - alone[1]).max()) > 0.1
@@ -159,7 +162,7 @@ def test_a_folded_classifier_is_the_same_function(name):
     with jax.enable_x64(True):
         module = build(name, 4, dtype="float64")
         keys = jax.random.split(jax.random.key(1), 2)
-        params, batch_stats = jax.vmap(lambda key: init(module, key, (8, 8, 3)))(keys)
+        params, batch_stats = random_weights.init_each(module, keys, (8, 8, 3))
         random = np.random.default_rng(0)
         # Statistics and scales far from the fresh ones, which would fold to nothing.
         params, batch_stats = jax.tree.map(
@@ -199,7 +202,7 @@ def test_the_head_on_the_features_gives_the_logits_of_every_member(name):
     ours = jax.jit(jax.vmap(features, in_axes=(0, None)))(members, pixels)
     chex.assert_shape(ours, (2, 5, FEATURES[name]))
     head = jax.tree.map(np.asarray, members.params["head"])
-    expected = jax.jit(jax.vmap(logits, in_axes=(0, None)))(members, pixels)
+    expected = jax.vmap(logits, in_axes=(0, None))(members, pixels)
     np.testing.assert_allclose(ours @ head["kernel"] + head["bias"][:, None], expected, atol=2e-4)
     one = jax.tree.map(lambda leaf: leaf[1], members)
     chex.assert_trees_all_close(jax.jit(features)(one, pixels), ours[1], atol=1e-4)
@@ -254,7 +257,7 @@ def test_a_training_pass_is_the_networks_with_the_input_of_its_head_beside(name)
 
 def test_the_features_of_a_training_pass_have_gradients():
     module, inputs = build("mlp", 3), jax.random.normal(jax.random.key(1), (5, 4))
-    params, _ = init(module, jax.random.key(0), (4,))
+    params, _ = random_weights.init(module, jax.random.key(0), (4,))
     gradient = jax.grad(lambda params: train_forward(module, params, {}, inputs)[1].sum())(params)
     x = np.asarray(inputs, float)
     opened = x @ np.asarray(params["hidden"]["kernel"], float) > 0  # the bias is 0 at first
@@ -265,8 +268,8 @@ def test_the_features_of_a_training_pass_have_gradients():
 @pytest.mark.parametrize("name", ["convnet", "linear"])
 def test_a_continued_network_answers_for_the_old_classes_as_the_trained_one(name):
     small, large = build(name, 3), build(name, 5)
-    trained = init(small, jax.random.key(0), (8, 8, 2))
-    fresh = init(large, jax.random.key(1), (8, 8, 2))
+    trained = random_weights.init(small, jax.random.key(0), (8, 8, 2))
+    fresh = random_weights.init(large, jax.random.key(1), (8, 8, 2))
     params, batch_stats = continued(fresh, trained)
     chex.assert_trees_all_equal_shapes_and_dtypes((params, batch_stats), fresh)
     norm, pixels = (jnp.zeros(2), jnp.ones(2)), jnp.asarray(_pixels((4, 8, 8, 2)))
@@ -281,7 +284,7 @@ def test_a_continued_network_answers_for_the_old_classes_as_the_trained_one(name
 
 def test_networks_of_other_shapes_are_not_continued():
     def make(name, features=4, **options):
-        return init(MODELS[name](3, **options), jax.random.key(0), (features,))
+        return random_weights.init(MODELS[name](3, **options), jax.random.key(0), (features,))
 
     for fresh, trained, name in (
         (make("mlp", 5, hidden=4), make("mlp", 6, hidden=4), "['hidden']['kernel']"),
@@ -298,7 +301,7 @@ def test_networks_of_other_shapes_are_not_continued():
 @pytest.mark.parametrize("name", ["convnet", "linear"])
 def test_an_ensemble_answers_with_the_mean_of_its_members(name):
     members, pixels = _members(name, count=6), jnp.asarray(_pixels((4, 8, 8, 2)))
-    stacked = jax.jit(jax.vmap(logits, in_axes=(0, None)))
+    stacked = jax.vmap(logits, in_axes=(0, None))
     alone = np.asarray(stacked(members, pixels))
     seeds = jax.tree.map(lambda leaf: leaf.reshape(2, 3, *leaf.shape[1:]), members).replace(ensemble=True)
     expected = alone.astype(float).reshape(2, 3, 4, 3).mean(1)
@@ -306,9 +309,9 @@ def test_an_ensemble_answers_with_the_mean_of_its_members(name):
     np.testing.assert_allclose(stacked(seeds, pixels), expected, atol=1e-5)
     one = jax.tree.map(lambda leaf: leaf[1], seeds)
     assert one.ensemble
-    np.testing.assert_allclose(jax.jit(logits)(one, pixels), expected[1], atol=1e-5)
+    np.testing.assert_allclose(logits(one, pixels), expected[1], atol=1e-5)
     normalized = normalize(pixels, one.mean[0], one.std[0])  # which all members share
-    bare = jax.jit(logits)(one.replace(mean=None, std=None), normalized)
+    bare = logits(one.replace(mean=None, std=None), normalized)
     np.testing.assert_allclose(bare, expected[1], atol=1e-5)
     folded = fold(seeds)
     assert folded.ensemble and not folded.batch_stats

@@ -1,16 +1,25 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import random_weights
 from sklearn.datasets import load_digits
 
 from mpt_jax.models import Classifier, build, init, logits, normalize
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def train_pass(module, params, batch_stats, images):
+    variables = {"params": params, "batch_stats": batch_stats}
+    return module.apply(variables, images, train=True, mutable=["batch_stats"])
+
+
 def test_size_on_the_digits():
-    params, _ = init(build("convnet", 10), jax.random.key(0), (8, 8, 1))
+    params, _ = jax.eval_shape(lambda: init(build("convnet", 10), jax.random.key(0), (8, 8, 1)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == (
         9 * 16 + 9 * 16 * 32 + 9 * 32 * 32 + 2 * (16 + 32 + 32) + 512 * 10 + 10
     )
@@ -19,18 +28,17 @@ def test_size_on_the_digits():
 @pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 2), (5, 9, 3)])
 def test_accepts_any_small_image(shape):
     module = build("convnet", 4)
-    params, batch_stats = init(module, jax.random.key(0), shape)
-    variables = {"params": params, "batch_stats": batch_stats}
-    output, updated = module.apply(variables, jnp.ones((3, *shape)), train=True, mutable=["batch_stats"])
+    params, batch_stats = random_weights.init(module, jax.random.key(0), shape)
+    output, updated = train_pass(module, params, batch_stats, jnp.ones((3, *shape)))
     chex.assert_shape(output, (3, 4))
     chex.assert_trees_all_equal_shapes_and_dtypes(updated["batch_stats"], batch_stats)
 
 
 def test_running_statistics_move_by_a_tenth():
     module = build("convnet", 3)
-    params, batch_stats = init(module, jax.random.key(0), (6, 6, 2))
+    params, batch_stats = random_weights.init(module, jax.random.key(0), (6, 6, 2))
     images = jax.random.normal(jax.random.key(1), (4, 6, 6, 2))
-    _, updated = module.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable="batch_stats")
+    _, updated = train_pass(module, params, batch_stats, images)
 
     padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = np.asarray(params["conv1"]["kernel"], np.float64)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import random_weights
 from flax import linen as nn
 from sklearn.datasets import load_digits
 
@@ -66,7 +67,7 @@ def test_logits_and_gradients_are_those_of_pytorch():
 
 def test_logits_are_those_of_the_formula_in_numpy():
     module, images = _small(), _images(3, 4, 6, 2)
-    params = _perturbed(init(module, jax.random.key(0), (4, 6, 2))[0])
+    params = _perturbed(random_weights.init(module, jax.random.key(0), (4, 6, 2))[0])
     tree = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 
     def dense(x, layer):
@@ -146,7 +147,7 @@ def test_image_sizes_that_are_no_multiple_of_the_patch_are_one_clear_line(shape)
 
 def test_without_positions_the_order_of_the_patches_is_lost_and_with_them_it_is_not():
     module, images = _small(), _images(2, 6, 6, 1)
-    params = _perturbed(init(module, jax.random.key(0), (6, 6, 1))[0])
+    params = _perturbed(random_weights.init(module, jax.random.key(0), (6, 6, 1))[0])
     order = np.random.default_rng(0).permutation(9)
     grid = images.reshape(2, 3, 2, 3, 2, 1).swapaxes(2, 3).reshape(2, 9, 2, 2, 1)[:, order]
     shuffled = grid.reshape(2, 3, 3, 2, 2, 1).swapaxes(2, 3).reshape(2, 6, 6, 1)
@@ -182,7 +183,7 @@ def test_layer_norm_of_large_close_numbers_keeps_its_variance():
 def test_a_population_gives_the_logits_and_gradients_that_each_gives_alone():
     module, images, labels = _small(depth=1), _images(4, 4, 4, 3), jnp.array([0, 1, 2, 3])
     keys = jax.random.split(jax.random.key(0), 3)
-    members = [_perturbed(init(module, key, (4, 4, 3))[0], seed, 0.1) for seed, key in enumerate(keys)]
+    members = [_perturbed(random_weights.init(module, key, (4, 4, 3))[0], seed, 0.1) for seed, key in enumerate(keys)]
 
     def loss(params):
         output = module.apply({"params": params}, images, train=True)
@@ -226,7 +227,7 @@ def test_a_population_learns_the_digits_in_a_loop():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_logits_are_near_those_of_float32(dtype):
     images = _images(4, 4, 4, 3)
-    params = _perturbed(init(_small(depth=1), jax.random.key(0), (4, 4, 3))[0], scale=0.1)
+    params = _perturbed(random_weights.init(_small(depth=1), jax.random.key(0), (4, 4, 3))[0], scale=0.1)
 
     def run(dtype):
         return jax.jit(lambda params: _small(dtype=dtype, depth=1).apply({"params": params}, images, train=False))(
