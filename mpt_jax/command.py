@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -93,8 +94,8 @@ def output_file(option: str, path: pathlib.Path) -> pathlib.Path:
     """The path, where a file can be written there.
 
     Raises:
-      InputError: it is a folder, or in a folder that does not exist: found out before any work is done.
+      InputError: it is a folder, or in one that does not exist or may not be written: found out before any work.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{option} {path}; expected a file in a folder that exists")
+    if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise InputError(f"{option} {path}: cannot be written; expected a file in a folder that exists")
     return path

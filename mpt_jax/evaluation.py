@@ -1,5 +1,6 @@
 """Predictions of trained classifiers on a part of the data."""
 
+import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -48,15 +49,17 @@ def predict(
 def _predict_stream(output, classifiers, stream, batch_size, mesh):
     sharding, order = NamedSharding(mesh, P(None, mesh.axis_names)), data.Consecutive(len(stream), batch_size)
     part = data.local_part(NamedSharding(mesh, P(mesh.axis_names)), batch_size)
-    whole, parts, pending = (1, batch_size, *stream.image_shape), [], None
-    with data.Reader(stream, order, part=part) as reader:
-        for _ in range(-(-len(stream) // batch_size)):
-            batch = np.empty((1, part.stop - part.start, *stream.image_shape), np.uint8)
-            reader.fill(batch)
-            batch = jax.make_array_from_process_local_data(sharding, batch, whole)
-            before, pending = pending, _predict(output, classifiers, batch)
-            parts += [] if before is None else [_fetched(before)]  # after the next one has begun
-    return np.concatenate([*parts, _fetched(pending)], axis=1).reshape(pending.shape[0], -1, pending.shape[-1])
+
+    def begun():
+        with data.Reader(stream, order, part=part) as reader:
+            for _ in range(-(-len(stream) // batch_size)):
+                batch = np.empty((1, part.stop - part.start, *stream.image_shape), np.uint8)
+                reader.fill(batch)
+                whole = (1, batch_size, *stream.image_shape)
+                yield _predict(output, classifiers, jax.make_array_from_process_local_data(sharding, batch, whole))
+
+    logits = np.concatenate([_fetched(logits) for logits in _a_step_behind(begun())], axis=1)
+    return logits.reshape(logits.shape[0], -1, logits.shape[-1])
 
 
 def _fetched(logits: jax.Array) -> np.ndarray:
@@ -80,15 +83,24 @@ def stream(
     """
     size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P(mesh.axis_names))
     classifier = jax.device_put(models.fold(classifier), NamedSharding(mesh, P()))
-    waiting = None
-    for anything, inputs in batches:
-        padded = np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
-        running = anything, _logits(classifier, jax.device_put(padded, split)), len(inputs)
-        if waiting is not None:
-            yield waiting[0], np.asarray(waiting[1], np.float32)[: waiting[2]]
-        waiting = running
-    if waiting is not None:
-        yield waiting[0], np.asarray(waiting[1], np.float32)[: waiting[2]]
+
+    def begun():
+        for anything, inputs in batches:
+            padded = np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
+            yield anything, _logits(classifier, jax.device_put(padded, split)), len(inputs)
+
+    for anything, logits, count in _a_step_behind(begun()):
+        yield anything, np.asarray(logits, np.float32)[:count]
+
+
+def _a_step_behind(begun: Iterable[Any]) -> Iterator[Any]:
+    """The same, each when the next one has been begun: the host waits for a result while the device makes another."""
+    waiting = collections.deque()
+    for each in begun:
+        waiting.append(each)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 _logits = jax.jit(models.logits)

@@ -69,6 +69,7 @@ def test_a_wrong_argument_raises_instead_of_ending_the_process():
 
 def test_an_output_that_cannot_be_is_found_out_before(tmp_path):
     assert command.output_file("--output", tmp_path / "a.csv") == tmp_path / "a.csv"
-    for path in (tmp_path, tmp_path / "no/a.csv"):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "no/a.csv", tmp_path / "file/a.csv"):
         with pytest.raises(InputError, match="--output"):
             command.output_file("--output", path)

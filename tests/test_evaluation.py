@@ -40,3 +40,21 @@ def test_stacks_of_one_shape_compile_once_whatever_the_last_batch_holds(compiled
         images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
         assert evaluation.predict(make_stack(2, seed), images, batch_size=8, mesh=mesh).shape == (2, count, 4)
     assert compiled["_predict"] == 1
+
+
+def test_a_stream_answers_a_batch_when_the_next_one_has_been_read():
+    classifier, events = jax.tree.map(lambda leaf: leaf[0], make_stack(1)), []
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+
+    def batches():
+        for name, rows in (("a", slice(0, 2)), ("b", slice(2, 4)), ("c", slice(4, 5))):
+            events.append(f"{name} is read")
+            yield name, images[rows]
+
+    found = []
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    for name, logits in evaluation.stream(classifier, batches(), batch_size=2, mesh=mesh):
+        events.append(f"{name} is answered")
+        found.append(logits)
+    assert events == ["a is read", "b is read", "a is answered", "c is read", "b is answered", "c is answered"]
+    np.testing.assert_allclose(np.concatenate(found), get_logits(classifier, images), rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import checkpoint, data, device_memory, models, objectives, sharding, training
+from mpt_jax import checkpoint, data, device_memory, fitting, models, objectives, sharding, training
 from mpt_jax.benchmark import collectives
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
@@ -230,7 +230,7 @@ def fit(folder, devices, every=2, stop=None, **layout):
         mesh = sharding.make_mesh(jax.devices()[:devices], **layout)
         tell = dict(on_start=steps.append, on_values=on_values, folder=folder, checkpoint_every=every, teachers=("t",))
         try:
-            return jax.device_get(training.fit(recipe, mesh, inputs, **tell)[0]), steps
+            return jax.device_get(fitting.fit(recipe, mesh, inputs, **tell)[0]), steps
         except Stopped:
             return None, steps
 

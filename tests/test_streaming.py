@@ -12,7 +12,7 @@ import pytest
 import random_weights
 from flax import linen as nn
 
-from mpt_jax import data, evaluation, models, objectives, sharding, train, training
+from mpt_jax import data, evaluation, fitting, models, objectives, sharding, train, training
 from mpt_jax.data import feed, photos
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
@@ -79,7 +79,7 @@ def fit(recipe, inputs, folder, devices=1, stop_at=None):
         if step == stop_at:
             raise Stopped
 
-    state, _ = training.fit(
+    state, _ = fitting.fit(
         recipe,
         sharding.make_mesh(jax.devices()[:devices]),
         inputs,
@@ -145,13 +145,13 @@ def test_the_small_run_of_imagenet_goes_from_jpeg_files_to_a_report(tmp_path):
 def test_learned_class_rates_have_no_stream(digits):
     recipe = make_recipe(sampled=True)
     with pytest.raises(InputError, match=r"dataset\.source=memory"):
-        training.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
+        fitting.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
 
 
 def test_a_window_holds_the_steps_asked_for_and_reads_ahead_in_order(digits):
     mesh = sharding.make_mesh(jax.devices()[:2])
     inputs = make_inputs(digits["stream"])
-    fed = training.feed_of(make_recipe(), mesh, inputs)
+    fed = fitting.feed_of(make_recipe(), mesh, inputs)
     pixels, size = digits["memory"].images, 0
     for begin, stop in ((0, 0), (0, 1), (1, 5), (5, 7), (2, 4)):  # the last: another place, as after a restart
         window = fed.window(begin, stop)

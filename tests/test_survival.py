@@ -390,7 +390,7 @@ def test_memory_and_open_files_do_not_grow_over_two_thousand_steps(tmp_path):
     code = """
 import json, os, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from mpt_jax import models, objectives, sharding, training
+from mpt_jax import fitting, models, objectives, sharding, training
 recipe = training.Recipe(models.build("linear", 10), 5, 16, 140, 0.01, 0.9, 0.0, steps_per_call=20)
 random = np.random.default_rng(0)
 inputs = training.Inputs(
@@ -403,7 +403,7 @@ def on_values(step, values):
     if step % 300 == 0:
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
         seen.append((step, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir("/proc/self/fd"))))
-training.fit(recipe, sharding.make_mesh(jax.devices()[:1]), inputs, folder=pathlib.Path(sys.argv[1]),
+fitting.fit(recipe, sharding.make_mesh(jax.devices()[:1]), inputs, folder=pathlib.Path(sys.argv[1]),
              checkpoint_every=60, teachers=[], on_start=lambda step: None, on_values=on_values)
 print(json.dumps(seen))
 """

@@ -1,69 +1,29 @@
-"""The train step against PyTorch, and a population against its members, devices, chunks and interruptions."""
+"""The train step against PyTorch, and a population against its members, devices and chunks."""
 
 import functools
 import math
-import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_weights
+from populations import (
+    ALL,
+    LINEAR,
+    OLD,
+    ROWS,
+    STILL,
+    N,
+    assert_same,
+    long_tailed,
+    make_inputs,
+    make_recipe,
+)
 
-from mpt_jax import data, interruption, models, objectives, posttraining, sharding, training
-from mpt_jax.errors import InputError
+from mpt_jax import data, fitting, models, objectives, posttraining, sharding, training
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
-
-OLD, ALL, N = 3, 6, 40
-ROWS = ("no_treatment", "pct_naive", "pct_lm", "mpt_kl")
-LINEAR = models.build("linear", ALL)  # for tests of what hangs on no network: a population compiles in a second
-STILL = {"crop_padding": 0, "flip": False}
-
-
-def network(num_classes, dtype="float32"):
-    """Convolutions of both strides and BatchNorm, and little to compile."""
-    return models.build("convnet", num_classes, dtype=dtype).clone(features=(4, 6))
-
-
-def make_recipe(dtype="float32", **changes):
-    settings = dict(
-        module=network(ALL, dtype),
-        num_old_classes=OLD,
-        batch_size=16,
-        epochs=4,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        crop_padding=1,
-        flip=True,
-    )
-    return training.Recipe(**{**settings, **changes})
-
-
-def make_teacher(num_classes, keys, dtype):
-    module = network(num_classes, dtype)
-    params, batch_stats = random_weights.init_each(module, keys, (8, 8, 1))
-    mean, std = np.full((len(keys), 1), 0.3, dtype), np.full((len(keys), 1), 0.5, dtype)
-    return Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
-
-
-def make_inputs(seeds=(0,), rows=("mpt_kl",), dtype="float32"):
-    random = np.random.default_rng(0)
-    keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
-    chosen = [METHODS[row] for row in rows]
-    names = {source for objective in chosen for source in objectives.sources(objective)}
-    folded = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 99)
-    teachers = {name: make_teacher({"old": OLD, "new": ALL}[name], folded, dtype) for name in sorted(names)}
-    return training.Inputs(
-        images=random.integers(0, 256, (N, 8, 8, 1), np.uint8),
-        labels=np.sort(random.integers(0, ALL, N).astype(np.int32)),
-        mean=np.array([0.4], dtype),
-        std=np.array([0.3], dtype),
-        keys=keys,
-        objectives=objectives.stack(chosen),
-        teachers=teachers,
-    )
 
 
 def train(recipe, inputs, steps=6, devices=1, chunks=None):
@@ -78,7 +38,7 @@ def train(recipe, inputs, steps=6, devices=1, chunks=None):
         stop = step + chunk
         state, sums = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(stop))
         step = stop
-    return jax.device_get(state), training.means(jax.device_get(sums), chunk)
+    return jax.device_get(state), fitting.means(jax.device_get(sums), chunk)
 
 
 @functools.cache
@@ -95,10 +55,6 @@ def member(state, seed, row):
 
 def assert_close(a, b, tolerance=1e-9):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
-
-
-def assert_same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.slow
@@ -164,95 +120,6 @@ def test_learning_rate_is_the_cosine_per_step_or_per_epoch():
     assert float(constant(jnp.int32(7))) == pytest.approx(0.1)
 
 
-class Interrupted(Exception):
-    pass
-
-
-def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step=lambda step: None, **options):
-    seen = []
-
-    def on_values(step, values):
-        on_step(step)
-        seen.append((step, values))
-        if interrupt_at is not None and step >= interrupt_at:
-            raise Interrupted
-
-    starts = []
-    state, seconds = training.fit(
-        recipe,
-        sharding.make_mesh(jax.devices()[:1]),
-        inputs,
-        folder=folder,
-        checkpoint_every=5,
-        teachers=teachers,
-        on_start=starts.append,
-        on_values=on_values,
-        **options,
-    )
-    return jax.device_get(state), seconds, starts, seen
-
-
-def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_saved(tmp_path):
-    recipe, inputs = make_recipe(steps_per_call=2), make_inputs(seeds=(0, 1), rows=ROWS)
-    whole, _, starts, seen = fit(recipe, inputs, tmp_path / "whole")
-    assert starts == [0] and [step for step, _ in seen] == [2, 4, 5, 6, 8, 10, 12]
-    with pytest.raises(Interrupted):
-        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
-    resumed, seconds, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
-    assert starts == [10] or starts == [5]
-    assert_same(resumed, whole)
-    assert seconds > 0
-    assert_same(seen_after[-1], seen[-1])
-    again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # all done: nothing is trained again
-    assert (starts, seen) == ([12], [])
-    assert_same(again, whole)
-    with pytest.raises(InputError, match="other teachers"):
-        fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
-
-
-def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and_ends(tmp_path, monkeypatch):
-    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
-    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
-    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)  # one step a call
-    calls, steps = [], training.train_steps
-
-    def interrupted(*args):
-        calls.append(int(args[5]))
-        if len(calls) == 8:
-            signal.raise_signal(signal.SIGTERM)
-        return steps(*args)
-
-    monkeypatch.setattr(training, "train_steps", interrupted)
-    with pytest.raises(interruption.Interrupted) as ended, interruption.watched(""):
-        fit(recipe, inputs, tmp_path / "broken")
-    assert calls == [0, 1, 2, 3, 4, 5, 6, 7] and ended.value.status == 143
-    resumed, _, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
-    assert starts == [7] and calls[8:] == [7, 8, 9, 10, 11, 12]
-    assert_same(resumed, whole)
-    assert [step for step, _ in seen_after] == [8, 10, 12]
-    assert_same(seen_after, seen[-3:])  # also the mean that was half done
-    assert not interruption.requested()
-
-
-def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, monkeypatch):
-    saved, save = [], training.checkpoint.save_state
-    monkeypatch.setattr(
-        training.checkpoint, "save_state", lambda f, step, *rest: saved.append(step) or save(f, step, *rest)
-    )
-    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
-    whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
-    # time is known from the first call on, whose end is heard of when the second one is on its way
-    assert saved[-1] == 12 and {5, 10} < set(saved) and saved[0] < 5
-    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)
-    del saved[:]
-    again, _, _, seen_again = fit(recipe, inputs, tmp_path / "oftener", checkpoint_seconds=1e-9)
-    assert saved == list(range(2, 13))
-    assert_same((again, seen_again), (whole, seen))
-    del saved[:]
-    fit(recipe, inputs, tmp_path / "seldom", checkpoint_seconds=1e9)
-    assert saved == [5, 10, 12]
-
-
 def test_frozen_teachers_teach_the_same():
     with jax.enable_x64(True):
         recipe, inputs = make_recipe("float64"), make_inputs((0, 1), ROWS, "float64")
@@ -265,36 +132,6 @@ def test_frozen_teachers_teach_the_same():
         frozen = {name: training.frozen(teacher, inputs.mean, inputs.std) for name, teacher in teachers.items()}
         assert frozen["old"].mean is None and frozen["new"].mean is not None  # the student's normalisation, its own
         assert_close(train(recipe, inputs.replace(teachers=frozen)), train(recipe, inputs))
-
-
-def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_path, monkeypatch, compiled):
-    events, steps, save = [], training.train_steps, training.checkpoint.save_state
-
-    def dispatch(*args):
-        if args[4] < args[5]:  # (the first call compiles, and does no step)
-            events.append(("call", int(args[5])))
-        with jax.transfer_guard("disallow"):  # all that a call needs is on the device already
-            return steps(*args)
-
-    def saved(folder, step, *args):
-        events.append(("save", step))
-        save(folder, step, *args)
-
-    monkeypatch.setattr(training, "SECONDS_PER_CALL", 1e9)
-    monkeypatch.setattr(training, "train_steps", dispatch)
-    monkeypatch.setattr(training.checkpoint, "save_state", saved)
-    fetched = fit(
-        make_recipe(module=LINEAR, batch_size=20, steps_per_call=2),
-        make_inputs(),
-        tmp_path,
-        on_step=lambda s: events.append(("values", s)),
-    )[3]
-    assert compiled["train_steps"] == 1  # calls of 2 steps, of 1 before a checkpoint, the first and the last alike
-    assert [step for step, _ in fetched] == [2, 4, 5, 6, 8]
-    assert [step for kind, step in events if kind == "call"] == [1, 2, 4, 5, 6, 8]  # the first tells what a step takes
-    for position, (kind, step) in enumerate(events):
-        if kind == "values":  # either the next call was made before, or a checkpoint has to wait for this one
-            assert ("call", step) in events[: position - 1] or events[position + 1] == ("save", step)
 
 
 @pytest.mark.slow
@@ -433,7 +270,7 @@ def trajectory(recipe, inputs, steps):
     for step in range(steps):
         state, sums = training.train_steps(recipe, mesh, state, inputs, jnp.int32(step), jnp.int32(step + 1))
         states.append(jax.device_get(state))
-        values.append(training.means(jax.device_get(sums), 1))
+        values.append(fitting.means(jax.device_get(sums), 1))
     return states, values
 
 
@@ -597,28 +434,6 @@ def test_a_student_starts_from_what_the_old_model_knows():
     assert_same(started.opt_state, fresh.opt_state)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(started.opt_state))
     assert_same(started.average, (started.params, started.batch_stats))
-
-
-def long_tailed(seeds=(0,)):
-    inputs = make_inputs(seeds, ("balanced_meta_softmax",))
-    counts = [20, 10, 5, 0, 4, 1]
-    return inputs.replace(labels=np.repeat(np.arange(ALL), counts).astype(np.int32))
-
-
-def test_learned_class_rates_are_finite_the_same_again_and_go_on_where_they_were(tmp_path):
-    recipe, inputs = make_recipe(module=LINEAR, sampled=True, steps_per_call=2), long_tailed((0, 1))
-    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
-    assert all(np.isfinite(value).all() for _, values in seen for value in values.values())
-    assert np.isneginf(whole.log_rates[..., 3]).all()
-    known = np.delete(whole.log_rates, 3, axis=-1)
-    assert np.isfinite(known).all() and np.isfinite(whole.params["head"]["kernel"]).all()
-    steps = 12  # each of root mean square 0.01 over the classes that have images
-    assert (known != 0).all() and (np.sqrt((known**2).mean(-1)) <= 0.01 * steps * (1 + 1e-5)).all()
-    assert not np.allclose(known[0], known[1])
-    with pytest.raises(Interrupted):
-        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
-    resumed, *_ = fit(recipe, inputs, tmp_path / "broken")
-    assert_same(resumed, whole)
 
 
 @pytest.mark.slow

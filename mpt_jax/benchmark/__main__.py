@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from mpt_jax import command
-from mpt_jax.errors import InputError
 
 SIZES, DEVICE_SIZES = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
 SCALES = (1, 2, 4, 8, 16, 32, 64)
@@ -130,8 +129,8 @@ def run(arguments: argparse.Namespace) -> None:
         del options["students"], options["device_memory"]
     fields = Setup.__dataclass_fields__
     setup = Setup(**{key: options.pop(key) for key in list(options) if key in fields})
-    if target and (pathlib.Path(target).is_dir() or not pathlib.Path(target).parent.is_dir()):
-        raise InputError(f"--json {target}; expected a file in a folder that exists")  # not after all that measuring
+    if target and target != "-":
+        command.output_file("--json", pathlib.Path(target))  # not after all that measuring
     progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     suite, render = (reading.measure, reading.render) if name == "input" else (getattr(suites, name), show.render)
     result = suite(setup, progress.print, **options)

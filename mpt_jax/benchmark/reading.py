@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mpt_jax import data, sharding, training, workdir
+from mpt_jax import data, fitting, sharding, training, workdir
 from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
 from mpt_jax.benchmark.show import grid, pairs
 from mpt_jax.data import photos, stream
@@ -168,7 +168,7 @@ def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[s
     inputs = make_inputs(setup, [row], split, labels)
     state = make_state(recipe, inputs, 1)
     state = jax.device_put(state, sharding.of_state(mesh, state))
-    feed = training.feed_of(recipe, mesh, inputs)
+    feed = fitting.feed_of(recipe, mesh, inputs)
     inputs = training.place(mesh, inputs.replace(images=None))
     ready = feed.window(0, feed.steps)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 import time
@@ -64,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = {kind: options.pop(kind) for kind in ("json", "html", "junit")}
     files = {kind: pathlib.Path(name) for kind, name in outputs.items() if name not in (None, "-")}
     for kind, path in files.items():
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise InputError(f"--{kind} {path}: cannot be written; expected a file in a folder that exists")
+        command.output_file(f"--{kind}", path)
         if path.resolve() in (pathlib.Path(options[side]).resolve() for side in ("old", "new")):
             raise InputError(f"--{kind} {path} would replace the predictions; expected another file")
     options["classes"] = _names(options["classes"])

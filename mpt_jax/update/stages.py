@@ -6,13 +6,24 @@ not trained again, so the same command resumes where the last one stopped.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, device_memory, metrics, models, objectives, processes, storage, training, workdir
+from mpt_jax import (
+    checkpoint,
+    device_memory,
+    fitting,
+    metrics,
+    models,
+    objectives,
+    processes,
+    storage,
+    training,
+    workdir,
+)
 from mpt_jax import config as configs
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
@@ -141,29 +152,13 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     """
     config, release = run.config, stage.release
     train = run.known(run.dataset.train, release)
-    sources = sorted({source for member in members for source in objectives.sources(member.objective)})
     before = lineage.previous(release, stage.methods[0]) if release else None
-    teachers = {
-        source: run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
-        for source in sources
-    }
-    tables = {source: teachers.pop(source) for source in sources if isinstance(teachers[source], Recorded)}
-    rows = training_rows(run, stage)
-    start = None
-    if release and config.update.start == "old" and stage.name != lineage.INDEPENDENT:
-        start = run.read(*before)
-    labels = [f"seed={seed}" for seed in config.seeds]
-    keys = _stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage))
+    teachers, tables = _teachers(run, release, members, before)
+    rows, keys = training_rows(run, stage), _stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage))
+    fine_tuned = release and config.update.start == "old" and stage.name != lineage.INDEPENDENT
+    start = run.read(*before) if fine_tuned else None
     if stage.name == lineage.ENSEMBLE:
-        size = config.update.ensemble_size
-        keys = _keys_of_ensemble(keys, size)
-        labels = [f"{label} model={i}" for label in labels for i in range(size)]
-        rows = None if rows is None else np.repeat(rows, size, axis=0)
-        if start is not None:
-            start = jax.tree.map(
-                lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if start.ensemble else np.repeat(leaf, size, axis=0),
-                start,
-            ).replace(ensemble=False)
+        keys, rows, start = _for_each_model(keys, rows, start, config.update.ensemble_size)
     recipe = dataclasses.replace(
         make_recipe(config, release, train.images.shape[1:]),
         averaged=any(member.objective.average for member in members),
@@ -184,46 +179,15 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     if not config.training.members_at_once:
         recipe = training.within_memory(recipe, run.mesh, inputs, processes.decided(device_memory.limit))
     total = recipe.total_steps(inputs.num_examples)
-    diverged = np.zeros((len(labels), len(members)), bool)
-
-    def label(i: int, j: int) -> str:
-        member = members[j]
-        return member.label(config.seeds[i]) if len(labels) == len(config.seeds) else f"{member.method} {labels[i]}"
 
     def on_start(step: int) -> None:
         if processes.is_first():
             workdir.drop_metrics_after(run.workdir, str(stage), step)
         run.progress.start(f"{title(run, stage)}, {population(config, stage)}", step, total)
 
-    def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
-        finite = np.isfinite(values["loss"])
-        # A population goes on without the students that diverged, but nothing can go on without a teacher.
-        if not finite.any() or (not finite.all() and not stage.has_students):
-            name = f"{label(*np.argwhere(~finite)[0])} of stage {stage.name}"
-            raise InputError(
-                f"{name} diverged by step {step}: its loss is not finite, and {_last_checkpoint(run, stage)}; lower "
-                "optimizer.learning_rate"
-            )
-        for i, j in np.argwhere(~finite & ~diverged):
-            run.progress.say(f"{label(i, j)} diverged by step {step}: its loss is not finite; the others go on")
-        diverged[:] = ~finite
-        lines = [
-            {
-                **{"step": step, "release": release, "stage": stage.name, "member": label(i, j)},
-                "values": {name: _rounded(value[i, j]) for name, value in values.items()},
-            }
-            for i in range(len(labels))
-            for j in range(len(members))
-        ]
-        if processes.is_first():
-            workdir.append_metrics(run.workdir, lines)
-            for tell, line in itertools.product(run.on_metrics, lines):
-                tell(line)
-        run.progress.advance(step, {name: float(np.mean(value[finite])) for name, value in values.items()})
-
     digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
     digests += [digest for recorded in tables.values() for digest in recorded.digests]
-    state, seconds = training.fit(
+    state, seconds = fitting.fit(
         recipe,
         run.mesh,
         inputs,
@@ -232,18 +196,84 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         checkpoint_seconds=config.training.checkpoint_seconds,
         teachers=sorted(digests),
         on_start=on_start,
-        on_values=on_values,
+        on_values=_watch(run, stage, _names(config, stage, members)),
         start=start,
         say=run.progress.say,
     )
     run.progress.finish(f"{title(run, stage)}: {total} steps in {seconds:.1f} s")
-    axes = (len(labels), len(members))
+    axes = (len(keys), len(members))
     mean, std = (np.broadcast_to(array, (*axes, *array.shape)) for array in (run.mean, run.std))
     # Taken apart on the host later, without compiling. Without an average of its own a member's is its last weights.
     params, batch_stats = jax.device_get((state.params, state.batch_stats) if state.average is None else state.average)
     classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     rate = round(total * recipe.batch_size / seconds, 2)
     return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+
+
+def _teachers(
+    run: Run, release: int, members: Sequence[Member], before: tuple[int, str] | None
+) -> tuple[dict[str, Classifier], dict[str, Recorded]]:
+    """The models that the members learn from by source, and those of them that are known by their answers alone."""
+    sources = sorted({source for member in members for source in objectives.sources(member.objective)})
+    teachers = {
+        source: run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
+        for source in sources
+    }
+    tables = {source: teachers.pop(source) for source in sources if isinstance(teachers[source], Recorded)}
+    return teachers, tables
+
+
+def _for_each_model(
+    keys: jax.Array, rows: np.ndarray | None, start: Classifier | None, size: int
+) -> tuple[jax.Array, np.ndarray | None, Classifier | None]:
+    """What every seed starts from, for the `size` models of its ensemble, which lie one after the other."""
+    keys, rows = _keys_of_ensemble(keys, size), None if rows is None else np.repeat(rows, size, axis=0)
+    if start is not None:
+        apart = lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if start.ensemble else np.repeat(leaf, size, axis=0)  # noqa: E731
+        start = jax.tree.map(apart, start).replace(ensemble=False)
+    return keys, rows, start
+
+
+def _names(config: Config, stage: Stage, members: Sequence[Member]) -> list[list[str]]:
+    """What each replica of each member is called, in messages and in the metrics."""
+    size = config.update.ensemble_size
+    if stage.name == lineage.ENSEMBLE and size > 1:
+        replicas = [f"seed={seed} model={i}" for seed in config.seeds for i in range(size)]
+        return [[f"{member.method} {replica}" for member in members] for replica in replicas]
+    return [[member.label(seed) for member in members] for seed in config.seeds]
+
+
+def _watch(run: Run, stage: Stage, names: Sequence[Sequence[str]]) -> Callable[[int, Mapping[str, np.ndarray]], None]:
+    """A function that is told the values ``[replicas, members]`` of a step: metrics, progress, and who diverged."""
+    diverged = np.zeros(np.shape(names), bool)
+
+    def on_values(step: int, values: Mapping[str, np.ndarray]) -> None:
+        finite = np.isfinite(values["loss"])
+        # A population goes on without the students that diverged, but nothing can go on without a teacher.
+        if not finite.any() or (not finite.all() and not stage.has_students):
+            i, j = np.argwhere(~finite)[0]
+            raise InputError(
+                f"{names[i][j]} of stage {stage.name} diverged by step {step}: its loss is not finite, and "
+                f"{_last_checkpoint(run, stage)}; lower optimizer.learning_rate"
+            )
+        for i, j in np.argwhere(~finite & ~diverged):
+            run.progress.say(f"{names[i][j]} diverged by step {step}: its loss is not finite; the others go on")
+        diverged[:] = ~finite
+        lines = [
+            {
+                **{"step": step, "release": stage.release, "stage": stage.name, "member": name},
+                "values": {key: _rounded(value[i, j]) for key, value in values.items()},
+            }
+            for i, of_replica in enumerate(names)
+            for j, name in enumerate(of_replica)
+        ]
+        if processes.is_first():
+            workdir.append_metrics(run.workdir, lines)
+            for tell, line in itertools.product(run.on_metrics, lines):
+                tell(line)
+        run.progress.advance(step, {key: float(np.mean(value[finite])) for key, value in values.items()})
+
+    return on_values
 
 
 def population(config: Config, stage: Stage) -> str:
