@@ -177,7 +177,7 @@ def test_table_against_separate_runs(one_device, capsys):
 def test_the_accelerators_script_at_toy_size(one_device, capsys, peer, tmp_path, monkeypatch):
     monkeypatch.setitem(flops.PEAK_SIZE, "cpu", 64)
     target = tmp_path / "result.json"
-    plain = ("--method", "no_treatment")  # without teachers, a program compiles in half the time
+    plain = ("--method", "no_treatment")  # without teachers there is less to compile
     assert main(["device", "--toy", *plain, "--peer", f"{sys.executable} {peer}", "--json", str(target)]) == 0
     result = json.loads(target.read_text())
     assert peer.with_suffix(".log").read_text().split() == ["--dtype", "float32", "--dtype", "bfloat16"]

@@ -19,7 +19,7 @@ SMALL = (
 
 @pytest.fixture
 def prepared(digits_dir, tmp_path, one_device):
-    """A function from overrides to a `Run`, which has one device (tests of `train` and `sharding` have eight)."""
+    """A function from overrides to a `Run`, which has one device (tests of `train` have two, of `sharding` eight)."""
 
     def prepare(*overrides, folder=tmp_path / "run", progress=None):
         config = configs.load(str(DIGITS), [f"dataset.data_dir={digits_dir}", "update.tune={}", *overrides])
