@@ -1,4 +1,4 @@
-"""The training loop: calls of the compiled steps, the next one on its way before one ends; values, checkpoints, signals."""
+"""The training loop: calls of the compiled steps, the next on its way before one ends; values, checkpoints, signals."""
 
 import contextlib
 import functools
