@@ -36,7 +36,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
 
     All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
     over the images of the old classes, the new model choosing among all classes. `summary` and `selection` are those
-    of the last release; `sequences` has the whole lineage of each method, where there are more releases than two.
+    of the last release; `sequences` has the whole lineage of each method, where there are more releases than two;
+    `git_revisions` has the commit that the run was begun at and those that took it up.
     `comparison` (see `comparison.compare`) says how sure the last release's numbers are, and `flips` (see
     `flips.describe`) where its flips lie, per method, where there are predictions.
     """
@@ -79,8 +80,13 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "config": config,
         "versions": facts["versions"],
         "git_revision": facts["git_revision"],
+        "git_revisions": list(dict.fromkeys([facts["git_revision"], *map(_git_revision, cards)])),
         "command": facts["command"],
     }
+
+
+def _git_revision(card: Mapping[str, Any]) -> str | None:
+    return card.get("made_with", {}).get("git_revision")
 
 
 def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:

@@ -446,7 +446,7 @@ def _protocol(report: Report) -> list[Any]:
         ["optimizer", json.dumps(config["optimizer"])],
         ["device", f"{device['count']} x {device['kind']} ({device['platform']})"],
         ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
-        ["commit", report["git_revision"] or "unknown"],
+        ["commit", ", then ".join(revision or "unknown" for revision in report["git_revisions"])],
     ]
     headings = ["method", "seed", "release", *(heading for _, heading, _ in table.COLUMNS)]
     keys = [key for key, _, _ in table.COLUMNS] + ["nfr_all_classes", "churn", "btc"]

@@ -42,15 +42,15 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     table = TABLES[name]
     first = runs[0]
     versions = ", ".join(f"{package} {first['versions'][package]}" for package in ("jax", "flax"))
-    commits = ", ".join(dict.fromkeys(_commit(run["git_revision"]) for run in runs))
+    commits = list(dict.fromkeys(_commit(revision) for run in runs for revision in run["git_revisions"]))
     classes = dict.fromkeys(" -> ".join(map(str, run["classes"])) for run in runs)
     parts = [
         f"## {table.title}" + (f" ({budget} budget)" if table.plans["cpu"] != table.plans["gpu"] else ""),
         table.question,
         f"    {found['command']}",
-        f"{first['hardware']}; {versions}; commit {commits}. Classes {', '.join(classes)}; "
-        f"{first['images']['train']} training, {first['images']['validation']} validation and "
-        f"{first['images']['test']} test images.",
+        f"{first['hardware']}; {versions}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. "
+        f"Classes {', '.join(classes)}; {first['images']['train']} training, "
+        f"{first['images']['validation']} validation and {first['images']['test']} test images.",
     ]
     chosen = results.choose(runs)
     for scenario, summary in results.summarize(runs).items():

@@ -16,7 +16,7 @@ from mpt_jax.report import comparison, flips
 
 RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr", "nfr_all_classes")
 BASELINE, ENSEMBLE = "no_treatment", "ensemble"
-SCHEMA = 1
+SCHEMA = 2
 _CURVE, _HISTORY = 61, 40  # points kept
 
 
@@ -53,7 +53,7 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         "seeds": seeds,
         "command": command,
         "hardware": hardware,
-        **{key: report[key] for key in ("git_revision", "versions")},
+        **{key: report[key] for key in ("git_revisions", "versions")},
         "classes": schedule,
         "tolerance": config["update"]["tolerance"],
         "images": report["dataset"]["images"],

@@ -27,7 +27,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
         "images": {"train": 9, "validation": 6, "test": 12},
         "device": {"platform": "cpu", "kind": "cpu", "count": 1},
         "versions": {"jax": "0"},
-        "git_revision": None,
+        "git_revision": "first",
         "command": "python -m mpt_jax.train",
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 **{"name": method, "dataset": "made|up", "digest": "0", "architecture": {}, "normalization": {}},
                 **{"parents": {}, "files": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
+                "made_with": {"git_revision": "later" if method == "mpt_kl" else "first"},
             }
             if method == "mpt_kl":
                 tried = [{"numbers": {"bias": b}, "accuracy": 0.9 - b / 20, "nfr": 0.1 - b / 50} for b in (0.0, 2.0)]
@@ -72,6 +73,11 @@ def test_rows_are_in_the_order_of_the_config_and_the_summary_is_over_seeds(tmp_p
     nfr = result["summary"]["mpt_kl"]["nfr"]
     assert nfr == {"mean": pytest.approx(0.025), "std": pytest.approx(0.01 / 2**0.5), "count": 2}
     assert list(result["selection"]) == ["no_treatment", "mpt_kl"]
+
+
+def test_the_report_names_every_commit_that_a_run_was_taken_up_at(tmp_path):
+    assert report.write(make_workdir(tmp_path))["git_revisions"] == ["first", "later"]
+    assert "| commit | first, then later |" in (tmp_path / "report.md").read_text()
 
 
 def test_flips_at_equal_accuracy_are_read_off_each_front(tmp_path):

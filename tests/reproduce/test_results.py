@@ -86,7 +86,7 @@ def _pair(rng):
 
 
 def test_what_is_no_result_is_refused(tmp_path):
-    for text in ("", "[]", '{"schema": 0, "runs": []}', '{"schema": 1, "runs": 3}'):
+    for text in ("", "[]", '{"schema": 0, "runs": []}', '{"schema": 2, "runs": 3}'):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(InputError, match="no result of this version"):
             results.read(tmp_path / "x.json")
