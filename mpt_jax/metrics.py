@@ -1,11 +1,12 @@
 """Flips between models on the same images: exact integer counts first, then one division per rate.
 
 Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`. A whole
-lineage: `sequence_metrics`. Many candidates: `pareto_front`, `nfr_at_accuracy`. How sure the numbers are:
-`wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
+lineage: `sequence_metrics`, `mean_of_sequences`. Many candidates: `pareto_front`, `nfr_at_accuracy`. How sure the
+numbers are: `wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
 """
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -400,6 +401,22 @@ def sequence_metrics(
         "average_incremental_accuracy": sum(accuracies) / releases,
         "forgetting": [forgetting(r) if r else None for r in range(releases)],
     }
+
+
+def mean_of_sequences(sequences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of several results of `sequence_metrics` with one schedule, number by number; None where there is none.
+
+    Examples:
+      >>> mean_of_sequences([{"forgetting": [None, 0.25]}, {"forgetting": [None, 0.5]}])
+      {'forgetting': [None, 0.375]}
+    """
+
+    def mean(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], list):
+            return [mean(entries) for entries in zip(*values, strict=True)]
+        return None if values[0] is None else statistics.fmean(values)
+
+    return {key: mean([sequence[key] for sequence in sequences]) for key in sequences[0]}
 
 
 def pareto_front(accuracy: Any, nfr: Any) -> np.ndarray:

@@ -140,15 +140,8 @@ def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequenc
             releases = [answers(0, lineage.OLD, seed)] + [answers(r, method, seed) for r in range(1, len(schedule))]
             predictions = [release["logits"].argmax(-1) for release in releases]
             of_seeds.append(metrics.sequence_metrics(predictions, releases[0]["labels"], schedule=schedule))
-        result[method] = {key: _mean([of_seed[key] for of_seed in of_seeds]) for key in of_seeds[0]}
+        result[method] = metrics.mean_of_sequences(of_seeds)
     return result
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """The mean of numbers, entry by entry of lists; None where there is none."""
-    if isinstance(values[0], list):
-        return [_mean(entries) for entries in zip(*values, strict=True)]
-    return None if values[0] is None else statistics.fmean(values)
 
 
 def _row(card: dict[str, Any]) -> dict[str, Any]:

@@ -162,22 +162,28 @@ def _sequence(report: Report) -> Drawn:
     """Accuracy and negative flips at every release."""
     if not report["sequences"]:
         return None
-    schedule, panels = report["classes"]["schedule"], (("accuracy_of_release", 0), ("nfr_against_previous", 1))
+    shown = [m for m in report["sequences"] if m in focus(report) or m == "posthoc_bias"]
+    figure = lineages(
+        report["sequences"], report["classes"]["schedule"], {method: _colour(report, method) for method in shown}
+    )
+    return figure, "Accuracy and negative flips of each method at every release"
+
+
+def lineages(sequences: Mapping[str, Any], schedule: Sequence[int], colours: Mapping[str, str]) -> Any:
+    """Accuracy and negative flips of each method at every release (see `metrics.sequence_metrics`).
+
+    The methods that have a colour are named, the others are thin and grey.
+    """
     figure = new_figure(3.6, panels=0)[0]
+    panels = (("accuracy_of_release", 0), ("nfr_against_previous", 1))
     for axes, (key, first) in zip(figure.subplots(1, 2), panels, strict=True):
-        for method, lineage in report["sequences"].items():
-            values = [100 * value for value in lineage[key][first:]]
-            shown = method in focus(report) or method == "posthoc_bias"
-            label = method if shown else None
+        for method, lineage in sequences.items():
+            shown = method in colours
             axes.plot(
-                *(range(first, len(schedule)), values),
-                **{
-                    "color": _colour(report, method),
-                    "label": label,
-                    "linestyle": "--" if method == "posthoc_bias" else "-",
-                },
-                **{"linewidth": 1.8 if shown else 0.7, "marker": "o", "markersize": 4 if shown else 2.5},
-                **{"zorder": 3 if shown else 2},
+                *(range(first, len(schedule)), [100 * value for value in lineage[key][first:]]),
+                **{"color": colours.get(method, FADED), "label": method if shown else None},
+                **{"linestyle": "--" if method == "posthoc_bias" else "-", "linewidth": 1.8 if shown else 0.7},
+                **{"marker": "o", "markersize": 4 if shown else 2.5, "zorder": 3 if shown else 2},
             )
         axes.set_xticks(range(first, len(schedule)), [str(count) for count in schedule[first:]])
         axes.set_xlabel("classes of the release")
@@ -185,7 +191,7 @@ def _sequence(report: Report) -> Drawn:
     figure.axes[0].set_ylabel("accuracy on the classes known, %")
     figure.axes[1].set_ylabel("negative flips since the release before, %")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure, "Accuracy and negative flips of each method at every release"
+    return figure
 
 
 def _classes(report: Report) -> Drawn:

@@ -1,5 +1,6 @@
 """`REPRODUCIBILITY.md`: the tables from `results/*.json`, and beside them what `results/*.md` says in words."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ _CAPTIONS = {
     "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
     "with a constant taken off its new classes' logits, a curve per run. Rows more than 6 points "
     "less accurate are left out.",
+    "sequence": "Accuracy on the classes known, and negative flips since the release before, at every release; thin "
+    "grey: `independent`.",
     "bias": "What b does; bars are standard deviations over the seeds.",
     "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed; dotted: "
     "medians.",
@@ -52,9 +55,12 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
         f"Classes {', '.join(classes)}; {first['images']['train']} training, "
         f"{first['images']['validation']} validation and {first['images']['test']} test images.",
     ]
-    chosen = results.choose(runs)
+    chosen, sequences = results.choose(runs), results.lineages(runs)
     for scenario, summary in results.summarize(runs).items():
         parts += [*([f"**{scenario}**"] if scenario else []), rows(summary), _verdict(summary, chosen[scenario])]
+        if scenario in sequences:
+            schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
+            parts.append(lineages(sequences[scenario], schedule))
     for figure in FIGURES:
         path = pathlib.Path("plots") / f"{name}-{budget}-{figure}.png"
         if (folder / path).exists():
@@ -88,6 +94,25 @@ def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
         cells += _equal(found.get("equal"))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def lineages(sequences: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]) -> str:
+    """What becomes of several updates, as a markdown table under a sentence that says what it shows."""
+    updates = [f"{old} -> {new}" for old, new in itertools.pairwise(schedule)]
+    headings = ["method", *updates, "lost from any release", "forgetting", "mean accuracy"]
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
+    for method, found in sequences.items():
+        last = (found["cumulative_nfr"][-1], found["forgetting"][-1], found["average_incremental_accuracy"])
+        cells = [f"{100 * value:.1f}" for value in (*found["nfr_against_previous"][1:], *last)]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return (
+        "The rows above are of the last update. Of every update the negative flips against the release before of the "
+        "same method; *lost from any release*: images that some release had right and the last has wrong, as a share "
+        "of those of the classes known before it; *forgetting*: points that the accuracy on the classes of a release "
+        "has fallen from its best; *mean accuracy*: over all releases, on the classes known then."
+        f"\n\n{table}"
+    )
 
 
 def _verdict(summary: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from mpt_jax.report import plots
 from mpt_jax.report.plots import BASE, BEST, FADED, TRADE, new_figure
 from mpt_jax.reproduce import results
 from mpt_jax.reproduce.results import BASELINE
+from mpt_jax.update.lineage import INDEPENDENT
 
 Runs = Sequence[Mapping[str, Any]]
 _COLOURS = {
@@ -206,4 +207,18 @@ def _classes(runs: Runs) -> Any:
     return figure
 
 
-FIGURES = {"tradeoff": _tradeoff, "bias": _bias, "margins": _margins, "learning": _learning, "classes": _classes}
+def _sequence(runs: Runs) -> Any:
+    """Accuracy and negative flips at every release, where a table's only scenario has several updates."""
+    found = results.lineages(runs)
+    if len(found) != 1:
+        return None
+    (sequences,) = found.values()
+    others = iter(("#2f9e44", "#e8a500"))
+    colours = {m: _COLOURS.get(m) or next(others, FADED) for m in sequences if m != INDEPENDENT}
+    return plots.lineages(sequences, runs[0]["classes"], colours)
+
+
+FIGURES = {
+    **{"tradeoff": _tradeoff, "sequence": _sequence, "bias": _bias, "margins": _margins, "learning": _learning},
+    "classes": _classes,
+}

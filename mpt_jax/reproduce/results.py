@@ -128,6 +128,18 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
     }
 
 
+def lineages(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scenario -> method -> the mean over all seeds of `metrics.sequence_metrics`, where there are several updates."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for run in runs:
+        for method, sequence in run["sequences"].items():  # a mean over the run's seeds
+            found.setdefault(run["scenario"], {}).setdefault(method, []).extend([sequence] * len(run["seeds"]))
+    return {
+        scenario: {method: metrics.mean_of_sequences(sequences) for method, sequences in methods.items()}
+        for scenario, methods in found.items()
+    }
+
+
 def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Per scenario the methods with the fewest negative flips on the validation images, over all seeds.
 

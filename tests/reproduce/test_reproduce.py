@@ -54,7 +54,7 @@ def test_what_is_kept_has_every_row_and_every_figure(made):
         assert run["command"].startswith("python -m mpt_jax.train --config ")
         assert run["history"]["mpt_kl@bias=1"][0][0] > 0
     drawn = {path.stem.removeprefix("features-cpu-") for path in (folder / "results/plots").iterdir()}
-    assert drawn == plots.FIGURES.keys() - {"bias"}  # that one takes three values of b
+    assert drawn == plots.FIGURES.keys() - {"bias", "sequence"}  # these take three values of b, or updates
     text = (folder / "page").read_text()
     assert "| `mpt_kl@bias=2` | 2 |" in text
     assert all(f"features-cpu-{name}.png" in text for name in drawn)
@@ -81,6 +81,26 @@ def test_what_b_does_is_drawn_for_each_scenario_that_has_three_values_of_it(made
     lines = [container.lines[0] for container in figure.axes[0].containers]
     assert [list(line.get_xdata()) for line in lines] == [[1, 2, 4]] * 2
     assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_several_updates_have_a_table_and_a_figure_of_their_own(made, tmp_path):
+    found = results.read(made[0] / "results/features-cpu.json")
+    assert "lost from any release" not in page.section(found, tmp_path)
+    for run in found["runs"]:
+        lineage = {
+            "accuracy_of_release": [0.9, 0.8, 0.7],
+            "nfr_against_previous": [None, 0.125, 0.25],
+            "cumulative_nfr": [None, 0.125, 0.375],
+            "forgetting": [None, 0.05, 0.06],
+            "average_incremental_accuracy": 0.8,
+        }
+        run |= {"classes": [5, 7, 10], "sequences": {method: lineage for method in run["flips"]}}
+    text = page.section(found, tmp_path)
+    assert "| method | 5 -> 7 | 7 -> 10 | lost from any release | forgetting | mean accuracy |" in text
+    assert "| `posthoc_bias` | 12.5 | 25.0 | 37.5 | 6.0 | 80.0 |" in text
+    accuracy, nfr = plots._sequence(found["runs"]).axes
+    assert [list(line.get_xdata()) for line in accuracy.lines] == [[0, 1, 2]] * 5
+    assert [list(line.get_ydata()) for line in nfr.lines] == [[12.5, 25.0]] * 5
 
 
 def test_a_run_that_fails_ends_the_command_with_its_status(made, capsys):

@@ -34,6 +34,16 @@ def test_seeds_of_several_runs_add_up_and_are_paired_with_their_own_baseline():
     assert "paired" not in results.summarize([_run([0, 1])])[""]["no_treatment"]
 
 
+def test_the_sequences_of_several_runs_are_weighted_by_their_seeds():
+    runs = [
+        {"scenario": "", "seeds": seeds, "sequences": {"mpt_kl": {"nfr_against_previous": [None, nfr]}}}
+        for seeds, nfr in (([0, 1], 0.3), ([2], 0.6))
+    ]
+    found = results.lineages(runs)[""]["mpt_kl"]["nfr_against_previous"]
+    assert found == [None, pytest.approx((0.3 + 0.3 + 0.6) / 3)]
+    assert results.lineages([{"scenario": "", "seeds": [0], "sequences": {}}]) == {}
+
+
 def test_a_diverged_seed_is_counted_and_left_out_with_its_pair():
     run = _run([0, 1, 2])
     diverged = next(row for row in run["rows"] if row["method"] == "mpt_kl" and row["seed"] == 1)
