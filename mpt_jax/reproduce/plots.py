@@ -213,7 +213,7 @@ def _sequence(runs: Runs) -> Any:
     if len(found) != 1:
         return None
     (sequences,) = found.values()
-    others = iter(("#2f9e44", "#e8a500"))
+    others = iter(colour for method, colour in _COLOURS.items() if method not in sequences)
     colours = {m: _COLOURS.get(m) or next(others, FADED) for m in sequences if m != INDEPENDENT}
     return plots.lineages(sequences, runs[0]["classes"], colours)
 
