@@ -6,11 +6,12 @@ import pathlib
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mpt_jax import command as commands
 from mpt_jax.errors import InputError
-from mpt_jax.reproduce.tables import BUDGETS, TABLES
+from mpt_jax.reproduce.tables import BUDGETS, TABLES, Run, Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -42,7 +43,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "table", choices=[*TABLES, "page"], metavar="TABLE", help="a table's name, or `page`: no training"
     )
     parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="what is to be had within (default: cpu)")
-    parser.add_argument("--seeds", metavar="N,...", default="", help="others than the table's own")
+    parser.add_argument(
+        "--seeds", metavar="N,...", default="", help="these in place of the table's own; what stands of others stays"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="TFDS data folder, for tables on CIFAR-100")
     parser.add_argument(
         "--workdir", metavar="DIR", default="runs/reproduce", help="where the runs lie (default: %(default)s)"
@@ -57,7 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Train run after run, and keep the numbers of all that are done after each."""
+    """Train run after run, and keep the numbers after each, beside those that stand of other seeds."""
     from mpt_jax import config as configs
     from mpt_jax import train
     from mpt_jax.reproduce import results
@@ -66,24 +69,53 @@ def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     runs = table.runs(options.budget, _seeds(options.seeds))
     name = configs.load(_config_file(table.plans[options.budget].config)).dataset.name
     takes_folder = name == "cifar100"  # the others prepare themselves, and not in a folder of somebody's data sets
-    command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
-    command += f" --seeds {options.seeds}" * bool(options.seeds) + " --data-dir DIR" * takes_folder
     kept = pathlib.Path(options.results) / f"{options.table}-{options.budget}.json"
-    for number, (scenario, seeds, config, overrides) in enumerate(runs, 1):
+    standing = [run for run in _runs_of(kept) if run["command"] in _commands(table, options.budget, run["seeds"])]
+    for number, run in enumerate(runs, 1):
+        scenario, seeds, config, _ = run
         folder = pathlib.Path(options.workdir) / kept.stem / _folder_name(scenario, seeds)
-        values = [f"--config.{value}" for value in (*overrides, f"seeds={','.join(map(str, seeds))}")]
         here = ["--workdir", str(folder)]
         if options.data_dir and takes_folder:
             here.append(f"--config.dataset.data_dir={options.data_dir}")
         print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
-        status = train.main(["--config", _config_file(config), *values, *here])
+        status = train.main(["--config", _config_file(config), *_values(run), *here])
         if status:
             print(f"to go on: python -m mpt_jax.reproduce {shlex.join(argv)}", file=sys.stderr)
             return status
-        alone = f"python -m mpt_jax.train --config configs/{config} {shlex.join(values)}"
-        done.append(results.collect(folder, scenario, command=alone, hardware=_hardware()))
-        results.write(kept, options.table, options.budget, command, done)
+        done.append(results.collect(folder, scenario, command=_command(run), hardware=_hardware()))
+        together = results.join(standing, done)
+        command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
+        made = sorted({seed for run in together for seed in run["seeds"]})
+        if made != sorted(table.plans[options.budget].seeds):
+            command += f" --seeds {','.join(map(str, made))}"
+        results.write(kept, options.table, options.budget, command + " --data-dir DIR" * takes_folder, together)
     return 0
+
+
+def _runs_of(kept: pathlib.Path) -> list[Mapping[str, Any]]:
+    """What stands in a file of results; nothing where there is none, or one of another version."""
+    from mpt_jax.reproduce import results
+
+    try:
+        return results.read(kept)["runs"] if kept.exists() else []
+    except InputError as error:
+        print(f"{error}: it is replaced")
+        return []
+
+
+def _commands(table: Table, budget: str, seeds: Sequence[int]) -> set[str]:
+    """What runs of these seeds are made by, as the table is now."""
+    return {_command(run) for run in table.runs(budget, tuple(seeds))}
+
+
+def _command(run: Run) -> str:
+    """What makes this run alone."""
+    return f"python -m mpt_jax.train --config configs/{run[2]} {shlex.join(_values(run))}"
+
+
+def _values(run: Run) -> list[str]:
+    _, seeds, _, overrides = run
+    return [f"--config.{value}" for value in (*overrides, f"seeds={','.join(map(str, seeds))}")]
 
 
 def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:

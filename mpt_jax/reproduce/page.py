@@ -44,14 +44,15 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     name, budget, runs = found["table"], found["budget"], found["runs"]
     table = TABLES[name]
     first = runs[0]
-    versions = ", ".join(f"{package} {first['versions'][package]}" for package in ("jax", "flax"))
+    versions = [", ".join(f"{package} {run['versions'][package]}" for package in ("jax", "flax")) for run in runs]
+    made_on = dict.fromkeys(f"{run['hardware']}; {of_run}" for run, of_run in zip(runs, versions, strict=True))
     commits = list(dict.fromkeys(_commit(revision) for run in runs for revision in run["git_revisions"]))
     classes = dict.fromkeys(" -> ".join(map(str, run["classes"])) for run in runs)
     parts = [
         f"## {table.title}" + (f" ({budget} budget)" if table.plans["cpu"] != table.plans["gpu"] else ""),
         table.question,
         f"    {found['command']}",
-        f"{first['hardware']}; {versions}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. "
+        f"{' and '.join(made_on)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. "
         f"Classes {', '.join(classes)}; {first['images']['train']} training, "
         f"{first['images']['validation']} validation and {first['images']['test']} test images.",
     ]

@@ -215,6 +215,16 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def join(standing: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The runs that are done, and of those that stand the ones that share no seed of a scenario with them, by seeds.
+
+    So a table can be made seed by seed, in several places.
+    """
+    made = {(run["scenario"], seed) for run in done for seed in run["seeds"]}
+    others = [run for run in standing if not made & {(run["scenario"], seed) for seed in run["seeds"]}]
+    return sorted([*others, *done], key=lambda run: run["seeds"])
+
+
 def write(path: pathlib.Path, table: str, budget: str, command: str, runs: Sequence[Mapping[str, Any]]) -> None:
     """The runs of a table, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

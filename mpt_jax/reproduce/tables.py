@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 BUDGETS = ("cpu", "gpu")
+Run = tuple[str, tuple[int, ...], str, tuple[str, ...]]  # scenario, seeds, config, overrides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Table:
     question: str
     plans: Mapping[str, Plan]  # per budget
 
-    def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
-        """Scenario, seeds, config and overrides of each run: all scenarios of the first seeds, then of the next."""
+    def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[Run]:
+        """All scenarios of the first seeds, then of the next."""
         plan = self.plans[budget]
         seeds = seeds or plan.seeds
         size = plan.seeds_of_a_run or len(seeds)

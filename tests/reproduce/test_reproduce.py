@@ -41,6 +41,26 @@ def test_the_same_command_again_gives_the_same_files(made):
     assert {path: path.read_bytes() for path in files} == before
 
 
+def test_a_table_can_be_made_seed_by_seed_without_the_folders_of_the_others(made, tmp_path, capsys):
+    folder, make = made
+    whole, kept = folder / "results/features-cpu.json", tmp_path / "features-cpu.json"
+    elsewhere = (f"--results={tmp_path}", f"--page={tmp_path / 'page'}")
+    first, _ = results.read(whole)["runs"]
+    results.write(kept, "features", "cpu", "", [first])
+    assert make("--seeds=1", *elsewhere) == 0
+    assert kept.read_bytes() == whole.read_bytes()
+    results.write(kept, "features", "cpu", "", [first | {"command": "python -m mpt_jax.train of another protocol"}])
+    assert make("--seeds=1", *elsewhere) == 0
+    found = results.read(kept)
+    assert [run["seeds"] for run in found["runs"]] == [[1]]
+    assert found["command"].endswith(" --seeds 1")
+    kept.write_text("{")
+    capsys.readouterr()
+    assert make("--seeds=1", *elsewhere) == 0
+    assert results.read(kept) == found
+    assert "is no result of this version" in capsys.readouterr().out
+
+
 def test_what_is_kept_has_every_row_and_every_figure(made):
     folder, _ = made
     found = results.read(folder / "results/features-cpu.json")

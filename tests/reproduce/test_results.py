@@ -34,6 +34,15 @@ def test_seeds_of_several_runs_add_up_and_are_paired_with_their_own_baseline():
     assert "paired" not in results.summarize([_run([0, 1])])[""]["no_treatment"]
 
 
+def test_runs_that_are_done_replace_those_that_share_a_seed_of_their_scenario():
+    run = lambda scenario, *seeds: {"scenario": scenario, "seeds": list(seeds)}  # noqa: E731
+    standing = [run("a", 0, 1), run("b", 0, 1), run("a", 2)]
+    done = [run("a", 1)]
+    assert results.join(standing, done) == [run("b", 0, 1), run("a", 1), run("a", 2)]
+    assert results.join(standing, []) == standing
+    assert results.join([], done) == done
+
+
 def test_the_sequences_of_several_runs_are_weighted_by_their_seeds():
     runs = [
         {"scenario": "", "seeds": seeds, "sequences": {"mpt_kl": {"nfr_against_previous": [None, nfr]}}}
