@@ -124,8 +124,13 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         _filesystem(path).pipe_file(str(path), content)
         return
     neighbour = path.with_name(f".{path.name}.unfinished")
-    neighbour.write_bytes(content)
-    os.replace(neighbour, path)
+    try:
+        neighbour.write_bytes(content)
+        os.replace(neighbour, path)
+    except BaseException:  # the disk is full, or a signal came
+        with contextlib.suppress(OSError):
+            neighbour.unlink()
+        raise
 
 
 def append_text(path: pathlib.Path, text: str) -> None:

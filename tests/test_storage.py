@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -67,6 +68,20 @@ def test_files_are_the_same_in_both(place, request):
     storage.remove(folder / "below")
     storage.remove(folder / "never there")
     assert storage.files(folder) == ["lines", "z"] and storage.files(folder / "never there") == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    storage.write_bytes(tmp_path / "x", b"before")
+    write_bytes = pathlib.Path.write_bytes
+
+    def full(path, content):
+        write_bytes(path, content[:2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_bytes(tmp_path / "x", b"after")
+    assert (tmp_path / "x").read_bytes() == b"before" and list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_sheets_go_before_what_they_vouch_for(store, bucket):

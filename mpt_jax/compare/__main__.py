@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mpt_jax import command
+from mpt_jax import command, storage
 from mpt_jax.errors import InputError
 
 
@@ -41,6 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("--classes", metavar="NAMES", help="in the order of the indices: a,b,c, or a file with a name per line")
     option(
         "--old-classes",
+        type=_number_or_names,
         metavar="N|NAMES",
         help="what the old model knows: the first N, or names like --classes, which are then also its indices' order "
         "(default: class_names or scores in OLD, else every class that it ever answers)",
@@ -61,20 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     options = vars(arguments).copy()
     outputs = {kind: options.pop(kind) for kind in ("json", "html", "junit")}
-    files = {kind: pathlib.Path(name) for kind, name in outputs.items() if name not in (None, "-")}
-    for kind, path in files.items():
-        command.output_file(f"--{kind}", path)
-        if path.resolve() in (pathlib.Path(options[side]).resolve() for side in ("old", "new")):
-            raise InputError(f"--{kind} {path} would replace the predictions; expected another file")
-    options["classes"] = _names(options["classes"])
-    text = options["old_classes"]
-    options["old_classes"] = int(text) if text and text.isdecimal() else _names(text)
+    inputs = {"old": "the predictions", "new": "the predictions", "classes": "the names", "old_classes": "the names"}
+    taken = {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
+    files = _files(outputs, taken)
+    options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
     result = compare(options.pop("old"), options.pop("new"), **options)
     in_json = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     writers = {"json": lambda: in_json, "html": lambda: show.page(result)}
     writers["junit"] = lambda: show.junit(result, time.perf_counter() - start)
-    for kind, path in files.items():
-        path.write_text(writers[kind](), encoding="utf-8", errors="backslashreplace")
+    texts = {path: writers[kind]() for kind, path in files.items()}  # all of them before the first is written
+    for path, text in texts.items():
+        storage.write_bytes(path, text.encode("utf-8", "backslashreplace"))
     if outputs["json"] == "-":
         print(in_json, end="")
     else:
@@ -82,9 +81,38 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if result["passed"] else 1
 
 
-def _names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
+def _files(outputs: Mapping[str, str | None], taken: Mapping[str, str]) -> dict[str, pathlib.Path]:
+    """Where each output goes, links followed, as a new file takes the place of the one there.
+
+    Args:
+      outputs: what was given for each kind.
+      taken: files that are read, and what is in them.
+
+    Raises:
+      InputError: no file can be written there, or the one there is to stay.
+    """
+    files, taken = {}, dict(taken)
+    for kind, name in outputs.items():
+        if name is None or (kind, name) == ("json", "-"):
+            continue
+        path = command.output_file(f"--{kind}", pathlib.Path(name))
+        if name == "-" or (path.exists() and not path.is_file()):
+            raise InputError(f"--{kind} {name} is no file; expected one, or --json - to print the result")
+        files[kind] = pathlib.Path(os.path.realpath(path))
+        if str(files[kind]) in taken:
+            raise InputError(f"--{kind} {name} would replace {taken[str(files[kind])]}; expected another file")
+        taken[str(files[kind])] = f"what --{kind} writes"
+    return files
+
+
+def _number_or_names(text: str) -> int | str:
+    return command.natural(text) if text.isdecimal() else text
+
+
+def _names(text: int | str | None) -> int | list[str] | None:
+    """The names in a text, or in the file that it names; a number and None stay."""
+    if not isinstance(text, str):
+        return text
     path = pathlib.Path(text)
     if "," not in text and not path.is_file():
         raise InputError(f"{text!r} is no file; expected names such as cat,dog, or a file with one in each line")

@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,11 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import DAMAGED, InputError
 
 IDS, LABELS, ANSWERS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
+SCORES = ("scores", "logits", "probabilities")
+SCORE = re.compile("(?:score|logit|probability)_(.+)")  # a column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # of a batch
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
@@ -70,7 +72,13 @@ def _arrays(name: str, arrays: dict[str, np.ndarray]) -> Source:
         for start in range(0, rows, ROWS):
             yield {column: arrays[column][start : start + ROWS] for column in columns}
 
-    return Source(name, tuple(arrays), batches, None if names is None else tuple(map(str, names.tolist())))
+    return Source(name, tuple(arrays), batches, None if names is None else _class_names(name, names))
+
+
+def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1:
+        raise InputError(f"{name}: class_names have shape {list(names.shape)}; expected a list with a name per class")
+    return tuple(map(str, names.tolist()))
 
 
 def _npz(path: pathlib.Path) -> Source:
@@ -80,7 +88,7 @@ def _npz(path: pathlib.Path) -> Source:
     if "class_names" in columns:
         columns.remove("class_names")
         with np.load(path, allow_pickle=False) as file:
-            names = tuple(map(str, file["class_names"].tolist()))
+            names = _class_names(str(path), file["class_names"])
 
     def batches(columns: Sequence[str]) -> Batches:
         with _readable(path), zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
@@ -170,12 +178,21 @@ def _jsonl(path: pathlib.Path) -> Source:
 
     def batches(columns: Sequence[str]) -> Batches:
         schema = pa.schema([(column, types[column]) for column in columns])
-        parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        objects = {c: {field.name for field in types[c]} for c in columns if pa.types.is_struct(types[c])}
+        named = bool(objects) or any(map(SCORE.fullmatch, columns))
+
+        def read(block: bytes, unexpected: str) -> pa.Table:
+            options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block))
+            parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected)
+            return pyarrow.json.read_json(pa.BufferReader(block), options, parse)
+
+        first = 1
         with _readable(path), pa.input_stream(str(path)) as file:
             for block in _blocks(file):
-                read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block))
-                table = pyarrow.json.read_json(pa.BufferReader(block), read, parse)
-                yield from map(_columns, table.to_batches())
+                if named and _may_have_new_scores(lambda: read(block, "infer").schema, set(types), objects):  # noqa: B023
+                    _refuse_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
+                first += block.count(b"\n")
+                yield from map(_columns, read(block, "ignore").to_batches())
 
     return Source(str(path), tuple(types), batches)
 
@@ -194,15 +211,46 @@ def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
 def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.DataType]:
     """Types by the first lines, as a reader that guesses takes some texts for dates."""
     seen: dict[str, Any] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            found = json.loads(line)
-            if not isinstance(found, dict):
-                raise InputError(f"{path}: line {number} is no JSON object; expected one such as {{'id': ..., ...}}")
-            for column, value in found.items():
-                if isinstance(value, float) or seen.get(column) is None:
-                    seen[column] = value
+    for _, row in _json_rows(lines, path):
+        for column, value in row.items():
+            if isinstance(value, float) or seen.get(column) is None:
+                seen[column] = value
     return {column: _json_type(column, value) for column, value in seen.items()}
+
+
+def _json_rows(lines: Iterable[bytes], path: pathlib.Path, first: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows with the numbers of their lines."""
+    for number, line in enumerate(lines, first):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise InputError(f"{path}: line {number} is no JSON object; expected one such as {{'id': ..., ...}}")
+            yield number, row
+
+
+def _may_have_new_scores(schema: Callable[[], pa.Schema], columns: set[str], objects: Mapping[str, set[str]]) -> bool:
+    """Whether rows are to be looked at one by one: a quick look at the types in all of them finds more, or fails."""
+    try:
+        found = schema()
+    except pa.ArrowException:  # of other columns, which may hold anything
+        return True
+    return any(SCORE.fullmatch(name) for name in set(found.names) - columns) or any(
+        {field.name for field in found.field(column).type} != keys for column, keys in objects.items()
+    )
+
+
+def _refuse_new_scores(
+    rows: Iterable[tuple[int, dict[str, Any]]], columns: set[str], objects: Mapping[str, set[str]], path: pathlib.Path
+) -> None:
+    """Refuse scores of classes that the first rows do not have: pyarrow would leave them out and say nothing."""
+    for number, row in rows:
+        new = [column for column in row.keys() - columns if SCORE.fullmatch(column)]
+        new += [f"{column}.{key}" for column, keys in objects.items() for key in (row.get(column) or {}).keys() - keys]
+        if new:
+            raise InputError(
+                f"{path}: line {number} has {min(new)!r}, which the first lines do not have; "
+                "expected scores of the same classes in each"
+            )
 
 
 def _json_type(column: str, value: Any) -> pa.DataType:
@@ -228,7 +276,7 @@ def _readable(path: pathlib.Path) -> Iterator[None]:
         yield
     except (InputError, FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (pa.ArrowException, *DAMAGED) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} cannot be read: {reason[0]}; expected a file as {path.suffix} says") from error
 

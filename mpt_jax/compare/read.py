@@ -4,7 +4,6 @@ A second pass, over the ids alone, happens only where rows are to be named.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpt_jax.compare import align, formats
-from mpt_jax.compare.formats import ANSWERS, IDS, LABELS, Column, Source
+from mpt_jax.compare.formats import ANSWERS, IDS, LABELS, SCORE, SCORES, Column, Source
 from mpt_jax.errors import InputError
 
-SCORES = ("scores", "logits", "probabilities")
-SCORE = re.compile("(?:score|logit|probability)_(.+)")  # a column per class
 NAMED = 5  # of the rows that are wrong
+DIGITS = 20  # of a class's index; a longer number is a name, and of 4,300 digits Python would make no number
+UNNAMED = 2**20  # classes that may be given as a number alone
 HINT = "; where one file has names and another indices, say with classes what the indices mean"
 _WITHOUT = ("no prediction", "NaN or missing scores")
 
@@ -98,7 +97,11 @@ def read_pair(
     if problems:
         raise InputError("; ".join(problems))
     if isinstance(old_classes, int):
-        names = shared or before.source.class_names or tuple(map(str, range(old_classes)))
+        counts = [len(named) for named in (shared, before.known) if named]
+        if old_classes > (most := min(counts, default=UNNAMED)):
+            source = "the number of classes, class_names or scores" if counts else "or their names"
+            raise InputError(f"old_classes is {old_classes}; expected at most {most}, {source}")
+        names = shared or before.known or tuple(map(str, range(old_classes)))
         known, known_from = names[:old_classes], "old_classes"
     elif before.known is not None:
         known, known_from = before.known, "old_classes" if own else "class_names or scores"
@@ -297,14 +300,16 @@ def _class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str |
         return None
     if isinstance(value, float) and not value.is_integer():
         raise InputError(f"{source} has the class {value}; expected a name or an index")
+    if isinstance(value, bytes):
+        value = value.decode()
     is_index = isinstance(value, int | float)
-    text = value.decode() if isinstance(value, bytes) else str(int(value) if isinstance(value, float) else value)
+    text = str(int(value) if isinstance(value, float) else value)
     # where the names are numbers themselves, a text is a name: also of a class that this model does not know
     if not names or not (is_index or (text.isdecimal() and text not in names and not all(map(str.isdecimal, names)))):
         return text
-    if not 0 <= int(value) < len(names):
+    if len(text) > DIGITS or not 0 <= int(value) < len(names):
         expected = f"there are {len(names)} class names, so expected an index up to {len(names) - 1}"
-        raise InputError(f"{source} has the class {text}; {expected}")
+        raise InputError(f"{source} has the class {text[:50]}; {expected}")
     return names[int(value)]
 
 
@@ -327,7 +332,10 @@ def _scores(batch: Mapping[str, Column], columns: Sequence[str], name: str) -> t
     try:
         if SCORE.fullmatch(columns[0]):
             called = [SCORE.fullmatch(column)[1] for column in columns]
-            return np.stack([_floats(batch[column]) for column in columns], -1), called
+            per_class = np.stack([_floats(batch[column]) for column in columns], -1)
+            if per_class.ndim != 2:
+                raise ValueError(f"shape {per_class.shape[:-1]}")
+            return per_class, called
         if isinstance(values, np.ndarray):
             if values.ndim != 2:
                 raise ValueError(f"shape {values.shape}")
@@ -382,7 +390,9 @@ def _texts(ids: Column, column: str, name: str) -> pa.Array:
             ids = ids.dictionary_decode()
         if pa.types.is_floating(ids.type):
             ids = ids.cast(pa.int64())
-        return ids.cast(pa.large_string())
+        ids = ids.cast(pa.large_string())
+        ids.validate(full=True)  # that it is UTF-8, which of a text nobody has asked yet
+        return ids
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"{name}: column {column!r}: {error}; expected whole numbers or text") from error
 
@@ -427,7 +437,7 @@ def _order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
     def key(name: str) -> tuple[int, int, str]:
         if name in place:
             return 0, place[name], name
-        return (1, int(name), name) if name.isdecimal() else (2, 0, name)
+        return (1, int(name), name) if name.isdecimal() and len(name) <= DIGITS else (2, 0, name)
 
     return key
 

@@ -3,28 +3,15 @@
 import importlib.util
 import math
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from mpt_jax.data.splits import Split, pick
-from mpt_jax.errors import InputError
+from mpt_jax.errors import DAMAGED, InputError
 
 _KEYS = "train_images or train_features, train_labels, test_images or test_features, test_labels"
 _LARGE, _MOST_COMPRESSED = 2**30, 100  # bytes that any machine can take; by how much real examples may be compressed
-DAMAGED = (
-    OSError,
-    MemoryError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 
 Faults = dict[str, list[str]]  # what is wrong -> the rows that have it
 

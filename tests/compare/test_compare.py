@@ -1,9 +1,12 @@
 """The gate from end to end: function, pytest helper and command, with its exit status on good, bad and broken input."""
 
+import errno
 import json
+import os
 import pathlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -16,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpt_jax import workdir
-from mpt_jax.compare import assert_no_regression, compare
+from mpt_jax.compare import assert_no_regression, compare, show
 from mpt_jax.compare.__main__ import main
 from mpt_jax.errors import InputError
 
@@ -141,16 +144,70 @@ def test_the_files_that_are_asked_for(files, tmp_path, capsys):
         (["--max=0.1"], "unrecognized arguments"),
         (["--json=/nowhere/x.json"], "expected a file in a folder that exists"),
         (["--html={old}"], "would replace the predictions"),
+        (["--classes=names", "--junit=names"], "--junit names would replace the names"),
+        (["--json=x", "--html=./x"], "--html ./x would replace what --json writes"),
+        (["--html=-"], "--html - is no file"),
+        (["--junit=-"], "--junit - is no file"),
+        (["--json=socket"], "--json socket is no file"),
         (["--classes=nowhere.txt"], "is no file"),
         (["--classes=a,b"], "there are 2 class names"),
         (["--old-classes=1"], "answers '1', not among the 1 classes"),
+        (["--old-classes=0"], "expected an integer from 1 on"),
+        (["--old-classes=" + "9" * 5000], "expected an integer from 1 on"),
+        (["--classes=a,b,c,d", "--old-classes=30"], "old_classes is 30; expected at most 4"),
         (["more"], "unrecognized arguments"),
     ],
 )
-def test_bad_options_are_one_line_and_status_2(files, options, said, capsys):
+def test_bad_options_are_one_line_and_status_2(files, options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("names").write_text("a\nb\nc\nd\n")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert main([*files, *(option.format(old=files[0]) for option in options)]) == 2
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["json", "html", "junit"])
+def test_on_a_full_disk_each_file_is_the_old_or_the_new_one(files, name, tmp_path, monkeypatch, capsys):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "junit")}
+    for path in outputs.values():
+        path.write_text("before")
+    write_bytes = pathlib.Path.write_bytes
+
+    def full(path, content):
+        write_bytes(path, content[: len(content) // 2] if name in path.name else content)
+        if name in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    assert main([*files, *(f"--{kind}={path}" for kind, path in outputs.items())]) == 3
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == sorted([*map(pathlib.Path, files), *outputs.values()])
+    assert outputs[name].read_text() == "before"
+    for kind in list(outputs)[: list(outputs).index(name)]:
+        assert len(outputs[kind].read_text()) > 1000
+
+
+def test_a_page_that_cannot_be_made_leaves_all_files(files, tmp_path, monkeypatch):
+    def fails(*args):
+        raise MemoryError
+
+    (tmp_path / "x.json").write_text("before")
+    monkeypatch.setattr(show, "page", fails)
+    with pytest.raises(MemoryError):
+        main([*files, f"--json={tmp_path / 'x.json'}", f"--html={tmp_path / 'x.html'}"])
+    assert (tmp_path / "x.json").read_text() == "before" and not (tmp_path / "x.html").exists()
+
+
+def test_links_are_followed_and_stay(files, tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "x.json")
+    assert main([*files, f"--json={tmp_path / 'link.json'}"]) == 0
+    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "x.json").read_text())["passed"]
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    assert main([str(tmp_path / "loop.csv"), files[1], f"--json={tmp_path / 'y.json'}"]) == 2
 
 
 def test_bad_files_are_one_line_status_2_and_nothing_is_written(files, tmp_path, capsys):

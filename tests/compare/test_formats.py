@@ -89,6 +89,60 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
 
 
 @pytest.mark.parametrize(
+    ("place", "offset", "byte", "said"),
+    [
+        (b"PK\1\2", 8, 1, "is encrypted"),
+        (b"PK\1\2", 10, 1, "compression method"),
+        (b"PK\1\2", 10, 14, ""),  # read as LZMA
+        (b"PK\3\4", 30, 0xFF, "differ"),
+        (b"}", 0, ord(" "), "EOF in multi-line statement"),
+        (b"<i8", 0, ord(","), "invalid syntax"),
+    ],
+)
+def test_a_changed_byte_of_an_archive_is_one_clear_error(tmp_path, place, offset, byte, said):
+    path = tmp_path / "a.npz"
+    np.savez(
+        path, id=np.random.default_rng(0).integers(2**60, size=3000)
+    )  # so long that its header comes before its sum
+    content = bytearray(path.read_bytes())
+    content[content.index(place) + offset] = byte
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"cannot be read: .*{said}.*; expected"):
+        list(formats.open_source(path, str(path)).batches(["id"]))
+
+
+@pytest.mark.parametrize("given", [3, "ab", [["a"], ["b"]]])
+def test_class_names_are_a_list(tmp_path, given):
+    np.savez(tmp_path / "a.npz", id=np.arange(2), class_names=given)
+    for source in (tmp_path / "a.npz", {"id": [1, 2], "class_names": given}):
+        with pytest.raises(InputError, match="class_names have shape"):
+            formats.open_source(source, "x")
+
+
+@pytest.mark.parametrize("gap", [1, 1200])
+@pytest.mark.parametrize(
+    ("first", "more", "said"),
+    [
+        ({"scores": {"cat": 0.9, "dog": 0.1}}, {"scores": {"dog": 0.2, "cat": 0.1, "owl": 0.7}}, "'scores.owl'"),
+        ({"score_cat": 0.9, "score_dog": 0.1}, {"score_dog": 0.2, "score_cat": 0.1, "score_owl": 0.7}, "'score_owl'"),
+    ],
+)
+def test_a_class_that_only_later_lines_score_is_not_left_out(tmp_path, monkeypatch, gap, first, more, said):
+    monkeypatch.setattr(formats, "BYTES", 30_000)
+    path, columns = tmp_path / "a.jsonl", ["id", *first]
+    rows = [{"id": str(i), **first, "note": None} for i in range(gap)] + [{"id": "last", **first, "seen": "later"}]
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    assert columns_of(path, ["id"])[0]["id"][-1] == "last"
+    assert len(columns_of(path, columns)[0]["id"]) == gap + 1
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in [*rows, {"id": "x", **more}]))
+    if gap == 1 and "scores" not in first:  # its column is among those of the first lines
+        assert len(columns_of(path, columns)[0]["id"]) == 3
+        return
+    with pytest.raises(InputError, match=f"line {2 * gap + 3} has {said}, which the first lines do not have"):
+        columns_of(path, columns)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.txt", b"id", "ends in .npz, .csv"),
@@ -98,6 +152,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
         ("a.csv", b"id,label\n1\n", "Expected 2 columns"),
         ("a.jsonl", b"[1, 2]\n", "line 1 is no JSON object"),
         ("a.jsonl", b'{"id": 1}\n{"id": "a"}\n', "changed from number to string"),
+        ("a.jsonl", b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "recursion"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, name, content, said):

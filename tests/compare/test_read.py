@@ -83,6 +83,14 @@ def test_parquet_with_dictionaries_and_other_text_types(tmp_path):
         assert names(read.read_pair(tmp_path / "o.parquet", NEW)) == ROWS
 
 
+def test_text_that_is_not_utf_8(tmp_path):
+    broken = pa.array([b"\xff", b"b", b"c", b"d"]).cast(pa.string(), safe=False)
+    for column in OLD:
+        pyarrow.parquet.write_table(pa.table(OLD | {column: broken}), tmp_path / "o.parquet")
+        with pytest.raises(InputError, match=f"column '{column}': .*(UTF8|utf-8)"):
+            read.read_pair(tmp_path / "o.parquet", NEW)
+
+
 def test_the_predictions_of_a_run_are_read_as_they_are(tmp_path):
     rng = np.random.default_rng(0)
     labels, ids = np.array([0, 1, 2, 3, 1]), np.array([7, 3, 9, 100, 1])
@@ -149,8 +157,45 @@ def test_the_first_so_many_classes():
         read.read_pair(plain, plain, old_classes=["1", "2"])
     indices = read.read_pair(plain, plain, old_classes=["2", "0"])
     assert indices.classes == ("0", "2", "1") and indices.num_old_classes == 2
+    named = {"id": [1, 2], "label": ["b", "a"], "score_b": [1.0, 1.0], "score_a": [0.0, 0.0]}
+    assert read.read_pair(named, named, old_classes=1).classes == ("b", "a")
     scores = {"id": [1, 2, 3], "label": [0, 1, 2], "scores": [[1.0, 0.0]] * 3}
     assert names(read.read_pair(scores, plain, old_classes=["2", "0"]))[0] == ("0", "2", "0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "most"),
+    [
+        ({}, {"classes": ["x", "w", "v"]}, "at most 3, the number of classes"),
+        ({"class_names": ["x", "w"]}, {}, "at most 2, the number of classes"),
+        ({"class_names": ["x", "w"]}, {"classes": ["x", "w", "v"]}, "at most 2, the number of classes"),
+        ({"prediction": None, "scores": [[1.0, 0.0]] * 3}, {}, "at most 2, the number of classes"),
+        ({}, {}, "at most 1048576, or their names"),
+    ],
+)
+def test_the_old_model_knows_no_more_classes_than_there_are(changes, options, most):
+    plain = {"id": [1, 2, 3], "label": [0, 1, 1], "prediction": [0, 0, 0]}
+    old = {key: values for key, values in (plain | changes).items() if values is not None}
+    many = int(most.split()[2].strip(",")) + 1
+    with pytest.raises(InputError, match=f"old_classes is {many}; expected {most}"):
+        read.read_pair(old, old, old_classes=many, **options)
+    if many < 9:
+        assert read.read_pair(old, old, old_classes=many - 1, **options).num_old_classes == many - 1
+
+
+def test_a_number_of_very_many_digits_is_a_name():
+    long = {"id": [1, 2, 3], "label": ["9" * 5000, "10", "9"], "prediction": ["9" * 5000, "10", "9"]}
+    assert read.read_pair(long, long).classes == ("9", "10", "9" * 5000)
+    old = long | {"class_names": ["a", "b"], "label": ["a", "b", "0" * 30], "prediction": ["a", "b", "a"]}
+    with pytest.raises(InputError, match=f"the class {'0' * 30}; there are 2 class names"):  # not taken for the index 0
+        read.read_pair(old, old)
+
+
+def test_digits_of_other_scripts_are_the_same_as_bytes_and_as_text():
+    texts = ["\N{ARABIC-INDIC DIGIT ZERO}", "\N{ARABIC-INDIC DIGIT ONE}"]
+    digits = {"id": [1, 2], "label": texts, "prediction": texts, "class_names": ["a", "b"]}
+    as_bytes = digits | {"label": np.char.encode(digits["label"], "utf-8")}
+    assert names(read.read_pair(as_bytes, digits)) == names(read.read_pair(digits, digits)) == [("a",) * 3, ("b",) * 3]
 
 
 def swapped(columns, **changes):
@@ -216,6 +261,14 @@ def test_missing_values_and_scores_in_parquet_and_jsonl(tmp_path):
         ({"id": [1], "label": [[0]], "prediction": [0]}, "expected names or indices"),
         ({"id": [1], "label": [0], "scores": [1.0]}, "a number per class"),
         ({"id": [1], "label": [0], "scores": [[1.0]]}, "scores of 1 class"),
+        (
+            {"id": [1], "label": [0], "score_0": [[1.0]], "score_1": [[0.0]]},
+            r"shape \(1, 1\); expected a number per class",
+        ),
+        (
+            {"id": [1], "label": ["9" * 5000], "prediction": [0], "class_names": ["a", "b"]},
+            "9999; there are 2 class names",
+        ),
         ({"id": [1], "label": [0], "scores": [["a", "b"]]}, "a number per class"),
         ({"id": [1], "label": [0], "scores": [[1.0, 2.0]], "class_names": ["a"]}, "2 classes, but 1 class names"),
         ({"id": [1], "label": [2], "scores": [[1.0, 2.0]], "class_names": ["a", "b"]}, "there are 2 class names"),
