@@ -46,7 +46,7 @@ def save_state(folder: pathlib.Path, step: int, state: Any, notes: Mapping[str, 
     _write(folder / str(step), "notes.json", state if processes.several() else jax.device_get(state), notes)
     if not processes.is_first():
         return
-    for path in (*folder.glob(".*.unfinished"), *(folder / str(number) for number in _steps(folder)[KEPT:])):
+    for path in (*folder.glob(".*.unfinished"), *(folder / str(number) for number in saved_steps(folder)[KEPT:])):
         storage.remove(path)
 
 
@@ -59,7 +59,7 @@ def restore_state(folder: pathlib.Path, like: Any, say: Callable[[str], None]) -
       InputError: states are saved, but none is whole.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    steps = processes.decided(lambda: _steps(folder))
+    steps = processes.decided(lambda: saved_steps(folder))
     for step in steps:
         try:
             state, sheet = _read(folder / str(step), "notes.json", abstract)
@@ -251,8 +251,8 @@ def _require_space(folder: pathlib.Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-    """The steps that are saved, newest first."""
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """The steps that a training is saved at, newest first."""
     names = [path.name for path in folder.glob("*")]
     steps = sorted((int(name) for name in names if name.isdecimal()), reverse=True)
     # In a bucket one that was being written when its process ended has no notes.

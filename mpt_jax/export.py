@@ -40,10 +40,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> None:
     """Export, compare, and say what was found."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # what orbax says of files that we report ourselves
-    from mpt_jax import artifact
+    from mpt_jax import artifact, storage
 
     folder = pathlib.Path(arguments.output)
-    sheet = artifact.write(pathlib.Path(arguments.release), folder, platforms=arguments.platforms)
+    sheet = artifact.write(storage.path(arguments.release), folder, platforms=arguments.platforms)
     print(
         f"{sheet['name']}: inputs {sheet['input']['dtype']} {sheet['input']['shape']}, {len(sheet['classes'])} classes"
     )

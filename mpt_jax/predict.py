@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the model, answer batch by batch, write; what goes on meanwhile is said on stderr."""
     from rich.console import Console
 
-    from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, sharding
+    from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, sharding, storage
     from mpt_jax.data import reading
     from mpt_jax.progress import progress
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--output {output}; expected a name that ends in {', '.join(predictions.FORMATS)}")
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would replace what is to be read; expected another file")
-    classifier, card = checkpoint.read_release(pathlib.Path(arguments.release))
+    classifier, card = checkpoint.read_release(storage.path(arguments.release))
     source = reading.open_stream(
         *(arguments.source, card["image_shape"], card["classes"]), split=arguments.split, data_dir=arguments.data_dir
     )

@@ -13,6 +13,7 @@ lock                   process and host that work here, or did last; in a bucket
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -21,8 +22,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -32,7 +31,7 @@ import numpy as np
 from mpt_jax import __version__, checkpoint, storage
 from mpt_jax import config as configs
 from mpt_jax.config import Config
-from mpt_jax.errors import InputError
+from mpt_jax.errors import DAMAGED, InputError
 
 try:
     import fcntl
@@ -74,6 +73,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 def beside(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
     """The first of `workdir`, `workdir-2`, `workdir-3`, ... that is free or holds a run of this very config."""
+    storage.reach(workdir)  # else every candidate would look occupied
     number, candidate = 1, workdir
     while True:
         try:
@@ -233,13 +233,6 @@ def has_predictions(path: pathlib.Path) -> bool:
     return True
 
 
-# What numpy and zipfile raise of a damaged file.
-_UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, NotImplementedError, MemoryError, SyntaxError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-
-
 def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays, digest=checkpoint.digest(dict(arrays)))
@@ -251,7 +244,7 @@ def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         expected = str(arrays.pop("digest"))
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path} is missing or damaged ({type(error).__name__}); start again to make it anew"
         ) from error
@@ -282,6 +275,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@functools.cache  # the code that runs is the one that was loaded, whatever is committed meanwhile
 def _git_revision() -> str | None:
     """The commit of this package's checkout, `-dirty` where its code was changed; None where it runs from none."""
     package = pathlib.Path(__file__).parent

@@ -65,6 +65,16 @@ def test_a_new_run_begins_beside_runs_of_other_configs_and_is_found_again(tmp_pa
     assert workdir.beside(run, {**CONFIG, "seeds": [2]}) == tmp_path / "run-4"
 
 
+def test_a_bucket_that_cannot_be_reached_is_no_occupied_folder(tmp_path, monkeypatch):
+    def reach(path):
+        assert path == tmp_path / "run"  # nothing beside it is tried
+        raise InputError("cannot reach it")
+
+    monkeypatch.setattr(workdir.storage, "reach", reach)
+    with pytest.raises(InputError, match="cannot reach it"):
+        workdir.beside(tmp_path / "run", CONFIG)
+
+
 def test_one_process_at_a_time(tmp_path):
     with workdir.locked(tmp_path / "run"):
         text = rf"in use by process {os.getpid()} on {socket.gethostname()}; wait"
@@ -186,16 +196,16 @@ def test_the_revision_is_dirty_where_the_code_was_changed_and_not_where_results_
     code, results = tmp_path / "package/workdir.py", tmp_path / "results.json"
     code.parent.mkdir()
     monkeypatch.setattr(workdir, "__file__", str(code))
-    assert workdir._git_revision() is None
+    assert workdir._git_revision.__wrapped__() is None
     for path in (code, results):
         path.write_text("1")
     git("init", "-q")
-    assert workdir._git_revision() is None  # nothing is committed yet
+    assert workdir._git_revision.__wrapped__() is None  # nothing is committed yet
     git("add", ".")
     git("commit", "-qm", "x")
     head = git("rev-parse", "HEAD")
-    assert workdir._git_revision() == head
+    assert workdir._git_revision.__wrapped__() == head
     results.write_text("2")
-    assert workdir._git_revision() == head
+    assert workdir._git_revision.__wrapped__() == head
     code.write_text("2")
-    assert workdir._git_revision() == f"{head}-dirty"
+    assert workdir._git_revision.__wrapped__() == f"{head}-dirty"

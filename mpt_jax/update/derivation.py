@@ -1,6 +1,6 @@
 """Rows without a training of their own: made of the models of their release, by a number chosen on validation.
 
-Each function returns what `releases.write` wants of every seed: ``(classifiers, objective notes, selection)``.
+The number is one for all seeds, chosen on those whose models have not diverged; the others stay marked.
 """
 
 import dataclasses
@@ -41,6 +41,7 @@ def make(run: Run, release: int, method: str) -> None:
             **{key: card[key] for key in ("steps", "seconds", "examples_per_second")},
             "objective": {**card["objective"], **made.numbers},
             "selection": made.selection,
+            "diverged": selection.diverged(classifier.params),
         }
         member = Member(method, METHODS["no_treatment"])
         releases.write(run, release, member, seed, classifier, notes, made_from=(made.made_from,))
@@ -54,12 +55,15 @@ def _posthoc_bias(run: Run, release: int) -> Made:
     before = run.predict(run.read(*lineage.previous(release, "posthoc_bias")), held_out).argmax(-1)
     made_from = run.config.update.posthoc_of
     independent, logits = (run.predict(run.read(release, m), held_out) for m in (lineage.INDEPENDENT, made_from))
-    curve = posttraining.mean_curve(
-        [
-            posttraining.posthoc_curve(new, old, held_out.labels, num_old_classes=num_old)
-            for old, new in zip(before, logits, strict=True)
-        ]
-    )
+    models = [_one(run, release, made_from, seed) for seed in run.config.seeds]
+    curves = [
+        posttraining.posthoc_curve(new, old, held_out.labels, num_old_classes=num_old)
+        for old, new in zip(before, logits, strict=True)
+        if np.isfinite(new).all()
+    ]
+    if not curves:
+        return Made(models, made_from, {"posthoc_bias": 0.0})
+    curve = posttraining.mean_curve(curves)
     rates = selection.rates(before, independent.argmax(-1), held_out.labels, num_old)
     required = rates["accuracy"] - run.config.update.tolerance
     chosen = posttraining.choose_posthoc_bias(curve, required_accuracy=required)
@@ -75,10 +79,7 @@ def _posthoc_bias(run: Run, release: int) -> Made:
         "candidates": tried,
         "chosen": [t["numbers"]["posthoc_bias"] for t in tried].index(chosen),
     }
-    classifiers = [
-        posttraining.with_new_class_bias(_one(run, release, made_from, seed), chosen, num_old)
-        for seed in run.config.seeds
-    ]
+    classifiers = [posttraining.with_new_class_bias(model, chosen, num_old) for model in models]
     return Made(classifiers, made_from, {"posthoc_bias": chosen}, choice)
 
 
@@ -104,7 +105,10 @@ def _interpolation(made_from: str, new: Callable[[Run, int, int], Classifier], b
         for i, seed in enumerate(run.config.seeds):
             old = _one(run, release - 1, lineage.OLD, seed)
             ends.append((old, new(run, release, seed), _importance(run, old, i) if by_fisher else None))
-        before = [run.predict(_stacked([old]), held_out)[0].argmax(-1) for old, _, _ in ends]
+        sound = [i for i, (_, fine_tuned, _) in enumerate(ends) if not selection.diverged(fine_tuned.params)]
+        if not sound:
+            return Made([fine_tuned for _, fine_tuned, _ in ends], made_from, {"share_of_old": 0.0})
+        before = [run.predict(_stacked([ends[i][0]]), held_out)[0].argmax(-1) for i in sound]
 
         def between(share: float, i: int) -> Classifier:
             old, fine_tuned, importance = ends[i]
@@ -113,7 +117,7 @@ def _interpolation(made_from: str, new: Callable[[Run, int, int], Classifier], b
 
         tried = []
         for share in SHARES:
-            after = [run.predict(_stacked([between(share, i)]), held_out)[0].argmax(-1) for i in range(len(ends))]
+            after = [run.predict(_stacked([between(share, i)]), held_out)[0].argmax(-1) for i in sound]
             values = selection.rates(before, after, held_out.labels, num_old)
             tried.append({"numbers": {"share_of_old": share}, **values})
         required = tried[0]["accuracy"] - run.config.update.tolerance

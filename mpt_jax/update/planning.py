@@ -125,8 +125,7 @@ def _network(run: Run, stage: Stage) -> ModelConfig:
 def _checkpoint(run: Run, stage: Stage) -> tuple[int, float]:
     """The step that a stage was last saved at, and the seconds it took to get there; 0 where nothing is saved."""
     folder = run.workdir / "checkpoints" / str(stage)
-    steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
-    for step in steps:
+    for step in checkpoint.saved_steps(folder):
         try:
             return step, float(checkpoint.read_sealed(folder / str(step) / "notes.json")["seconds"])
         except InputError:  # an older one may be whole: said when it is restored

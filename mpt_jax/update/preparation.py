@@ -83,10 +83,11 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
                 f"{section}.name={name} does not fit {settings.name}, whose examples are {kind} of shape {shape}; "
                 f"expected {valid} {', '.join(models.ON_FEATURES)}"
             )
-    heads = [  # also finds an image size that a network refuses
-        jax.eval_shape(lambda module=module: models.init(module, jax.random.key(0), shape))[0]["head"]["kernel"].shape
+    weights = [  # also finds an image size that a network refuses
+        jax.eval_shape(lambda module=module: models.init(module, jax.random.key(0), shape))[0]
         for _, _, module in networks
     ]
+    heads = [params["head"]["kernel"].shape for params in weights]
     if "old_head" in configs.sources(config) and heads[0][0] != heads[1][0]:
         raise InputError(
             f"update.methods has one with the old head (bct), which takes {heads[0][0]} features, but model.name="
@@ -139,6 +140,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     for release, method in enumerate(GIVEN):
         for _, card in given[method]:
             _check_teacher(run, card, run.num_classes(release))
+    for classifier, card in given[lineage.OLD]:
+        _check_network(config, classifier, card, weights[0])
     releases.check_recorded(run)
     releases.check_lineage(run)
     return run
@@ -180,6 +183,28 @@ def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str,
     paths = [storage.path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
     read = {path: checkpoint.read_release(path) for path in dict.fromkeys(paths)}
     return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
+
+
+def _check_network(config: Config, classifier: Classifier, card: Mapping[str, Any], configured: Any) -> None:
+    """An old model whose inside is used, not its answers alone, must be the one network that the config describes."""
+    uses = {
+        "update.start=old": config.update.start == "old",
+        "a method with the old head (bct)": "old_head" in configs.sources(config),
+        "update.memory_by=herding": config.update.memory_by == "herding",
+    }
+    needed = next((what for what, used in uses.items() if used), "")
+    shapes = [jax.tree.map(np.shape, params) for params in (classifier.params, configured)]
+    if needed and shapes[0] != shapes[1]:
+        network = configs.old_model_of(config)
+        found = "an ensemble" if classifier.ensemble else _network(**card["architecture"])
+        raise InputError(
+            f"{card['adopted_from']} is {found}, but {needed} takes what old_model says (without a name: model), "
+            f"{_network(network.name, releases.network_options(network))}; set that to fit, or give another update.old"
+        )
+
+
+def _network(name: str, options: Mapping[str, str]) -> str:
+    return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"
 
 
 def _check_teacher(run: Run, card: Mapping[str, Any], num_classes: int) -> None:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from mpt_jax import metrics, objectives
@@ -77,6 +78,11 @@ def rates(
         for before, after in zip(old, new, strict=True)
     ]
     return {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "nfr")}
+
+
+def diverged(params: Any) -> bool:
+    """Whether any weight of a model is not finite."""
+    return not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def select(tried: Sequence[Mapping[str, Any]], *, required_accuracy: float, images: int) -> tuple[int, dict[str, Any]]:

@@ -80,7 +80,7 @@ def _make(run: Run, stage: Stage) -> None:
     for index, choice in choices:
         for i, seed in enumerate(run.config.seeds):
             chosen = jax.tree.map(lambda leaf: leaf[i, index], classifiers)  # noqa: B023 (used at once)
-            notes = {**cost, "selection": choice, "diverged": _diverged(classifiers, i, index)}
+            notes = {**cost, "selection": choice, "diverged": selection.diverged(chosen.params)}
             releases.write(run, stage.release, members[index], seed, chosen, notes)
 
 
@@ -136,7 +136,7 @@ def _choose(
             {
                 "numbers": dict(members[i].numbers),
                 **selection.rates(before, answers[:, i], held_out.labels, num_old),
-                "diverged": any(_diverged(classifiers, seed, i) for seed in range(num_seeds)),
+                "diverged": selection.diverged(jax.tree.map(lambda leaf: leaf[:, i], classifiers.params)),  # noqa: B023
             }
             for i in indices
         ]
@@ -334,12 +334,8 @@ def _rounded(value: np.ndarray) -> float | None:
 
 def _last_checkpoint(run: Run, stage: Stage) -> str:
     folder = run.workdir / "checkpoints" / str(stage)
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
-    return f"the last good checkpoint is {folder / str(steps[-1])}" if steps else "there is no checkpoint before it"
-
-
-def _diverged(classifiers: Classifier, i: int, j: int) -> bool:
-    return not all(np.isfinite(leaf[i, j]).all() for leaf in jax.tree.leaves(classifiers.params))
+    steps = checkpoint.saved_steps(folder)
+    return f"the last good checkpoint is {folder / str(steps[0])}" if steps else "there is no checkpoint before it"
 
 
 def title(run: Run, stage: Stage) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import checkpoint, posttraining, report
-from mpt_jax.update import derivation
+from mpt_jax.update import derivation, stages
 
 
 @pytest.fixture
@@ -84,6 +84,37 @@ def test_the_new_classes_of_any_row_can_be_lowered(executed):
     np.testing.assert_allclose(after, before - c * (np.arange(10) >= 5), atol=1e-4)
     parents = checkpoint.read_card(run.folder(1, "posthoc_bias", 1))["parents"]
     assert parents.keys() == {"r0-old-seed1", "r1-pct_kl-seed1"}
+
+
+@pytest.mark.parametrize("lost", [(0,), (0, 1)])
+@pytest.mark.parametrize(
+    ("method", "override"), [("posthoc_bias", "update.posthoc_of=no_treatment"), ("bcwi", "update.start=old")]
+)
+def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_choose(
+    method, override, lost, executed, monkeypatch
+):
+    train = stages._train
+
+    def diverging(run, stage, members):
+        classifiers, cost = train(run, stage, members)
+        if stage.has_students:
+            spoilt = jax.tree.map(np.array, classifiers.params)
+            for leaf in jax.tree.leaves(spoilt):
+                leaf[list(lost)] = np.nan
+            classifiers = classifiers.replace(params=spoilt)
+        return classifiers, cost
+
+    monkeypatch.setattr(stages, "_train", diverging)
+    run = executed(f"update.methods=no_treatment,{method}", override)
+    rows = {(row["method"], row["seed"]): row for row in report.write(run.workdir)["rows"]}
+    assert [seed for seed in (0, 1) if rows[method, seed].get("diverged")] == list(lost)
+    choice = checkpoint.read_card(run.folder(1, method, 1))["selection"]
+    if lost == (0, 1):
+        assert choice is None
+    else:  # the first candidate leaves the model as it is
+        held_out = run.known(run.dataset.validation, 1)
+        answers = run.predict(run.read(1, "no_treatment"), held_out)[1].argmax(-1)
+        assert choice["candidates"][0]["accuracy"] == pytest.approx(np.mean(answers == held_out.labels))
 
 
 def test_every_derived_method_has_a_maker():

@@ -36,3 +36,28 @@ def test_what_does_not_fit_is_refused(overrides, message, prepared, features_fil
     with pytest.raises(InputError, match=message):
         prepared(*(override.format(features=features_file) for override in overrides))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (["update.start=old"], "update.start=old"),
+        (["update.methods=bct"], r"a method with the old head \(bct\)"),
+        (
+            ["update.memory=per_class:2", "update.memory_by=herding", "optimizer.batch_size=8"],
+            "update.memory_by=herding",
+        ),
+    ],
+)
+def test_a_given_old_model_of_another_network_is_refused_where_its_weights_are_needed(
+    overrides, what, executed, tmp_path
+):
+    """Else it would be found out by a traceback, after the independent model has been trained."""
+    first = executed(
+        "update.methods=no_treatment", "model.name=linear", "optimizer.epochs=1", folder=tmp_path / "first"
+    )
+    old = f"update.old={first.workdir}/releases/r0-old-seed{{seed}}"
+    message = rf"r0-old-seed0 is linear \(dtype=float32\), but {what} takes .* mlp \(dtype=float32\); set that to fit"
+    with pytest.raises(InputError, match=message):
+        executed(*overrides, old)
+    assert not (tmp_path / "run").exists()
