@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax import command as commands
+from mpt_jax import storage
 from mpt_jax.errors import InputError
 from mpt_jax.reproduce.tables import BUDGETS, TABLES, Run, Table
 
@@ -22,9 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options = parse(argv)
+        kept = pathlib.Path(options.results)
+        page = commands.output_file("--page", pathlib.Path(options.page or kept.parent / "REPRODUCIBILITY.md"))
+        if kept.exists() and not kept.is_dir():
+            raise InputError(f"--results {kept} is a file; expected a folder")
         status = 0 if options.table == "page" else _make(options, argv)
         if not status:
-            _write_page(pathlib.Path(options.results), pathlib.Path(options.page))
+            _write_page(kept, page)
         return status
 
     return commands.ended(work)
@@ -53,9 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--results", metavar="DIR", default=str(ROOT / "results"), help="what is kept (default: results)"
     )
-    parser.add_argument(
-        "--page", metavar="FILE", default=str(ROOT / "REPRODUCIBILITY.md"), help="the page that is written"
-    )
+    parser.add_argument("--page", metavar="FILE", default="", help="(default: REPRODUCIBILITY.md beside the results)")
     return parser.parse_args(argv)
 
 
@@ -70,10 +73,10 @@ def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     name = configs.load(_config_file(table.plans[options.budget].config)).dataset.name
     takes_folder = name == "cifar100"  # the others prepare themselves, and not in a folder of somebody's data sets
     kept = pathlib.Path(options.results) / f"{options.table}-{options.budget}.json"
-    standing = [run for run in _runs_of(kept) if run["command"] in _commands(table, options.budget, run["seeds"])]
+    _check_what_is_lost(kept, _standing(kept, table, options.budget), runs)
     for number, run in enumerate(runs, 1):
         scenario, seeds, config, _ = run
-        folder = pathlib.Path(options.workdir) / kept.stem / _folder_name(scenario, seeds)
+        folder = storage.path(options.workdir) / kept.stem / _folder_name(scenario, seeds)
         here = ["--workdir", str(folder)]
         if options.data_dir and takes_folder:
             here.append(f"--config.dataset.data_dir={options.data_dir}")
@@ -83,7 +86,8 @@ def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
             print(f"to go on: python -m mpt_jax.reproduce {shlex.join(argv)}", file=sys.stderr)
             return status
         done.append(results.collect(folder, scenario, command=_command(run), hardware=_hardware()))
-        together = results.join(standing, done)
+        # Read again: another process may have added other seeds meanwhile.
+        together = results.join(_standing(kept, table, options.budget), done)
         command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
         made = sorted({seed for run in together for seed in run["seeds"]})
         if made != sorted(table.plans[options.budget].seeds):
@@ -92,15 +96,27 @@ def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
     return 0
 
 
-def _runs_of(kept: pathlib.Path) -> list[Mapping[str, Any]]:
-    """What stands in a file of results; nothing where there is none, or one of another version."""
+def _standing(kept: pathlib.Path, table: Table, budget: str) -> list[Mapping[str, Any]]:
+    """The runs in a file of results that the table, as it is now, has too; none where it is of another version."""
     from mpt_jax.reproduce import results
 
     try:
-        return results.read(kept)["runs"] if kept.exists() else []
+        found = results.read(kept)["runs"] if kept.exists() else []
     except InputError as error:
         print(f"{error}: it is replaced")
         return []
+    return [run for run in found if run["command"] in _commands(table, budget, run["seeds"])]
+
+
+def _check_what_is_lost(kept: pathlib.Path, standing: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> None:
+    """Seeds that were trained together are replaced together: nobody wants one seed in place of twenty."""
+    for run in standing:
+        asked = {seed for scenario, seeds, *_ in runs if scenario == run["scenario"] for seed in seeds}
+        if asked & set(run["seeds"]) and set(run["seeds"]) - asked:
+            raise InputError(
+                f"{kept} holds the seeds {', '.join(map(str, run['seeds']))} as one run, which would be replaced by "
+                f"fewer; give another --results, or --seeds with all or none of them"
+            )
 
 
 def _commands(table: Table, budget: str, seeds: Sequence[int]) -> set[str]:
@@ -125,19 +141,28 @@ def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
     from mpt_jax.reproduce import plots, results
 
     found = {path.stem: results.read(path) for path in sorted(folder.glob("*.json"))}
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
-    for name, table in found.items():
-        for figure, picture in plots.draw(table["runs"]).items():
-            (folder / "plots" / f"{name}-{figure}.png").write_bytes(picture)
+    if not found:
+        raise InputError(f"--results {folder} has no table; expected a folder with files such as digits-cpu.json")
+    drawn = {
+        folder / "plots" / f"{name}-{figure}.png": picture
+        for name, table in found.items()
+        for figure, picture in plots.draw(table["runs"]).items()
+    }
+    (folder / "plots").mkdir(exist_ok=True)
+    for path in (folder / "plots").glob("*.png"):
+        if path not in drawn and path.stem.rpartition("-")[2] in plots.FIGURES:
+            path.unlink()  # of runs that are no longer there
+    for path, picture in drawn.items():
+        checkpoint.write_bytes(path, picture)
     checkpoint.write_text(page, pages.render(folder))
     print(f"{len(found)} tables: {page}")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(seed) for seed in text.split(",") if seed)
-    except ValueError as error:
-        raise InputError(f"--seeds {text}: expected integers, such as --seeds 0,1,2") from error
+    seeds = [seed.strip() for seed in text.split(",")] if text else []
+    if not all(seed.isascii() and seed.isdigit() and len(seed) < 10 for seed in seeds) or len({*seeds}) < len(seeds):
+        raise InputError(f"--seeds {text}: expected integers from 0 on, each once, such as --seeds 0,1,2")
+    return tuple(map(int, seeds))
 
 
 def _config_file(spec: str) -> str:
@@ -151,11 +176,13 @@ def _folder_name(scenario: str, seeds: Sequence[int]) -> str:
     """Of letters, digits and hyphens.
 
     Examples:
-      >>> _folder_name("10 -> 100", (0, 1, 2)), _folder_name("", (3,))
-      ('10-100-seeds0-2', 'seeds3')
+      >>> _folder_name("10 -> 100", (0, 1, 2)), _folder_name("", (3,)), _folder_name("", (0, 2))
+      ('10-100-seeds0-2', 'seeds3', 'seed0-seed2')
     """
     words = "".join(c if c.isalnum() else " " for c in scenario).split()
     span = f"seeds{seeds[0]}" + (f"-{seeds[-1]}" if len(seeds) > 1 else "")
+    if list(seeds) != list(range(seeds[0], seeds[-1] + 1)):
+        span = "-".join(f"seed{seed}" for seed in seeds)
     return "-".join([*words, span])
 
 

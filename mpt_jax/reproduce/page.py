@@ -58,20 +58,36 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     ]
     chosen, sequences = results.choose(runs), results.lineages(runs)
     for scenario, summary in results.summarize(runs).items():
-        parts += [*([f"**{scenario}**"] if scenario else []), rows(summary), _verdict(summary, chosen[scenario])]
+        of_scenario = next(run["protocol"] for run in runs if run["scenario"] == scenario)
+        parts += [*([f"**{scenario}**"] if scenario else []), protocol(of_scenario)]
+        parts += [rows(summary), _verdict(summary, chosen[scenario])]
         if scenario in sequences:
             schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
             parts.append(lineages(sequences[scenario], schedule))
     for figure in FIGURES:
         path = pathlib.Path("plots") / f"{name}-{budget}-{figure}.png"
         if (folder / path).exists():
-            parts.append(f"![{_CAPTIONS[figure]}](results/{path})\n\n*{_CAPTIONS[figure]}*")
+            parts.append(f"![{_CAPTIONS[figure]}]({folder.name}/{path})\n\n*{_CAPTIONS[figure]}*")
     parts.append(_text(folder / f"{name}-{budget}.md"))
     return "\n\n".join(part for part in parts if part)
 
 
+def protocol(run: Mapping[str, Any]) -> str:
+    """`results.protocol` as a sentence."""
+    networks = [f"`{name}`" for name in (run["old_model"], run["model"]) if name]
+    stem = f" ({run['stem']} stem)" if run["stem"] else ""
+    start = "from the release before" if run["start"] == "old" else "from random weights"
+    bias = "the published b" if run["bias"] == "published" else f"b = {run['bias']}"
+    memory = "" if run["memory"] == "all" else f"; old images kept: {run['memory']}, by {run['memory_by']}"
+    return (
+        f"{' -> '.join(networks)}{stem}, {run['epochs']} epochs of batches of {run['batch_size']}, learning rate "
+        f"{run['learning_rate']:g} ({run['schedule']}, by {run['schedule_unit']}); students start {start}; {bias} "
+        f"where a row names none{memory}."
+    )
+
+
 def _commit(revision: str | None) -> str:
-    """Ten digits of it, and whether the code was changed.
+    """Ten digits of it, and whether the checkout had uncommitted changes.
 
     Examples:
       >>> _commit("0123456789abcdef-dirty"), _commit(None)

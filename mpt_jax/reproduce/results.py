@@ -16,7 +16,7 @@ from mpt_jax.report import comparison, flips
 
 RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr", "nfr_all_classes")
 BASELINE, ENSEMBLE = "no_treatment", "ensemble"
-SCHEMA = 2
+SCHEMA = 3
 _CURVE, _HISTORY = 61, 40  # points kept
 
 
@@ -55,6 +55,7 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         "hardware": hardware,
         **{key: report[key] for key in ("git_revisions", "versions")},
         "classes": schedule,
+        "protocol": protocol(config),
         "tolerance": config["update"]["tolerance"],
         "images": report["dataset"]["images"],
         "rows": rows,
@@ -65,6 +66,16 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         "history": _history(folder, last, seeds[0]),
     }
     return _rounded(kept)
+
+
+def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader must know of a run's config beside its classes and images."""
+    model, optimizer, update = config["model"], config["optimizer"], config["update"]
+    return {
+        **{"model": model["name"], "stem": model["stem"], "old_model": config["old_model"]["name"]},
+        **{key: optimizer[key] for key in ("epochs", "batch_size", "learning_rate", "schedule", "schedule_unit")},
+        **{key: update[key] for key in ("bias", "start", "memory", "memory_by")},
+    }
 
 
 def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,12 +154,12 @@ def lineages(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str,
 def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Per scenario the methods with the fewest negative flips on the validation images, over all seeds.
 
-    Of those whose validation accuracy is at least that of `no_treatment` less `update.tolerance`, the rule that reports
-    go by; of several with as few flips the most accurate. More than one where they cannot be told apart.
+    Of those whose validation accuracy is at least that of `no_treatment` less `update.tolerance`; of several with as
+    few flips the most accurate. More than one where they cannot be told apart.
     """
     chosen: dict[str, list[str]] = {}
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
-        found = [run["validation"] for run in runs if run["scenario"] == scenario]
+        found = [run["validation"] for run in runs if run["scenario"] == scenario for _ in run["seeds"]]  # their means
         means = {
             method: {key: statistics.fmean(of[method][key] for of in found) for key in ("accuracy", "nfr")}
             for method in found[0]

@@ -84,7 +84,7 @@ TABLES: dict[str, Table] = {
     ),
     "cifar100": Table(
         "CIFAR-100, 50 -> 100 classes, ResNet-18 with the ImageNet stem",
-        "The protocol of the paper: by how much does MPT cut negative flips, and at which b?",
+        "The network and the classes of the paper: by how much does MPT cut negative flips, and at which b?",
         {
             "cpu": Plan("cifar100.py:cpu", (0,)),  # 4.6 hours of two cores
             "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(*_FULL, _methods(*_NINE, "posthoc_bias"))),

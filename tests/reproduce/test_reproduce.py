@@ -1,9 +1,12 @@
 """The command, on a table small enough for a test, and the committed page."""
 
 import json
+import re
+import shutil
 
 import pytest
 
+from mpt_jax import train
 from mpt_jax.reproduce import __main__ as command
 from mpt_jax.reproduce import page, plots, results, tables
 
@@ -22,7 +25,7 @@ SMALL = tables.Plan(
 def made(tmp_path_factory):
     """A folder in which the command has made a table, and a function that makes it again."""
     folder = tmp_path_factory.mktemp("reproduce")
-    arguments = [f"--{name}={folder / name}" for name in ("workdir", "results", "page")]
+    arguments = [f"--{name}={folder / name}" for name in ("workdir", "results")]
 
     def make(*more):
         with pytest.MonkeyPatch.context() as patch:
@@ -35,7 +38,7 @@ def made(tmp_path_factory):
 
 def test_the_same_command_again_gives_the_same_files(made):
     folder, make = made
-    files = [folder / "page", *(folder / "results").rglob("*.*")]
+    files = [folder / "REPRODUCIBILITY.md", *(folder / "results").rglob("*.*")]
     before = {path: path.read_bytes() for path in files}
     assert make() == 0
     assert {path: path.read_bytes() for path in files} == before
@@ -44,7 +47,7 @@ def test_the_same_command_again_gives_the_same_files(made):
 def test_a_table_can_be_made_seed_by_seed_without_the_folders_of_the_others(made, tmp_path, capsys):
     folder, make = made
     whole, kept = folder / "results/features-cpu.json", tmp_path / "features-cpu.json"
-    elsewhere = (f"--results={tmp_path}", f"--page={tmp_path / 'page'}")
+    elsewhere = (f"--results={tmp_path}", f"--page={tmp_path / 'page.md'}")
     first, _ = results.read(whole)["runs"]
     results.write(kept, "features", "cpu", "", [first])
     assert make("--seeds=1", *elsewhere) == 0
@@ -75,7 +78,7 @@ def test_what_is_kept_has_every_row_and_every_figure(made):
         assert run["history"]["mpt_kl@bias=1"][0][0] > 0
     drawn = {path.stem.removeprefix("features-cpu-") for path in (folder / "results/plots").iterdir()}
     assert drawn == plots.FIGURES.keys() - {"bias", "sequence"}  # these take three values of b, or updates
-    text = (folder / "page").read_text()
+    text = (folder / "REPRODUCIBILITY.md").read_text()
     assert "| `mpt_kl@bias=2` | 2 |" in text
     assert all(f"features-cpu-{name}.png" in text for name in drawn)
 
@@ -123,12 +126,61 @@ def test_several_updates_have_a_table_and_a_figure_of_their_own(made, tmp_path):
     assert [list(line.get_ydata()) for line in nfr.lines] == [[12.5, 25.0]] * 5
 
 
+def test_figures_of_runs_that_are_gone_go_too(made, tmp_path):
+    folder, _ = made
+    shutil.copytree(folder / "results", tmp_path / "kept")
+    plots_of = tmp_path / "kept/plots"
+    drawn = {path.name for path in plots_of.iterdir()}
+    for name in ("features-cpu-sequence.png", "splits-cpu-bias.png", "mine.png"):
+        (plots_of / name).write_bytes(b"")
+    assert command.main(["page", f"--results={tmp_path / 'kept'}"]) == 0
+    assert {path.name for path in plots_of.iterdir()} == {*drawn, "mine.png"}
+    text = (tmp_path / "REPRODUCIBILITY.md").read_text()
+    assert "](kept/plots/features-cpu-" in text and "features-cpu-sequence" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "--seeds=0,0"], "--seeds 0,0: expected integers from 0 on, each once"),
+        (["features", "--seeds=,"], "--seeds ,: expected integers"),
+        (["features", "--seeds=-1"], "--seeds -1: expected integers"),
+        (["page", "--results={folder}/nothing"], "nothing has no table; expected a folder with files such as"),
+        (["page", "--results={folder}/file"], "file is a file; expected a folder"),
+        (["features", "--page={folder}/missing/page.md"], "--page .*page.md: cannot be written"),
+        (["features", "--workdir=gs://"], "names no folder of a bucket"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_trained_or_written(
+    arguments, message, made, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(train, "main", None)
+    (tmp_path / "file").touch()
+    folder, _ = made
+    given = [f"--workdir={folder}/workdir", f"--results={folder}/results", *arguments[1:]]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert command.main([arguments[0], *(word.format(folder=tmp_path) for word in given)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_seeds_that_were_trained_together_are_not_replaced_by_a_few_of_them(made, capsys, tmp_path):
+    folder, make = made
+    kept = tmp_path / "features-cpu.json"
+    found = results.read(folder / "results/features-cpu.json")["runs"]
+    results.write(kept, "features", "cpu", "", [{**found[0], "seeds": [0, 1]}])
+    before = kept.read_bytes()
+    assert make(f"--results={tmp_path}", "--seeds=1") == 2
+    assert "holds the seeds 0, 1 as one run" in capsys.readouterr().err
+    assert kept.read_bytes() == before
+
+
 def test_a_run_that_fails_ends_the_command_with_its_status(made, capsys):
     _, make = made
     assert make("--seeds=x") == 2
     assert capsys.readouterr().err.startswith("error: --seeds x: expected integers")
-    assert make("--seeds=-1") == 2
-    assert "to go on: python -m mpt_jax.reproduce" in capsys.readouterr().err
+    assert make("--seeds=4294967296") == 2
+    assert "--seeds 4294967296" in capsys.readouterr().err
 
 
 def test_the_committed_page_is_made_of_the_committed_results():

@@ -19,7 +19,7 @@ def _run(seeds, validation=(), scenario=""):
         for m in ACCURACY
         for s in seeds
     ]
-    return {"scenario": scenario, "rows": rows, "validation": dict(validation), "tolerance": 0.01}
+    return {"scenario": scenario, "seeds": list(seeds), "rows": rows, "validation": dict(validation), "tolerance": 0.01}
 
 
 def test_seeds_of_several_runs_add_up_and_are_paired_with_their_own_baseline():
@@ -71,6 +71,10 @@ def test_validation_chooses_within_the_tolerance_and_does_not_break_ties():
     assert choose(a=good, b=rates(0.80, 0.05)) == ["b"]
     assert choose(b=costly) == []
     assert results.choose([_run([0]), _run([1])]) == {"": []}
+    # Every seed counts as much as any other: what a run holds is the mean over its own.
+    one, other = {"a": rates(0.8, 0.05), "b": rates(0.8, 0.08)}, {"a": rates(0.8, 0.05), "b": rates(0.8, 0.01)}
+    runs = [_run(seeds, {"no_treatment": base, **of}) for seeds, of in (([0, 1], one), ([2], other))]
+    assert results.choose(runs) == {"": ["a"]}
 
 
 @given(st.integers(0, 2**32 - 1))
