@@ -22,7 +22,7 @@ from mpt_jax.objectives import METHODS
 
 
 def get_config(variant=""):
-    """The published protocol, what a CPU can pay of it (`small`), or a few minutes (`smoke`)."""
+    """The published protocol, or a CPU's part of it: a night (`cpu`), an hour (`small`), a few minutes (`smoke`)."""
     config = default_config()
     config.dataset.name = "cifar100"
     config.dataset.class_order = "natural"

@@ -50,7 +50,7 @@ class DatasetConfig:
     std: tuple[float, ...] = ()
     source: str = "auto"  # images decoded once into "memory", or every time as a "stream"; auto: by their size
     augmentation: str = "crop_flip"  # by the two keys below, or "imagenet": random resized crops and flips of a stream
-    workers: int = 0  # processes that decode a stream; 0: threads, one for each core
+    workers: int = 0  # processes that decode a stream; 0: threads, one for each core, at most 16
     test_split: str = "test"  # of a TFDS data set
     crop_padding: int = 0  # random crop after padding with this many black pixels
     flip: bool = False  # random horizontal flip
@@ -89,7 +89,7 @@ class UpdateConfig:
     bias: str = "published"  # b of the methods that have one: "published", a number, or "auto": tuned on validation
     tune: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # number -> candidates
     tune_trials: int = 0  # random draws of the candidates' combinations; 0: all of them
-    tolerance: float = 0.01  # validation accuracy that the chosen numbers may cost against the independent model
+    tolerance: float = 0.01  # validation accuracy a choice may cost against the independent model (bcwi*: fine-tuned)
     start: str = "random"  # weights that a student starts from: "random", or "old" to fine-tune the release before
     memory: str = "all"  # images of the old classes that the update may use: "all", "none", "per_class:K", "total:K"
     memory_by: str = "random"  # which images those are: "random", or "herding" on the features of the release before

@@ -29,7 +29,7 @@ METHODS = {
     "ensemble": "the mean logits of several new models, at that many times the cost of inference: what is to be had "
     "(Yan et al., Positive-Congruent Training, 2021)",
 }
-"""Methods that train no student, by name: what each makes of models that are there already."""
+"""Methods that train no student of their own, by name: what each makes of other models."""
 
 CHOSEN = ("posthoc_bias", "bcwi", "bcwi_fisher", "bcwi_soup")  # with a number that is chosen on validation images
 FINE_TUNED = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # of models that continue the old one's weights

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mpt_jax import posttraining
 from mpt_jax.report import plots, table
 from mpt_jax.update import lineage
 
@@ -283,12 +284,13 @@ def numbers(tuned: Mapping[str, float]) -> str:
 
 
 def _rule(report: Report) -> str:
-    first = next(choice for choice in report["selection"].values() if len(choice["candidates"]) > 1)
+    method, first = next(found for found in report["selection"].items() if len(found[1]["candidates"]) > 1)
+    reference = "fine-tuned" if method in posttraining.FINE_TUNED else "independent"
     required, tolerance = first["required_accuracy"], report["config"]["update"]["tolerance"]
     return (
         f"On {first['validation_images']} validation images cut from the training part, never on test images: the "
         f"fewest negative flips among the candidates whose accuracy is at least {_percent(required)} % "
-        f"(the independent model's less the tolerance of {100 * tolerance:g} points), or else the most accurate. "
+        f"(the {reference} model's less the tolerance of {100 * tolerance:g} points), or else the most accurate. "
         f"One image is {100 / first['validation_images']:.2g} points, so near ties are decided by chance, and the "
         "deviations above leave that out."
     )
