@@ -60,7 +60,11 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
     for scenario, summary in results.summarize(runs).items():
         of_scenario = next(run["protocol"] for run in runs if run["scenario"] == scenario)
         parts += [*([f"**{scenario}**"] if scenario else []), protocol(of_scenario)]
-        parts += [rows(summary), _verdict(summary, chosen[scenario])]
+        held_out = any(run["validation"] for run in runs if run["scenario"] == scenario)
+        parts += [
+            rows(summary),
+            _verdict(summary, chosen[scenario]) if held_out else "No images are held out to choose by.",
+        ]
         if scenario in sequences:
             schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
             parts.append(lineages(sequences[scenario], schedule))
