@@ -52,15 +52,13 @@ def test_a_table_can_be_made_seed_by_seed_without_the_folders_of_the_others(made
     results.write(kept, "features", "cpu", "", [first])
     assert make("--seeds=1", *elsewhere) == 0
     assert kept.read_bytes() == whole.read_bytes()
+    table = tables.Table("Small", "Why?", {"cpu": SMALL})
+    assert command._standing(kept, table, "cpu") == results.read(whole)["runs"]
     results.write(kept, "features", "cpu", "", [first | {"command": "python -m mpt_jax.train of another protocol"}])
-    assert make("--seeds=1", *elsewhere) == 0
-    found = results.read(kept)
-    assert [run["seeds"] for run in found["runs"]] == [[1]]
-    assert found["command"].endswith(" --seeds 1")
+    assert command._standing(kept, table, "cpu") == []
     kept.write_text("{")
     capsys.readouterr()
-    assert make("--seeds=1", *elsewhere) == 0
-    assert results.read(kept) == found
+    assert command._standing(kept, table, "cpu") == []
     assert "is no result of this version" in capsys.readouterr().out
 
 
@@ -124,6 +122,23 @@ def test_several_updates_have_a_table_and_a_figure_of_their_own(made, tmp_path):
     accuracy, nfr = plots._sequence(found["runs"]).axes
     assert [list(line.get_xdata()) for line in accuracy.lines] == [[0, 1, 2]] * 5
     assert [list(line.get_ydata()) for line in nfr.lines] == [[12.5, 25.0]] * 5
+
+
+def test_a_section_says_how_its_rows_were_trained_and_chosen(made, tmp_path):
+    found = results.read(made[0] / "results/features-cpu.json")
+    text = page.section(found, tmp_path)
+    assert (
+        "`linear`, 1 epochs of batches of 48, learning rate 0.05 (cosine, by step); students start from random" in text
+    )
+    assert "the published b where a row names none." in text and "No images are held out" not in text
+    for run in found["runs"]:
+        run["validation"] = {}
+        run["protocol"] |= {"bias": "1", "start": "old", "memory": "per_class:2", "memory_by": "herding"}
+        run["protocol"] |= {"old_model": "mlp", "model": "resnet18", "stem": "cifar"}
+    text = page.section(found, tmp_path)
+    assert "`mlp` -> `resnet18` (cifar stem), 1 epochs" in text and "students start from the release before" in text
+    assert "b = 1 where a row names none; old images kept: per_class:2, by herding." in text
+    assert "No images are held out to choose by." in text and "Chosen on the validation images" not in text
 
 
 def test_figures_of_runs_that_are_gone_go_too(made, tmp_path):

@@ -86,9 +86,14 @@ def test_the_new_classes_of_any_row_can_be_lowered(executed):
     assert parents.keys() == {"r0-old-seed1", "r1-pct_kl-seed1"}
 
 
-@pytest.mark.parametrize("lost", [(0,), (0, 1)])
 @pytest.mark.parametrize(
-    ("method", "override"), [("posthoc_bias", "update.posthoc_of=no_treatment"), ("bcwi", "update.start=old")]
+    ("method", "override", "lost"),
+    [
+        ("posthoc_bias", "update.posthoc_of=no_treatment", (0,)),
+        ("posthoc_bias", "update.posthoc_of=no_treatment", (0, 1)),
+        ("bcwi", "update.start=old", (0,)),
+        ("bcwi", "update.start=old", (0, 1)),
+    ],
 )
 def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_choose(
     method, override, lost, executed, monkeypatch
