@@ -187,16 +187,19 @@ def _folder_name(scenario: str, seeds: Sequence[int]) -> str:
 
 
 def _hardware() -> str:
-    """The machine in words: what the operating system calls the processor, and the accelerators."""
+    """The machine in words: what the operating system calls the processor, its vectors, and the accelerators."""
     import jax
 
     model = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines}
+        model = facts.get("model name", model)
+        # On these hang speed and rounding, and they do not follow from a name such as "AMD EPYC".
+        flags = facts.get("flags", "").split()
+        vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+        model += f" ({vectors})" * bool(vectors)
     accelerators = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
     kinds = [f"{accelerators.count(kind)} x {kind}" for kind in dict.fromkeys(accelerators)]
     return ", ".join([*kinds, f"{os.cpu_count()} cores of {model}"])
