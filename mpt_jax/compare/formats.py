@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,7 @@ def _jsonl(path: pathlib.Path) -> Source:
         first = 1
         with _readable(path), pa.input_stream(str(path)) as file:
             for block in _blocks(file):
-                if named and _may_have_new_scores(lambda: read(block, "infer").schema, set(types), objects):  # noqa: B023
+                if named and _may_have_new_scores(partial(read, block, "infer"), set(types), objects):
                     _refuse_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
                 first += block.count(b"\n")
                 yield from map(_columns, read(block, "ignore").to_batches())
@@ -228,10 +229,10 @@ def _json_rows(lines: Iterable[bytes], path: pathlib.Path, first: int = 1) -> It
             yield number, row
 
 
-def _may_have_new_scores(schema: Callable[[], pa.Schema], columns: set[str], objects: Mapping[str, set[str]]) -> bool:
+def _may_have_new_scores(read: Callable[[], pa.Table], columns: set[str], objects: Mapping[str, set[str]]) -> bool:
     """Whether rows are to be looked at one by one: a quick look at the types in all of them finds more, or fails."""
     try:
-        found = schema()
+        found = read().schema
     except pa.ArrowException:  # of other columns, which may hold anything
         return True
     return any(SCORE.fullmatch(name) for name in set(found.names) - columns) or any(

@@ -160,7 +160,7 @@ def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
 
 def _seeds(text: str) -> tuple[int, ...]:
     seeds = [seed.strip() for seed in text.split(",")] if text else []
-    if not all(seed.isascii() and seed.isdigit() and len(seed) < 10 for seed in seeds) or len({*seeds}) < len(seeds):
+    if not all(seed.isascii() and seed.isdigit() and len(seed) < 20 for seed in seeds) or len({*seeds}) < len(seeds):
         raise InputError(f"--seeds {text}: expected integers from 0 on, each once, such as --seeds 0,1,2")
     return tuple(map(int, seeds))
 
