@@ -22,10 +22,7 @@ def require_tensorboard(folder: pathlib.Path) -> None:
     if storage.is_remote(folder):
         raise InputError(f"--tensorboard writes to local folders, but the work directory is {folder}; leave it out")
     if importlib.util.find_spec("tensorboardX") is None:
-        raise InputError(
-            "--tensorboard needs tensorboardX: `pip install 'mpt_jax[tensorboard]'` (in a clone: "
-            "`pip install -e '.[tensorboard]'`), or leave it out"
-        )
+        raise InputError("--tensorboard needs tensorboardX: `pip install 'mpt_jax[tensorboard]'`, or leave it out")
 
 
 @contextlib.contextmanager

@@ -69,6 +69,15 @@ def test_it_runs_without_this_package_on_batches_of_any_size(tmp_path, capsys):
     assert sheet["classes"] == list("0123456789") and max(sheet["compared"]["largest_difference"].values()) < 1e-4
 
 
+def test_a_release_in_a_bucket_is_exported_like_a_local_one(store, bucket, tmp_path):
+    for name, place in (("local", tmp_path), ("remote", bucket)):
+        release(place / "model", "linear", (2,), ("a", "b"))
+        assert export.main([str(place / "model"), str(tmp_path / name)]) == 0
+    local, remote = (safetensors.numpy.load_file(tmp_path / name / artifact.WEIGHTS) for name in ("local", "remote"))
+    chex.assert_trees_all_equal(local, remote)
+    assert json.loads((tmp_path / "remote/export.json").read_text())["classes"] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "more"),
     [("linear", (4, 4, 3), {"dtype": "bfloat16"}), ("mlp", (5,), {"ensemble": 2})],

@@ -63,6 +63,14 @@ def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys
     assert result["old_classes_rows"]["negative_flips"] == (right[0] & ~right[1])[known].sum() > 0
 
 
+def test_a_release_in_a_bucket_gives_the_answers_of_a_local_one(store, bucket, tfds_digits, tmp_path):
+    for number, place in enumerate((tmp_path, bucket)):
+        release(place / "model", "linear")
+        assert predict.main([str(place / "model"), *tfds_digits, f"--output={tmp_path / f'{number}.npz'}"]) == 0
+    with np.load(tmp_path / "0.npz") as local, np.load(tmp_path / "1.npz") as remote:
+        np.testing.assert_array_equal(local["logits"], remote["logits"])
+
+
 def test_a_folder_to_npz_with_what_was_left_out(pair, tmp_path, capsys):
     random, images = np.random.default_rng(0), tmp_path / "images"
     pixels = random.integers(0, 256, (6, 8, 8), np.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mpt_jax import data, fitting, sharding, training, workdir
+from mpt_jax import data, fitting, hardware, sharding, training, workdir
 from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
 from mpt_jax.benchmark.show import grid, pairs
 from mpt_jax.data import photos, stream
@@ -61,11 +61,9 @@ def measure(
         else:
             say("PyTorch is not installed, so there is no peer: pip install 'mpt_jax[torch]'")
         times = alternate(setup.rounds, contestants, say)
-        device = jax.devices()[0]
-        facts = {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()}
         result = {
             "benchmark": "input",
-            **workdir.provenance(facts),
+            **workdir.provenance(hardware.facts(jax.device_count())),
             "files": len(paths),
             "bytes_per_file": sum(path.stat().st_size for path in paths) // len(paths),
             "image_size": image_size,

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mpt_jax import hardware
+
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
@@ -65,7 +67,7 @@ def render(result: Mapping[str, Any]) -> RenderableType:
 
 
 def _title(result: Mapping[str, Any]) -> str:
-    device, stem = result["device"], result["stem"]
+    stem = result["stem"]
     what = [
         result["model"],
         stem and f"{stem} stem",
@@ -73,7 +75,7 @@ def _title(result: Mapping[str, Any]) -> str:
         result.get("dtype"),
         f"batch {result['batch']}",
     ]
-    where = f"{device['count']} x {device['kind']} ({device['platform']}), jax {result['versions']['jax']}"
+    where = f"{hardware.in_words(result['device'])}, jax {result['versions']['jax']}"
     how = {"memory": "compiled, not run", "scaling": "compiled for other devices, not run"}
     how = how.get(result["benchmark"], f"median of {result['rounds']} rounds")
     return f"{result['benchmark']}: {', '.join(filter(None, what))}\n{where}, {how}"

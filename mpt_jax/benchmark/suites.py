@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax import objectives, sharding, workdir
+from mpt_jax import hardware, objectives, sharding, workdir
 from mpt_jax.benchmark import flops
 from mpt_jax.benchmark import memory as predicted_memory
 from mpt_jax.benchmark import scaling as predictions
@@ -231,17 +231,15 @@ def _structure(row: Objective) -> jax.tree_util.PyTreeDef:
 
 
 def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared | None = None) -> dict[str, Any]:
-    first = jax.devices()[0]
-    facts = {"platform": first.platform, "kind": first.device_kind, "count": mesh.size}
     return {
         "benchmark": name,
-        **workdir.provenance(facts),
+        **workdir.provenance(hardware.facts(mesh.size)),
         "model": setup.model,
         "stem": getattr(setup.network(), "stem", None),
         "batch": setup.job.batch,
         "images": len(shared[1]) if shared else setup.job.num_images,
         "rounds": setup.rounds,
         "float32_products": jax.config.jax_default_matmul_precision or "default",  # on NVIDIA the default allows TF32
-        "peak_bytes_of": "device" if "peak_bytes_in_use" in (first.memory_stats() or {}) else "process",
+        "peak_bytes_of": "device" if "peak_bytes_in_use" in (jax.devices()[0].memory_stats() or {}) else "process",
         "compilation_cache": jax.config.jax_compilation_cache_dir,  # with one, compile seconds may be of a warm start
     }

@@ -376,7 +376,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     if not own and importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"data set {builder.name} is not prepared in {builder.data_dir_root}, and preparing it needs TensorFlow: "
-            "run `pip install 'mpt_jax[prepare]'` (in a clone: `pip install -e '.[prepare]'`), "
+            "run `pip install 'mpt_jax[prepare]'`, "
             f"or pass --config.dataset.data_dir=DIR with a folder DIR that holds {place} as ArrayRecord files"
         )
     # The digits take a second: TFDS's announcements and progress bars would only hide what the run itself says.

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax import checkpoint, metrics, workdir
+from mpt_jax import checkpoint, hardware, metrics, workdir
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
 from mpt_jax.update import lineage
 from mpt_jax.workdir import read_facts
@@ -37,7 +37,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
     over the images of the old classes, the new model choosing among all classes. `summary` and `selection` are those
     of the last release; `sequences` has the whole lineage of each method, where there are more releases than two;
-    `git_revisions` has the commit that the run was begun at and those that took it up.
+    `hardware` and `git_revisions` have the machine and the commit that the run was begun with and those that took it
+    up.
     `comparison` (see `comparison.compare`) says how sure the last release's numbers are, and `flips` (see
     `flips.describe`) where its flips lie, per method, where there are predictions.
     """
@@ -50,6 +51,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         for method in methods
         for seed in config["seeds"]
     ]
+    made_with = [facts, *(card["made_with"] for card in cards if "made_with" in card)]
     rows = [_row(card) for card in cards]
     last = [card for card in cards if card["release"] == len(schedule) - 1]
     selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
@@ -80,13 +82,10 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "config": config,
         "versions": facts["versions"],
         "git_revision": facts["git_revision"],
-        "git_revisions": list(dict.fromkeys([facts["git_revision"], *map(_git_revision, cards)])),
+        "hardware": list(dict.fromkeys(hardware.in_words(made["device"]) for made in made_with)),
+        "git_revisions": list(dict.fromkeys(made["git_revision"] for made in made_with)),
         "command": facts["command"],
     }
-
-
-def _git_revision(card: Mapping[str, Any]) -> str | None:
-    return card.get("made_with", {}).get("git_revision")
 
 
 def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:

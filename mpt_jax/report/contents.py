@@ -433,7 +433,7 @@ def _why(report: Report, plot: Any) -> list[Any]:
 
 
 def _protocol(report: Report) -> list[Any]:
-    device, images, config = report["device"], report["dataset"]["images"], report["config"]
+    images, config = report["dataset"]["images"], report["config"]
     order = plots.printable(", ".join(report["classes"]["order"]), 4000)
     rows = [
         ["scenario", _scenario(config)],
@@ -446,7 +446,7 @@ def _protocol(report: Report) -> list[Any]:
         ),
         ["model", json.dumps(config["model"])],
         ["optimizer", json.dumps(config["optimizer"])],
-        ["device", f"{device['count']} x {device['kind']} ({device['platform']})"],
+        ["made on", ", then ".join(report["hardware"])],
         ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
         ["commit", ", then ".join(revision or "unknown" for revision in report["git_revisions"])],
     ]

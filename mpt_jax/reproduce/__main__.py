@@ -3,7 +3,6 @@
 import argparse
 import os
 import pathlib
-import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -85,7 +84,7 @@ def _make(options: argparse.Namespace, argv: Sequence[str]) -> int:
         if status:
             print(f"to go on: python -m mpt_jax.reproduce {shlex.join(argv)}", file=sys.stderr)
             return status
-        done.append(results.collect(folder, scenario, command=_command(run), hardware=_hardware()))
+        done.append(results.collect(folder, scenario, command=_command(run)))
         # Read again: another process may have added other seeds meanwhile.
         together = results.join(_standing(kept, table, options.budget), done)
         command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
@@ -184,25 +183,6 @@ def _folder_name(scenario: str, seeds: Sequence[int]) -> str:
     if list(seeds) != list(range(seeds[0], seeds[-1] + 1)):
         span = "-".join(f"seed{seed}" for seed in seeds)
     return "-".join([*words, span])
-
-
-def _hardware() -> str:
-    """The machine in words: what the operating system calls the processor, its vectors, and the accelerators."""
-    import jax
-
-    model = platform.processor() or platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        facts = {key.strip(): value.strip() for key, _, value in lines}
-        model = facts.get("model name", model)
-        # On these hang speed and rounding, and they do not follow from a name such as "AMD EPYC".
-        flags = facts.get("flags", "").split()
-        vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
-        model += f" ({vectors})" * bool(vectors)
-    accelerators = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
-    kinds = [f"{accelerators.count(kind)} x {kind}" for kind in dict.fromkeys(accelerators)]
-    return ", ".join([*kinds, f"{os.cpu_count()} cores of {model}"])
 
 
 if __name__ == "__main__":

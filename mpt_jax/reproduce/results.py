@@ -20,7 +20,7 @@ SCHEMA = 3
 _CURVE, _HISTORY = 61, 40  # points kept
 
 
-def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str) -> dict[str, Any]:
+def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, Any]:
     """Of a finished work directory: protocol, rates per method and seed, and what the plots are made of.
 
     `at_equal_accuracy` of a row is its negative flip rate and that of `no_treatment` of the same seed, both brought to
@@ -52,7 +52,7 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str, hardware: str)
         "scenario": scenario,
         "seeds": seeds,
         "command": command,
-        "hardware": hardware,
+        "hardware": ", then ".join(report["hardware"]),
         **{key: report[key] for key in ("git_revisions", "versions")},
         "classes": schedule,
         "protocol": protocol(config),

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, models, objectives, processes, sharding, storage, workdir
+from mpt_jax import checkpoint, data, hardware, models, objectives, processes, sharding, storage, workdir
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
@@ -130,8 +130,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         normalization = (np.asarray(old.mean or mean, np.float32), np.asarray(old.std or std, np.float32))
         given[lineage.OLD] = own_model.read_weights(config, dataset, networks[0][2], normalization)
     recorded = own_model.read_predictions(config, dataset) if old.predictions else None
-    device = jax.devices()[0]
-    facts = {"platform": device.platform, "kind": device.device_kind, "count": mesh.size}
+    facts = hardware.facts(mesh.size)
     if processes.several():
         facts["processes"] = jax.process_count()
     made_with = workdir.provenance(facts)

@@ -14,6 +14,8 @@ from mpt_jax.report.build import RATES
 from mpt_jax.update.lineage import release_name
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+BEGUN_ON = {"platform": "cpu", "kind": "cpu", "count": 1, "processor": "Neoverse-N1", "cores": 4}
+LATER = {"device": {"platform": "cpu", "kind": "cpu", "count": 1}, "git_revision": "later"}  # of an earlier version
 TIMES = {"steps": 10, "seconds": 2.0, "examples_per_second": 50.0}
 
 
@@ -25,7 +27,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
     facts = {
         "config": config,
         "images": {"train": 9, "validation": 6, "test": 12},
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "device": BEGUN_ON,
         "versions": {"jax": "0"},
         "git_revision": "first",
         "command": "python -m mpt_jax.train",
@@ -45,7 +47,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 **{"name": method, "dataset": "made|up", "digest": "0", "architecture": {}, "normalization": {}},
                 **{"parents": {}, "files": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
-                "made_with": {"git_revision": "later" if method == "mpt_kl" else "first"},
+                "made_with": LATER if method == "mpt_kl" else {"device": BEGUN_ON, "git_revision": "first"},
             }
             if method == "mpt_kl":
                 tried = [{"numbers": {"bias": b}, "accuracy": 0.9 - b / 20, "nfr": 0.1 - b / 50} for b in (0.0, 2.0)]
@@ -75,9 +77,12 @@ def test_rows_are_in_the_order_of_the_config_and_the_summary_is_over_seeds(tmp_p
     assert list(result["selection"]) == ["no_treatment", "mpt_kl"]
 
 
-def test_the_report_names_every_commit_that_a_run_was_taken_up_at(tmp_path):
-    assert report.write(make_workdir(tmp_path))["git_revisions"] == ["first", "later"]
-    assert "| commit | first, then later |" in (tmp_path / "report.md").read_text()
+def test_the_report_names_every_machine_and_commit_that_a_run_was_taken_up_at(tmp_path):
+    result = report.write(make_workdir(tmp_path))
+    assert result["hardware"] == ["4 cores of Neoverse-N1", "1 x cpu"]
+    assert result["git_revisions"] == ["first", "later"]
+    page = (tmp_path / "report.md").read_text()
+    assert "| commit | first, then later |" in page and "| made on | 4 cores of Neoverse-N1, then 1 x cpu |" in page
 
 
 def test_flips_at_equal_accuracy_are_read_off_each_front(tmp_path):
