@@ -13,6 +13,11 @@ _HEADINGS = (
     *("method", "seeds", "all classes", "old", "new", "negative flips", "flips, paired", "p", "accuracy, paired"),
     *("flips at equal accuracy, none's", "change", "p"),
 )
+# What is compared across the tables: a method, and its b where it has one.
+_COMPARED = (
+    *(("pct_kl", None), ("mpt_kl", 0.0), ("mpt_kl", 1.0), ("mpt_kl", 4.0), ("mpt_lm", 1.0)),
+    ("balanced_softmax", None),
+)
 _CAPTIONS = {
     "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
     "with a constant taken off its new classes' logits, a curve per run. Rows more than 6 points "
@@ -29,14 +34,66 @@ _CAPTIONS = {
 
 def render(folder: pathlib.Path) -> str:
     """The page, from everything in `results/`; the same files give the same text."""
-    parts = [_text(folder / "introduction.md")]
-    for name in TABLES:
-        for budget in BUDGETS:
-            path = folder / f"{name}-{budget}.json"
-            if path.exists():
-                parts.append(section(results.read(path), folder))
+    names = [f"{name}-{budget}.json" for name in TABLES for budget in BUDGETS]
+    found = [results.read(folder / name) for name in names if (folder / name).exists()]
+    parts = [_text(folder / "introduction.md"), overview(found), *(section(table, folder) for table in found)]
     parts += [_text(folder / f"{name}.md") for name in ("judgement", "earlier", "speed", "beyond", "survival")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def overview(tables: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each scenario of each table: what the methods are worth beyond a constant, and what was chosen."""
+    columns = [f"`{method}`" + ("" if b is None else f", b = {b:g}") for method, b in _COMPARED]
+    headings = ["table", "seeds", "accuracy", "flips", "the same again", *columns, "chosen, as trained"]
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
+    for table in tables:
+        chosen = results.choose(table["runs"])
+        for scenario, summary in results.summarize(table["runs"]).items():
+            protocol = next(run["protocol"] for run in table["runs"] if run["scenario"] == scenario)
+            base = summary.get(results.BASELINE, {})
+            # Where the students start from the old model `independent`, which does not, is another training.
+            same = summary.get("independent") if protocol["start"] == "random" else None
+            compared = [same, *(_with_bias(summary, method, b, protocol["bias"]) for method, b in _COMPARED)]
+            name = f"`{table['table']}`" + f" ({table['budget']})" * (table["budget"] != "cpu")
+            cells = [name + f", {scenario}" * bool(scenario), str(base.get("seeds", "-"))]
+            cells += [f"{100 * base[key]['mean']:.1f}" if key in base else "-" for key in ("accuracy", "nfr")]
+            cells += [_change(found) for found in compared]
+            best = chosen[scenario][0] if len(chosen[scenario]) == 1 else ""
+            against = _as_trained(summary, best)
+            cells.append(f"`{best}`: {', '.join(against)}" if against else "-")
+            lines.append(f"| {' | '.join(cells)} |")
+    return (
+        "## In one table\n\n"
+        "*Accuracy* and *flips* are those of `no_treatment`. Of the methods: the change of negative flips at equal "
+        "accuracy, so beyond what a post-hoc bias gives for nothing; **bold** where p < 0.05 (not corrected for their "
+        "number; with one seed there is none). *The same again* is `independent`, the training of `no_treatment` with "
+        "other random numbers: the scale of chance. *Chosen, as trained*: the row chosen on validation images, where "
+        "they tell one, with its flips and its points of accuracy against `no_treatment`.\n\n" + "\n".join(lines)
+    )
+
+
+def _with_bias(summary: Mapping[str, Any], method: str, b: float | None, usual: str) -> Mapping[str, Any] | None:
+    """The row of a method at some b: the one that names it, or the plain one where the run's own b is that."""
+    if b is not None and f"{method}@bias={b:g}" in summary:
+        return summary[f"{method}@bias={b:g}"]
+    return summary.get(method) if b is None or usual == f"{b:g}" else None
+
+
+def _change(found: Mapping[str, Any] | None) -> str:
+    equal = (found or {}).get("equal") or {}
+    if equal.get("change") is None:
+        return "-"
+    text = f"{100 * equal['change']:+.0f} %"
+    return f"**{text}**" if equal.get("p", 1.0) < 0.05 else text
+
+
+def _as_trained(summary: Mapping[str, Any], method: str) -> tuple[str, str] | None:
+    """On the test images its negative flips against those of `no_treatment`, in per cent, and points of accuracy."""
+    row, base = (summary.get(name, {}) for name in (method, results.BASELINE))
+    if "nfr" not in row or "nfr" not in base:  # every seed diverged, or there is no such row
+        return None
+    change = row["nfr"]["mean"] / base["nfr"]["mean"] - 1 if base["nfr"]["mean"] else 0.0
+    return f"{100 * change:+.0f} %", f"{100 * (row['accuracy']['mean'] - base['accuracy']['mean']):+.1f}"
 
 
 def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
@@ -137,19 +194,18 @@ def lineages(sequences: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]
 
 
 def _verdict(summary: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:
-    base = summary.get(results.BASELINE, {}).get("nfr")
-    if base is None:
+    if "nfr" not in summary.get(results.BASELINE, {}):
         return ""
     if len(best) > 1:
         return f"The validation images do not tell {len(best)} rows apart, so nothing is chosen by them."
-    chosen = next(iter(best), None)
-    if chosen is None or "nfr" not in summary.get(chosen, {}):
+    chosen = next(iter(best), "")
+    against = _as_trained(summary, chosen)
+    if against is None:
         return "On the validation images no row comes within `update.tolerance` of the accuracy of `no_treatment`."
-    change = 100 * (summary[chosen]["nfr"]["mean"] / base["mean"] - 1) if base["mean"] else 0.0
-    accuracy = 100 * (summary[chosen]["accuracy"]["mean"] - summary[results.BASELINE]["accuracy"]["mean"])
+    change, accuracy = against
     return (
         f"Chosen on the validation images (the fewest flips among the rows that are there at most `update.tolerance` "
-        f"less accurate than `no_treatment`): `{chosen}`, with {change:+.0f} % negative flips at {accuracy:+.1f} "
+        f"less accurate than `no_treatment`): `{chosen}`, with {change} negative flips at {accuracy} "
         "points of accuracy on the test images."
     )
 

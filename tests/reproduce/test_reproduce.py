@@ -141,6 +141,46 @@ def test_a_section_says_how_its_rows_were_trained_and_chosen(made, tmp_path):
     assert "No images are held out to choose by." in text and "Chosen on the validation images" not in text
 
 
+def test_the_tables_in_one_say_what_each_method_is_worth_and_which_was_chosen(made, tmp_path):
+    def row(method, seed, nfr, equal, accuracy=0.9):
+        rates = {"accuracy": accuracy, "accuracy_old_classes": 0.9, "accuracy_new_classes": 0.9, "nfr": nfr}
+        return {"method": method, "seed": seed, **rates, "nfr_all_classes": nfr, "at_equal_accuracy": equal}
+
+    found = results.read(made[0] / "results/features-cpu.json")
+    (first, *_) = found["runs"]
+    first |= {"seeds": [0, 1, 2], "tolerance": 0.0}
+    first["protocol"] |= {"bias": "1", "start": "random"}
+    first["rows"] = [
+        row(method, seed, nfr + seed / 1000, equal and [equal * 0.04, 0.04 + seed / 1e4], accuracy)
+        for method, nfr, equal, accuracy in (
+            *(("independent", 0.05, 1.001, 0.9), ("no_treatment", 0.049, None, 0.9), ("pct_kl", 0.04, None, 0.9)),
+            *(("mpt_kl", 0.02, 0.5, 0.91), ("mpt_kl@bias=4", 0.01, 0.25, 0.8), ("mpt_no_distillation", 0.03, 1, 0.9)),
+        )
+        for seed in (0, 1, 2)
+    ]
+    first["validation"] = {
+        m: {"numbers": {}, "accuracy": 0.9, "nfr": 0.1} for m in ("no_treatment", "mpt_no_distillation")
+    }
+    first["validation"]["mpt_kl"] = {"numbers": {}, "accuracy": 0.9, "nfr": 0.05}
+    line = page.overview([found | {"runs": [first]}]).splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    # the plain `mpt_kl` is the one at b = 1, as in this run's config
+    changes = ["-0 %", "-", "-", "**-50 %**", "**-75 %**", "-", "-"]
+    assert cells == ["`features`", "3", "90.0", "5.0", *changes, "`mpt_kl`: -58 %, +1.0"]
+    first["protocol"] |= {"bias": "2", "start": "old"}  # `independent` is another training then
+    first["validation"]["mpt_no_distillation"]["nfr"] = 0.05
+    line = page.overview([found | {"budget": "gpu", "runs": [first | {"scenario": "small"}]}]).splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["`features` (gpu), small", "3", "90.0", "5.0", *["-"] * 4, "**-75 %**", "-", "-", "-"]
+
+
+def test_tables_in_one_without_a_row_to_compare_with_are_drawn_all_the_same(made):
+    found = results.read(made[0] / "results/features-cpu.json")
+    for run in found["runs"]:
+        run["rows"] = [row | {"diverged": True} for row in run["rows"]]
+    assert set(page.overview([found]).splitlines()[-1].split("|")[3:-1]) == {" - "}
+
+
 def test_figures_of_runs_that_are_gone_go_too(made, tmp_path):
     folder, _ = made
     shutil.copytree(folder / "results", tmp_path / "kept")
