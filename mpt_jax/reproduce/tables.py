@@ -52,7 +52,8 @@ _MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 _NO_DISTILLATION, _MPT_LM, _MPT_KL = (
     tuple(f"{method}@bias={b}" for b in (0, 1, 2, 4, 8)) for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl")
 )
-# On the validation images of seed 0 `no_treatment` is as accurate as `mpt_lm` between b = 1 and 2; hence b = 1.5.
+# On the validation images of seed 0 `no_treatment` is as accurate as `mpt_lm` between b = 1 and 2; hence b = 1.5, and
+# other seeds.
 _LEADING = ("no_treatment", "pct_kl", "mpt_lm@bias=1", "mpt_lm@bias=1.5", "mpt_kl@bias=1", "posthoc_bias")
 _LARGER = ("mpt_kl@bias=12", "mpt_kl@bias=16")
 _WITH_BIAS = (*_NO_DISTILLATION, *_MPT_LM, *_MPT_KL)
@@ -91,10 +92,10 @@ TABLES: dict[str, Table] = {
         },
     ),
     "cifar100-seeds": Table(
-        "CIFAR-100, 50 -> 100 classes, the leading rows over three seeds",
+        "CIFAR-100, 50 -> 100 classes, the leading rows over three other seeds",
         "Does the row that is chosen on validation halve the negative flips at no less accuracy?",
         {
-            budget: Plan(config, (0, 1, 2), seeds_of_a_run=size, overrides=(*overrides, _methods(*_LEADING)))
+            budget: Plan(config, (1, 2, 3), seeds_of_a_run=size, overrides=(*overrides, _methods(*_LEADING)))
             for budget, config, size, overrides in (("cpu", "cifar100.py:cpu", 1, ()), ("gpu", "cifar100.py", 0, _FULL))
         },
     ),
