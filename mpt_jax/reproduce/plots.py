@@ -12,13 +12,14 @@ from mpt_jax.report import plots
 from mpt_jax.report.plots import BASE, BEST, FADED, TRADE, new_figure
 from mpt_jax.reproduce import results
 from mpt_jax.reproduce.results import BASELINE
-from mpt_jax.update.lineage import INDEPENDENT
 
 Runs = Sequence[Mapping[str, Any]]
 _COLOURS = {
     "mpt_kl": BEST,
     "mpt_lm": "#2f9e44",
     "mpt_no_distillation": "#e8a500",
+    "pct_kl": "#0c9aa5",
+    "balanced_softmax": "#9c5a2d",
     BASELINE: BASE,
     "posthoc_bias": TRADE,
 }
@@ -213,9 +214,7 @@ def _sequence(runs: Runs) -> Any:
     if len(found) != 1:
         return None
     (sequences,) = found.values()
-    others = iter(colour for method, colour in _COLOURS.items() if method not in sequences)
-    colours = {m: _COLOURS.get(m) or next(others, FADED) for m in sequences if m != INDEPENDENT}
-    return plots.lineages(sequences, runs[0]["classes"], colours)
+    return plots.lineages(sequences, runs[0]["classes"], {m: _COLOURS[m] for m in sequences if m in _COLOURS})
 
 
 FIGURES = {
