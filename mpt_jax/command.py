@@ -66,6 +66,15 @@ def ended(
         return BAD_INPUT
 
 
+def say(text: str) -> None:
+    """Print a whole text; a reader who has left (`| head -1`) changes nothing of how the command ends."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        # or Python would fail once more at its end, when it flushes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def natural(text: str) -> int:
     """An integer from 1 on, as the type of an argument.
 
@@ -96,6 +105,11 @@ def output_file(option: str, path: pathlib.Path) -> pathlib.Path:
     Raises:
       InputError: it is a folder, or in one that does not exist or may not be written: found out before any work.
     """
-    if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise InputError(f"{option} {path}: cannot be written; expected a file in a folder that exists")
+    wrong = {
+        "is a folder": path.is_dir(),
+        "is in a folder that does not exist": not path.parent.is_dir(),
+        "is in a folder that may not be written": not os.access(path.parent, os.W_OK),
+    }
+    for what in (what for what, is_so in wrong.items() if is_so):
+        raise InputError(f"{option} {path} {what}; expected a file in a folder that exists and may be written")
     return path

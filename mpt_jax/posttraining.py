@@ -325,7 +325,7 @@ def fisher(classifier: Classifier, images: Any, labels: Any, *, chunk: int = 16)
       ValueError: shapes do not fit, or no images.
 
     Examples:
-      >>> module = models.build("convnet", 2)
+      >>> module = models.build("linear", 2)
       >>> params, batch_stats = models.init(module, jax.random.key(0), (8, 8, 1))
       >>> classifier = Classifier(module, params, batch_stats, mean=jnp.array([0.3]), std=jnp.array([0.4]))
       >>> F = fisher(classifier, np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 1]))

@@ -3,12 +3,17 @@
 import argparse
 import errno
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from mpt_jax import command
 from mpt_jax.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def raising(error):
@@ -38,6 +43,15 @@ def test_an_error_is_one_line_and_its_status(error, status, words, capsys):
 def test_an_error_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         command.ended(lambda: 1 // 0)
+
+
+def test_a_reader_who_has_left_changes_nothing():
+    code = "import sys; from mpt_jax import command; sys.exit(command.ended(lambda: command.say('text') or 7))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 7
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert (done.stdout, done.stderr, done.returncode) == (b"text", b"", 7)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

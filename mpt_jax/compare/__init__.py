@@ -114,7 +114,7 @@ def assert_no_regression(old: Given, new: Given, **limits: Any) -> dict[str, Any
       >>> old = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
       >>> assert_no_regression(old, old | {"prediction": [0, 0]}, max_nfr=0.1)
       Traceback (most recent call last):
-      AssertionError: max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10.00 %
+      AssertionError: max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10 %
       1 negative flip, such as id '2' (label '1', old '1', new '0')
     """
     from mpt_jax.compare import show

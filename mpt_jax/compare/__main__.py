@@ -75,9 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     for path, text in texts.items():
         storage.write_bytes(path, text.encode("utf-8", "backslashreplace"))
     if outputs["json"] == "-":
-        print(in_json, end="")
+        command.say(in_json)
     else:
-        Console().print(show.terminal(result))
+        console = Console()
+        with console.capture() as captured:
+            console.print(show.terminal(result))
+        command.say(captured.get())
     return 0 if result["passed"] else 1
 
 
@@ -117,7 +120,7 @@ def _names(text: int | str | None) -> int | list[str] | None:
     if "," not in text and not path.is_file():
         raise InputError(f"{text!r} is no file; expected names such as cat,dog, or a file with one in each line")
     try:
-        names = text.split(",") if "," in text else path.read_text(encoding="utf-8").splitlines()
+        names = text.split(",") if "," in text else path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{text} is not UTF-8; expected a class name in each line") from error
     return [name.strip() for name in names if name.strip()]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,9 @@ from mpt_jax.errors import DAMAGED, InputError
 
 IDS, LABELS, ANSWERS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
-SCORE = re.compile("(?:score|logit|probability)_(.+)")  # a column per class
+SCORE = re.compile("(?:score|logit|probability)_(.+)", re.DOTALL)  # a column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # of a batch
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 Column = pa.Array | np.ndarray
 Batches = Iterator[dict[str, Column]]
@@ -43,10 +44,13 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -
     """A file by its ending (csv, tsv and jsonl may be compressed), or arrays by name.
 
     Raises:
-      InputError: no such file, an unknown ending, a damaged file, or a column that is there twice.
+      InputError: no such file, an unknown ending, a damaged file, a column that is there twice, or something else.
     """
     if isinstance(source, Mapping):
-        opened = _arrays(name, {key: np.asarray(values) for key, values in source.items()})
+        opened = _arrays(name, dict(source))
+    elif not isinstance(source, str | os.PathLike):
+        kind = type(source).__name__
+        raise InputError(f"{name} are a {kind}; expected a file or arrays by name, such as dict(frame) of a data frame")
     else:
         path = pathlib.Path(source)
         endings = [ending.lower() for ending in path.suffixes]
@@ -56,30 +60,45 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -
         if ending not in FORMATS:
             raise InputError(f"{path}: cannot tell its format; expected a name that ends in {', '.join(FORMATS)}")
         if not path.is_file():
-            raise InputError(f"{path}: no such file; expected a file of predictions")
+            what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise InputError(f"{path}: {what}; expected a file of predictions, which may be read twice")
         with _readable(path):
             opened = FORMATS[ending](path)
-    twice = sorted({column for column in opened.columns if opened.columns.count(column) > 1})
-    if twice:
+    if twice := repeated(opened.columns):
         raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected different names")
     return opened
 
 
-def _arrays(name: str, arrays: dict[str, np.ndarray]) -> Source:
-    names = arrays.pop("class_names", None)
+def repeated(names: Sequence[str]) -> list[str]:
+    """Those that occur more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _arrays(name: str, given: dict[str, Any]) -> Source:
+    names = given.pop("class_names", None)
+
+    def array(column: str) -> np.ndarray:  # of those that are asked for only: the others may hold anything
+        try:
+            return np.asarray(given[column])
+        except ValueError as error:
+            raise InputError(f"{name}: column {column!r}: {error}; expected rows of one shape") from error
 
     def batches(columns: Sequence[str]) -> Batches:
-        rows = _rows(name, {column: arrays[column].shape for column in columns})
+        arrays = {column: array(column) for column in columns}
+        rows = _rows(name, {column: values.shape for column, values in arrays.items()})
         for start in range(0, rows, ROWS):
-            yield {column: arrays[column][start : start + ROWS] for column in columns}
+            yield {column: values[start : start + ROWS] for column, values in arrays.items()}
 
-    return Source(name, tuple(arrays), batches, None if names is None else _class_names(name, names))
+    return Source(name, tuple(given), batches, None if names is None else _class_names(name, np.asarray(names)))
 
 
 def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1:
         raise InputError(f"{name}: class_names have shape {list(names.shape)}; expected a list with a name per class")
-    return tuple(map(str, names.tolist()))
+    texts = [each.decode() if isinstance(each, bytes) else str(each) for each in names.tolist()]
+    if twice := repeated(texts):
+        raise InputError(f"{name}: class_names have {twice[0]!r} twice; expected another name for each class")
+    return tuple(texts)
 
 
 def _npz(path: pathlib.Path) -> Source:
@@ -139,21 +158,21 @@ def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def _csv(path: pathlib.Path) -> Source:
     endings = [ending.lower() for ending in path.suffixes]
     parse = pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in endings else ",")
-    read = pyarrow.csv.ReadOptions(block_size=BYTES // 4)
+    with _text(path) as file:
+        heading = next(_blocks(file), b"").partition(b"\n")[0]
+    # a row of very many scores, longer than their names, has to fit into a block
+    read = pyarrow.csv.ReadOptions(block_size=max(BYTES // 4, 4 * len(heading)))
 
     def batches(columns: Sequence[str]) -> Batches:
         # "007" is not 7, and "NA" may be a class: only scores are numbers
         types = {column: _csv_type(column) for column in columns}
         convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
-        with (
-            _readable(path),
-            pa.input_stream(str(path)) as file,
-            pyarrow.csv.open_csv(file, read, parse, convert) as reader,
-        ):
+        with _readable(path, names), _text(path) as file, pyarrow.csv.open_csv(file, read, parse, convert) as reader:
             yield from map(_columns, reader)
 
-    with pa.input_stream(str(path)) as file, pyarrow.csv.open_csv(file, read, parse) as reader:
-        return Source(str(path), tuple(reader.schema.names), batches)
+    with _text(path) as file, pyarrow.csv.open_csv(file, read, parse) as reader:
+        names = tuple(reader.schema.names)
+    return Source(str(path), names, batches)
 
 
 def _csv_type(column: str) -> pa.DataType:
@@ -162,8 +181,8 @@ def _csv_type(column: str) -> pa.DataType:
 
 def _parquet(path: pathlib.Path) -> Source:
     def batches(columns: Sequence[str]) -> Batches:
-        # or a row group, which may be the whole file, would be read at once
-        streamed = {"buffer_size": BYTES, "pre_buffer": False}
+        # or a row group, which may be the whole file, would be read at once; each column has such a buffer
+        streamed = {"buffer_size": min(BYTES, max(BYTES >> 8, 16 * BYTES // len(columns))), "pre_buffer": False}
         with _readable(path), pyarrow.parquet.ParquetFile(path, **streamed) as file:
             yield from map(_columns, file.iter_batches(ROWS, columns=list(columns)))
 
@@ -172,7 +191,7 @@ def _parquet(path: pathlib.Path) -> Source:
 
 
 def _jsonl(path: pathlib.Path) -> Source:
-    with pa.input_stream(str(path)) as file:
+    with _text(path) as file:
         types = _json_types(next(_blocks(file), b"").splitlines()[:1000], path)
     if not types:
         raise InputError(f"{path} has no rows; expected a JSON object in each line")
@@ -188,14 +207,28 @@ def _jsonl(path: pathlib.Path) -> Source:
             return pyarrow.json.read_json(pa.BufferReader(block), options, parse)
 
         first = 1
-        with _readable(path), pa.input_stream(str(path)) as file:
+        with _readable(path), _text(path) as file:
             for block in _blocks(file):
                 if named and _may_have_new_scores(partial(read, block, "infer"), set(types), objects):
                     _refuse_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
+                try:
+                    table = read(block, "ignore")
+                except pa.ArrowException as error:
+                    raise ValueError(_by_line(str(error), block, path, first)) from error
                 first += block.count(b"\n")
-                yield from map(_columns, read(block, "ignore").to_batches())
+                yield from map(_columns, table.to_batches())
 
     return Source(str(path), tuple(types), batches)
+
+
+def _by_line(reason: str, block: bytes, path: pathlib.Path, first: int) -> str:
+    """What is wrong with a block, with the line in the place of the row of the block, which nobody could find."""
+    lines = [number for number, _ in _json_rows(block.splitlines(), path, first)]  # or one is no JSON at all
+    return re.sub(r"in row (\d+)", lambda found: f"in line {lines[int(found[1])]}", reason)
+
+
+def _text(path: pathlib.Path) -> pa.NativeFile:
+    return pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix.lower()))
 
 
 def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
@@ -223,7 +256,10 @@ def _json_rows(lines: Iterable[bytes], path: pathlib.Path, first: int = 1) -> It
     """The rows with the numbers of their lines."""
     for number, line in enumerate(lines, first):
         if line.strip():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}: line {number} is no JSON: {error}; expected an object") from error
             if not isinstance(row, dict):
                 raise InputError(f"{path}: line {number} is no JSON object; expected one such as {{'id': ..., ...}}")
             yield number, row
@@ -272,14 +308,15 @@ def _columns(batch: pa.RecordBatch) -> dict[str, Column]:
 
 
 @contextlib.contextmanager
-def _readable(path: pathlib.Path) -> Iterator[None]:
+def _readable(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except (InputError, FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, *DAMAGED) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path} cannot be read: {reason[0]}; expected a file as {path.suffix} says") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"In CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", reason)
+        raise InputError(f"{path} cannot be read: {reason}; expected a file as {path.suffix} says") from error
 
 
 FORMATS: dict[str, Callable[[pathlib.Path], Source]] = {

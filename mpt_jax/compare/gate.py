@@ -96,6 +96,9 @@ def measure(
 def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
     """Each limit with the `value` found, its interval, the number `held` to it and whether it `passed`.
 
+    Where there is no interval (the relative NFR of an old model that is never right) and one is asked for, nothing is
+    `held`, and the limit is broken.
+
     Examples:
       >>> answers = np.arange(100) % 2
       >>> found = measure(answers, answers, answers, classes="ab", num_old_classes=2)
@@ -119,8 +122,10 @@ def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
             key = name.removeprefix("max_")
             value, interval = old_classes[key], old_classes["intervals"][key]
         least = name.startswith("min_")
-        held = interval[0 if least else 1] if limits.confident and interval else value
-        passed = held >= limit if least else held <= limit
+        held = value
+        if limits.confident:
+            held = interval[0 if least else 1] if interval else None  # no row could tell: nothing holds
+        passed = held is not None and (held >= limit if least else held <= limit)
         check = {"limit": name, "allowed": limit, "where": where, "value": value, "interval": interval, "held": held}
         found.append(check | {"passed": passed})
     return found
@@ -140,9 +145,9 @@ def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: flo
         "nfr": interval(negative),
         "pfr": interval(positive),
         "churn": interval(round(flips["churn"] * count)),
-        # without an error of the new model there is no flip, and nothing to estimate the share from
-        "relative_nfr": [end * count / right_old for end in interval(negative, wrong_new)]
-        if right_old and wrong_new
+        # where the new model makes no error, nothing is known of their share that are flips: as Wilson's for 0 of 0
+        "relative_nfr": [end * count / right_old for end in (interval(negative, wrong_new) if wrong_new else (0, 1))]
+        if right_old
         else None,
     }
     return {**flips, "intervals": intervals, "mcnemar_p": metrics.mcnemar_exact(negative, positive)}

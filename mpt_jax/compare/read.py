@@ -6,6 +6,7 @@ A second pass, over the ids alone, happens only where rows are to be named.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ def read_pair(
     Raises:
       InputError: anything that makes the comparison wrong, with how many rows and which.
     """
+    if isinstance(old_classes, np.integer):
+        old_classes = int(old_classes)
     if isinstance(old_classes, int) and old_classes < 1:
         raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
     shared, own = _names(classes), None if isinstance(old_classes, int) else _names(old_classes)
@@ -94,6 +97,7 @@ def read_pair(
                 problems.append(f"{rows.size:,} {is_in} in {read.source.name} {what}: {_listed(named, rows.size)}")
     if new_of_old is not None:
         problems += _disagreeing(before, after, new_of_old)
+    problems += [*_misspelt(before), *_misspelt(after)]
     if problems:
         raise InputError("; ".join(problems))
     if isinstance(old_classes, int):
@@ -123,7 +127,8 @@ def _merge(
     if beyond := set(_present(before.answers, before.classes)) - known:
         raise InputError(
             f"{source.name} answers {_listed(sorted(map(repr, beyond)))}, not among the {len(known)} classes that the "
-            f"old model is said to know (by its {known_from}); expected no other answers"
+            f"old model is said to know (by its {known_from}: {_listed(sorted(map(repr, known)))}); expected no other "
+            "answers, or old_classes with the names of all that it knows"
         )
     classes = sorted({*shared, *known, *before.classes, *after.classes}, key=_order(shared))
     classes = [*(c for c in classes if c in known), *(c for c in classes if c not in known)]
@@ -159,9 +164,36 @@ def _disagreeing(before: Predictions, after: Predictions, new_of_old: np.ndarray
     return [f"{rows.size:,} {disagree} between {names}: {_listed(named, rows.size)}{HINT}"]
 
 
+def _check_order(source: Source, shared: tuple[str, ...]) -> None:
+    """Refuse `classes` that contradict what a file says of itself."""
+    for index, (name, given) in enumerate(zip_longest(source.class_names, shared[: len(source.class_names)])):
+        if name != given:
+            raise InputError(
+                f"{source.name}: index {index} is {name!r} by its class_names, and {given or 'nothing'!r} by classes; "
+                "expected one order, or no classes: old_classes alone say what indices mean in the old model's file"
+            )
+
+
+def _misspelt(read: Predictions) -> list[str]:
+    """Answers that are no label, where a label that is no answer differs in case, spaces or a ".0" alone."""
+    answered, labelled = (set(_present(codes, read.classes)) for codes in (read.answers, read.labels))
+    label_of = {_spelling(name): name for name in sorted(labelled - answered)}
+    pairs = [(name, label_of[_spelling(name)]) for name in sorted(answered - labelled) if _spelling(name) in label_of]
+    return [
+        f"{read.source.name} answers {name!r} where the label is {label!r}; expected one spelling"
+        for name, label in pairs[:NAMED]
+    ]
+
+
+def _spelling(name: str) -> str:
+    return " ".join(name.casefold().split()).removesuffix(".0")
+
+
 def predictions(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None) -> Predictions:
     """One model's rows, with what is wrong with them."""
     are_indices = own is not None and all(name.isdecimal() for name in own)
+    if own is None and shared and source.class_names:
+        _check_order(source, shared)
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_, label, answer = _one_of(source, IDS), _one_of(source, LABELS), _answer_columns(source)
@@ -451,8 +483,8 @@ def _names(given: Sequence[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
     names = tuple(map(str, given))
-    if not names or len(set(names)) != len(names):
-        twice = [name for name in names if names.count(name) > 1]
+    twice = formats.repeated(names)
+    if twice or not names:
         raise InputError(
             f"{f'class {twice[0]!r} is given twice' if twice else 'no class is given'}; expected each once"
         )

@@ -2,7 +2,8 @@
 
 import html
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -69,11 +70,24 @@ def sentence(check: dict[str, Any], result: Result) -> str:
     """A limit, what was found and what is allowed."""
     broken = "holds" if check["passed"] else "is broken"
     least = "at least" if check["limit"].startswith("min_") else "at most"
-    number = _ratio if check["limit"] == "max_relative_nfr" else _percent
     bound = " for the interval's worse end" if result["confident"] else ""
-    found = number(check["value"], check["interval"])
-    allowed = number(check["allowed"])
+    if check["held"] is None:
+        bound += ", of which there is none"
+    number, scale, unit = (_ratio, 1, "") if check["limit"] == "max_relative_nfr" else (_percent, 100, " %")
+    found = number(check["value"], check["interval"], digits=_telling_apart(check, scale))
+    allowed = f"{scale * check['allowed']:.12g}{unit}"
     return f"{check['limit']} {broken}: {found} on {clean(check['where'])}, allowed is {least} {allowed}{bound}"
+
+
+def _telling_apart(check: dict[str, Any], scale: float) -> Callable[[float], str]:
+    """Numbers in as many digits as show that the one held to the limit is beyond it, or is not."""
+    held, limit, least = check["held"], round(scale * check["allowed"], 12), check["limit"].startswith("min_")
+    ways = [_digits, *(partial(_significant, count) for count in range(3, 17))]
+    for way in ways if held is not None else []:
+        shown = float(way(scale * held))
+        if check["passed"] == (shown >= limit if least else shown <= limit):
+            return way
+    return _digits
 
 
 def failure(result: Result) -> str:
@@ -179,18 +193,22 @@ def _flips_title(result: Result, most: int) -> str:
     return f"Flipped examples ({f'{shown:,} of ' if shown < count else ''}{count:,})"
 
 
-def _percent(value: float, interval: Sequence[float] | None = None) -> str:
-    ends = f" [{', '.join(_digits(100 * end) for end in interval)}]" if interval else ""
-    return f"{_digits(100 * value)} %{ends}"
-
-
-def _ratio(value: float, interval: Sequence[float] | None = None) -> str:
-    ends = f" [{', '.join(map(_digits, interval))}]" if interval else ""
-    return f"{_digits(value)}{ends}"
-
-
 def _digits(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.2g}"
+
+
+def _significant(count: int, value: float) -> str:
+    return f"{value:.{count}g}"
+
+
+def _percent(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _digits) -> str:
+    ends = f" [{', '.join(digits(100 * end) for end in interval)}]" if interval else ""
+    return f"{digits(100 * value)} %{ends}"
+
+
+def _ratio(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _digits) -> str:
+    ends = f" [{', '.join(map(digits, interval))}]" if interval else ""
+    return f"{digits(value)}{ends}"
 
 
 def _table(headings: Iterable[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:

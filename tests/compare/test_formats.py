@@ -1,7 +1,9 @@
 """Every format gives the same columns, in pieces, and a damaged file is one clear error."""
 
+import bz2
 import gzip
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -111,12 +113,48 @@ def test_a_changed_byte_of_an_archive_is_one_clear_error(tmp_path, place, offset
         list(formats.open_source(path, str(path)).batches(["id"]))
 
 
+@pytest.mark.parametrize("name", ["a.csv.GZ", "a.Jsonl.Bz2"])
+def test_an_ending_is_the_same_in_capitals(tmp_path, name):
+    text = LINES if ".J" in name else write(tmp_path / "b.csv").read_text()
+    (tmp_path / name).write_bytes((gzip if name[-1] == "Z" else bz2).compress(text.encode()))
+    assert columns_of(tmp_path / name, ["id"])[0] == {"id": TABLE["id"].to_pylist()}
+
+
+def test_a_row_of_scores_may_be_longer_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "BYTES", 4000)
+    values = {f"score_{i}": [i / 7, -i / 7] for i in range(100)}
+    found, _ = columns_of(write(tmp_path / "a.csv", pa.table({"id": ["a", "b"]} | values)), list(values))
+    assert found == values
+
+
+def test_buffers_of_parquet_columns_are_bounded(tmp_path, monkeypatch):
+    sizes, read = [], pyarrow.parquet.ParquetFile
+    monkeypatch.setattr(
+        pyarrow.parquet, "ParquetFile", lambda path, **options: sizes.append(options.get("buffer_size")) or read(path)
+    )
+    path = write(tmp_path / "a.parquet", pa.table({f"score_{i}": [1.0] for i in range(1000)}))
+    for columns in (["score_0"], [f"score_{i}" for i in range(1000)]):
+        columns_of(path, columns)
+        assert 1 << 14 <= sizes[-1] <= formats.BYTES and sizes[-1] * len(columns) <= 1 << 26
+
+
 @pytest.mark.parametrize("given", [3, "ab", [["a"], ["b"]]])
 def test_class_names_are_a_list(tmp_path, given):
     np.savez(tmp_path / "a.npz", id=np.arange(2), class_names=given)
     for source in (tmp_path / "a.npz", {"id": [1, 2], "class_names": given}):
         with pytest.raises(InputError, match="class_names have shape"):
             formats.open_source(source, "x")
+
+
+def test_class_names_are_text_and_each_is_there_once(tmp_path):
+    for names, found in (([b"cat", "\xfc".encode()], ("cat", "\xfc")), (["crane", "crane"], None)):
+        np.savez(tmp_path / "a.npz", id=np.arange(2), class_names=np.array(names))
+        for source in (tmp_path / "a.npz", {"id": [1, 2], "class_names": names}):
+            if found:
+                assert formats.open_source(source, "x").class_names == found
+                continue
+            with pytest.raises(InputError, match="have 'crane' twice"):
+                formats.open_source(source, "x")
 
 
 @pytest.mark.parametrize("gap", [1, 1200])
@@ -151,20 +189,38 @@ def test_a_class_that_only_later_lines_score_is_not_left_out(tmp_path, monkeypat
         ("a.csv", b"id,id\n1,2\n", "two columns 'id'"),
         ("a.csv", b"id,label\n1\n", "Expected 2 columns"),
         ("a.jsonl", b"[1, 2]\n", "line 1 is no JSON object"),
-        ("a.jsonl", b'{"id": 1}\n{"id": "a"}\n', "changed from number to string"),
+        ("a.csv", b"id,label,score_cat\n1,cat,0.5\n2,dog,x\n", "column 'score_cat': .*'x'"),
+        ("a.jsonl", b'{"id": 1}\n\n{"id": "a"}\n', "changed from number to string in line 3"),
+        ("a.jsonl", b'{"id": 1}\n' * 2000 + b'{"id": 2\n', "line 2001 is no JSON"),
+        ("a.jsonl", b'{"id": 1}\n{"id": \n', "line 2 is no JSON"),
         ("a.jsonl", b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "recursion"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=said):
-        list(formats.open_source(tmp_path / name, name).batches(["id"]))
+        source = formats.open_source(tmp_path / name, name)
+        list(source.batches([column for column in source.columns if column != "label"]))
 
 
-def test_a_file_that_is_not_there_and_a_folder():
-    for path in ("nowhere.csv", "/tmp.csv/x.npz"):
-        with pytest.raises(InputError, match="no such file"):
+def test_a_file_that_is_not_there_and_what_is_no_file(tmp_path):
+    (tmp_path / "a.parquet").mkdir()
+    os.mkfifo(tmp_path / "a.csv")
+    said = {"nowhere.csv": "no such file", "/tmp.csv/x.npz": "no such file"}
+    said |= {tmp_path / "a.parquet": "a folder", tmp_path / "a.csv": "no regular file"}
+    for path, what in said.items():
+        with pytest.raises(InputError, match=f": {what}; expected"):
             formats.open_source(path, path)
+
+
+def test_other_things_than_files_and_arrays():
+    for thing in (TABLE, 3, [1, 2]):
+        with pytest.raises(InputError, match="expected a file or arrays by name"):
+            formats.open_source(thing, "they")
+    ragged = formats.open_source({"id": [1, 2], "note": [[1], [1, 2]]}, "they")
+    assert [batch["id"].tolist() for batch in ragged.batches(["id"])] == [[1, 2]]
+    with pytest.raises(InputError, match=r"'note': .*expected rows of one shape"):
+        list(ragged.batches(["note"]))
 
 
 def test_python_objects_are_never_unpickled(tmp_path):

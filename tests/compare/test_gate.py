@@ -46,8 +46,8 @@ def test_rates_and_intervals_are_those_of_plain_loops(rows):
         counts = {"accuracy_old": right_old, "accuracy_new": n - wrong_new, "nfr": negative, "pfr": positive}
         for key, count in (counts | {"churn": changed}).items():
             assert rates["intervals"][key] == pytest.approx(wilson(count, n), abs=1e-9)
-        if right_old and wrong_new:
-            expected = [end * n / right_old for end in wilson(negative, wrong_new)]
+        if right_old:
+            expected = [end * n / right_old for end in (wilson(negative, wrong_new) if wrong_new else (0, 1))]
             assert rates["intervals"]["relative_nfr"] == pytest.approx(expected, abs=1e-9)
             assert expected[0] - 1e-9 <= rates["relative_nfr"] <= expected[1] + 1e-9
         else:
@@ -118,6 +118,10 @@ def test_few_rows_prove_nothing():
     assert passes(table(0, 50, 0, 1), max_nfr=0.01) == [True]
     assert passes(table(0, 50, 0, 1), max_nfr=0.01, confident=True) == [False]
     assert passes(table(0, 5000, 0, 1), max_nfr=0.01, confident=True) == [True]
+    # of no errors any share may be flips, and of an old model that is never right nothing can be said
+    assert passes(table(0, 50), max_relative_nfr=0.9, confident=True) == [False]
+    assert passes(table(0, 0, 5), max_relative_nfr=0.9) == [True]
+    assert passes(table(0, 0, 5), max_relative_nfr=0.9, confident=True) == [False]
 
 
 @pytest.mark.parametrize(

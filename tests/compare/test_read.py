@@ -288,7 +288,34 @@ def test_lists_of_different_lengths(tmp_path):
         read.read_pair(write(tmp_path / "o.jsonl", lists), {})
 
 
+@pytest.mark.parametrize(
+    ("label", "answer", "said"),
+    [("cat", "cat ", "'cat ' where the label is 'cat'"), ("Dog", "dog", "'dog'"), ("3", "3.0", "'3.0'")],
+)
+def test_an_answer_that_is_spelt_otherwise_than_its_label_hides_no_flip(label, answer, said):
+    old = {"id": [1, 2], "label": [label, "owl"], "prediction": [answer, "owl"]}
+    for pair in ((old, old | {"prediction": [label, "owl"]}), (old | {"prediction": [label, "owl"]}, old)):
+        with pytest.raises(InputError, match=f"answers {said}.*; expected one spelling"):
+            read.read_pair(*pair)
+    both = {"id": [1, 2, 3], "label": ["a", "A", "b"], "prediction": ["a", "b", "A"]}  # letters are classes
+    assert read.read_pair(both, both).classes == ("A", "a", "b")
+
+
+def test_classes_do_not_contradict_what_a_file_says():
+    named = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1], "class_names": ["cat", "dog"]}
+    bare = {key: named[key] for key in ("id", "label", "prediction")}
+    assert names(read.read_pair(named, bare, classes=["cat", "dog", "owl"])) == [("cat",) * 3, ("dog",) * 3]
+    for old, new, classes in ((named, bare, ["dog", "cat"]), (bare, named, ["dog", "cat"]), (named, bare, ["cat"])):
+        with pytest.raises(InputError, match=r"index \d is '.*' by its class_names, and '.*' by classes; expected one"):
+            read.read_pair(old, new, classes=classes)
+    turned = bare | {"label": [1, 0], "prediction": [1, 0]}  # as the message says: the old one's with old_classes
+    assert names(read.read_pair(turned, named, old_classes=["dog", "cat"])) == [("cat",) * 3, ("dog",) * 3]
+
+
 def test_names_of_classes_that_do_not_fit():
+    assert read.read_pair(OLD, NEW, classes=["cat", "dog", "owl"], old_classes=np.int64(2)).num_old_classes == 2
+    with pytest.raises(InputError, match=r"'0', '1'\); expected no other answers, or old_classes with the names"):
+        read.read_pair(OLD, NEW, old_classes=2)
     with pytest.raises(InputError, match="old_classes is 0; expected the number"):
         read.read_pair(OLD, NEW, old_classes=0)
     for classes, said in ((["a", "a"], "class 'a' is given twice"), ([], "no class is given")):

@@ -1,10 +1,12 @@
 """What people see: nothing in a name is taken as markup, pages are whole, and CI can read the verdict."""
 
 import io
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -53,10 +55,36 @@ def test_the_terminal_shows_numbers_limits_and_examples():
     assert "3 rows, 3 classes, the old model knows 2 (every class that it ever answers)" in text
     assert "old classes' rows (2)" in text and "50.00 % [9.45, 90.55]" in text and "33.33 % [6.15, 79.23]" in text
     assert re.search(r"McNemar's test, p +1 +1 ", text)
-    assert "FAIL max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10.00 %" in text
+    assert "FAIL max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10 %" in text
     assert "PASS min_accuracy holds: 66.67 %" in text and "REGRESSION: 1 of 2 limits broken" in text
     assert "Wilson's score interval" in text and "(95 %)" in text
     assert "no limit given" in printed(result())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "limits", "found", "allowed"),
+    [
+        (1004, {"max_nfr": 0.01}, "is broken: 1.004 %", "at most 1 %"),
+        (124, {"max_nfr": 0.00123}, "is broken: 0.124 %", "at most 0.123 %"),
+        (125, {"max_nfr": 0.00125}, "holds: 0.12 %", "at most 0.125 %"),
+        (2, {"min_accuracy": 0.99999}, "is broken: 99.998 %", "at least 99.999 %"),
+        (1004, {"max_relative_nfr": 1 / 3}, "is broken: 1.00 [", "at most 0.333333333333"),
+        (1000, {"max_nfr": 0.0106, "confident": True}, "is broken: 1 % [0.9402, 1.064]", "at most 1.06 %"),
+    ],
+)
+def test_the_numbers_show_what_the_verdict_says(wrong, limits, found, allowed):
+    labels = np.zeros(100_000, int)
+    old = {"id": np.arange(100_000), "label": labels, "prediction": labels}
+    result = compare(old, old | {"prediction": (np.arange(100_000) < wrong).astype(int)}, **limits)
+    said = show.sentence(result["checks"][0], result)
+    assert found in said and f"allowed is {allowed}" in said
+
+
+def test_a_limit_that_no_row_can_be_held_to_is_said():
+    wrong = {"id": [1, 2], "label": ["a", "b"], "prediction": ["b", "a"]}
+    found = compare(wrong, wrong, max_relative_nfr=0.5, confident=True)
+    assert not found["passed"] and "of which there is none" in show.sentence(found["checks"][0], found)
+    assert json.loads(json.dumps(found, allow_nan=False))["checks"][0]["held"] is None
 
 
 @pytest.mark.parametrize("width", [20, 80])
