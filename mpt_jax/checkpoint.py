@@ -98,8 +98,17 @@ def digest(tree: Any) -> str:
     for path, leaf in sorted((jax.tree_util.keystr(p), leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(tree)):
         array = np.ascontiguousarray(leaf)
         result.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        result.update(array.tobytes())
+        result.update(array.reshape(-1).view(np.uint8))  # not a copy: images may take most of the memory
     return result.hexdigest()
+
+
+def identity(classifier: Classifier) -> str:
+    """The digest that the card of a released model has: that of its weights."""
+    return digest(_weights(classifier))
+
+
+def _weights(classifier: Classifier) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
 
 
 def write_release(folder: pathlib.Path, classifier: Classifier | None, card: Mapping[str, Any]) -> None:
@@ -112,7 +121,7 @@ def write_release(folder: pathlib.Path, classifier: Classifier | None, card: Map
     """
     if classifier is None:
         return _write(folder, "card.json", None, {"schema": 2, **card, "normalization": {}})
-    weights = jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
+    weights = _weights(classifier)
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
     card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
     _write(folder, "card.json", weights, card)
@@ -132,12 +141,12 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
     try:
         card = read_sealed(path)
     except InputError as error:
-        raise InputError(f"{error}; {_REMEDY}") from error
+        raise InputError(f"{error}; {_remedy(folder)}") from error
     if card.get("schema") != 2:
         raise InputError(f"{path} is not a card of schema 2, the one that this version reads")
     for key, kind in CARD.items():
         if not isinstance(card.get(key), kind):
-            raise InputError(f"{path} is damaged: {key!r} is {card.get(key)!r}; {_REMEDY}")
+            raise InputError(f"{path} is damaged: {key!r} is {card.get(key)!r}; {_remedy(folder)}")
     return card
 
 
@@ -158,11 +167,11 @@ def read_release(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         module = models.build(name, len(card["classes"]), **options)
         weights = jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
     except InputError as error:
-        raise InputError(f"{error}; {_REMEDY}") from error
+        raise InputError(f"{error}; {_remedy(folder)}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_REMEDY}") from error
+        raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_remedy(folder)}") from error
     if digest(weights) != card["digest"]:
-        raise InputError(f"{folder}/model does not have the digest in its card.json; {_REMEDY}")
+        raise InputError(f"{folder}/model does not have the digest in its card.json; {_remedy(folder)}")
     ensemble = card["architecture"].get("ensemble") is True
     return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
 
@@ -177,7 +186,8 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     storage.write_bytes(path, content)
 
 
-_REMEDY = "restore it from a copy, or remove it and train it anew"
+def _remedy(folder: pathlib.Path) -> str:
+    return f"restore it from a copy, or remove {folder} and train it anew"
 
 
 def _write(folder: pathlib.Path, sheet_name: str, arrays: Any, sheet: Mapping[str, Any]) -> None:

@@ -71,6 +71,22 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_contents(workdir: pathlib.Path, contents: Mapping[str, str]) -> None:
+    """A run goes on with the data that it began with.
+
+    Args:
+      contents: digest by what it is of; what the run did not record when it began is not compared.
+
+    Raises:
+      InputError: other images, labels or ids. Nothing is written.
+    """
+    before = read_facts(workdir).get("contents", {}) if (workdir / "config.json").exists() else {}
+    if differing := [what for what, digest in contents.items() if before.get(what, digest) != digest]:
+        raise InputError(
+            f"{workdir} began with other {', '.join(differing)}; put those back, or give another --workdir"
+        )
+
+
 def beside(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
     """The first of `workdir`, `workdir-2`, `workdir-3`, ... that is free or holds a run of this very config."""
     storage.reach(workdir)  # else every candidate would look occupied

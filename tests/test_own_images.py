@@ -49,3 +49,18 @@ def test_a_folder_is_trained_and_what_was_found_is_said(images, tmp_path, capsys
     with np.load(tmp_path / "run/predictions/r1-no_treatment-seed0.npz", allow_pickle=False) as file:
         assert all(name.startswith("train/") and name.endswith(".png") for name in file["ids"])
         assert 8 < len(file["ids"]) < 80
+    # taken up again with an image by another name, or another image by its name
+    resumed = [*command, order, "--config.dataset.on_bad_image=skip"]
+    one, other, pixels = images / "train/two/07.png", images / "train/two/!new.png", images / "train/two/08.png"
+    one.rename(other)
+    for more in ([], ["--plan"]):
+        assert train.main([*resumed, *more]) == 2
+        error = capsys.readouterr().err
+        assert "run began with other " in error and "labels and ids" in error and error.count("\n") == 1
+    other.rename(one)
+    before = pixels.read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(pixels))).save(pixels)
+    assert train.main(resumed) == 2
+    assert "images; put those back" in capsys.readouterr().err
+    pixels.write_bytes(before)
+    assert train.main(resumed) == 0

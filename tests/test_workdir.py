@@ -54,6 +54,16 @@ def test_all_differences_are_told_with_both_values(tmp_path):
         workdir.claim(tmp_path / "run", facts(config={**CONFIG, "optimizer": {"epochs": 4}}))
 
 
+def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
+    workdir.check_contents(tmp_path / "run", {"test images": "a"})
+    workdir.claim(tmp_path / "old", facts())  # of a version that recorded none
+    workdir.check_contents(tmp_path / "old", {"test images": "a"})
+    workdir.claim(tmp_path / "run", facts(contents={"train images": "a", "test images": "a"}))
+    workdir.check_contents(tmp_path / "run", {"train images": "a", "test images": "a", "more": "b"})
+    with pytest.raises(InputError, match="run began with other test images; put those back, or give another --workdir"):
+        workdir.check_contents(tmp_path / "run", {"train images": "a", "test images": "b"})
+
+
 def test_a_new_run_begins_beside_runs_of_other_configs_and_is_found_again(tmp_path):
     run, other = tmp_path / "run", {**CONFIG, "seeds": [1]}
     assert workdir.beside(run, CONFIG) == run

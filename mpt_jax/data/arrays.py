@@ -215,6 +215,11 @@ def _examples(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str, num:
     if values.dtype != dtype or values.ndim != ndim:
         what = f"{values.dtype} {list(values.shape)}"
         raise InputError(f"{path}: {key} are {what}; expected {np.dtype(dtype)} {shape}")
+    if dtype == np.uint8 and values.shape[1] in (1, 3) and values.shape[2] == values.shape[3] > 4:
+        raise InputError(
+            f"{path}: {key} have shape {list(values.shape)}, as if channels came first; expected {shape}, such as by "
+            "transpose(0, 2, 3, 1)"
+        )
     if len(values) != num:
         raise InputError(f"{path}: {key} has {len(values)} rows for {num} labels; expected as many")
     if not values.size:

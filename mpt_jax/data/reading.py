@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from mpt_jax.data import arrays, folder, images, sources
 from mpt_jax.errors import InputError
@@ -66,12 +67,18 @@ def open_stream(
         return _files(str(path), files, labels, shape)
     if path.is_dir():
         return _folder(path, shape, classes)
-    if path.exists() or len(path.parts) > 1:
+    expected = "expected a folder, a .csv, .parquet or .npz file, or the name of a TFDS data set"
+    if path.exists() or len(path.parts) > 1 or suffix in images.SUFFIXES:
         what = "is no folder of images" if path.exists() else "does not exist"
+        raise InputError(f"{source} {what}; {expected}")
+    try:
+        return _tfds(source, shape, split, data_dir)
+    except InputError as error:
+        if not isinstance(error.__cause__, tfds.core.DatasetNotFoundError | ValueError):  # a name that TFDS cannot have
+            raise
         raise InputError(
-            f"{source} {what}; expected a folder, a .csv, .parquet or .npz file, or the name of a TFDS data set"
-        )
-    return _tfds(source, shape, split, data_dir)
+            f"{source} does not exist, neither here nor in TFDS; {expected}{sources.similar(source)}"
+        ) from error
 
 
 def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str]) -> Stream:

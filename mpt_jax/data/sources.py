@@ -195,9 +195,15 @@ def load(
     short = [label for label, members in enumerate(members_of) if len(members) <= validation_per_class]
     if short:
         others = ", ".join(repr(class_names[label]) for label in short[1:6]) + (" ..." if len(short) > 6 else "")
+        number = len(members_of[short[0]])
         raise InputError(
-            f"class {class_names[short[0]]!r} has {len(members_of[short[0]])} training images, and "
-            f"dataset.validation_per_class={validation_per_class} leaves none to train on"
+            f"class {class_names[short[0]]!r} has "
+            + (
+                f"{number} training images, and dataset.validation_per_class={validation_per_class} leaves none to "
+                "train on"
+                if number
+                else "no training images; expected at least one, or data without this class"
+            )
             + (f"; so do {len(short) - 1} other classes: {others}" if others else "")
         )
     for label, members in enumerate(members_of):
@@ -360,15 +366,18 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(
             f"no data set named {name!r}: dataset.name is 'digits' or a name in TFDS, 'folder', "
-            f"or an .npz, .py, .csv or .parquet file{hint}"
+            f"or an .npz, .py, .csv or .parquet file{similar(name)}"
         ) from error
     except Exception as error:  # a wrong version or config, a package that this data set's builder lacks, ...
         raise InputError(f"dataset.name={name!r} does not work: {_one_line(error)}") from error
+
+
+def similar(name: str) -> str:
+    """The names in TFDS that may be meant, as the end of a sentence."""
+    close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:

@@ -1,6 +1,7 @@
 """Weights that PyTorch saved, for the networks here: ResNets by torchvision's names, vision transformers by timm's."""
 
 import pathlib
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,6 +43,18 @@ _VIT = {
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
+def require(path: pathlib.Path) -> None:
+    """Refuse by its name what `read` would refuse.
+
+    Raises:
+      InputError: no such file, or another ending.
+    """
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: weights are read from files that end in {', '.join(ENDINGS)}")
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected weights that PyTorch saved")
+
+
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The floating arrays of a .safetensors, .pth or .pt file by name, without the names of what they were wrapped in.
 
@@ -55,10 +68,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       InputError: no such file, another ending, a file that is damaged or holds more than weights, a package that reads
         it is missing.
     """
-    if path.suffix not in ENDINGS:
-        raise InputError(f"{path}: weights are read from files that end in {', '.join(ENDINGS)}")
-    if not path.is_file():
-        raise InputError(f"no file {path}; expected weights that PyTorch saved")
+    require(path)
     state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for prefix in _WRAPPERS * 2:  # one may lie in another
         if state and all(name.startswith(prefix) for name in state):
@@ -168,8 +178,10 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises many kinds; one that holds code is refused by torch
+        holds_more = isinstance(error, pickle.UnpicklingError) and "eights only" in str(error)
+        reason = "it holds more, such as a whole model" if holds_more else _first_line(error)
         raise InputError(
-            f"{path} cannot be read as weights alone: {_first_line(error)}; expected torch.save of a state_dict"
+            f"{path} cannot be read as weights alone: {reason}; expected torch.save(model.state_dict(), FILE)"
         ) from error
     while isinstance(state, Mapping) and (inside := [key for key in _INSIDE if isinstance(state.get(key), Mapping)]):
         state = state[inside[0]]

@@ -123,8 +123,11 @@ def _verdict(report: Report) -> list[Any]:
     reason = f"Candidates: methods whose accuracy is at most {tolerance} (of all images) below that of `{baseline}`."
     if best is None:
         headline = f"No method here is shown to be a better update than `{baseline}`"
+        why = f"none of the {compared['candidates']} candidates has fewer negative flips"
+        if not compared["candidates"]:
+            why = "each costs more accuracy than is tolerated"
         return [
-            Text(f"{headline}: none of the {compared['candidates']} candidates has fewer negative flips.", "bad"),
+            Text(f"{headline}: {why}.", "bad"),
             Points([reason, *_facts(report, baseline)]),
         ]
     if compared["answer"] == "better":

@@ -60,6 +60,16 @@ def class_order(config: Config, released: Sequence[str] = ()) -> Any:
     return (*names, "...") if spec == "natural" and names and (released or not _are_places(names)) else spec
 
 
+def require_weights(config: Config) -> None:
+    """Find out before any data are read whether the files of `old.weights` are there.
+
+    Raises:
+      InputError: no such file, or one of another kind.
+    """
+    for path in _paths(config.old.weights, config) if config.old.weights else ():
+        foreign.require(path)
+
+
 def read_weights(
     config: Config,
     dataset: data.Dataset,
@@ -190,7 +200,7 @@ def _outputs(path: pathlib.Path, named: tuple[str, ...] | None, given: tuple[str
         return tuple(given[int(name)] for name in named)
     raise InputError(
         f"{path} has scores of the classes {', '.join(named[:_NAMED])} ..., but old.classes={','.join(given[:_NAMED])} "
-        "...; expected the same, or no old.classes"
+        "...; expected the same, numbers from 0 on, or no old.classes"
     )
 
 
@@ -207,10 +217,14 @@ def _places(outputs: Sequence[str], classes: Sequence[str], config: Config, path
     wanted = [str(i) for i in range(len(classes))] if by_place else list(classes)
     lacking = [name for name in wanted if name not in outputs]
     if lacking:
+        numbered = all(name.isdecimal() for name in outputs)
+        remedy = (
+            "its columns numbered from 0 on or called by their classes" if numbered else "old.classes with their names"
+        )
         raise InputError(
             f"the classes of {path} are {', '.join(outputs[:_NAMED])}{' ...' * (len(outputs) > _NAMED)}, without "
             f"{lacking[0]!r}, one of the first {len(classes)} of dataset.class_order={config.dataset.class_order!r}; "
-            "expected an order that begins with the old model's classes, or old.classes with their names"
+            f"expected an order that begins with the old model's classes, or {remedy}"
         )
     return [list(outputs).index(name) for name in wanted]
 

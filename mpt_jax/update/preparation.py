@@ -38,6 +38,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     order = own_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
     if order != settings.class_order:
         progress.say(f"class order: first the {len(order) - 1} classes of the old model, then the others")
+    own_model.require_weights(config)
     progress.say(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
@@ -57,8 +58,18 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         test_split=settings.test_split,
     )
     parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
-    contents = {name: checkpoint.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()}
+    contents = {
+        f"{name} labels and ids": checkpoint.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()
+    }
     processes.require_same(contents, f"what dataset.name={settings.name} holds")
+    contents |= {
+        f"{name} images": checkpoint.digest(s.images)
+        for name, s in parts.items()
+        if not isinstance(s.images, data.Stream)  # which are not read before they are wanted
+    }
+    with processes.together():
+        if processes.is_first():
+            workdir.check_contents(folder, contents)
     streamed = isinstance(dataset.train.images, data.Stream)
     if streamed:
         progress.say(f"{settings.name}: images are streamed, not kept in memory")
@@ -108,6 +119,15 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         raise InputError("dataset.crop_padding and dataset.flip are for images; features take 0 and False")
     if sides and settings.crop_padding > min(sides):
         raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")
+    for key, given_mean, given_std in (
+        ("dataset", settings.mean, settings.std),
+        ("old", config.old.mean, config.old.std),
+    ):
+        if sides and max((*given_mean, *given_std, 0)) > 1:
+            raise InputError(
+                f"{key}.mean={list(given_mean)}, {key}.std={list(given_std)}: expected numbers up to 1, in units of "
+                "pixel/255"
+            )
     if settings.mean and len(settings.mean) != channels:
         raise InputError(
             f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
@@ -134,14 +154,14 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     if processes.several():
         facts["processes"] = jax.process_count()
     made_with = workdir.provenance(facts)
-    run = Run(config, folder, dataset, mean, std, mesh, given, made_with, progress, recorded=recorded)
+    run = Run(config, folder, dataset, mean, std, mesh, given, contents, made_with, progress, recorded=recorded)
     _check_numbers_of_images(run)
     for release, method in enumerate(GIVEN):
         for _, card in given[method]:
             _check_teacher(run, card, run.num_classes(release))
     for classifier, card in given[lineage.OLD]:
         _check_network(config, classifier, card, weights[0])
-    releases.check_recorded(run)
+    releases.check_given(run)
     releases.check_lineage(run)
     return run
 

@@ -107,14 +107,20 @@ def check_lineage(run: Run) -> None:
                 )
 
 
-def check_recorded(run: Run) -> None:
-    """Old models that are known by their answers alone must still have the answers that they were released with."""
+def check_given(run: Run) -> None:
+    """Models from elsewhere must still be those that were released here."""
+    given = [
+        (run.folder(release, method, seed), card["adopted_from"], checkpoint.identity(classifier), "weights")
+        for release, method in enumerate((lineage.OLD, lineage.INDEPENDENT))
+        for seed, (classifier, card) in zip(run.config.seeds, run.given[method], strict=False)
+    ]
     for i, seed in enumerate(run.config.seeds if run.recorded else ()):
-        folder, one = run.folder(0, lineage.OLD, seed), run.recorded.one(i)
-        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != one.digests[0]:
+        one = run.recorded.one(i)
+        given.append((run.folder(0, lineage.OLD, seed), one.files[0], one.digests[0], "answers"))
+    for folder, source, digest, what in given:
+        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != digest:
             raise InputError(
-                f"{one.files[0]} holds other answers than {folder} was made with; put that file back, or give another "
-                "--workdir"
+                f"{source} holds other {what} than {folder} was made with; put that back, or give another --workdir"
             )
 
 

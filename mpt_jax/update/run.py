@@ -28,6 +28,7 @@ class Run:
     std: np.ndarray
     mesh: jax.sharding.Mesh
     given: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # per teacher: one a seed, or none to be trained
+    contents: Mapping[str, str]  # digests of the data
     provenance: Mapping[str, Any]
     progress: Progress
     on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # told every line of metrics.jsonl

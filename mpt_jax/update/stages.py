@@ -43,7 +43,7 @@ def execute(run: Run, command: str) -> bool:
     images = {name: len(getattr(run.dataset, name).labels) for name in ("train", "validation", "test")}
     found = [{"what": f.what, "count": len(f.names), "outcome": f.outcome} for f in run.dataset.findings]
     facts = {"config": configs.to_dict(run.config), "images": images, "findings": found, "command": command}
-    facts |= run.provenance
+    facts |= {"contents": dict(run.contents), **run.provenance}
     with processes.together():
         if processes.is_first():
             workdir.claim(run.workdir, facts)
@@ -99,7 +99,7 @@ def _adopt(run: Run, stage: Stage) -> None:
     for seed, (classifier, card) in zip(run.config.seeds, run.given[stage.name], strict=True):
         kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
         releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept if key in card})
-        run.progress.say(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}")
+        run.progress.say(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}{_accuracy(run, stage, seed)}")
 
 
 def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
@@ -109,7 +109,18 @@ def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
         one = recorded.one(i)
         identity = {"architecture": {"predictions": one.files[0]}, "digest": one.digests[0]}
         releases.write(run, stage.release, member, seed, one, {**unknown, "examples_per_second": 0.0, **identity})
-        run.progress.say(f"{stage.name}, seed {seed}: its answers are those in {one.files[0]}")
+        run.progress.say(
+            f"{stage.name}, seed {seed}: its answers are those in {one.files[0]}{_accuracy(run, stage, seed)}"
+        )
+
+
+def _accuracy(run: Run, stage: Stage, seed: int) -> str:
+    """How good a model from elsewhere is: by chance, where its outputs or inputs mean something else than is said."""
+    accuracy = checkpoint.read_card(run.folder(stage.release, stage.name, seed))["metrics"]["accuracy"]
+    chance, doubt = 1 / run.num_classes(stage.release), ""
+    if accuracy < chance + min(chance / 2, 0.1):
+        doubt = ", hardly more than by chance: are its classes in this order, and its images prepared like this?"
+    return f"; right on {100 * accuracy:.1f} % of the test images of its classes{doubt}"
 
 
 def _choose(

@@ -177,7 +177,10 @@ NAN = np.float32("nan")
         ({"test_labels": np.zeros(0, int)}, "test_labels are empty"),
         ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "not 0 to 2, as train_labels say (1): train_labels[5] is -1"),
         ({"train_labels": np.array([0, 1, 2, 2, 1, 10**12])}, "train_labels go up to 1000000000000 with 6 rows"),
-        ({"train_labels": np.array([0, 1, 3, 3, 1, 0]), "num": 4}, "class '2' has 0 training images"),
+        (
+            {"train_labels": np.array([0, 1, 3, 3, 1, 0]), "num": 4},
+            "class '2' has no training images; expected at least one",
+        ),
         ({"test_labels": np.array([0, 3, 1])}, "not 0 to 2, as train_labels say (1): test_labels[1] is 3"),
         (
             {"class_names": ["a", "b"], "num": 2},
@@ -186,7 +189,7 @@ NAN = np.float32("nan")
         ({"class_names": ["a", "b", "a"]}, "class_names has 'a' more than once"),
         ({"class_names": np.arange(3)}, "class_names are not a list of texts"),
         ({"class_names": np.array([b"\xff", b"b", b"c"])}, "class_names are not a list of texts"),
-        ({"class_names": ["a", "b", "c", "d"], "num": 4}, "class 'd' has 0 training images"),
+        ({"class_names": ["a", "b", "c", "d"], "num": 4}, "class 'd' has no training images"),
         ({"test_ids": ["a", "b"]}, "test_ids are not 3 texts or integers"),
         ({"test_ids": np.zeros(3)}, "test_ids are not 3 texts or integers"),
         ({"test_ids": ["a", "b", "a"]}, "ids that another row has (1): test_ids[2] is a"),
@@ -207,6 +210,8 @@ def test_images_that_do_not_fit(tmp_path):
     for images in (np.zeros((6, 4, 3, 1), np.float32), np.zeros((6, 4, 3), np.uint8)):
         text = message(write(tmp_path, **(whole("images") | {"train_images": images})))
         assert f"train_images are {images.dtype}" in text and "expected uint8 [N, H, W, C]" in text
+    text = message(write(tmp_path, **(whole("images") | {"train_images": np.zeros((6, 3, 8, 8), np.uint8)})))
+    assert "as if channels came first; expected [N, H, W, C], such as by transpose(0, 2, 3, 1)" in text
 
 
 def test_chosen_classes_without_test_examples(tmp_path):

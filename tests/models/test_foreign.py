@@ -154,7 +154,7 @@ def test_pth_that_holds_code_is_refused_and_does_not_run(tmp_path):
     torch.save({"fc.weight": torch.ones(2), "more": _Code()}, tmp_path / "old.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(_Code()))
     for name in ("old.pth", "bare.pth"):
-        with pytest.raises(InputError, match="cannot be read as weights alone"):
+        with pytest.raises(InputError, match="cannot be read as weights alone: it holds more, such as a whole model"):
             foreign.read(tmp_path / name)
 
 

@@ -1,5 +1,7 @@
 """An old model from elsewhere: its answers in a file, or its weights from PyTorch, in the place of a trained one."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -255,6 +257,7 @@ def images(tmp_path):
 
 
 def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra 'weights'")
     shared = (
         *("seeds=0", "dataset.validation_per_class=0", "update.schedule=[3,5]", "optimizer.batch_size=8"),
         *(f"dataset.name={images}", "model.name=vit_tiny", "update.methods=no_treatment", f"old.weights={weights}"),
@@ -279,11 +282,29 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
     jax.tree.map(np.testing.assert_array_equal, released.params, classifier.params)
     assert card["architecture"]["name"] == "vit_tiny" and card["classes"] == ["eel", "bee", "dog"]
     assert card["dataset"] == "unknown" and card["steps"] == 0
+    said = " ".join(run.progress.console.file.getvalue().split())  # its weights are random
+    assert re.search(r"old, seed 0: adopted from .* right on \d+\.\d % of the test images of its classes", said)
+    changed = safetensors.load_file(weights)
+    changed["module.head.bias"] += 1
+    safetensors.save_file(changed, tmp_path / "changed.safetensors")
+    same = [each for each in shared if not each.startswith("old.weights")]
+    again = (*same, *normalised, "old.classes=eel,bee,dog")
+    prepared(*again, f"old.weights={weights}")
+    kept = weights.read_bytes()
+    weights.write_bytes((tmp_path / "changed.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"old.safetensors holds other weights than .*r0-old-seed0 was made with"):
+        prepared(*again, f"old.weights={weights}")
+    weights.write_bytes(kept)
     for more, message in (
         (["update.schedule=[4,5]"], r"does not fit vit_tiny with 4 classes .*'head.weight' \[3, 128\], not \[4, 128\]"),
         (["old_model.name=resnet18"], r"names are missing: 'bn1.bias'.* names are not known: 'blocks"),
         (["old.classes=eel,bee,fly"], "no class 'fly'"),
         (["old.mean=0.5", "old.std=0.5"], "old.mean=.*; expected 3 values"),
+        (
+            ["old.mean=124,116,104", "old.std=58,57,57"],
+            r"old.mean=\[124.*: expected numbers up to 1, in units of pixel/255",
+        ),
+        (["old.weights=nowhere.safetensors"], "no file nowhere.safetensors"),
     ):
         with pytest.raises(InputError, match=message):
             prepared(*shared, *normalised, *more, folder=tmp_path / "refused")
