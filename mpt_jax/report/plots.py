@@ -26,7 +26,6 @@ MOST_CLASSES = 20  # of a picture
 _STYLE = {
     **{
         "text.parse_math": False,
-        "font.family": "sans-serif",
         "font.size": 9,
         "axes.labelcolor": INK,
         "text.color": INK,
@@ -36,6 +35,12 @@ _STYLE = {
     **{"axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6},
     **{"svg.fonttype": "none", "svg.hashsalt": "mpt_jax"},  # the same bytes again
 }
+# Fonts for class names in scripts that matplotlib's own lacks, of Linux, macOS and Windows.
+_SCRIPTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "IPAGothic", "NanumGothic", "Noto Sans Devanagari"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI"),
+)
 _INCHES, _DPI = 7.0, 130
 
 
@@ -360,8 +365,11 @@ def style() -> Iterator[None]:
     """The project's look, whatever a user's own matplotlibrc says."""
     import matplotlib
     import matplotlib.style
+    from matplotlib import font_manager
 
-    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = {"font.family": ["sans-serif", *(name for name in _SCRIPTS if name in installed)]}
+    with matplotlib.style.context(["default", _STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that the font lacks
         yield
 

@@ -1,9 +1,12 @@
-"""What is drawn covers nothing else that is drawn."""
+"""What is drawn covers nothing else that is drawn, and can be read."""
 
 import itertools
+import types
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.text import Text
 
 from mpt_jax.report import plots
@@ -30,3 +33,11 @@ def test_names_of_points_keep_off_the_legend_the_points_and_each_other(seed, pla
             assert not any(box.contains(*spot) for spot in spots)
             assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
         assert not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
+
+
+def test_names_in_other_scripts_are_drawn_where_the_system_has_a_font_for_them(monkeypatch):
+    installed = [types.SimpleNamespace(name=name) for name in ("DejaVu Sans", "PingFang SC", "Comic Sans")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", installed)
+    with plots.style():
+        assert matplotlib.rcParams["font.family"] == ["sans-serif", "PingFang SC"]
+    assert matplotlib.rcParams["font.family"] == ["sans-serif"]
