@@ -6,6 +6,7 @@ Every text is drawn as it is: a class may be called `$x_` without being taken fo
 import contextlib
 import dataclasses
 import io
+import logging
 import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -369,9 +370,15 @@ def style() -> Iterator[None]:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = {"font.family": ["sans-serif", *(name for name in _SCRIPTS if name in installed)]}
+    log = logging.getLogger("matplotlib.font_manager")  # says of each of these which weights it lacks
+    level = log.level
     with matplotlib.style.context(["default", _STYLE, fonts]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that the font lacks
-        yield
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that the fonts lack
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def new_figure(height: float, *, panels: int = 1) -> tuple[Any, Any]:
