@@ -7,6 +7,7 @@ and its exit status is that of this command.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -57,6 +58,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("processes", "devices_per_process"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"{name} is {getattr(options, name)}; expected 1 or more")
+    if not options.grace >= 0:
+        parser.error(f"grace is {options.grace}; expected 0 seconds or more")
     return options
 
 
@@ -115,8 +118,11 @@ def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grac
 
 def _print(stream: IO[bytes], out: IO[str], index: int) -> None:
     for line in stream:
-        out.write(f"[{index}] {line.decode(errors='replace').rstrip(chr(10))}\n")
-        out.flush()
+        # Whoever read this may have gone, or the disk be full: a process whose output nobody takes would stand still.
+        with contextlib.suppress(OSError, ValueError):
+            text = f"[{index}] {line.decode(errors='replace').rstrip(chr(10))}\n"
+            out.write(text.encode(out.encoding or "utf-8", "replace").decode(out.encoding or "utf-8"))
+            out.flush()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ quoted() {
 
 # Run a command, or print it so that it could be pasted into a shell.
 run() {
-    if [[ $DRY_RUN == 1 ]]; then
+    if [[ $DRY_RUN != 0 ]]; then
         quoted "$@"
         echo
     else
@@ -49,7 +49,10 @@ on_workers() { # WORKERS COMMAND
 running='[ -s mpt_jax.pid ] && kill -0 "$(cat mpt_jax.pid)" 2>/dev/null'
 refuse="if $running; then echo 'mpt_jax runs here already; stop it first' >&2; exit 1; fi"
 
-DRY_RUN=0
+[[ $GRACE =~ ^[0-9]+$ ]] || { echo "GRACE=$GRACE; expected seconds" >&2; exit 2; }
+[[ $SPOT =~ ^[01]$ ]] || { echo "SPOT=$SPOT; expected 1, or 0 for the full price" >&2; exit 2; }
+
+DRY_RUN=${DRY_RUN:-0}
 if [[ ${1:-} == --dry-run ]]; then
     DRY_RUN=1
     shift

@@ -56,6 +56,11 @@ def ended(
         reason = f"{error.filename or 'disk'}: {error.strerror or str(error) or type(error).__name__}"
         print(f"error: {one_line(f'{reason}; {remedy}')}", file=sys.stderr)
         return DISK_FULL if full else BAD_INPUT
+    except RuntimeError as error:
+        if "nable to initialize backend" not in str(error):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)  # JAX's words: which are known, and JAX_PLATFORMS
+        return BAD_INPUT
     except KeyboardInterrupt as error:
         print(goodbye, file=sys.stderr)
         return error.status if isinstance(error, interruption.Interrupted) else 130

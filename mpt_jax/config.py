@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import itertools
 import pathlib
+import re
 import sys
 import types
 import typing
@@ -351,7 +352,12 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
             objectives.own_numbers(method)
         except ValueError as error:
             raise InputError(f"update.methods: {error}") from error
-    require(len(set(methods)) == len(methods), f"update.methods={list(methods)} lists one twice")
+        require(
+            re.fullmatch(r"[\w.-]+", method.partition("@")[0]) is not None,
+            f"update.methods: {method!r} names files; expected letters, digits, '_', '-' and '.' in it",
+        )
+    same = [(method.partition("@")[0], *sorted(objectives.own_numbers(method).items())) for method in methods]
+    require(len(set(same)) == len(methods), f"update.methods={list(methods)} lists one twice")
 
     choice("update.start", update.start, ("random", "old"))
     choice("update.memory_by", update.memory_by, ("random", "herding"))

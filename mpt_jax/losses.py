@@ -3,8 +3,9 @@
 Logits are ``[..., K]``, labels ``[...]`` integers; classes are positions in the class order of the run, so the classes
 of a teacher that knows fewer are always the first ones. Everything is computed in float32, or in float64 where the
 logits are. `where` is a boolean mask over classes that broadcasts to the student's logits: a masked class takes no part
-in softmax, argmax or mean, exactly as if it were sliced away. Nothing is reduced over the batch; labels from K on give
-NaN, and a label whose class is masked or has no count costs infinity.
+in softmax, argmax or mean, exactly as if it were sliced away. Nothing is reduced over the batch. The cross-entropy of a
+label that is no class of the logits (below 0, or from K on) is NaN, to a distillation it is a class that the teacher
+does not know; a label whose class is masked or has no count costs infinity.
 """
 
 import numbers
@@ -514,7 +515,11 @@ def focal_weighting(
         )
     alpha, beta = _scalar("alpha", alpha, distances.dtype), _scalar("beta", beta, distances.dtype)
     weighted = (alpha + beta * gate) * distances
-    return weighted if unknown_classes == "keep" else jnp.where(labels < num_teacher_classes, weighted, 0.0)
+    return (
+        weighted
+        if unknown_classes == "keep"
+        else jnp.where((labels >= 0) & (labels < num_teacher_classes), weighted, 0.0)
+    )
 
 
 def focal_distillation(
@@ -650,7 +655,8 @@ def _labels(labels: jax.typing.ArrayLike, logits: jax.Array) -> jax.Array:
         raise TypeError(f"the labels have dtype {labels.dtype}; expected integers, the position of each class")
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"the labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without K")
-    return labels.astype(int)
+    # Below 0 indices would count from the end; beyond all classes they are found out.
+    return jnp.where(labels < 0, jnp.iinfo(jnp.int32).max, labels.astype(int))
 
 
 def _mask(where: jax.typing.ArrayLike | None, shape: tuple[int, ...]) -> jax.Array | None:

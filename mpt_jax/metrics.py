@@ -504,10 +504,16 @@ def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> 
     """
     from scipy import stats  # takes longer to import than all else here
 
+    _check_confidence(confidence)
     if not 0 <= successes <= count or not count:
         raise ValueError(f"{successes} of {count} images; expected at least one image, and no more counted than there")
     interval = stats.binomtest(int(successes), int(count)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"the confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -537,7 +543,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
     if only_first < 0 or only_second < 0:
         raise ValueError(f"counts {only_first} and {only_second}; expected 0 or more")
-    count = int(only_first + only_second)
+    count = int(only_first) + int(only_second)
     return float(stats.binomtest(int(only_first), count).pvalue) if count else 1.0
 
 
@@ -584,6 +590,9 @@ def bootstrap_nfr_difference(
     """
     old, first, labels = _predictions(old_predictions, first_predictions, labels)
     _, second, _ = _predictions(old, second_predictions, labels)
+    _check_confidence(confidence)
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples; expected 1 or more")
     if not labels.size:
         raise ValueError("no images to compare; expected at least one")
     was_right = old == labels

@@ -80,7 +80,7 @@ class Term:
     its epoch, takes no part at all, even if its teacher's logits are not finite.
 
     Raises:
-      ValueError: unknown distance or gate.
+      ValueError: unknown source, distance, gate or choice.
 
     Examples:
       >>> Term("old", "lm", weight=0.4).alpha
@@ -104,7 +104,9 @@ class Term:
     start_epoch: float | jax.Array = 0.0
 
     def __post_init__(self):
-        for name, valid in (("distance", DISTANCES), ("gate", GATES)):
+        options = {"source": SOURCES, "distance": DISTANCES, "gate": GATES}
+        options |= {"unknown_classes": losses.UNKNOWN_CLASSES, "matching": losses.MATCHINGS}
+        for name, valid in options.items():
             if getattr(self, name) not in valid:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; valid: {', '.join(valid)}")
 

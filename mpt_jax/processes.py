@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -48,6 +49,8 @@ def join(
     Raises:
       InputError: no such cluster, or the others cannot be reached.
     """
+    if coordinator and process_id == 0:
+        _require_free(coordinator)
     jax.config.update("jax_enable_preemption_service", True)
     ours, before = signal.getsignal(signal.SIGTERM), _handler_of_sigterm()
     try:
@@ -71,6 +74,18 @@ def join(
             [sys.executable, "-ISc", _SPEAKER, f"error: {lost(command)}"], stdin=subprocess.PIPE, start_new_session=True
         )
     )
+
+
+def _require_free(coordinator: str) -> None:
+    """Refuse a port that cannot be listened on, where JAX would crash."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", int(coordinator.rpartition(":")[2])))
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--coordinator {coordinator}: process 0 cannot listen there ({one_line(error)}); expected a free port"
+        ) from error
 
 
 def _handler_of_sigterm() -> int | None:

@@ -125,6 +125,8 @@ def parse(argv: Sequence[str]) -> Options:
                 "--process-id"
             )
         overrides.append(argument.removeprefix("--config."))
+    if arguments.workdir == "":
+        raise InputError("--workdir is empty; expected a folder, or no --workdir")
     workdir = storage.path(arguments.workdir) if arguments.workdir else None
     cached = not arguments.no_compilation_cache
     flags = {name: getattr(arguments, name) for name in ("new_run", "plan", "tensorboard")}
@@ -202,6 +204,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
                 told = [on_metrics] if on_metrics else []
                 if options.tensorboard:
                     told.append(stack.enter_context(loggers.tensorboard(folder)))
+        workdir.require_shared(folder)
         worked = update.execute(dataclasses.replace(prepared, on_metrics=tuple(told)), command)
         with processes.together():
             result = report.write(folder) if first else None

@@ -22,13 +22,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from mpt_jax import __version__, checkpoint, storage
+from mpt_jax import __version__, checkpoint, processes, storage
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import DAMAGED, InputError
@@ -39,12 +40,13 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = "lock"
+SIGHT = 60.0  # seconds until a new file is seen by all hosts that share a disk
 _BEGINNINGS = {LOCK, ".config.json.unfinished"}  # what a run that was killed at once leaves
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """A work directory belongs to one config; only `training`, `mesh` and where the data lies may change.
+    """A work directory belongs to one config; only `training`, `mesh`, where the data lie and who decodes may change.
 
     Raises:
       InputError: the folder is a file, is somebody else's, or holds a run of another config. Nothing is written.
@@ -62,7 +64,9 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     differences = [
         f"{key}={before.get(key)!r}, now it is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(("training.", "mesh.")) and key != "dataset.data_dir"
+        if before.get(key) != now.get(key)
+        and not key.startswith(("training.", "mesh."))
+        and key not in ("dataset.data_dir", "dataset.workers")
     ]
     if differences:
         raise InputError(
@@ -138,6 +142,26 @@ def locked(workdir: pathlib.Path, say: Callable[[str], None] = print) -> Iterato
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def require_shared(workdir: pathlib.Path) -> None:
+    """All processes see one work directory: that of which the first one holds the lock.
+
+    Raises:
+      InputError: in all processes, where one of them has another folder of this name.
+    """
+    if not processes.several() or storage.is_remote(workdir):
+        return
+    path, deadline = workdir / LOCK, time.monotonic() + SIGHT
+    held = processes.decided(lambda: path.read_text(encoding="utf-8"))
+    with processes.together():
+        while not path.exists() or path.read_text(encoding="utf-8", errors="replace") != held:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{workdir} is not one folder for all processes ({socket.gethostname()} has another); expected one "
+                    "that all of them see, on a shared disk or in a bucket"
+                )
+            time.sleep(SIGHT / 100)
 
 
 def read_facts(workdir: pathlib.Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def raising(error):
         (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), 3, "error: disk: "),
         (PermissionError(errno.EACCES, "denied", "a\n.csv"), 2, "error: a .csv: denied; give"),
         (OSError("odd"), 2, "error: disk: odd"),
+        (RuntimeError("Unable to initialize backend 'foo'"), 2, "error: Unable to initialize backend 'foo'"),
         (KeyboardInterrupt(), 130, "bye"),
     ],
 )

@@ -154,6 +154,7 @@ def test_overrides(override, path, expected):
         ("update.methods=mpt_k", ["mpt_k", "did you mean 'mpt_kl'", "no_treatment"]),
         ("update.methods=()", ["update.methods", "empty"]),
         ("update.methods=mpt_kl,mpt_kl", ["twice"]),
+        ("update.methods=mpt_kl@bias=2,mpt_kl@bias=2.0", ["twice"]),
         ("update.schedule=[10]", ["update.schedule", "two"]),
         ("update.schedule=[10, 5]", ["update.schedule", "growing"]),
         ("update.schedule=[0, 5]", ["update.schedule"]),

@@ -365,6 +365,23 @@ def test_classes_without_images_cannot_occur():
     chex.assert_tree_all_finite(jax.grad(learned)(counts.astype(jnp.float32)))
 
 
+@pytest.mark.parametrize("label", [-1, -K, K, 100])
+def test_a_label_that_is_no_class_is_found_out_or_unknown_to_the_teacher(label):
+    z, old, y = jnp.asarray(STUDENT[:2]), jnp.asarray(OLD[:2]), jnp.full(2, label)
+    counts = jnp.asarray(COUNTS)
+    assert np.isnan(losses.cross_entropy(z, y)).all()
+    assert np.isnan(losses.margin_calibrated_cross_entropy(z, y, num_old_classes=K_OLD, bias=2.0)).all()
+    assert np.isnan(losses.balanced_softmax_cross_entropy(z, y, class_counts=counts)).all()
+    assert not losses.influence_loss(old, y).any() and not losses.teacher_right(old, y).any()
+    assert not losses.better_teacher(z, old, y).any()
+    dropped = losses.focal_distillation(z, old, y, distance="kl", unknown_classes="drop")
+    np.testing.assert_array_equal(dropped, 0.0)
+    unknown = losses.focal_distillation(z, old, jnp.full(2, K - 1), distance="kl")
+    np.testing.assert_array_equal(losses.focal_distillation(z, old, y, distance="kl"), unknown)
+    one = losses.focal_weighting(jnp.ones(2), jnp.ones(2, bool), y, num_teacher_classes=K_OLD, unknown_classes="drop")
+    np.testing.assert_array_equal(one, 0.0)
+
+
 def test_a_label_that_cannot_occur_costs_infinity_with_finite_gradients():
     z, y = jnp.zeros((1, 3)), np.array([1], np.int32)
     for loss in (

@@ -404,6 +404,17 @@ def test_wilson_ends_are_where_the_score_test_turns(successes, count, confidence
     assert (low, high) == pytest.approx((kept[0], kept[-1]), abs=1e-5)
 
 
+def test_numbers_that_mean_no_confidence_and_no_resamples():
+    for confidence in (-1, 0, 1, 95):
+        with pytest.raises(ValueError, match="expected a number between 0 and 1"):
+            metrics.wilson_interval(1, 2, confidence=confidence)
+        with pytest.raises(ValueError, match="expected a number between 0 and 1"):
+            metrics.bootstrap_nfr_difference([0], [0], [1], [0], seed=0, confidence=confidence)
+    with pytest.raises(ValueError, match="expected 1 or more"):
+        metrics.bootstrap_nfr_difference([0], [0], [1], [0], seed=0, resamples=0)
+    assert metrics.mcnemar_exact(np.uint8(200), np.uint8(100)) == metrics.mcnemar_exact(200, 100)
+
+
 @settings(deadline=None)  # the first call imports scipy.stats
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_mcnemar_counts_coins(first, second):

@@ -665,8 +665,13 @@ def test_errors():
         Term("old", "l2")
     with pytest.raises(ValueError, match="unknown gate 'open'; valid: teacher_right, none"):
         Term("old", "kl", "open")
-    with pytest.raises(ValueError, match="valid: half_mean"):
-        loss(Objective(terms=(Term("old", "lm", matching="sum"),)))
+    for bad, valid in (
+        ({"source": "olds"}, "unknown source 'olds'; valid: old, new"),
+        ({"unknown_classes": "dropp"}, "unknown unknown_classes 'dropp'; valid: keep, drop"),
+        ({"matching": "sum"}, "unknown matching 'sum'; valid: half_mean"),
+    ):
+        with pytest.raises(ValueError, match=valid):
+            Term(**{"source": "old", "distance": "lm", **bad})
     with pytest.raises(ValueError, match="number of classes"):
         per_example_loss(METHODS["pct_kl"], teachers["old"], LABELS, {"old": z}, num_old_classes=K_OLD)
     with pytest.raises(TypeError, match="floating point"):

@@ -249,6 +249,16 @@ def test_flags_that_make_no_sense(arguments, complaint):
         train.parse(["--config=x", *arguments])
 
 
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for address in (f"localhost:{port}", "localhost:99999"):
+            with pytest.raises(InputError, match=f"--coordinator {address}: process 0 cannot listen there"):
+                processes.join("command", address, 1, 0)
+
+
 def test_flags_that_do():
     given = ["--config=x", "--coordinator", "[::1]:80", "--num-processes=2", "--process-id=1"]
     assert train.parse(given).processes == ("[::1]:80", 2, 1)

@@ -212,6 +212,7 @@ def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_pa
         (["--config.dataset.crop_padding=99999999999999999999"], ["crop_padding"]),
         (["--config.optimizer.epochs=" + "9" * 30], ["optimizer.epochs"]),
         (["--workdir=" + "a" * 300], ["a" * 300]),
+        (["--workdir="], ["--workdir is empty; expected a folder"]),
         (["--config.update.old=/nowhere/at/all"], ["/nowhere/at/all"]),
         (["--verbose"], ["--verbose", "--config"]),
         (["extra"], ["extra"]),

@@ -1,5 +1,6 @@
 """What the work directory keeps, refuses and forgets."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -38,6 +39,7 @@ def test_only_the_training_section_may_change(tmp_path):
     workdir.check(tmp_path / "run", CONFIG)
     workdir.check(tmp_path / "run", {**CONFIG, "training": {"steps_per_dispatch": 7}})
     workdir.check(tmp_path / "run", {**CONFIG, "dataset": {"data_dir": "there"}})  # where it is, not what it is
+    workdir.check(tmp_path / "run", {**CONFIG, "dataset": {"data_dir": "here", "workers": 4}})
     with pytest.raises(InputError, match=r"optimizer\.epochs=3, now it is 4"):
         workdir.check(tmp_path / "run", {**CONFIG, "optimizer": {"epochs": 4}})
     with pytest.raises(InputError, match="new=None, now it is 1"):
@@ -110,6 +112,21 @@ def test_a_process_that_was_killed_holds_nobody_up(tmp_path):
     assert str(process.pid) in (tmp_path / workdir.LOCK).read_text()
     with workdir.locked(tmp_path):
         assert (tmp_path / workdir.LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_processes_with_different_folders_of_one_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "SIGHT", 0.2)
+    monkeypatch.setattr(workdir.processes, "together", contextlib.nullcontext)
+    workdir.require_shared(tmp_path / "nowhere")  # alone
+    monkeypatch.setattr(workdir.processes, "several", lambda: True)
+    for held in ("process 7 on there\n", None):
+        monkeypatch.setattr(workdir.processes, "decided", lambda read, held=held: held or read())
+        with workdir.locked(tmp_path / "run"):
+            if held:
+                with pytest.raises(InputError, match="run is not one folder for all processes"):
+                    workdir.require_shared(tmp_path / "run")
+            else:
+                workdir.require_shared(tmp_path / "run")
 
 
 def test_a_second_claim_keeps_the_facts_of_the_first(tmp_path):

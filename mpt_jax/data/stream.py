@@ -5,6 +5,7 @@ step sees is a pure function of (seed, step), so that the place in a stream is t
 a random crop is a function of (seed, epoch, row). Neither depends on how many threads or processes decode.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -23,6 +24,7 @@ from mpt_jax.errors import InputError
 
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
+CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 LARGEST_SHARE = 1 / 4  # of the memory that decoded images may take before they are streamed
 
 _PIECE = 32  # images that one thread or process decodes at a time
@@ -38,6 +40,9 @@ class Encoded(Protocol):
     def name(self, record: int) -> str:
         """What a message calls it."""
 
+    def sizes(self, records: Sequence[int]) -> list[int]:
+        """Bytes of the files of these records, by which changed ones are told without being read; none if unknown."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Files:
@@ -50,6 +55,9 @@ class Files:
 
     def name(self, record: int) -> str:
         return str(self.paths[record])
+
+    def sizes(self, records: Sequence[int]) -> list[int]:
+        return [self.paths[record].stat().st_size for record in records]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +72,9 @@ class Records:
 
     def name(self, record: int) -> str:
         return f"image {record} of {self.what}"
+
+    def sizes(self, records: Sequence[int]) -> list[int]:
+        return []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +96,10 @@ IN_MEMORY = Choice()
 
 
 def memory() -> int:
-    """Bytes of the first device's memory, or of the machine's where that is less (or the same)."""
+    """Bytes of the first device's memory, or of the machine's (or the container's) where that is less."""
     limits = []
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is none
+        limits.append(int(CONTAINER_LIMIT.read_text()))
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
@@ -125,6 +138,10 @@ class Stream:
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self), *self.image_shape)
+
+    def sizes(self) -> np.ndarray:
+        """Bytes of each image's file, ``int64 [N]``; ``[0]`` where they have none of their own."""
+        return np.array(self.encoded.sizes(self.records.tolist()), np.int64)
 
     def __getitem__(self, rows: Any) -> "Stream | np.ndarray":
         """The decoded image of one row; of several a stream."""

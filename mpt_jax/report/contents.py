@@ -136,7 +136,9 @@ def _verdict(report: Report) -> list[Any]:
         tone, doubt = "open", "but it may be by chance."
     else:
         tone, doubt = "open", "but only three seeds or more can tell that from chance in training."
-    headline = f"{'Rather' if tone == 'good' else 'Perhaps'} `{best}` than `{baseline}`: fewer negative flips, {doubt}"
+    headline = (
+        f"{'Rather' if tone == 'good' else 'Perhaps rather'} `{best}` than `{baseline}`: fewer negative flips, {doubt}"
+    )
     facts = _facts(report, best)
     if compared["candidates"] > 1:
         reason += (
@@ -190,7 +192,8 @@ def _facts(report: Report, method: str) -> list[str]:
 
 def _cost(report: Report, plot: Any) -> list[Any]:
     headings, rows = table.cells(report)
-    previous = [row["accuracy_previous"] for row in report["rows"]]
+    last = report["rows"][-1]["release"]
+    previous = [row["accuracy_previous"] for row in report["rows"] if row["release"] == last]
     seeds = len({row["seed"] for row in report["rows"]})
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     left_out = plots.far_off(report)
@@ -203,8 +206,9 @@ def _cost(report: Report, plot: Any) -> list[Any]:
         Text(f"Rates in %, {over}." + (" Of the last release." if report["sequences"] else "")),
         Table(headings, rows, meanings=dict(table.columns())),
         Text(
-            f"The old model is right on {100 * statistics.fmean(previous):.2f} % of its classes' test images "
-            "(mean over seeds): the ceiling of negative flips."
+            f"{'The releases before are' if report['sequences'] else 'The old model is'} right on "
+            f"{100 * statistics.fmean(previous):.2f} % of the old classes' test images "
+            f"(mean over {'methods and ' * bool(report['sequences'])}seeds): the ceiling of negative flips."
         ),
         *plot("tradeoff", caption),
         Folded("What the columns mean", [Points([f"**{name}**: {meaning}." for name, meaning in table.columns()])]),

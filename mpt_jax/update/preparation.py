@@ -30,7 +30,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     networks = [
         (section, network.name, models.build(network.name, num_classes, **releases.network_options(network)))
         for section, network, num_classes in (
-            ("old_model", configs.old_model_of(config), update.schedule[0]),
+            ("old_model" if config.old_model.name else "model", configs.old_model_of(config), update.schedule[0]),
             ("model", config.model, update.schedule[-1]),
         )
     ]
@@ -63,9 +63,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     }
     processes.require_same(contents, f"what dataset.name={settings.name} holds")
     contents |= {
-        f"{name} images": checkpoint.digest(s.images)
+        f"{name} images": checkpoint.digest(s.images.sizes() if isinstance(s.images, data.Stream) else s.images)
         for name, s in parts.items()
-        if not isinstance(s.images, data.Stream)  # which are not read before they are wanted
     }
     with processes.together():
         if processes.is_first():

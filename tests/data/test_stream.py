@@ -115,7 +115,15 @@ def test_auto_streams_what_is_too_large(photos_dir, monkeypatch):
     monkeypatch.setattr(stream, "memory", lambda: 4 * 240 * 40 * 48 * 3 - 4)
     assert isinstance(load_photos(photos_dir, **plain).train.images, data.Stream)
     assert isinstance(load_photos(photos_dir, **plain, channels=1).train.images, np.ndarray)
-    assert stream.memory() > 0
+
+
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "CONTAINER_LIMIT", tmp_path / "memory.max")
+    whole = stream.memory()
+    assert whole > 1 << 20
+    for text, limit in (("max\n", whole), ("4096\n", 4096)):
+        (tmp_path / "memory.max").write_text(text)
+        assert stream.memory() == limit
 
 
 def test_folders_stream_what_they_hold_and_find_faults_by_the_header(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import re
 import shlex
@@ -54,6 +55,19 @@ def test_every_process_gets_its_number_and_one_coordinator(tmp_path, monkeypatch
     for _, _, flags in found:
         assert flags.split() == ["--xla_a=1", "--xla_force_host_platform_device_count=2"]
     assert sorted(err.splitlines()) == ["[0] to stderr", "[1] to stderr", "[2] to stderr"]
+
+
+def test_output_that_nobody_takes_stops_no_process(tmp_path):
+    lines = "import sys\nsys.stdout.buffer.write('± {}\\n'.encode() * 30_000)\n".replace("{}", "line" * 10)
+    (tmp_path / "fake.py").write_text(lines, encoding="utf-8")
+    command = [sys.executable, str(LOCAL), "1", "--", sys.executable, str(tmp_path / "fake.py")]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    with (tmp_path / "log").open("wb") as log:
+        assert subprocess.run(command, stdout=log, env=environment, timeout=60).returncode == 0
+    assert (tmp_path / "log").read_text().count("[0] ? line") == 30_000
 
 
 @pytest.mark.parametrize("what, status", [("fail", 7), ("crash", 137)])

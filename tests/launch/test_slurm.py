@@ -49,6 +49,11 @@ def test_srun_gets_the_command(run):
     assert "--kill-on-bad-exit=0" in called  # the first to end leaves the others time to save
 
 
+def test_a_bad_number_is_found_before_hours_of_training(run):
+    done, called = run(*ARGUMENTS, STATUS="0", MOST_RESTARTS="abc")
+    assert done.returncode == 2 and done.stderr == "MOST_RESTARTS=abc; expected a number\n" and called is None
+
+
 @pytest.mark.parametrize(
     "status, restarts, again", [("143", "0", True), ("143", "50", False), ("2", "0", False), ("1", "3", False)]
 )

@@ -76,6 +76,18 @@ def test_create_asks_for_the_slice(record):
     assert last[:5] == ["compute", "tpus", "queued-resources", "delete", "n"] and "--force" in last
 
 
+@pytest.mark.parametrize(("name", "value"), [("GRACE", "x; rm -rf ~"), ("GRACE", "2m"), ("SPOT", "false")])
+def test_variables_that_mean_nothing_are_refused(record, tmp_path, name, value):
+    done = run("stop", **{name: value})
+    assert done.returncode == 2 and done.stderr.startswith(f"{name}={value}; expected")
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_dry_run_may_be_asked_for_by_the_environment(record, tmp_path):
+    done = run("delete", DRY_RUN="yes")
+    assert done.returncode == 0 and "delete" in done.stdout and not (tmp_path / "record").exists()
+
+
 def test_a_run_from_install_to_stop(record, programs, tmp_path):
     """The arguments survive both shells; a second start is refused; stop waits for the end."""
     root = tmp_path / "checkout"
