@@ -70,7 +70,12 @@ def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
     if "ensemble" in report["summary"]:
         size = report["config"]["update"]["ensemble_size"]
         known["ensemble"] = f"{size} x the cost of inference: {posttraining.METHODS['ensemble']}"
-    return [(method, known.get(method) or objectives.named(method).doc) for method in report["summary"]]
+    # A report may be written again by a program that does not know the row, which a config had added.
+    own = "a row of the run's own config"
+    return [
+        (method, known.get(method) or (objectives.named(method).doc if objectives.is_trained(method) else own))
+        for method in report["summary"]
+    ]
 
 
 def all_methods() -> str:

@@ -140,3 +140,9 @@ def test_the_readme_has_the_two_commands_and_the_methods_as_they_are():
     assert [len(block) for block in blocks] == [1, 1]
     assert "mpt_jax.train --config configs/digits.py" in blocks[0][0] and "pytest" in blocks[1][0]
     assert f"<!-- methods -->\n\n{table.all_methods()}\n\n" in readme
+
+
+def test_a_row_that_a_config_had_added_may_be_unknown_to_the_program_that_writes_the_report():
+    report = {"summary": {"mine": {}, "mpt_kl@bias=2": {}}}
+    (_, own), (_, known) = table.methods(report)
+    assert own == "a row of the run's own config" and known.endswith("with bias = 2")
