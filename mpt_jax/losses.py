@@ -515,11 +515,9 @@ def focal_weighting(
         )
     alpha, beta = _scalar("alpha", alpha, distances.dtype), _scalar("beta", beta, distances.dtype)
     weighted = (alpha + beta * gate) * distances
-    return (
-        weighted
-        if unknown_classes == "keep"
-        else jnp.where((labels >= 0) & (labels < num_teacher_classes), weighted, 0.0)
-    )
+    if unknown_classes == "keep":
+        return weighted
+    return jnp.where((labels >= 0) & (labels < num_teacher_classes), weighted, 0.0)
 
 
 def focal_distillation(
