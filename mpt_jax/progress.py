@@ -17,14 +17,15 @@ class Progress:
     def __init__(self, console: Console, bars: Bars | None):
         self.console, self._bars, self._task = console, bars, None
         self._unit = "step"
-        self._title, self._total, self._first, self._began, self._last_line = "", 0, 0, 0.0, 0.0
+        self._title, self._total, self._first, self._last_line = "", 0, 0, 0.0
+        self._rated_from: tuple[int, float] | None = None  # step and time
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
         self._title, self._total, self._first, self._unit = title, total, done, unit
-        self._began = self._last_line = time.monotonic()
+        self._rated_from, self._last_line = None, time.monotonic()
         resumed = f", going on from {unit} {done}" if done else ""
         if self._bars is not None:
             self._task = self._bars.add_task(title, total=total, completed=done, values="compiling")
@@ -38,13 +39,15 @@ class Progress:
         if self._bars is not None:
             self._bars.update(self._task, completed=step, values=text, refresh=True)
             return
-        now = time.monotonic()
+        now, left = time.monotonic(), ""
+        if self._rated_from is None:
+            self._rated_from = step, now  # what came before was compilation for the most part
+        elif step > self._rated_from[0]:
+            first, began = self._rated_from
+            left = f"about {(now - began) / (step - first) * (self._total - step):.0f} s left"
         if now - self._last_line >= SECONDS_BETWEEN_LINES and step > self._first:
             self._last_line = now
-            left = (now - self._began) / (step - self._first) * (self._total - step)
-            self.say(
-                f"{self._title}: {self._unit} {step}/{self._total}  {text}{'  ' if text else ''}about {left:.0f} s left"
-            )
+            self.say("  ".join(filter(None, [f"{self._title}: {self._unit} {step}/{self._total}", text, left])))
 
     def finish(self, text: str) -> None:
         if self._bars is not None:

@@ -297,6 +297,8 @@ def test_advice_is_given_where_a_step_does_not_fit():
         ([], "required: step|population|table|device|scaling"),
         (["step", "--accumulate", "3"], "multiple of the 8 devices times optimizer.accumulate=3"),
         (["step", "--fsdp", "3"], "mesh.fsdp=3"),
+        (["input", "--images", "8", "--batch", "6"], "--batch=6; expected a multiple of the 8 devices"),
+        (["input", "--images", "8", "--batch", "8", "--model", "nope"], "nope"),
         (["step", "--memory", "--device-memory", "0"], "above 0"),
         (["scaling", "--devices", "3"], "--devices 3: --batch 128"),
         (["scaling", "--method", "mpt"], "mpt_kl"),

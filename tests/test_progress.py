@@ -24,9 +24,17 @@ def test_plain_lines_come_at_most_every_ten_seconds_with_the_time_left(monkeypat
     lines = shown(False, monkeypatch, [0.0, 5.0, 12.0, 45.0]).splitlines()
     assert lines == [
         "old, 2 seeds: 100 steps, going on from step 10",
-        "old, 2 seeds: step 30/100  loss 0.500  about 42 s left",  # 12 s for 20 steps, 70 to go
-        "old, 2 seeds: step 55/100  loss 0.500  about 45 s left",
+        "old, 2 seeds: step 30/100  loss 0.500  about 49 s left",  # 7 s for 10 steps, 70 to go
+        "old, 2 seeds: step 55/100  loss 0.500  about 51 s left",
         "old: done",
+    ]
+
+
+def test_compilation_is_no_part_of_the_time_left(monkeypatch):
+    lines = shown(False, monkeypatch, [0.0, 100.0, 101.0, 113.5]).splitlines()
+    assert lines[1:3] == [
+        "old, 2 seeds: step 20/100  loss 0.500",
+        "old, 2 seeds: step 55/100  loss 0.500  about 17 s left",  # 13.5 s for 35 steps, 45 to go
     ]
 
 

@@ -42,6 +42,9 @@ def measure(
 ) -> dict[str, Any]:
     """Images per second against the peer's, and the share of a train step's time that is spent waiting for images."""
     batch, images, image_size = setup.batch or 64, setup.images or 256, setup.image_size or 224
+    if train_steps:  # refused before anything is measured
+        setup.network()
+        sharding.check_batch(sharding.make_mesh(), batch, 1, "--batch")
     with _files(folder, images, say) as place:
         paths = sorted(place.rglob("*.jpg"))
         if not paths:
