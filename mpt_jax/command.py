@@ -108,9 +108,10 @@ def output_file(option: str, path: pathlib.Path) -> pathlib.Path:
     """The path, where a file can be written there.
 
     Raises:
-      InputError: it is a folder, or in one that does not exist or may not be written: found out before any work.
+      InputError: it is a folder, in a bucket, or where nothing exists or may be written: found out before any work.
     """
     wrong = {
+        "is in a bucket": str(path).startswith("gs:/"),
         "is a folder": path.is_dir(),
         "is in a folder that does not exist": not path.parent.is_dir(),
         "is in a folder that may not be written": not os.access(path.parent, os.W_OK),

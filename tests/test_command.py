@@ -85,6 +85,11 @@ def test_a_wrong_argument_raises_instead_of_ending_the_process():
 def test_an_output_that_cannot_be_is_found_out_before(tmp_path):
     assert command.output_file("--output", tmp_path / "a.csv") == tmp_path / "a.csv"
     (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "no/a.csv", tmp_path / "file/a.csv"):
-        with pytest.raises(InputError, match="--output"):
+    for path, what in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no/a.csv", "does not exist"),
+        (tmp_path / "file/a.csv", "does not exist"),
+        (pathlib.Path("gs://bucket/a.csv"), "is in a bucket"),
+    ):
+        with pytest.raises(InputError, match=f"--output .*{what}; expected a file in a folder"):
             command.output_file("--output", path)
