@@ -1,7 +1,6 @@
 """Weights that PyTorch saved, for the networks here: ResNets by torchvision's names, vision transformers by timm's."""
 
 import pathlib
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -178,7 +177,7 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises many kinds; one that holds code is refused by torch
-        holds_more = isinstance(error, pickle.UnpicklingError) and "eights only" in str(error)
+        holds_more = type(error).__name__ == "UnpicklingError" and "eights only" in str(error)
         reason = "it holds more, such as a whole model" if holds_more else _first_line(error)
         raise InputError(
             f"{path} cannot be read as weights alone: {reason}; expected torch.save(model.state_dict(), FILE)"

@@ -118,15 +118,6 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         raise InputError("dataset.crop_padding and dataset.flip are for images; features take 0 and False")
     if sides and settings.crop_padding > min(sides):
         raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")
-    for key, given_mean, given_std in (
-        ("dataset", settings.mean, settings.std),
-        ("old", config.old.mean, config.old.std),
-    ):
-        if sides and max((*given_mean, *given_std, 0)) > 1:
-            raise InputError(
-                f"{key}.mean={list(given_mean)}, {key}.std={list(given_std)}: expected numbers up to 1, in units of "
-                "pixel/255"
-            )
     if settings.mean and len(settings.mean) != channels:
         raise InputError(
             f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
@@ -134,6 +125,12 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     old = config.old
     if old.mean and len(old.mean) != channels:
         raise InputError(f"old.mean={old.mean}; expected {channels} values, one per channel of {settings.name}")
+    for key, part in (("dataset", settings), ("old", old)):
+        if sides and max((*part.mean, *part.std, 0)) > 1:
+            raise InputError(
+                f"{key}.mean={list(part.mean)}, {key}.std={list(part.std)}; expected numbers up to 1, in units of "
+                "pixel/255"
+            )
     # Of the first release's images: an update must not change how a deployed model's input is prepared.
     mean, std = (
         np.asarray(value, np.float32)

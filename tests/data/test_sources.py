@@ -265,7 +265,7 @@ def test_splits_and_images_that_do_not_fit(tmp_path):
     assert "has no split 'test'; it has train" in message("untested", data_dir=tmp_path, num_classes=2)
 
     make(tmp_path, features, name="catless", **pets(train=(1, 1)))
-    assert "class 'cat' has 0 training images" in message("catless", data_dir=tmp_path, num_classes=2)
+    assert "class 'cat' has no training images" in message("catless", data_dir=tmp_path, num_classes=2)
     make(tmp_path, features, name="blind", **pets(test=(1, 1)))
     assert "split 'test' of data set blind has no images" in message("blind", data_dir=tmp_path, num_classes=1)
 

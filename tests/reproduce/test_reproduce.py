@@ -202,7 +202,7 @@ def test_figures_of_runs_that_are_gone_go_too(made, tmp_path):
         (["features", "--seeds=-1"], "--seeds -1: expected integers"),
         (["page", "--results={folder}/nothing"], "nothing has no table; expected a folder with files such as"),
         (["page", "--results={folder}/file"], "file is a file; expected a folder"),
-        (["features", "--page={folder}/missing/page.md"], "--page .*page.md: cannot be written"),
+        (["features", "--page={folder}/missing/page.md"], "--page .*page.md is in a folder that does not exist"),
         (["features", "--workdir=gs://"], "names no folder of a bucket"),
     ],
 )

@@ -302,7 +302,7 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
         (["old.mean=0.5", "old.std=0.5"], "old.mean=.*; expected 3 values"),
         (
             ["old.mean=124,116,104", "old.std=58,57,57"],
-            r"old.mean=\[124.*: expected numbers up to 1, in units of pixel/255",
+            r"old.mean=\[124.*; expected numbers up to 1, in units of pixel/255",
         ),
         (["old.weights=nowhere.safetensors"], "no file nowhere.safetensors"),
     ):
