@@ -302,3 +302,13 @@ def test_an_old_model_of_ones_own_may_know_all_classes_already():
     for overrides in ([ANSWERS], NORMALISED):
         configs.load(DIGITS, [*overrides, "update.schedule=[10,10]"])
     configs.load(DIGITS, [*NORMALISED, "update.start=old"])
+
+
+def test_the_name_of_a_method_of_ones_own_can_name_files(monkeypatch):
+    for name, is_fine in (("my-own.2", True), ("my/own", False), ("my own", False)):
+        monkeypatch.setitem(configs.objectives.METHODS, name, configs.objectives.METHODS["pct_kl"])
+        if is_fine:
+            configs.load(DIGITS, [f"update.methods={name}"])
+            continue
+        with pytest.raises(InputError, match=f"update.methods: '{name}' names files; expected letters, digits"):
+            configs.load(DIGITS, [f"update.methods={name}"])

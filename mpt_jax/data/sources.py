@@ -195,16 +195,10 @@ def load(
     short = [label for label, members in enumerate(members_of) if len(members) <= validation_per_class]
     if short:
         others = ", ".join(repr(class_names[label]) for label in short[1:6]) + (" ..." if len(short) > 6 else "")
-        number = len(members_of[short[0]])
         raise InputError(
-            f"class {class_names[short[0]]!r} has "
-            + (
-                f"{number} training images, and dataset.validation_per_class={validation_per_class} leaves none to "
-                "train on"
-                if number
-                else "no training images; expected at least one, or data without this class"
-            )
-            + (f"; so do {len(short) - 1} other classes: {others}" if others else "")
+            f"class {class_names[short[0]]!r} has {len(members_of[short[0]]) or 'no'} training images"
+            + (f" (and {len(short) - 1} other classes too few: {others})" if others else "")
+            + f"; expected more than dataset.validation_per_class={validation_per_class} of each class"
         )
     for label, members in enumerate(members_of):
         drawn = subsets.shuffled(members, order[label], seed=seed)

@@ -1,7 +1,8 @@
 """Releases on disk: the model, its card, and its answers on the test images."""
 
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -109,19 +110,20 @@ def check_lineage(run: Run) -> None:
 
 def check_given(run: Run) -> None:
     """Models from elsewhere must still be those that were released here."""
-    given = [
-        (run.folder(release, method, seed), card["adopted_from"], checkpoint.identity(classifier), "weights")
-        for release, method in enumerate((lineage.OLD, lineage.INDEPENDENT))
-        for seed, (classifier, card) in zip(run.config.seeds, run.given[method], strict=False)
-    ]
-    for i, seed in enumerate(run.config.seeds if run.recorded else ()):
-        one = run.recorded.one(i)
-        given.append((run.folder(0, lineage.OLD, seed), one.files[0], one.digests[0], "answers"))
-    for folder, source, digest, what in given:
-        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != digest:
+
+    def check(folder: pathlib.Path, digest: Callable[[], str], source: str, what: str) -> None:
+        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != digest():
             raise InputError(
                 f"{source} holds other {what} than {folder} was made with; put that back, or give another --workdir"
             )
+
+    for release, (method, models) in enumerate(run.given.items()):
+        for seed, (classifier, card) in zip(run.config.seeds if models else (), models, strict=True):
+            identity = functools.partial(checkpoint.identity, classifier)
+            check(run.folder(release, method, seed), identity, card["adopted_from"], "weights")
+    for i, seed in enumerate(run.config.seeds if run.recorded else ()):
+        one = run.recorded.one(i)
+        check(run.folder(0, lineage.OLD, seed), lambda one=one: one.digests[0], one.files[0], "answers")
 
 
 def network_options(network: ModelConfig) -> dict[str, str]:

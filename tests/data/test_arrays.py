@@ -179,7 +179,7 @@ NAN = np.float32("nan")
         ({"train_labels": np.array([0, 1, 2, 2, 1, 10**12])}, "train_labels go up to 1000000000000 with 6 rows"),
         (
             {"train_labels": np.array([0, 1, 3, 3, 1, 0]), "num": 4},
-            "class '2' has no training images; expected at least one",
+            "class '2' has no training images; expected more than dataset.validation_per_class=0 of each class",
         ),
         ({"test_labels": np.array([0, 3, 1])}, "not 0 to 2, as train_labels say (1): test_labels[1] is 3"),
         (

@@ -231,10 +231,10 @@ def test_everything_that_is_bad_is_named_at_once_or_left_out_and_counted(tmp_pat
 def test_classes_of_one_image(tmp_path):
     pets(tmp_path, (1, 4, 5), test=1)
     assert outcomes(load(tmp_path)) == {"classes with one training image": (("cat",), "kept")}
-    assert "class 'cat' has 1 training images, and dataset.validation_per_class=1" in message(
+    assert "class 'cat' has 1 training images; expected more than dataset.validation_per_class=1" in message(
         tmp_path, validation_per_class=1
     )
-    assert "so do 2 other classes: 'dog', 'owl'" in message(tmp_path, validation_per_class=5)
+    assert "(and 2 other classes too few: 'dog', 'owl')" in message(tmp_path, validation_per_class=5)
     shutil.rmtree(tmp_path / "test")
     assert "has no test part, and 1 classes with less than two images to hold one out: cat" in message(tmp_path)
     assert len(load(tmp_path, num_classes=2, class_order=["dog", "owl"]).class_names) == 2

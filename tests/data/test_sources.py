@@ -168,7 +168,7 @@ def test_colour_jpegs_and_missing_ids(tmp_path):
             {"num_classes": 4, "class_order": [1, 2, 3]},
             "wants 4 classes, but data set digits has 3 in this class order",
         ),
-        ({"validation_per_class": 51}, "class '4' has 51 training images, and dataset.validation_per_class=51"),
+        ({"validation_per_class": 51}, "class '4' has 51 training images (and 4 other classes"),
         ({"validation_per_class": -1}, "dataset.validation_per_class=-1"),
         ({"train_per_class": -1}, "dataset.train_per_class=-1"),
         ({"class_order": "alphabetic"}, "dataset.class_order"),

@@ -117,6 +117,14 @@ def test_auto_streams_what_is_too_large(photos_dir, monkeypatch):
     assert isinstance(load_photos(photos_dir, **plain, channels=1).train.images, np.ndarray)
 
 
+def test_files_are_told_by_their_sizes_and_records_by_nothing(tmp_path, photos_dir):
+    for name, content in (("a", b"1"), ("b", b"22")):
+        (tmp_path / name).write_bytes(content)
+    files = stream.Files([tmp_path / "a", tmp_path / "b"])
+    assert stream.Stream(files, np.array([1, 0, 1]), (8, 8, 3)).sizes().tolist() == [2, 1, 2]
+    assert load_photos(photos_dir).test.images.sizes().tolist() == []
+
+
 def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "CONTAINER_LIMIT", tmp_path / "memory.max")
     whole = stream.memory()

@@ -128,6 +128,8 @@ def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(exe
         assert all(np.allclose(a, b) for a, b in zip(lineage[key], mean, strict=True))
     assert lineage["forgetting"][0] is None
     page = (run.workdir / "report.md").read_text()
+    right = np.mean([row["accuracy_previous"] for row in result["rows"] if row["release"] == 2])
+    assert f"are right on {100 * right:.2f} % of the old classes' test images" in page
     assert "| pct_kl |" in page.split("The whole sequence")[1] and r"| classes | 4 -\> 7 -\> 10 |" in page
 
 
