@@ -117,6 +117,7 @@ class TrainingConfig:
     """How the work is laid on the machine; none of it changes a result by more than rounding."""
 
     members_at_once: int = 0  # members of a population side by side, the others after them; 0: fastest here that fits
+    cores: int = 0  # of a CPU, each with members of its own where networks are small; 0: all; 1: all work on one member
     remat: bool = False  # keep no activations inside the blocks of ResNets and ViTs: less memory, a third more work
     steps_per_dispatch: int = 50  # train steps in one call of the compiled program
     checkpoint_every: int = 1000  # steps between checkpoints of the training state
@@ -288,6 +289,7 @@ def check(config: Config) -> None:
     _check_update(config, require, choice)
     at_once = config.training.members_at_once
     require(at_once >= 0, f"training.members_at_once={at_once}; expected 0 or more")
+    require(config.training.cores >= 0, f"training.cores={config.training.cores}; expected 0 (all) or more")
     for key in ("steps_per_dispatch", "checkpoint_every", "evaluation_batch"):
         value = getattr(config.training, key)
         require(value >= 1, f"training.{key}={value}; expected 1 or more")

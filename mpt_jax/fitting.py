@@ -80,6 +80,7 @@ def fit(
     the compiled program are shorter where steps are slow, which changes no result.
 
     Args:
+      mesh: see `training.mesh_of`.
       inputs: its images an array, or a `data.Stream`, of which every call gets a `data.Window`.
       start: what the members start from instead of random weights, see `training.init_state`.
       checkpoint_seconds: longest time between checkpoints, by how long the steps take; 0: no matter how long.
@@ -103,7 +104,7 @@ def fit(
     image_shape, feed = inputs.images.shape[1:], feed_of(recipe, mesh, inputs)
     inputs = training.place(mesh, inputs.replace(teachers=teachers_as_run, images=None))
     state = training.new_state(recipe, mesh, inputs, image_shape, start)
-    of_members = sharding.of_members(mesh)
+    of_members = sharding.of_members(mesh, num_objectives)
     zeros = sums = processes.put(training.no_sums(recipe, inputs), of_members)
 
     def seen(begin: int, stop: int) -> Inputs:

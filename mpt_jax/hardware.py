@@ -1,5 +1,8 @@
 """What a run is made on: speed, rounding and a choice between close candidates may hang on it."""
 
+import contextlib
+import functools
+import math
 import os
 import pathlib
 import platform
@@ -7,6 +10,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+CPU_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
+
+
+@functools.cache
+def cores() -> tuple[jax.Device, ...]:
+    """A device for each core of the CPU, for programs that need nothing of each other; `jax.devices` are then these.
+
+    None where there is an accelerator, where someone has said how many devices a CPU is to have, or where devices had
+    been touched before the first call.
+    """
+    said = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if said or jax.config.jax_num_cpu_devices >= 0:
+        return ()
+    try:
+        jax.config.update("jax_num_cpu_devices", num_cores())
+    except RuntimeError:  # devices have been touched
+        return ()
+    return tuple(jax.devices()) if jax.default_backend() == "cpu" else ()
+
+
+def num_cores(quota: pathlib.Path = CPU_QUOTA) -> int:
+    """How many this process may use: those that it may run on, or what its container is given of them, if less."""
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max 100000" where there is no limit
+        share, period = quota.read_text().split()
+        ours = min(ours, max(1, math.floor(int(share) / int(period))))
+    return ours
 
 
 def facts(count: int) -> dict[str, Any]:

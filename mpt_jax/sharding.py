@@ -42,21 +42,40 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, members: int = 1, 
 
 
 def of_population(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
-    """The same devices for a population of this size: members split by seed, then by objective, as far as they divide.
+    """The same devices for a population of this size: members split by seed as far as they divide, then by objective.
 
-    The devices that are left over join `data`.
+    Objectives need not divide: some devices then have one fewer. The devices that are left over join `data`.
 
     Examples:
       >>> import numpy as np
       >>> mesh = Mesh(np.array(jax.devices() * 6)[:6].reshape(6, 1, 1, 1), (*MEMBERS, *BATCH))
-      >>> [tuple(of_population(mesh, *size).shape.values()) for size in ((2, 9), (3, 1), (5, 1))]
+      >>> [tuple(of_population(mesh, *size).shape.values()) for size in ((2, 7), (3, 1), (5, 1))]
       [(2, 3, 1, 1), (3, 1, 2, 1), (1, 1, 6, 1)]
     """
     members = mesh.shape["seeds"] * mesh.shape["objectives"]
     by_seed = math.gcd(members, seeds)
-    by_objective = math.gcd(members // by_seed, objectives)
+    rest = members // by_seed
+    by_objective = max(part for part in range(1, min(rest, objectives) + 1) if rest % part == 0)
     shape = (by_seed, by_objective, -1, mesh.shape["fsdp"])
     return Mesh(mesh.devices.reshape(shape), mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def of_cores(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
+    """A mesh for a population of this size in which no batch is split: of as many cores as make it soonest done.
+
+    Examples:
+      >>> six = jax.devices() * 6
+      >>> [tuple(of_cores(six[:6], *size).shape.values()) for size in ((8, 1), (1, 9), (3, 4), (5, 1), (1, 1))]
+      [(4, 1, 1, 1), (1, 5, 1, 1), (3, 2, 1, 1), (5, 1, 1, 1), (1, 1, 1, 1)]
+    """
+
+    def in_turn(mesh: Mesh) -> int:
+        return seeds // mesh.shape["seeds"] * -(-objectives // mesh.shape["objectives"])
+
+    meshes = (
+        of_population(make_mesh(cores[:count], members=count), seeds, objectives) for count in range(1, len(cores) + 1)
+    )
+    return min((mesh for mesh in meshes if data_devices(mesh) == 1), key=in_turn)
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int, key: str = "optimizer.batch_size") -> None:
@@ -99,14 +118,20 @@ def of_state(mesh: Mesh, state: Any) -> Any:
     """The sharding of every leaf ``[seeds, objectives, ...]`` of a population's state (arrays or their shapes)."""
 
     def sharding(leaf):
-        return _sharding(mesh, P(*MEMBERS, *parameter_spec(leaf.shape[2:], mesh.shape["fsdp"])))
+        pieces = parameter_spec(leaf.shape[2:], mesh.shape["fsdp"])
+        return _sharding(mesh, P(*_members(mesh, leaf.shape[1]), *pieces))
 
     return jax.tree.map(sharding, state)
 
 
-def of_members(mesh: Mesh) -> NamedSharding:
+def of_members(mesh: Mesh, objectives: int) -> NamedSharding:
     """Of numbers ``[seeds, objectives]``."""
-    return _sharding(mesh, P(*MEMBERS))
+    return _sharding(mesh, P(*_members(mesh, objectives)))
+
+
+def _members(mesh: Mesh, objectives: int) -> tuple[str | None, ...]:
+    """What splits the members' axes of an array: JAX keeps none in uneven pieces, it is whole on each device then."""
+    return "seeds", "objectives" if objectives % mesh.shape["objectives"] == 0 else None
 
 
 def split_batch(mesh: Mesh, batch: Any) -> Any:

@@ -169,7 +169,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from rich.console import Console
 
-    from mpt_jax import compilation_cache, loggers, processes, report, update, workdir
+    from mpt_jax import compilation_cache, hardware, loggers, processes, report, update, workdir
     from mpt_jax import config as configs
     from mpt_jax.progress import progress
 
@@ -177,6 +177,9 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     if options.processes is not None:
         processes.join(command, *options.processes)
         processes.require_same(configs.to_dict(config), "the config")
+    # Not where someone else has said how devices are shared out.
+    alone = options.processes is None and config.mesh == configs.MeshConfig()
+    cores = hardware.cores()[: config.training.cores or None] if alone and config.training.cores != 1 else ()
     if options.cached:
         compilation_cache.enable()
     folder = options.workdir
@@ -192,7 +195,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     console = Console(quiet=not first)
     with progress(console) as shown, contextlib.ExitStack() as stack:
         with processes.together():
-            prepared = update.prepare(config, folder, shown)
+            prepared = update.prepare(config, folder, shown, cores)
         for line in update.plan(prepared):
             shown.say(line)
         if options.plan:

@@ -34,6 +34,8 @@ from mpt_jax import (
 )
 from mpt_jax.models import Classifier
 
+_COPIES = 2**30  # bytes of images on all cores of a CPU together
+
 
 @struct.dataclass
 class TrainState:
@@ -96,16 +98,29 @@ class Recipe:
         return self.epochs * data.steps_per_epoch(num_examples, self.batch_size)
 
 
-def members_at_once(module: nn.Module, image_shape: Sequence[int]) -> int:
+def members_at_once() -> int:
     """How many members run side by side (`vmap`), the rest after them, for a population to be fastest on this platform.
 
-    All of them on an accelerator. On a CPU eight of a small network, whose operations are too short to be worth their
-    start one by one, and one of a large network, where it makes no difference to the time but does to the memory.
+    All of them on an accelerator; one on a CPU, whose caches hold what one needs.
     """
-    if jax.default_backend() != "cpu":
-        return sys.maxsize
-    params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), image_shape))
-    return 8 if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 1_000_000 else 1
+    return 1 if jax.default_backend() == "cpu" else sys.maxsize
+
+
+def mesh_of(
+    mesh: Mesh, cores: Sequence[jax.Device], module: nn.Module, images: Any, seeds: int, objectives: int
+) -> Mesh:
+    """The mesh that a population trains on: `mesh`, or as many of `cores` as are of use, each with members of its own.
+
+    Cores are for networks of fewer than a million parameters, whose operations are too short to be worth being shared
+    out, and for images in memory: each has a copy of them, all together no more than a GiB.
+    """
+    params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), images.shape[1:]))
+    small = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 1_000_000
+    if small and not isinstance(images, data.Stream):
+        cores = cores[: _COPIES // images.nbytes]
+        if cores:
+            return sharding.of_cores(cores, seeds, objectives)
+    return mesh
 
 
 def within_memory(recipe: Recipe, mesh: Mesh, inputs: Inputs, limit: int | None) -> Recipe:
@@ -213,10 +228,9 @@ def new_state(
 
 
 def input_specs() -> Inputs:
-    """How `Inputs` are split over the axes of a mesh: what belongs to a seed or an objective goes where it is."""
-    of_seeds = dict.fromkeys(("keys", "teachers", "rows", "label_scale"), P("seeds"))
-    specs = of_seeds | {"objectives": P("objectives")}
-    return Inputs(**{field.name: specs.get(field.name, P()) for field in dataclasses.fields(Inputs)})
+    """How `Inputs` are split over the axes of a mesh: what belongs to a seed goes where it is."""
+    of_seeds = ("keys", "teachers", "rows", "label_scale")
+    return Inputs(**{field.name: P("seeds") if field.name in of_seeds else P() for field in dataclasses.fields(Inputs)})
 
 
 def place(mesh: Mesh, inputs: Inputs) -> Inputs:
@@ -309,7 +323,8 @@ def train_steps(
     """Steps ``start .. stop-1`` of the whole population in one call; the bounds are traced, so one program serves all.
 
     At most `recipe.steps_per_call` steps. Members that do not run side by side each take all steps in turn, so that
-    only one state at a time is worked on; their teachers' answers to all batches are then recorded first.
+    only one state at a time is worked on; their teachers' answers to all batches are then recorded first, by all the
+    devices that the objectives are split over, each of them those of its share of the steps.
 
     Returns:
       The state, and the sums ``{"loss", "accuracy"}`` over these steps, each ``[seeds, objectives]``; also how many
@@ -319,11 +334,25 @@ def train_steps(
     if sums is None:
         sums = no_sums(recipe, inputs)
     numbers = jnp.arange(inputs.keys.shape[0])
-    specs = (P(*sharding.MEMBERS), input_specs(), P(), P(), P(*sharding.MEMBERS), P("seeds"))
+    of_members = P(*sharding.MEMBERS)
+    specs = (of_members, input_specs().replace(objectives=P("objectives")), P(), P(), of_members, P("seeds"))
     steps = sharding.over_members(mesh, functools.partial(_train_steps, recipe, mesh), specs)
+    count = jax.tree.leaves(inputs.objectives)[0].shape[0]
+    missing = -count % mesh.shape["objectives"]
+    if missing:  # the groups of devices that have one member fewer do the last one again
+        filled = functools.partial(_repeat_last, missing)
+        state, sums = jax.tree.map(functools.partial(filled, axis=1), (state, sums))
+        inputs = inputs.replace(objectives=jax.tree.map(filled, inputs.objectives))
     state, sums = steps(state, inputs, start, stop, sums, numbers)
+    if missing:
+        state, sums = jax.tree.map(lambda leaf: leaf[:, :count], (state, sums))
     # As they came in: compiled only once.
     return jax.lax.with_sharding_constraint((state, sums), sharding.of_state(mesh, (state, sums)))
+
+
+def _repeat_last(times: int, leaf: jax.Array, axis: int = 0) -> jax.Array:
+    last = jax.lax.slice_in_dim(leaf, leaf.shape[axis] - 1, None, axis=axis)
+    return jnp.concatenate([leaf, *[last] * times], axis)
 
 
 def _train_steps(
@@ -401,17 +430,22 @@ def _train_steps(
         if recipe.accumulate > 1:
             answers = _in_micro_batches(recipe.accumulate, answers)
 
-        recorded = None
-        if recipe.members_at_once < num_objectives and not recipe.sampled:  # else each member has batches of its own
+        recorded, groups = None, mesh.shape["objectives"]
+        if max(groups, num_objectives / recipe.members_at_once) > 1 and not recipe.sampled:  # then each has its batches
             empty = jax.tree.map(
                 lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype),
                 jax.eval_shape(lambda: answers(batch_at(start)[0])),
             )
 
-            def record(tape, step, images, labels, tabled):
+            def record(number, tape):
+                # Also of steps after the last one, where steps do not divide: nobody reads those.
+                step = start + groups * number + (jax.lax.axis_index("objectives") if groups > 1 else 0)
+                images, *_ = jax.lax.optimization_barrier(batch_at(step))
                 return jax.tree.map(lambda all_, one: all_.at[step - start].set(one), tape, answers(images))
 
-            recorded = over_steps(record, empty)
+            recorded = jax.lax.fori_loop(0, (stop - start + groups - 1) // groups, record, empty)
+            if groups > 1:
+                recorded = jax.lax.psum(recorded, "objectives")
 
         def resampled(state, objective, step):
             """The state with better class rates, and a batch drawn by them."""

@@ -118,9 +118,8 @@ def test_the_random_state_is_shaped_like_that_of_training():
 
 
 def test_how_many_run_side_by_side_is_the_librarys_choice_unless_given():
-    setup = program.Setup(model="convnet")
-    chosen = training.members_at_once(setup.network(), (8, 8, 1))
-    assert setup.recipe().members_at_once == chosen
+    chosen = training.members_at_once()
+    assert program.Setup(model="convnet").recipe().members_at_once == chosen
     assert program.Setup(model="convnet", members_at_once=chosen + 1).recipe().members_at_once == chosen + 1
 
 

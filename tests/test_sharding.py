@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
 from mpt_jax import checkpoint, data, device_memory, fitting, models, objectives, sharding, training
@@ -19,6 +21,7 @@ from mpt_jax.objectives import METHODS
 
 OLD, ALL, N, BATCH, SHAPE = 3, 6, 40, 16, (8, 8, 1)
 ROWS = ("no_treatment", "pct_lm")
+THREE = (*ROWS, "mpt_lm")
 F64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 
@@ -121,6 +124,44 @@ def assert_close(a, b, tolerance=1e-10):
 DATA = {"devices": 8}
 FSDP = {"devices": 8, "fsdp": 8, "accumulate": 2, "remat": True}
 MEMBERS = {"devices": 8, "members": 4, "members_at_once": 1}
+
+
+@pytest.mark.parametrize("recorded", [True, False])  # the teachers' answers, or asked for in each step
+def test_members_that_do_not_divide_are_trained_all_the_same(recorded):
+    at_once = {} if recorded else {"members_at_once": 8}
+    expected = trained(plain, rows=THREE, steps=5, members_at_once=8)
+    found = trained(plain, rows=THREE, steps=5, devices=4, members=4, **at_once)  # two groups for three objectives
+    assert_close(found, expected)
+    kernel = expected[0].params["head"]["kernel"]
+    assert kernel.shape[:2] == (2, 3) and not np.allclose(kernel[:, 1], kernel[:, 2])
+
+
+@given(seeds=st.integers(1, 9), objectives=st.integers(1, 12), cores=st.integers(1, 8))
+def test_cores_take_members_and_never_a_part_of_a_batch(seeds, objectives, cores):
+    mesh = sharding.of_cores(jax.devices()[:cores], seeds, objectives)
+    by_seed, by_objective, data, fsdp = mesh.shape.values()
+    assert data == fsdp == 1 and mesh.size <= cores and seeds % by_seed == 0
+    in_turn = seeds // by_seed * math.ceil(objectives / by_objective)
+    # No other way to share the members out is sooner done, or as soon on fewer cores.
+    for a in (n for n in range(1, cores + 1) if seeds % n == 0):
+        for b in range(1, min(cores // a, objectives) + 1):
+            assert (in_turn, mesh.size) <= (seeds // a * math.ceil(objectives / b), a * b)
+    assert sharding.of_population(mesh, seeds, objectives) == mesh
+
+
+def test_cores_are_for_small_networks_and_images_in_memory():
+    mesh, cores = sharding.make_mesh(jax.devices()[:1]), jax.devices()
+    small, large = models.build("convnet", ALL), models.build("resnet18", ALL)
+    images = np.zeros((10, *SHAPE), np.uint8)
+
+    def devices(module=small, images=images, cores=cores, members=(2, 3)):
+        return training.mesh_of(mesh, cores, module, images, *members).size
+
+    assert devices() == 6 and devices(cores=cores[:5]) == 3  # of five as soon done as of three
+    assert devices(members=(1, 1)) == 1
+    assert devices(cores=()) == devices(module=large, images=np.zeros((10, 32, 32, 3), np.uint8)) == 1
+    assert devices(images=np.broadcast_to(np.uint8(0), (2**23, *SHAPE))) == 2  # of half a GiB each
+    assert devices(images=np.broadcast_to(np.uint8(0), (2**25, *SHAPE))) == 1
 
 
 @pytest.mark.parametrize("layout", [DATA, FSDP, MEMBERS], ids=["data", "fsdp", "members"])

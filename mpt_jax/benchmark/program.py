@@ -91,7 +91,7 @@ class Setup:
             schedule="constant",
             crop_padding=job.crop_padding,
             flip=job.flip,
-            members_at_once=self.members_at_once or training.members_at_once(module, job.image_shape),
+            members_at_once=self.members_at_once or training.members_at_once(),
             accumulate=self.accumulate,
             remat=self.remat,
         )
@@ -177,7 +177,8 @@ class Program:
     def __init__(self, setup: Setup, rows: Sequence[Objective], images: jax.Array, labels: jax.Array, mesh: Mesh):
         recipe, mesh = setup.recipe(), sharding.of_population(mesh, 1, len(rows))
         inputs = training.place(mesh, make_inputs(setup, rows, images, labels))
-        self.students, self.at_once = len(rows), min(recipe.members_at_once, len(rows))
+        groups = mesh.shape["seeds"] * mesh.shape["objectives"]
+        self.students, self.at_once = len(rows), min(recipe.members_at_once * groups, len(rows))
         self.work = flops.step(
             recipe.module,
             [teacher.module for teacher in inputs.teachers.values()],

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax import hardware, objectives, sharding, workdir
+from mpt_jax import hardware, objectives, sharding, training, workdir
 from mpt_jax.benchmark import flops
 from mpt_jax.benchmark import memory as predicted_memory
 from mpt_jax.benchmark import scaling as predictions
@@ -153,9 +153,15 @@ def _prepare(setup: Setup, methods: Sequence[str], against: str = "") -> Mesh:
     setup.network()
     if against:
         check_command(against)
-    mesh = sharding.make_mesh(fsdp=setup.fsdp)
+    cores = _cores(setup)
+    mesh = sharding.make_mesh(cores[:1]) if cores else sharding.make_mesh(fsdp=setup.fsdp)
     sharding.check_batch(mesh, setup.job.batch, setup.accumulate, key="--batch")
     return mesh
+
+
+def _cores(setup: Setup) -> Sequence[jax.Device]:
+    """Those that members are split over; none where other devices are asked for."""
+    return hardware.cores() if setup.fsdp == 1 else ()
 
 
 def _measure(
@@ -211,6 +217,7 @@ def _row(
 
 
 def _compile(setup: Setup, say: Say, rows: Sequence[Objective], shared: Shared, mesh: Mesh) -> Program:
+    mesh = training.mesh_of(mesh, _cores(setup), setup.network(), shared[0], 1, len(rows))
     program = Program(setup, rows, *shared, mesh)
     say(f"compiled {setup.dtype}, {_students(len(rows))}: {program.compile_seconds:.1f} s")
     return program

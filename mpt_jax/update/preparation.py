@@ -1,7 +1,7 @@
 """Read the data and check everything that can be checked without training."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +19,11 @@ from mpt_jax.update.run import Run, training_rows
 GIVEN = (lineage.OLD, lineage.INDEPENDENT)  # releases that a config may name instead of training them
 
 
-def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
+def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Sequence[jax.Device] = ()) -> Run:
     """Everything that a run needs; writes nothing to the work directory.
+
+    Args:
+      cores: those of `hardware.cores`, of which all that is not a population of small networks takes the first.
 
     Raises:
       InputError: data, schedule, teachers or work directory that do not fit the config.
@@ -107,7 +110,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     for key, value in layout.items():
         if value != 1 and processes.several():
             raise InputError(f"mesh.{key}={value} is for the devices of one process; of several, expected mesh.{key}=1")
-    mesh = sharding.make_mesh(**layout)
+    mesh = sharding.make_mesh(cores[:1]) if cores else sharding.make_mesh(**layout)
     batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
     sharding.check_batch(mesh, batch_size, config.optimizer.accumulate)
     epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
@@ -150,7 +153,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     if processes.several():
         facts["processes"] = jax.process_count()
     made_with = workdir.provenance(facts)
-    run = Run(config, folder, dataset, mean, std, mesh, given, contents, made_with, progress, recorded=recorded)
+    run = Run(config, folder, dataset, mean, std, mesh, cores, given, contents, made_with, progress, recorded=recorded)
     _check_numbers_of_images(run)
     for release, method in enumerate(GIVEN):
         for _, card in given[method]:

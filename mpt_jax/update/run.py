@@ -27,6 +27,7 @@ class Run:
     mean: np.ndarray
     std: np.ndarray
     mesh: jax.sharding.Mesh
+    cores: Sequence[jax.Device]  # of a CPU, for the populations that are fastest with a core for each member
     given: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # per teacher: one a seed, or none to be trained
     contents: Mapping[str, str]  # digests of the data
     provenance: Mapping[str, Any]

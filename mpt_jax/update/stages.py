@@ -171,7 +171,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     if stage.name == lineage.ENSEMBLE:
         keys, rows, start = _for_each_model(keys, rows, start, config.update.ensemble_size)
     recipe = dataclasses.replace(
-        make_recipe(config, release, train.images.shape[1:]),
+        make_recipe(config, release),
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
     )
@@ -187,8 +187,9 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         label_scale=_label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
         tables={source: recorded.of(train.ids) for source, recorded in tables.items()},
     )
+    mesh = training.mesh_of(run.mesh, run.cores, recipe.module, train.images, len(keys), len(members))
     if not config.training.members_at_once:
-        recipe = training.within_memory(recipe, run.mesh, inputs, processes.decided(device_memory.limit))
+        recipe = training.within_memory(recipe, mesh, inputs, processes.decided(device_memory.limit))
     total = recipe.total_steps(inputs.num_examples)
 
     def on_start(step: int) -> None:
@@ -200,7 +201,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     digests += [digest for recorded in tables.values() for digest in recorded.digests]
     state, seconds = fitting.fit(
         recipe,
-        run.mesh,
+        mesh,
         inputs,
         folder=run.workdir / "checkpoints" / str(stage),
         checkpoint_every=config.training.checkpoint_every,
@@ -295,7 +296,7 @@ def population(config: Config, stage: Stage) -> str:
     return text + (f" x {objectives_of_each} objectives" if objectives_of_each > 1 else "")
 
 
-def make_recipe(config: Config, release: int, image_shape: Sequence[int]) -> training.Recipe:
+def make_recipe(config: Config, release: int) -> training.Recipe:
     """The static part of a release's stages."""
     network = configs.old_model_of(config) if release == 0 else config.model
     schedule = config.update.schedule
@@ -305,7 +306,7 @@ def make_recipe(config: Config, release: int, image_shape: Sequence[int]) -> tra
         num_old_classes=schedule[max(release - 1, 0)],
         crop_padding=config.dataset.crop_padding,
         flip=config.dataset.flip,
-        members_at_once=config.training.members_at_once or training.members_at_once(module, image_shape),
+        members_at_once=config.training.members_at_once or training.members_at_once(),
         steps_per_call=config.training.steps_per_dispatch,
         remat=config.training.remat,
         **dataclasses.asdict(config.optimizer),
