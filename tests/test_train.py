@@ -414,6 +414,28 @@ def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
+def test_members_with_a_core_each_learn_what_they_learn_on_all_cores(digits_dir, tmp_path):
+    # Three objectives of one seed: on two cores they do not divide.
+    uneven = ("--config.seeds=3", "--config.update.methods=no_treatment,pct_kl,mpt_kl", "--config.update.tune={}")
+    uneven += ("--config.training.steps_per_dispatch=5",)
+    lines = []
+    for cores in (0, 1):
+        process = command(digits_dir, tmp_path / f"{cores}", *uneven, f"--config.training.cores={cores}")
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        text = (tmp_path / f"{cores}/metrics.jsonl").read_text()
+        lines.append(
+            {
+                (line["stage"], line["member"], line["step"]): line["values"]
+                for line in map(json.loads, text.splitlines())
+            }
+        )
+    assert lines[0].keys() == lines[1].keys() and len({member for _, member, _ in lines[0]}) == 5
+    for key, values in lines[0].items():
+        assert values["loss"] == pytest.approx(lines[1][key]["loss"], rel=1e-3), key
+
+
 def test_help_is_quick_to_import_nothing_and_says_what_to_do():
     code = (
         "import sys, mpt_jax.train as t\ntry: t.main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
