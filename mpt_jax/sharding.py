@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -44,7 +45,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, members: int = 1, 
 def of_population(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
     """The same devices for a population of this size: members split by seed as far as they divide, then by objective.
 
-    Objectives need not divide: some devices then have one fewer. The devices that are left over join `data`.
+    Objectives need not divide, see `shares`. The devices that are left over join `data`.
 
     Examples:
       >>> import numpy as np
@@ -69,8 +70,10 @@ def of_cores(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
       [(4, 1, 1, 1), (1, 5, 1, 1), (3, 2, 1, 1), (5, 1, 1, 1), (1, 1, 1, 1)]
     """
 
-    def in_turn(mesh: Mesh) -> int:
-        return seeds // mesh.shape["seeds"] * -(-objectives // mesh.shape["objectives"])
+    def in_turn(mesh: Mesh) -> float:
+        """How many members' times it takes, see `shares`."""
+        each = objectives / mesh.shape["objectives"]
+        return seeds / mesh.shape["seeds"] * (each if each >= 2 else math.ceil(each))
 
     meshes = (
         of_population(make_mesh(cores[:count], members=count), seeds, objectives) for count in range(1, len(cores) + 1)
@@ -119,19 +122,19 @@ def of_state(mesh: Mesh, state: Any) -> Any:
 
     def sharding(leaf):
         pieces = parameter_spec(leaf.shape[2:], mesh.shape["fsdp"])
-        return _sharding(mesh, P(*_members(mesh, leaf.shape[1]), *pieces))
+        return _sharding(mesh, P(*members_spec(mesh, leaf.shape[1]), *pieces))
 
     return jax.tree.map(sharding, state)
 
 
 def of_members(mesh: Mesh, objectives: int) -> NamedSharding:
     """Of numbers ``[seeds, objectives]``."""
-    return _sharding(mesh, P(*_members(mesh, objectives)))
+    return _sharding(mesh, members_spec(mesh, objectives))
 
 
-def _members(mesh: Mesh, objectives: int) -> tuple[str | None, ...]:
-    """What splits the members' axes of an array: JAX keeps none in uneven pieces, it is whole on each device then."""
-    return "seeds", "objectives" if objectives % mesh.shape["objectives"] == 0 else None
+def members_spec(mesh: Mesh, objectives: int) -> P:
+    """What splits arrays ``[seeds, objectives]``: JAX knows no uneven parts, each device has all objectives then."""
+    return P("seeds", "objectives" if objectives % mesh.shape["objectives"] == 0 else None)
 
 
 def split_batch(mesh: Mesh, batch: Any) -> Any:
@@ -158,15 +161,55 @@ def gather_parameters(mesh: Mesh, params: Any) -> Any:
     return jax.lax.with_sharding_constraint(params, NamedSharding(_visible(mesh), P()))
 
 
-def over_members(mesh: Mesh, function: Callable, in_specs: Any) -> Callable:
-    """``function(...)`` on each device's own members: results are ``[seeds, objectives, ...]``, split as the mesh says.
+def shares(members: int, devices: int, *, in_pieces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Who trains which member when, where members do not divide by the devices: indices and bounds ``[2, devices, n]``.
+
+    In each of the two rounds, between which members may change their device, a device trains its n members one after
+    another from step ``begin * steps // devices`` to ``end * steps // devices``. An index of `members` is none.
+
+    In pieces, and with at least two members for each device, all devices work ``members / devices`` times as long as a
+    member takes (McNaughton, Scheduling with deadlines and loss functions, 1959): a member that two devices share is in
+    the first round with one of them and ends in the second with the other. Else the second round is empty.
+
+    Examples:
+      >>> index, begin, end = shares(5, 2, in_pieces=True)
+      >>> index.tolist()
+      [[[0, 5, 5], [2, 3, 5]], [[0, 1, 2], [3, 4, 5]]]
+      >>> (end - begin).tolist()
+      [[[2, 0, 0], [1, 1, 0]], [[0, 2, 1], [1, 2, 0]]]
+    """
+    if not in_pieces or members < 2 * devices:
+        most = -(-members // devices)
+        index = np.minimum(np.arange(devices * most), members).reshape(1, devices, most)
+        index = np.concatenate([index, np.full_like(index, members)]).astype(np.int32)
+        return index, np.zeros_like(index), np.int32(index < members) * np.int32(devices)
+    # A line of `members` times `devices` units of work, cut into pieces of `members` units, one for each device.
+    pieces = []
+    for device in range(devices):
+        first, last = device * members, (device + 1) * members
+        done = -first % devices  # units of its first member that it shares with the device before: those come first
+        row = [(i, 0, devices) for i in range(-(-first // devices), last // devices)]
+        early = [(row[0][0], 0, devices - done)]
+        late = [(row[0][0], devices - done, devices), *row[1:]]
+        if done:
+            early.insert(0, (first // devices, 0, done))
+        if last % devices:
+            late.append((last // devices, devices - last % devices, devices))
+        pieces.append((early, late))
+    most = max(len(row) for both in pieces for row in both)
+    table = np.int32([[both[i] + [(members, 0, 0)] * (most - len(both[i])) for both in pieces] for i in (0, 1)])
+    return table[..., 0], table[..., 1], table[..., 2]
+
+
+def over_members(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """``function(...)`` on each device's own members, arrays split as the specs say.
 
     Not a `vmap` whose axis is split: that would turn a network's convolutions into grouped ones.
     """
     if mesh.shape["seeds"] == mesh.shape["objectives"] == 1:
         return function
     return jax.shard_map(
-        function, mesh=mesh, in_specs=in_specs, out_specs=P(*MEMBERS), axis_names=set(MEMBERS), check_vma=False
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=set(MEMBERS), check_vma=False
     )
 
 

@@ -334,30 +334,20 @@ def train_steps(
     if sums is None:
         sums = no_sums(recipe, inputs)
     numbers = jnp.arange(inputs.keys.shape[0])
-    of_members = P(*sharding.MEMBERS)
-    specs = (of_members, input_specs().replace(objectives=P("objectives")), P(), P(), of_members, P("seeds"))
-    steps = sharding.over_members(mesh, functools.partial(_train_steps, recipe, mesh), specs)
-    count = jax.tree.leaves(inputs.objectives)[0].shape[0]
-    missing = -count % mesh.shape["objectives"]
-    if missing:  # the groups of devices that have one member fewer do the last one again
-        filled = functools.partial(_repeat_last, missing)
-        state, sums = jax.tree.map(functools.partial(filled, axis=1), (state, sums))
-        inputs = inputs.replace(objectives=jax.tree.map(filled, inputs.objectives))
+    of_members = sharding.members_spec(mesh, jax.tree.leaves(inputs.objectives)[0].shape[0])
+    specs = (of_members, input_specs().replace(objectives=P(of_members[1])), P(), P(), of_members, P("seeds"))
+    steps = sharding.over_members(
+        mesh, functools.partial(_train_steps, recipe, mesh, of_members[1] is None), specs, of_members
+    )
     state, sums = steps(state, inputs, start, stop, sums, numbers)
-    if missing:
-        state, sums = jax.tree.map(lambda leaf: leaf[:, :count], (state, sums))
     # As they came in: compiled only once.
     return jax.lax.with_sharding_constraint((state, sums), sharding.of_state(mesh, (state, sums)))
-
-
-def _repeat_last(times: int, leaf: jax.Array, axis: int = 0) -> jax.Array:
-    last = jax.lax.slice_in_dim(leaf, leaf.shape[axis] - 1, None, axis=axis)
-    return jnp.concatenate([leaf, *[last] * times], axis)
 
 
 def _train_steps(
     recipe: Recipe,
     mesh: Mesh,
+    uneven: bool,
     state: TrainState,
     inputs: Inputs,
     start: jax.Array,
@@ -365,7 +355,10 @@ def _train_steps(
     sums: Any,
     numbers: jax.Array,
 ):
-    """`train_steps` of the members that one group of devices has; `numbers` are those of their seeds."""
+    """`train_steps` of the members that one group of devices has; `numbers` are those of their seeds.
+
+    Uneven: every group has all objectives, and trains its share of them.
+    """
     num_examples, num_objectives = inputs.num_examples, jax.tree.leaves(inputs.objectives)[0].shape[0]
     per_epoch = data.steps_per_epoch(num_examples, recipe.batch_size)
 
@@ -408,7 +401,7 @@ def _train_steps(
             chosen = window.rows[step - start]
             return images, inputs.labels[chosen], tabled(chosen)
 
-        def over_steps(function, carry):
+        def over_steps(function, carry, start, stop):
             """``carry = function(carry, step, images, labels, tabled)`` for each step with its batch."""
 
             def body(step, carry):
@@ -430,7 +423,7 @@ def _train_steps(
         if recipe.accumulate > 1:
             answers = _in_micro_batches(recipe.accumulate, answers)
 
-        recorded, groups = None, mesh.shape["objectives"]
+        recorded, groups, in_turn = None, mesh.shape["objectives"], recipe.members_at_once == 1
         if max(groups, num_objectives / recipe.members_at_once) > 1 and not recipe.sampled:  # then each has its batches
             empty = jax.tree.map(
                 lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype),
@@ -480,7 +473,7 @@ def _train_steps(
             )
             return state.replace(log_rates=log_rates), batch
 
-        def one_member(state, sums, objective):
+        def one_member(state, sums, objective, begin=start, end=stop):
             def step_of_member(carry, step, images, labels, tabled):
                 state, sums = carry
                 if recipe.sampled:
@@ -498,9 +491,20 @@ def _train_steps(
                 )
                 return sharding.split_parameters(mesh, state), jax.tree.map(jnp.add, sums, values)
 
-            return over_steps(step_of_member, (state, sums))
+            return over_steps(step_of_member, (state, sums), begin, end)
 
-        return _over_axis(recipe.members_at_once, one_member, state, sums, inputs.objectives)
+        if not uneven:
+            return _over_axis(recipe.members_at_once, one_member, state, sums, inputs.objectives)
+        index, begin, end = map(jnp.asarray, sharding.shares(num_objectives, groups, in_pieces=in_turn))
+
+        def one_round(number, carry):
+            mine = number, jax.lax.axis_index("objectives")
+            own = jax.tree.map(lambda leaf: leaf[index[mine]], (*carry, inputs.objectives))
+            bounds = [start + each[mine] * (stop - start) // groups for each in (begin, end)] if in_turn else ()
+            own = jax.lax.all_gather(_over_axis(recipe.members_at_once, one_member, *own, *bounds), "objectives")
+            return jax.tree.map(lambda leaf, part: leaf.at[index[number]].set(part, mode="drop"), carry, own)
+
+        return jax.lax.fori_loop(0, 2 if in_turn else 1, one_round, (state, sums))
 
     at_once = recipe.members_at_once // num_objectives
     window = inputs.images if isinstance(inputs.images, data.Window) else None

@@ -1,6 +1,7 @@
 """Members, batches and parameters over eight devices, micro-batches and blocks made again: one and the same result."""
 
 import dataclasses
+import fractions
 import functools
 import math
 
@@ -22,6 +23,7 @@ from mpt_jax.objectives import METHODS
 OLD, ALL, N, BATCH, SHAPE = 3, 6, 40, 16, (8, 8, 1)
 ROWS = ("no_treatment", "pct_lm")
 THREE = (*ROWS, "mpt_lm")
+FIVE = (*THREE, "mpt_kl", "pct_naive")
 F64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 
@@ -126,14 +128,38 @@ FSDP = {"devices": 8, "fsdp": 8, "accumulate": 2, "remat": True}
 MEMBERS = {"devices": 8, "members": 4, "members_at_once": 1}
 
 
-@pytest.mark.parametrize("recorded", [True, False])  # the teachers' answers, or asked for in each step
-def test_members_that_do_not_divide_are_trained_all_the_same(recorded):
-    at_once = {} if recorded else {"members_at_once": 8}
-    expected = trained(plain, rows=THREE, steps=5, members_at_once=8)
-    found = trained(plain, rows=THREE, steps=5, devices=4, members=4, **at_once)  # two groups for three objectives
+@pytest.mark.parametrize("at_once", [1, 8])  # in pieces, or whole ones side by side
+@pytest.mark.parametrize("rows", [THREE, FIVE])
+def test_members_that_do_not_divide_are_trained_all_the_same(rows, at_once):
+    expected = trained(plain, rows=rows, steps=5)
+    found = trained(plain, rows=rows, steps=5, devices=4, members=4, members_at_once=at_once)  # two groups of a seed
     assert_close(found, expected)
     kernel = expected[0].params["head"]["kernel"]
-    assert kernel.shape[:2] == (2, 3) and not np.allclose(kernel[:, 1], kernel[:, 2])
+    assert kernel.shape[:2] == (2, len(rows)) and not np.allclose(kernel[:, 1], kernel[:, 2])
+
+
+@given(members=st.integers(1, 30), devices=st.integers(2, 8), in_pieces=st.booleans())
+def test_shares_do_every_step_of_every_member_once_and_in_order(members, devices, in_pieces):
+    index, begin, end = sharding.shares(members, devices, in_pieces=in_pieces)
+    done = [0] * members
+    for row, starts, ends in zip(index, begin, end, strict=True):
+        real = row[row < members].tolist()
+        assert len(real) == len(set(real))  # two devices never write the same member
+        for member, first, last in zip(row.ravel(), starts.ravel(), ends.ravel(), strict=True):
+            if last > first:
+                assert done[member] == first
+                done[member] = last
+    assert done == [devices] * members
+    work = (end - begin).sum(axis=(0, 2))
+    if in_pieces and members >= 2 * devices:
+        assert (work == members).all() and ((end - begin)[0].sum(axis=1) == devices).all()  # no device waits
+    else:
+        assert work.max() == -(-members // devices) * devices
+
+
+def members_times(seeds, by_seed, objectives, by_objective):
+    _, begin, end = sharding.shares(objectives, by_objective, in_pieces=True)
+    return fractions.Fraction(int((end - begin).sum(axis=2).max(axis=1).sum()), by_objective) * seeds / by_seed
 
 
 @given(seeds=st.integers(1, 9), objectives=st.integers(1, 12), cores=st.integers(1, 8))
@@ -141,11 +167,11 @@ def test_cores_take_members_and_never_a_part_of_a_batch(seeds, objectives, cores
     mesh = sharding.of_cores(jax.devices()[:cores], seeds, objectives)
     by_seed, by_objective, data, fsdp = mesh.shape.values()
     assert data == fsdp == 1 and mesh.size <= cores and seeds % by_seed == 0
-    in_turn = seeds // by_seed * math.ceil(objectives / by_objective)
+    in_turn = members_times(seeds, by_seed, objectives, by_objective)
     # No other way to share the members out is sooner done, or as soon on fewer cores.
     for a in (n for n in range(1, cores + 1) if seeds % n == 0):
         for b in range(1, min(cores // a, objectives) + 1):
-            assert (in_turn, mesh.size) <= (seeds // a * math.ceil(objectives / b), a * b)
+            assert (in_turn, mesh.size) <= (members_times(seeds, a, objectives, b), a * b)
     assert sharding.of_population(mesh, seeds, objectives) == mesh
 
 
