@@ -101,7 +101,7 @@ class Recipe:
 def members_at_once() -> int:
     """How many members run side by side (`vmap`), the rest after them, for a population to be fastest on this platform.
 
-    All of them on an accelerator; one on a CPU, whose caches hold what one needs.
+    All of them on an accelerator; one on a CPU, where more side by side on a core are slower.
     """
     return 1 if jax.default_backend() == "cpu" else sys.maxsize
 
@@ -424,7 +424,7 @@ def _train_steps(
             answers = _in_micro_batches(recipe.accumulate, answers)
 
         recorded, groups, in_turn = None, mesh.shape["objectives"], recipe.members_at_once == 1
-        if max(groups, num_objectives / recipe.members_at_once) > 1 and not recipe.sampled:  # then each has its batches
+        if max(groups, num_objectives / recipe.members_at_once) > 1 and not recipe.sampled:  # those have own batches
             empty = jax.tree.map(
                 lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype),
                 jax.eval_shape(lambda: answers(batch_at(start)[0])),
