@@ -249,6 +249,20 @@ def test_predicted_efficiency_is_that_of_the_published_figures():
     assert scaling.predicted({**row, "devices": 1, "collectives": []}, "float32")["H100"]["efficiency"] == 1
 
 
+def test_no_number_of_a_large_machine_is_cut_off_in_80_columns():
+    row = {"dtype": "bfloat16", "students": 32, "median_ms": 98.76, "examples_per_second": 1234567.0}
+    row |= {"share_of_one": {"ratio": 0.05}, "utilisation": 1.234, "utilisation_on_data": 0.654}
+    row |= {"compile_seconds": 123.4, "times_peer": 123.45}
+    row |= {"program_bytes": 123456 * 2**20, "peak_bytes": 123456 * 2**20}
+    console = Console(file=io.StringIO(), width=80)
+    for columns in ((*show.DTYPES, show.TIMES_PEER), (*show.STUDENTS, show.TIMES_PEER)):
+        console.print(show.grid(columns, [row]))
+    seen = console.file.getvalue()
+    assert "\u2026" not in seen
+    for text in ("bfloat16", "98.76", "1,234,567", "123.4", "123,456", "123.45", "65.4"):
+        assert text in seen
+
+
 def test_scaling_compiles_for_devices_that_are_not_here(capsys):
     assert main(["scaling", "--model", "convnet", "--method", "no_treatment", "--devices", "16", "--weak"]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -16,12 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from mpt_jax import data, fitting, hardware, sharding, training, workdir
 from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
-from mpt_jax.benchmark.show import grid, pairs
+from mpt_jax.benchmark.show import grid, page, pairs
 from mpt_jax.data import photos, stream
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS
@@ -112,7 +111,7 @@ def render(result: Mapping[str, Any]) -> RenderableType:
                 f"{100 * found['waiting_share']:.1f} % of the time (on a CPU readers and steps share the cores)",
             ),
         ]
-    return Group(Text(title, style="bold"), grid(columns, result["rows"]), pairs(lines))
+    return page(title, grid(columns, result["rows"]), pairs(lines))
 
 
 def _row(name: str, times: Sequence[float], batch: int, cores: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ STUDENTS: tuple[Column, ...] = (
     ("ms/step", _number("median_ms", ",.2f")),
     ("images/s", _number("examples_per_second", ",.0f")),
     ("share of one", lambda row: f"{row['share_of_one']['ratio']:.2f}"),
-    ("utilised %", _number("utilisation", ".1f", 100)),
+    ("MFU %", _number("utilisation", ".1f", 100)),
     ("on data %", _number("utilisation_on_data", ".1f", 100)),
     ("compile s", _number("compile_seconds")),
     ("program MiB", _number("program_bytes", ",.0f", 2**-20)),
@@ -46,12 +46,16 @@ DEVICES: tuple[Column, ...] = (
     ("collec- tives", lambda row: str(sum(each["count"] for each in row["collectives"]))),
     ("MiB sent", lambda row: f"{sum(each['bytes'] for each in row['collectives']) / 2**20:,.2f}"),
 )
-DTYPE: Column = ("dtype", lambda row: row["dtype"])
+# 80 columns must do: where there are several dtypes, one of the others leaves.
+DTYPES: tuple[Column, ...] = (
+    ("dtype", lambda row: row["dtype"]),
+    *(column for column in STUDENTS if column[0] != "on data %"),
+)
 TIMES_PEER: Column = ("x peer", _number("times_peer", ".2f"))
 LEGEND = {
     "images/s": "of all students together",
     "share of one": "time per student, of the time of one student alone",
-    "utilised %": "model FLOPs (every tap of every kernel, students three times, teachers once), of the peak rate",
+    "MFU %": "model FLOPs utilised, of the peak rate: every tap of every kernel, students three times, teachers once",
     "on data %": "the same without the taps that only meet zero padding",
     "compile s": "to trace, lower and compile",
     "program MiB": "one call of the compiled program: state, inputs, temporaries",
@@ -63,7 +67,13 @@ LEGEND = {
 def render(result: Mapping[str, Any]) -> RenderableType:
     """The whole result of a benchmark."""
     tables = {"table": _table, "memory": _memory, "scaling": _scaling}
-    return Group(Text(_title(result), style="bold"), *tables.get(result["benchmark"], _students)(result))
+    rows, said = tables.get(result["benchmark"], _students)(result)
+    return page(_title(result), rows, said)
+
+
+def page(title: str, rows: Table, said: Table) -> RenderableType:
+    """A title, a table, and what is said of it."""
+    return Group(Text(title, style="bold"), Text(), rows, Text(), said)
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -85,8 +95,7 @@ def _students(result: Mapping[str, Any]) -> tuple[Table, Table]:
     """Of `step`, `population` and `device`: a row per population, and what the rows were compared with."""
     found = result.get("dtypes") or {"": result}
     rows = [row for values in found.values() for row in values.get("rows", [values])]
-    # A dtype's column only where there are several; 80 columns must do.
-    shown = (DTYPE, *(column for column in STUDENTS if column[0] != "on data %")) if "dtypes" in result else STUDENTS
+    shown = DTYPES if "dtypes" in result else STUDENTS
     columns = (*shown, *((TIMES_PEER,) if "times_peer" in rows[0] else ()))
     lines = [("at once", ", ".join(f"{row['members_at_once']} of {row['students']}" for row in rows))]
     for dtype, values in found.items():
@@ -156,7 +165,7 @@ def _of_hardware(row: Mapping[str, Any], *, name: str, key: str, form: str) -> s
 
 def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each row, a heading and a text for each column."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 0), pad_edge=False, show_edge=False)
     for heading, _ in columns:
         left = heading in ("dtype", "method", "teachers", "use", "reader")
         table.add_column(heading.replace(" ", "\n", 1), justify="left" if left else "right", no_wrap=True)
