@@ -494,22 +494,23 @@ def _train_steps(
             return over_steps(step_of_member, (state, sums), begin, end)
 
         if not uneven:
-            return _over_axis(recipe.members_at_once, one_member, state, sums, inputs.objectives)
+            return _advance(recipe.members_at_once, one_member, (state, sums), inputs.objectives)
         index, begin, end = map(jnp.asarray, sharding.shares(num_objectives, groups, in_pieces=in_turn))
 
         def one_round(number, carry):
             mine = number, jax.lax.axis_index("objectives")
-            own = jax.tree.map(lambda leaf: leaf[index[mine]], (*carry, inputs.objectives))
+            own, own_objectives = jax.tree.map(lambda leaf: leaf[index[mine]], (carry, inputs.objectives))
             bounds = [start + each[mine] * (stop - start) // groups for each in (begin, end)] if in_turn else ()
-            own = jax.lax.all_gather(_over_axis(recipe.members_at_once, one_member, *own, *bounds), "objectives")
+            own = _advance(recipe.members_at_once, one_member, own, own_objectives, *bounds)
+            own = jax.lax.all_gather(own, "objectives")
             return jax.tree.map(lambda leaf, part: leaf.at[index[number]].set(part, mode="drop"), carry, own)
 
         return jax.lax.fori_loop(0, 2 if in_turn else 1, one_round, (state, sums))
 
     at_once = recipe.members_at_once // num_objectives
     window = inputs.images if isinstance(inputs.images, data.Window) else None
-    per_seed = (state, sums, inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale, window, numbers)
-    return _over_axis(at_once, one_seed, *per_seed)
+    per_seed = (inputs.teachers, inputs.keys, inputs.rows, inputs.label_scale, window, numbers)
+    return _advance(at_once, one_seed, (state, sums), *per_seed)
 
 
 def no_sums(recipe: Recipe, inputs: Inputs) -> dict[str, jax.Array]:
@@ -544,12 +545,20 @@ def _apart(parts: int, leaf: jax.Array) -> jax.Array:
     return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
 
 
-def _over_axis(at_once: int, function: Callable, *args: Any) -> Any:
-    """`function` over the leading axis of all `args`, at most `at_once` entries side by side."""
-    size = jax.tree.leaves(args)[0].shape[0]
+def _advance(at_once: int, function: Callable, carry: tuple, *args: Any) -> tuple:
+    """``carry = function(*carry, *args)`` for each entry of the leading axis of all, at most `at_once` side by side."""
+    size = jax.tree.leaves(carry)[0].shape[0]
     if size == 1:  # no batched operations for a lone member
-        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+        result = function(*jax.tree.map(lambda leaf: leaf[0], (*carry, *args)))
         return jax.tree.map(lambda leaf: leaf[None], result)
     if at_once >= size:
-        return jax.vmap(function)(*args)
-    return jax.lax.map(lambda packed: function(*packed), args, batch_size=at_once if at_once > 1 else None)
+        return jax.vmap(function)(*carry, *args)
+    if at_once > 1:
+        return jax.lax.map(lambda packed: function(*packed), (*carry, *args), batch_size=at_once)
+
+    def one(index, carry):
+        result = function(*jax.tree.map(lambda leaf: leaf[index], (*carry, *args)))
+        return jax.tree.map(lambda leaf, own: leaf.at[index].set(own), carry, result)
+
+    # A map would write new arrays and copy them over the old ones, in every call.
+    return jax.lax.fori_loop(0, size, one, carry)

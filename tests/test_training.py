@@ -106,6 +106,18 @@ def test_the_state_is_donated_and_the_teachers_are_not():
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_members_that_take_turns_are_worked_on_in_place(seeds):
+    inputs = make_inputs(seeds, ("no_treatment",) * 16)
+    inputs = inputs.replace(images=np.zeros((N, 64, 64, 3), np.uint8), mean=np.zeros(3), std=np.ones(3))
+    recipe, none = make_recipe(module=LINEAR, members_at_once=1, **STILL), jnp.int32(0)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state = jax.eval_shape(lambda: training.init_state(recipe, inputs.keys, 16, (64, 64, 3), N))
+    sizes = training.train_steps.lower(recipe, mesh, state, inputs, none, none).compile().memory_analysis()
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert sizes.temp_size_in_bytes < 0.7 * held  # one of 16 members, beside that all of one of two seeds
+
+
 def test_learning_rate_is_the_cosine_per_step_or_per_epoch():
     steps_per_epoch = math.ceil(N / 16)
     for unit, every in (("step", 1), ("epoch", steps_per_epoch)):
