@@ -78,8 +78,11 @@ state)
     ;;
 install)
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-    bundle=$(mktemp -d)/mpt_jax.bundle
-    trap 'rm -rf "$(dirname "$bundle")"' EXIT
+    bundle=${TMPDIR:-/tmp}/mpt_jax.bundle
+    if [[ $DRY_RUN == 0 ]]; then
+        bundle=$(mktemp -d)/mpt_jax.bundle
+        trap 'rm -rf "$(dirname "$bundle")"' EXIT
+    fi
     # With its history, so that every result names its commit. What is not committed does not travel.
     run git -C "$root" bundle create --quiet "$bundle" HEAD
     run gcloud compute tpus tpu-vm scp "$bundle" "$NAME:mpt_jax.bundle" --zone="$ZONE" --worker=all

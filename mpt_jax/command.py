@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -56,10 +57,10 @@ def ended(
         reason = f"{error.filename or 'disk'}: {error.strerror or str(error) or type(error).__name__}"
         print(f"error: {one_line(f'{reason}; {remedy}')}", file=sys.stderr)
         return DISK_FULL if full else BAD_INPUT
-    except RuntimeError as error:
-        if "nable to initialize backend" not in str(error):
+    except (RuntimeError, AssertionError) as error:
+        if not (reason := _no_device(error)):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)  # JAX's words: which are known, and JAX_PLATFORMS
+        print(f"error: {one_line(reason)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as error:
         print(goodbye, file=sys.stderr)
@@ -69,6 +70,17 @@ def ended(
             raise
         print(f"error: the store has failed: {one_line(error)}; the same command goes on from there", file=sys.stderr)
         return BAD_INPUT
+
+
+def _no_device(error: Exception) -> str:
+    """Why JAX has found none of the devices that it was to take, or nothing where that is not what has failed."""
+    if "nable to initialize backend" in str(error):
+        return str(error)  # names those that are known, and JAX_PLATFORMS
+    # It passes over a GPU that is not there, and then has no words for having nothing left.
+    if not str(error) and traceback.extract_tb(error.__traceback__)[-1].filename.endswith("xla_bridge.py"):
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return f"JAX finds no device of JAX_PLATFORMS={asked}; set JAX_PLATFORMS= to let it choose, or cpu"
+    return ""
 
 
 def say(text: str) -> None:

@@ -41,9 +41,22 @@ def test_an_error_is_one_line_and_its_status(error, status, words, capsys):
     assert said.err.startswith(words) and said.err.count("\n") == 1 and said.out == ""
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "none"])
+def test_a_platform_without_devices_is_one_line(platform):
+    code = "import sys, jax; from mpt_jax import command; sys.exit(command.ended(jax.devices))"
+    environment = {**os.environ, "JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 2 and done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and platform in lines[0] and "JAX_PLATFORMS" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
 def test_an_error_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         command.ended(lambda: 1 // 0)
+    with pytest.raises(AssertionError):
+        command.ended(raising(AssertionError()))
 
 
 def test_a_reader_who_has_left_changes_nothing():

@@ -180,6 +180,8 @@ def lineages(sequences: Mapping[str, Any], schedule: Sequence[int], colours: Map
 
     The methods that have a colour are named, the others are thin and grey.
     """
+    grey = [method for method in sequences if method not in colours]
+    labels = {**dict.fromkeys(grey[:1], "the others"), **{method: method for method in colours}}
     figure = new_figure(3.6, panels=0)[0]
     panels = (("accuracy_of_release", 0), ("nfr_against_previous", 1))
     for axes, (key, first) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -187,7 +189,7 @@ def lineages(sequences: Mapping[str, Any], schedule: Sequence[int], colours: Map
             shown = method in colours
             axes.plot(
                 *(range(first, len(schedule)), [100 * value for value in lineage[key][first:]]),
-                **{"color": colours.get(method, FADED), "label": method if shown else None},
+                **{"color": colours.get(method, FADED), "label": labels.get(method)},
                 **{"linestyle": "--" if method == "posthoc_bias" else "-", "linewidth": 1.8 if shown else 0.7},
                 **{"marker": "o", "markersize": 4 if shown else 2.5, "zorder": 3 if shown else 2},
             )
@@ -212,9 +214,11 @@ def _classes(report: Report) -> Drawn:
     for row, k in enumerate(worst):
         ends = [100 * (rate[k] or 0) for rate in rates.values()]
         axes.plot([min(ends), max(ends)], [row, row], color=FADED, linewidth=1.5, zorder=2)
-    for method, rate in reversed(rates.items()):
+    for method, rate in rates.items():
         values = [100 * (rate[k] or 0) for k in worst]
-        axes.plot(values, range(len(worst)), "o", color=_colour(report, method), label=method, markersize=7, zorder=3)
+        # A ring around a disc: of equal values both are seen.
+        shape = {"markersize": 6} if method == focus(report)[0] else {"markersize": 10, "fillstyle": "none"}
+        axes.plot(values, range(len(worst)), "o", color=_colour(report, method), label=method, zorder=3, **shape)
     axes.set_yticks(range(len(worst)), names)
     axes.set_xlabel("negative flips, % of the class's test images")
     axes.set_xlim(0, None)

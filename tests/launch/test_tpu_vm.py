@@ -52,6 +52,7 @@ def test_dry_run_prints_what_is_called(command, record, programs, tmp_path, monk
     """Pasted into a shell, the lines call the very commands that the script itself calls."""
     programs("git", "exit 0")
     programs("mktemp", f"echo '{tmp_path}/a folder'")
+    monkeypatch.setenv("TMPDIR", f"{tmp_path}/a folder")
     arguments = [command, *(ARGUMENTS if command in ("start", "resume") else [])]
     monkeypatch.setenv("DEAF", "1")
     dry = run("--dry-run", *arguments, NAME="my-tpu", ZONE="z-1")
