@@ -558,7 +558,7 @@ def _advance(at_once: int, function: Callable, carry: tuple, *args: Any) -> tupl
 
     def one(index, carry):
         result = function(*jax.tree.map(lambda leaf: leaf[index], (*carry, *args)))
-        return jax.tree.map(lambda leaf, own: leaf.at[index].set(own), carry, result)
+        return jax.tree.map(lambda leaf, own: jax.lax.dynamic_update_index_in_dim(leaf, own, index, 0), carry, result)
 
     # A map would write new arrays and copy them over the old ones, in every call.
     return jax.lax.fori_loop(0, size, one, carry)

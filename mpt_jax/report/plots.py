@@ -217,7 +217,8 @@ def _classes(report: Report) -> Drawn:
     for method, rate in rates.items():
         values = [100 * (rate[k] or 0) for k in worst]
         # A ring around a disc: of equal values both are seen.
-        shape = {"markersize": 6} if method == focus(report)[0] else {"markersize": 10, "fillstyle": "none"}
+        best = method == focus(report)[0]
+        shape = {"markersize": 6 if best else 9, "markeredgewidth": 2, "fillstyle": "full" if best else "none"}
         axes.plot(values, range(len(worst)), "o", color=_colour(report, method), label=method, zorder=3, **shape)
     axes.set_yticks(range(len(worst)), names)
     axes.set_xlabel("negative flips, % of the class's test images")
