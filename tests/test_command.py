@@ -41,7 +41,7 @@ def test_an_error_is_one_line_and_its_status(error, status, words, capsys):
     assert said.err.startswith(words) and said.err.count("\n") == 1 and said.out == ""
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu", "none"])
+@pytest.mark.parametrize("platform", ["cuda", "none"])
 def test_a_platform_without_devices_is_one_line(platform):
     code = "import sys, jax; from mpt_jax import command; sys.exit(command.ended(jax.devices))"
     environment = {**os.environ, "JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
