@@ -117,9 +117,9 @@ def _tile_pixels(x: Array, axis: int) -> list[Array]:
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _tile_kernel(k: Array) -> list[Array]:
-    ends, half = k[0] + k[2], jnp.asarray(0.5, k.dtype)
-    return [k[0], (ends + k[1]) * half, (ends - k[1]) * half, k[2]]
+def _tile_kernel(first: Array, middle: Array, last: Array) -> list[Array]:
+    ends, half = first + last, jnp.asarray(0.5, middle.dtype)
+    return [first, (ends + middle) * half, (ends - middle) * half, last]
 
 
 _TILES = (_tile_pixels, _tile_kernel, lambda m: [m[0] + m[1] + m[2], m[1] - m[2] - m[3]])
@@ -130,14 +130,20 @@ def _pair_pixels(x: Array, axis: int) -> list[Array]:
     return [first + second, second, first]
 
 
-_TWO_PIXELS = (_pair_pixels, lambda k: [k[1], k[2] - k[1], k[0] - k[1]], lambda m: [m[0] + m[1], m[0] + m[2]])
+def _pair_kernel(first: Array, middle: Array, last: Array) -> list[Array]:
+    return [middle, last - middle, first - middle]
+
+
+_TWO_PIXELS = (_pair_pixels, _pair_kernel, lambda m: [m[0] + m[1], m[0] + m[2]])
 
 
 def _winograd(images: Array, kernel: Array, scheme: tuple) -> Array:
     """3x3, stride 1, padding 1: 16 products where 2x2 outputs take 36, or 9 where a whole map of 2x2 takes 16."""
     of_pixels, of_kernel, of_products = scheme
     pixels = [of_pixels(row, 2) for row in of_pixels(images, 1)]
-    taps = [of_kernel(row) for row in of_kernel(kernel)]
+    # By `unstack`, whose gradient is a stack; that of `kernel[0]` is a padded array, and XLA's CPU, which fuses these
+    # sums into the update of the weights, would look at nine of them for each element.
+    taps = [of_kernel(*jnp.unstack(row)) for row in of_kernel(*jnp.unstack(kernel))]
     products = [
         of_products([_times(*pair) for pair in zip(*row, strict=True)]) for row in zip(pixels, taps, strict=True)
     ]
