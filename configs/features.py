@@ -1,7 +1,7 @@
 """Frozen features: a linear head on embeddings of any network, for which a CPU will do.
 
 The file holds `train_features`, `train_labels`, `test_features`, `test_labels` and optionally `class_names` and ids
-(see `mpt_jax/data/arrays.py`). With the digits' 64 pixels as features, for example:
+(see `mpt_jax/data/own/arrays.py`). With the digits' 64 pixels as features, for example:
 
     import numpy as np
     from sklearn.datasets import load_digits

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from mpt_jax import command
+from mpt_jax.cli import command
 from mpt_jax.errors import InputError
 
 POLICIES = ("error", "skip")
@@ -46,9 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the model, answer batch by batch, write; what goes on meanwhile is said on stderr."""
     from rich.console import Console
 
-    from mpt_jax import checkpoint, compilation_cache, evaluation, predictions, sharding, storage
+    from mpt_jax.cli import compilation_cache
+    from mpt_jax.cli.progress import progress
     from mpt_jax.data import reading
-    from mpt_jax.progress import progress
+    from mpt_jax.files import checkpoint, predictions, storage
+    from mpt_jax.training import inference, sharding
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # what orbax says of files that we report ourselves
     output = command.output_file("--output", pathlib.Path(arguments.output))
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         done, title = 0, f"{card['name']} on {source.name}"
         with predictions.writing(output, card["classes"], labelled=source.labelled, scores=arguments.scores) as write:
             shown.start(title, 0, source.count, "example")
-            for batch, logits in evaluation.stream(classifier, readable(), batch_size=size, mesh=sharding.make_mesh()):
+            for batch, logits in inference.stream(classifier, readable(), batch_size=size, mesh=sharding.make_mesh()):
                 write(batch.ids, batch.labels, logits)
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mpt_jax import command as commands
-from mpt_jax import storage
+from mpt_jax.cli import command as commands
 from mpt_jax.errors import InputError, one_line
+from mpt_jax.files import storage
 
 
 def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str, Any]], None] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str
         when_full="what was saved before is whole: make room, and the same command goes on from there",
     )
     if any(joined):
-        from mpt_jax import processes
+        from mpt_jax.runtime import processes
 
         processes.leave(status)
     return status
@@ -57,7 +57,7 @@ def _fell_out(error: Exception, command: str) -> int:
     """The exit status of one of several processes that cannot go on; says why."""
     import jax
 
-    from mpt_jax import processes
+    from mpt_jax.runtime import processes
 
     if isinstance(error, jax.errors.JaxRuntimeError):  # what is between the processes has failed, or the device
         print(f"error: {one_line(error)}: {processes.lost(command)}", file=sys.stderr)
@@ -169,9 +169,12 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from rich.console import Console
 
-    from mpt_jax import compilation_cache, hardware, loggers, processes, report, update, workdir
     from mpt_jax import config as configs
-    from mpt_jax.progress import progress
+    from mpt_jax import report, update
+    from mpt_jax.cli import compilation_cache
+    from mpt_jax.cli.progress import progress
+    from mpt_jax.runtime import hardware, processes
+    from mpt_jax.update import loggers, workdir
 
     config = configs.load(options.config, options.overrides)
     if options.processes is not None:

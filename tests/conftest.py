@@ -19,7 +19,8 @@ import pytest  # noqa: E402
 import sklearn.datasets  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
-from mpt_jax import data, sharding  # noqa: E402
+from mpt_jax import data  # noqa: E402
+from mpt_jax.training import sharding  # noqa: E402
 
 hypothesis.settings.register_profile("mpt_jax", deadline=None, max_examples=40)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("mpt_jax")
@@ -115,7 +116,7 @@ def store():
 @pytest.fixture
 def bucket(store, tmp_path):
     """A place in it that is this test's own."""
-    from mpt_jax import storage
+    from mpt_jax.files import storage
 
     store.fail = lambda method, path: None
     return storage.path(f"gs://bucket/{tmp_path.name}")

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import random_weights
 
-from mpt_jax import checkpoint, models
+from mpt_jax import models
+from mpt_jax.files import checkpoint
 from mpt_jax.models import Classifier
 
 

@@ -15,12 +15,13 @@ import pytest
 import rich
 from rich.console import Console
 
-from mpt_jax import models, sharding, training
+from mpt_jax import models, training
 from mpt_jax.benchmark import collectives, flops, memory, program, reading, scaling, show
 from mpt_jax.benchmark.__main__ import main
 from mpt_jax.data.photos import photograph
 from mpt_jax.models.convolution import native_conv2d
 from mpt_jax.objectives import METHODS
+from mpt_jax.training import sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ("--model", "convnet", "--batch", "16", "--steps", "1", "--rounds", "2")

@@ -20,9 +20,9 @@ import pytest
 
 from mpt_jax import config as configs
 from mpt_jax import data, train, update
-from mpt_jax import workdir as workdirs
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
+from mpt_jax.update import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md"]
 PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.py"))]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
-_DOORS = {"train": "train", "predict": "predict", "export": "export", "compare": "compare.__main__"}
+_DOORS = {"train": "train", "predict": "predict", "export": "export.__main__", "compare": "compare.__main__"}
 _DOORS |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mpt_jax import workdir
 from mpt_jax.compare import formats
-from mpt_jax.data import arrays
+from mpt_jax.data.own import arrays
 from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.update import workdir
 
 READERS = {
     "compare": lambda path: list(formats.open_source(path, str(path)).batches(["ids"])),

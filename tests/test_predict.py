@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from releases import release
 
-from mpt_jax import compare, data, evaluation, models, predict, sharding
+from mpt_jax import compare, data, models, predict
 from mpt_jax.compare.__main__ import main as compare_command
+from mpt_jax.training import inference, sharding
 
 logits_of = jax.jit(models.logits)
 
@@ -111,11 +112,11 @@ def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     pieces = [(start, images[start : start + 8]) for start in (0, 8, 16)]
     mesh = sharding.make_mesh()
-    answers = list(evaluation.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
+    answers = list(inference.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
     assert [(start, len(logits)) for start, logits in answers] == [(0, 8), (8, 8), (16, 4)]
     reference = logits_of(pair[2], images)
     np.testing.assert_allclose(np.concatenate([a for _, a in answers]), reference, rtol=1e-4, atol=1e-4)
-    assert list(evaluation.stream(pair[2], iter([]), batch_size=8, mesh=mesh)) == []
+    assert list(inference.stream(pair[2], iter([]), batch_size=8, mesh=mesh)) == []
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_bad_input_is_one_line_and_status_2_and_writes_nothing(pair, arguments, 
 
 @pytest.mark.parametrize(("ending", "status"), [(".csv", 3), (".parquet", 3), (".npz", 3), (".parquet", 130)])
 def test_what_ends_it_halfway_leaves_nothing(pair, tfds_digits, ending, status, tmp_path, monkeypatch, capsys):
-    stream, output = evaluation.stream, tmp_path / f"out{ending}"
+    stream, output = inference.stream, tmp_path / f"out{ending}"
     output.write_text("before")
 
     def halfway(*args, **kwargs):
@@ -154,7 +155,7 @@ def test_what_ends_it_halfway_leaves_nothing(pair, tfds_digits, ending, status, 
             os.kill(os.getpid(), signal.SIGINT)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
 
-    monkeypatch.setattr(evaluation, "stream", halfway)
+    monkeypatch.setattr(inference, "stream", halfway)
     assert predict.main([str(pair[0]), *tfds_digits, f"--output={output}"]) == status
     error = capsys.readouterr().err.splitlines()[-1]
     assert ("No space left" if status == 3 else "stopped; nothing was written") in error

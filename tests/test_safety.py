@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import random_weights
 
-from mpt_jax import checkpoint, models, workdir
-from mpt_jax.data import arrays
+from mpt_jax import models
+from mpt_jax.data.own import arrays
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
 from mpt_jax.models import Classifier
+from mpt_jax.update import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = {

@@ -12,11 +12,13 @@ import pytest
 import random_weights
 from flax import linen as nn
 
-from mpt_jax import data, evaluation, fitting, models, objectives, sharding, train, training
-from mpt_jax.data import feed, photos
+from mpt_jax import data, models, objectives, train, training
+from mpt_jax.data import photos
+from mpt_jax.data.feeding import feed
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
+from mpt_jax.training import inference, loop, sharding
 
 OLD, ALL = 5, 10
 IMAGENET = pathlib.Path(__file__).parent.parent / "configs/imagenet.py"
@@ -79,7 +81,7 @@ def fit(recipe, inputs, folder, devices=1, stop_at=None):
         if step == stop_at:
             raise Stopped
 
-    state, _ = fitting.fit(
+    state, _ = loop.fit(
         recipe,
         sharding.make_mesh(jax.devices()[:devices]),
         inputs,
@@ -127,7 +129,7 @@ def test_every_example_is_predicted_once_and_as_from_memory_to_rounding(digits):
     stack = Classifier(module, params, batch_stats, *(np.full((2, 1), 0.5, np.float32),) * 2)
     mesh = sharding.make_mesh(jax.devices()[:4])
     expected, found = (
-        evaluation.predict(stack, digits[source].images, batch_size=37, mesh=mesh) for source in ("memory", "stream")
+        inference.predict(stack, digits[source].images, batch_size=37, mesh=mesh) for source in ("memory", "stream")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -145,13 +147,13 @@ def test_the_small_run_of_imagenet_goes_from_jpeg_files_to_a_report(tmp_path):
 def test_learned_class_rates_have_no_stream(digits):
     recipe = make_recipe(sampled=True)
     with pytest.raises(InputError, match=r"dataset\.source=memory"):
-        fitting.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
+        loop.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
 
 
 def test_a_window_holds_the_steps_asked_for_and_reads_ahead_in_order(digits):
     mesh = sharding.make_mesh(jax.devices()[:2])
     inputs = make_inputs(digits["stream"])
-    fed = fitting.feed_of(make_recipe(), mesh, inputs)
+    fed = loop.feed_of(make_recipe(), mesh, inputs)
     pixels, size = digits["memory"].images, 0
     for begin, stop in ((0, 0), (0, 1), (1, 5), (5, 7), (2, 4)):  # the last: another place, as after a restart
         window = fed.window(begin, stop)

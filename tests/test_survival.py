@@ -18,7 +18,8 @@ import time
 import numpy as np
 import pytest
 
-from mpt_jax import checkpoint, workdir
+from mpt_jax.files import checkpoint
+from mpt_jax.update import workdir
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
 

@@ -15,8 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from mpt_jax import checkpoint, compilation_cache, sharding, train
-from mpt_jax import workdir as workdirs
+from mpt_jax import train
+from mpt_jax.cli import compilation_cache
+from mpt_jax.files import checkpoint
+from mpt_jax.training import sharding
+from mpt_jax.update import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")

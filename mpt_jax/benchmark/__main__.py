@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mpt_jax import command
+from mpt_jax.cli import command
 
 SIZES, DEVICE_SIZES = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
 SCALES = (1, 2, 4, 8, 16, 32, 64)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax import device_memory, sharding
 from mpt_jax.benchmark.program import Setup, lower
 from mpt_jax.objectives import Objective
+from mpt_jax.training import device_memory, sharding
 
 GiB = 2**30
 

@@ -21,13 +21,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax import data, models, objectives, sharding, training
+from mpt_jax import data, models, objectives, training
 from mpt_jax.benchmark import flops
 from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.models.convolution import as_on_accelerators
 from mpt_jax.objectives import Objective
-from mpt_jax.training import TrainState
+from mpt_jax.training import TrainState, sharding
 
 CALLS = 2  # timed calls of the program per round, of which the median counts
 SECONDS_PER_CALL, FEWEST_STEPS, MOST_STEPS = 3.0, 10, 1000  # where the number of steps per call is not given

@@ -18,12 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import RenderableType
 
-from mpt_jax import data, fitting, hardware, sharding, training, workdir
+from mpt_jax import data, training
 from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
 from mpt_jax.benchmark.show import grid, page, pairs
-from mpt_jax.data import photos, stream
+from mpt_jax.data import photos
+from mpt_jax.data.feeding import stream
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS
+from mpt_jax.runtime import hardware
+from mpt_jax.training import loop, sharding
+from mpt_jax.update import workdir
 
 SIZES = ((375, 500), (333, 500), (500, 375), (375, 500))  # height and width, as most of ImageNet's images have
 
@@ -168,7 +172,7 @@ def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[s
     inputs = make_inputs(setup, [row], split, labels)
     state = make_state(recipe, inputs, 1)
     state = jax.device_put(state, sharding.of_state(mesh, state))
-    feed = fitting.feed_of(recipe, mesh, inputs)
+    feed = loop.feed_of(recipe, mesh, inputs)
     inputs = training.place(mesh, inputs.replace(images=None))
     ready = feed.window(0, feed.steps)
 

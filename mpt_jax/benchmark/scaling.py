@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mpt_jax import device_memory, sharding
 from mpt_jax.benchmark import collectives, flops
 from mpt_jax.benchmark.program import Setup, lower, program_bytes
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.training import device_memory, sharding
 
 
 class Hardware(NamedTuple):

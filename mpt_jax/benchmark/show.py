@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mpt_jax import hardware
+from mpt_jax.runtime import hardware
 
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 

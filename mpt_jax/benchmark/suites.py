@@ -9,14 +9,17 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax import hardware, objectives, sharding, training, workdir
+from mpt_jax import objectives, training
 from mpt_jax.benchmark import flops
 from mpt_jax.benchmark import memory as predicted_memory
 from mpt_jax.benchmark import scaling as predictions
 from mpt_jax.benchmark.program import Program, Setup, alternate, check_command, compare, examples, peer_milliseconds
-from mpt_jax.device_memory import limit as memory_limit
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.runtime import hardware
+from mpt_jax.training import sharding
+from mpt_jax.training.device_memory import limit as memory_limit
+from mpt_jax.update import workdir
 
 DTYPES = ("float32", "bfloat16")
 PUBLISHED = (

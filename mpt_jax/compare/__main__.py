@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from mpt_jax import command, storage
+from mpt_jax.cli import command
 from mpt_jax.errors import InputError
+from mpt_jax.files import storage
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mpt_jax.data import arrays, folder, images, sources
+from mpt_jax.data import images, sources
+from mpt_jax.data.own import arrays, folder
 from mpt_jax.errors import InputError
 
 
@@ -43,9 +44,9 @@ def open_stream(
 
     Args:
       source: a folder of images, whose folders are their classes where the network knows any of these; a .csv or
-        .parquet file as `mpt_jax.data.folder.read_rows` describes; an .npz file with ``features`` or ``images`` and, if
-        you like, ``labels``, ``ids`` and ``class_names``, or these keys after ``test_``, as `mpt_jax.data.arrays.read`
-        describes them; else the name of a TFDS data set.
+        .parquet file as `mpt_jax.data.own.folder.read_rows` describes; an .npz file with ``features`` or ``images``
+        and, if you like, ``labels``, ``ids`` and ``class_names``, or these keys after ``test_``, as
+        `mpt_jax.data.own.arrays.read` describes them; else the name of a TFDS data set.
       image_shape: that the network takes, ``(H, W, C)`` or ``(D,)``. Encoded images are brought to it as
         `mpt_jax.data.images.decode` says; those of TFDS are decoded as stored.
       classes: that the network knows. A label that is an index is one of the source's own ``class_names``, or else of

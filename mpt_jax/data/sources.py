@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mpt_jax.data import arrays, classes, findings, folder, images, record_index, subsets
+from mpt_jax.data import classes, findings, images, subsets
 from mpt_jax.data.digits import Digits  # registers "digits" with TFDS
+from mpt_jax.data.feeding import record_index
+from mpt_jax.data.feeding.stream import Choice, Records, Stream
 from mpt_jax.data.findings import Finding
+from mpt_jax.data.own import arrays, folder
 from mpt_jax.data.photos import Photos  # registers "photos"
 from mpt_jax.data.splits import Dataset, Split, pick
-from mpt_jax.data.stream import Choice, Records, Stream
 from mpt_jax.errors import InputError
 
 _READ_AT_ONCE = 2048  # examples: fast to read, and their encoded images still fit in memory where they are large
@@ -115,9 +117,9 @@ def load(
     the seed and the class, not on the class order or the number of classes.
 
     Args:
-      name: "digits", which prepares itself; any TFDS name; "folder", as `mpt_jax.data.folder.list_folder` describes; a
-        .csv or .parquet file that lists images, as `list_table` there; an .npz file of arrays or a .py file that makes
-        them, as `mpt_jax.data.arrays.read`.
+      name: "digits", which prepares itself; any TFDS name; "folder", see
+        `mpt_jax.data.own.folder.list_folder`; a .csv or .parquet file that lists images, see `list_table` there; an
+        .npz file of arrays or a .py file that makes them, as `mpt_jax.data.own.arrays.read`.
       data_dir: the TFDS data folder, which must exist; None or empty: TFDS's own default, made where needed. For
         "folder", that folder. For other files, the folder that a relative name and the paths of a table start from;
         a .py file gets it as the argument.
@@ -131,14 +133,14 @@ def load(
         `mpt_jax.data.images.decode` says; empty: they have one size already.
       channels: of encoded images: 1 (grey) or 3 (RGB); 0: those of the TFDS data set, 3 for one's own files.
       test_fraction: share of the images held out where one's own files have no test part, see
-        `mpt_jax.data.folder.held_out`.
+        `mpt_jax.data.own.folder.held_out`.
       on_bad_image: "error", or "skip": leave bad examples out and name them in `Dataset.findings`. Of an image in both
         parts the training copy is the bad one. Published data sets keep these, so that results can be compared with
         the literature's, and only name them, unless it is "skip".
       seed: of the draw of all three.
-      source: "memory": all images are decoded here; "stream": when they are wanted, see `mpt_jax.data.stream`, and
-        what is wrong with an image beyond its header is found only then; "auto": streamed where they would take more
-        than a quarter of the memory.
+      source: "memory": all images are decoded here; "stream": when they are needed, see
+        `mpt_jax.data.feeding.stream`, and what is wrong with an image beyond its header is found only then; "auto":
+        streamed where they would take more than a quarter of the memory.
       augmentation: "crop_flip", or "imagenet", whose random crops are taken from streamed images.
       workers: processes that decode a stream; 0: threads.
       test_split: of a TFDS data set.

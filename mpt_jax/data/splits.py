@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpt_jax.data.feeding.stream import Stream
 from mpt_jax.data.findings import Finding
-from mpt_jax.data.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

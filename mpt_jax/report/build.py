@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax import checkpoint, hardware, metrics, workdir
+from mpt_jax import metrics
+from mpt_jax.files import checkpoint
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
-from mpt_jax.update import lineage
-from mpt_jax.workdir import read_facts
+from mpt_jax.runtime import hardware
+from mpt_jax.update import lineage, workdir
+from mpt_jax.update.workdir import read_facts
 
 RATES = (
     *("accuracy", "accuracy_old_classes", "accuracy_new_classes", "accuracy_previous"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax import metrics, workdir
-from mpt_jax.update import lineage
+from mpt_jax import metrics
+from mpt_jax.update import lineage, workdir
 
 _CONFUSIONS, _SHOWN, _BINS = 500, 24, 40
 

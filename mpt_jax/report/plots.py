@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax import storage
+from mpt_jax.files import storage
 
 Report = Mapping[str, Any]
 Drawn = tuple[Any, str] | None  # a figure, and what it shows in words

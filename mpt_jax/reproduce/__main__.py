@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax import command as commands
-from mpt_jax import storage
+from mpt_jax.cli import command as commands
 from mpt_jax.errors import InputError
+from mpt_jax.files import storage
 from mpt_jax.reproduce.tables import BUDGETS, TABLES, Run, Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -135,7 +135,7 @@ def _values(run: Run) -> list[str]:
 
 def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
     """The figures of every table, and the page."""
-    from mpt_jax import checkpoint
+    from mpt_jax.files import checkpoint
     from mpt_jax.reproduce import page as pages
     from mpt_jax.reproduce import plots, results
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mpt_jax import checkpoint, metrics, posttraining, workdir
+from mpt_jax import metrics, posttraining
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
 from mpt_jax.report import comparison, flips
+from mpt_jax.update import workdir
 
 RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr", "nfr_all_classes")
 BASELINE, ENSEMBLE = "no_treatment", "ensemble"

@@ -6,7 +6,7 @@ training of their own, `selection` is the choice of numbers on validation images
 and predictions are written.
 """
 
+from mpt_jax.update.context import Run as Run
 from mpt_jax.update.planning import plan as plan
 from mpt_jax.update.preparation import prepare as prepare
-from mpt_jax.update.run import Run as Run
 from mpt_jax.update.stages import execute as execute

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, metrics, posttraining
+from mpt_jax import data, metrics, posttraining
+from mpt_jax.files import checkpoint
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection
-from mpt_jax.update.run import Run, training_rows
+from mpt_jax.update.context import Run, training_rows
 from mpt_jax.update.selection import Member
 
 SHARES = tuple(i / 10 for i in range(11))  # of the old model in an interpolation: the grid of its paper

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-from mpt_jax import checkpoint, data
 from mpt_jax import config as configs
+from mpt_jax import data
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
 from mpt_jax.update import lineage, stages
+from mpt_jax.update.context import Run, training_rows
 from mpt_jax.update.lineage import Stage
-from mpt_jax.update.run import Run, training_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, data, hardware, models, objectives, processes, sharding, storage, workdir
 from mpt_jax import config as configs
+from mpt_jax import data, models, objectives
+from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint, storage
 from mpt_jax.models import Classifier
-from mpt_jax.progress import Progress
-from mpt_jax.update import lineage, own_model, releases
-from mpt_jax.update.run import Run, training_rows
+from mpt_jax.runtime import hardware, processes
+from mpt_jax.training import sharding
+from mpt_jax.update import external_model, lineage, releases, workdir
+from mpt_jax.update.context import Run, training_rows
 
 GIVEN = (lineage.OLD, lineage.INDEPENDENT)  # releases that a config may name instead of training them
 
@@ -38,10 +41,10 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
         )
     ]
     given = {method: _read_given(config, method) for method in GIVEN}
-    order = own_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
+    order = external_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
     if order != settings.class_order:
         progress.say(f"class order: first the {len(order) - 1} classes of the old model, then the others")
-    own_model.require_weights(config)
+    external_model.require_weights(config)
     progress.say(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
@@ -147,8 +150,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
     )
     if old.weights:
         normalization = (np.asarray(old.mean or mean, np.float32), np.asarray(old.std or std, np.float32))
-        given[lineage.OLD] = own_model.read_weights(config, dataset, networks[0][2], normalization)
-    recorded = own_model.read_predictions(config, dataset) if old.predictions else None
+        given[lineage.OLD] = external_model.read_weights(config, dataset, networks[0][2], normalization)
+    recorded = external_model.read_predictions(config, dataset) if old.predictions else None
     facts = hardware.facts(mesh.size)
     if processes.several():
         facts["processes"] = jax.process_count()

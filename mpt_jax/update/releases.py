@@ -8,14 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import checkpoint, metrics, objectives, processes, storage, workdir
 from mpt_jax import config as configs
+from mpt_jax import metrics, objectives
 from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint, storage
 from mpt_jax.models import Classifier
-from mpt_jax.update import lineage
-from mpt_jax.update.own_model import Recorded
-from mpt_jax.update.run import Run
+from mpt_jax.runtime import processes
+from mpt_jax.update import lineage, workdir
+from mpt_jax.update.context import Run
+from mpt_jax.update.external_model import Recorded
 from mpt_jax.update.selection import Member
 
 

@@ -12,27 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import (
-    checkpoint,
-    device_memory,
-    fitting,
-    metrics,
-    models,
-    objectives,
-    processes,
-    storage,
-    training,
-    workdir,
-)
 from mpt_jax import config as configs
+from mpt_jax import metrics, models, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint, storage
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
-from mpt_jax.update import derivation, gallery, lineage, releases, selection
+from mpt_jax.runtime import processes
+from mpt_jax.training import device_memory, loop
+from mpt_jax.update import derivation, gallery, lineage, releases, selection, workdir
+from mpt_jax.update.context import Run, training_rows
+from mpt_jax.update.external_model import Recorded
 from mpt_jax.update.lineage import Stage
-from mpt_jax.update.own_model import Recorded
-from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
 
 _LARGEST_SCALE = 4.0  # of b for a class: margins near 0 would ask for more than any training could give
@@ -199,7 +191,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
 
     digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
     digests += [digest for recorded in tables.values() for digest in recorded.digests]
-    state, seconds = fitting.fit(
+    state, seconds = loop.fit(
         recipe,
         mesh,
         inputs,

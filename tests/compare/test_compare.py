@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax import workdir
 from mpt_jax.compare import assert_no_regression, compare, show
 from mpt_jax.compare.__main__ import main
 from mpt_jax.errors import InputError
+from mpt_jax.update import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

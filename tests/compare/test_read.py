@@ -8,9 +8,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mpt_jax import workdir
 from mpt_jax.compare import formats, read
 from mpt_jax.errors import InputError
+from mpt_jax.update import workdir
 
 IDS, LABELS = ["a", "b", "c", "d"], ["cat", "dog", "owl", "cat"]
 OLD = {"id": IDS, "label": LABELS, "prediction": ["cat", "cat", "dog", "dog"]}

@@ -9,10 +9,12 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from test_report import make_workdir
+from workdirs import make_workdir
 
-from mpt_jax import checkpoint, report, workdir
+from mpt_jax import report
+from mpt_jax.files import checkpoint
 from mpt_jax.report import markdown, page
+from mpt_jax.update import workdir
 
 HOSTILE = [
     '<script>alert("x")</script>',

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mpt_jax import config as configs
 from mpt_jax import update
-from mpt_jax.progress import Progress
+from mpt_jax.cli.progress import Progress
 
 DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs/digits.py"
 SMALL = (

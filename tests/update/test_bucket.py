@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from mpt_jax import checkpoint, report, storage, update, workdir
+from mpt_jax import report, update
+from mpt_jax.files import checkpoint, storage
+from mpt_jax.update import workdir
 
 
 @pytest.mark.slow

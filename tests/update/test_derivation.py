@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mpt_jax import checkpoint, posttraining, report
+from mpt_jax import posttraining, report
+from mpt_jax.files import checkpoint
 from mpt_jax.update import derivation, stages
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mpt_jax import metrics, workdir
-from mpt_jax.update import gallery
+from mpt_jax import metrics
+from mpt_jax.update import gallery, workdir
 
 
 def test_the_first_seeds_most_confident_flips_of_every_method_have_a_thumbnail(prepared):

@@ -10,9 +10,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mpt_jax import checkpoint, train, update
+from mpt_jax import train, update
+from mpt_jax.files import checkpoint
 from mpt_jax.update import lineage, planning
-from mpt_jax.update.run import training_rows
+from mpt_jax.update.context import training_rows
 
 DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs/digits.py"
 

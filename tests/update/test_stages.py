@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mpt_jax import checkpoint, evaluation, metrics, models, posttraining, report, workdir
+from mpt_jax import metrics, models, posttraining, report
+from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
 from mpt_jax.objectives import METHODS, Objective
-from mpt_jax.progress import Progress
-from mpt_jax.update import stages
+from mpt_jax.training import inference
+from mpt_jax.update import stages, workdir
 from mpt_jax.update.lineage import Stage
 
 
@@ -51,13 +53,13 @@ class InterruptedAt(Progress):
 def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(executed, monkeypatch, compiled):
     overrides = ["update.methods=no_treatment,mpt_kl", "update.tune.bias=0,2"]
     overrides += ["training.steps_per_dispatch=3", "training.checkpoint_every=5"]
-    predictions, predict = set(), evaluation._predict
+    predictions, predict = set(), inference._predict
 
     def predicted(*args):
         predictions.add(str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[1:])))
         return predict(*args)
 
-    monkeypatch.setattr(evaluation, "_predict", predicted)
+    monkeypatch.setattr(inference, "_predict", predicted)
     starts = []
     for stage, step in (("students", 7), ("", 0)):
         progress = InterruptedAt(stage, step)

@@ -1,0 +1,1 @@
+"""The command line: arguments, exit statuses, progress bars, the compilation cache."""

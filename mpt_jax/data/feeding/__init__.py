@@ -1,0 +1,1 @@
+"""Batches for the device: sampling, augmentation, streams decoded ahead of the step."""

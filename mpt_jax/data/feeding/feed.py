@@ -1,0 +1,109 @@
+"""Where the train steps find their images: on the device all the time, or streamed to it ahead of each call."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mpt_jax.data.feeding.stream import Order, Reader, Stream
+
+WINDOW_BYTES = 2**27  # of the images of one call, on each process; four times that is in flight
+
+
+@struct.dataclass
+class Window:
+    """The batches of the steps of one call, on the devices."""
+
+    images: jax.Array  # uint8 ``[seeds, steps, batch, H, W, C]``, the batch over the devices
+    rows: jax.Array  # int32 ``[seeds, steps, batch]``, which examples these are
+
+
+class Resident:
+    """Images that are on the device: every call finds all of them.
+
+    Attributes:
+      steps: that one call may have, at most.
+    """
+
+    def __init__(self, images: jax.Array, steps: int):
+        self.steps, self._images = steps, images
+
+    def window(self, begin: int, stop: int) -> jax.Array:
+        """``uint8 [N, H, W, C]``, whatever the steps."""
+        return self._images
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class Feed:
+    """Images that are decoded while the device works on the call before.
+
+    Of every batch a process reads the part that its own devices hold.
+
+    Attributes:
+      steps: that one call may have: as many as `WINDOW_BYTES` hold.
+      waited: seconds spent in `window` until images were decoded.
+
+    Args:
+      order: of the rows.
+      steps: at most in one call.
+      batches: how a batch lies on the devices.
+    """
+
+    def __init__(self, stream: Stream, order: Order, *, steps: int, batches: NamedSharding):
+        self._stream, self._order, self._batches = stream, order, batches
+        self._part = local_part(batches, order.batch_size)
+        each = order.seeds * (self._part.stop - self._part.start) * math.prod(stream.image_shape)
+        self.steps = max(1, min(steps, WINDOW_BYTES // each))
+        self.waited = 0.0
+        self._reader: Reader | None = None
+        self._step = 0
+
+    def window(self, begin: int, stop: int) -> Window:
+        """The batches of the steps ``begin .. stop-1``, which follow on those of the last call; room for `steps`."""
+        started, order, stream = time.perf_counter(), self._order, self._stream
+        local = (order.seeds, self.steps, self._part.stop - self._part.start, *stream.image_shape)
+        pixels = np.zeros(local, np.uint8)  # of its own for every call: a CPU device uses it without a copy
+        rows = np.zeros((order.seeds, self.steps, order.batch_size), np.int32)
+        if stop > begin:
+            if self._reader is None or begin != self._step:
+                self.close()
+                self._reader = Reader(stream, order, start=begin, part=self._part, ahead=self.steps)
+            for step in range(begin, stop):
+                self._reader.fill(pixels[:, step - begin])
+                rows[:, step - begin] = [order.rows(step, seed) for seed in range(order.seeds)]
+            self._step = stop
+        self.waited += time.perf_counter() - started
+        mesh = self._batches.mesh
+        whole = (*local[:2], order.batch_size, *stream.image_shape)
+        return Window(
+            jax.make_array_from_process_local_data(
+                NamedSharding(mesh, P(None, None, *self._batches.spec)), pixels, whole
+            ),
+            jax.make_array_from_process_local_data(NamedSharding(mesh, P()), rows, rows.shape),
+        )
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def local_part(batches: NamedSharding, size: int) -> slice:
+    """The part of a batch, sharded over its only axis, that this process's own devices hold.
+
+    Examples:
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+      >>> local_part(NamedSharding(mesh, P("data")), 16)
+      slice(0, 16, None)
+    """
+    held: Any = batches.addressable_devices_indices_map((size,)).values()
+    bounds = [index[0].indices(size)[:2] for index in held]
+    return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))

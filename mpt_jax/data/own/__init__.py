@@ -1,0 +1,1 @@
+"""The user's own data sets: folders and tables of images, arrays."""

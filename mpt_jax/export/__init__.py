@@ -1,0 +1,1 @@
+"""Export a released model as StableHLO and safetensors: `python -m mpt_jax.export`."""

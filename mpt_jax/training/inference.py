@@ -1,0 +1,115 @@
+"""Predictions of trained classifiers on a part of the data."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mpt_jax import data, models
+from mpt_jax.models import Classifier
+from mpt_jax.runtime import processes
+
+
+def predict(
+    classifiers: Classifier,
+    images: np.ndarray | data.Stream,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    output: Callable[[Classifier, jax.Array], jax.Array] = models.logits,
+) -> np.ndarray:
+    """Raw logits of a stack of classifiers (leaves ``[members, ...]``) on uint8 images ``[N, H, W, C]``.
+
+    Streamed images are decoded a batch ahead, each of them once; their logits are those of an array to rounding.
+
+    Args:
+      output: `models.logits`, or `models.features`.
+
+    Returns:
+      float32 ``[members, N, num_classes]``. The last batch is padded, not compiled anew, and the padding cut off.
+    """
+    count = len(images)
+    batch_size = -(-min(batch_size, count) // mesh.size) * mesh.size
+    batches = -(-count // batch_size)
+    if processes.several():  # each of which may have them on a device of its own
+        classifiers = jax.device_get(classifiers)
+    if isinstance(images, data.Stream):
+        return _predict_stream(output, classifiers, images, batch_size, mesh)[:, :count]
+    padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
+    padded = padded.reshape(batches, batch_size, *images.shape[1:])
+    logits = _predict(output, classifiers, processes.put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
+    return _fetched(logits).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
+
+
+def _predict_stream(output, classifiers, stream, batch_size, mesh):
+    sharding, order = NamedSharding(mesh, P(None, mesh.axis_names)), data.Consecutive(len(stream), batch_size)
+    part = data.local_part(NamedSharding(mesh, P(mesh.axis_names)), batch_size)
+
+    def begun():
+        with data.Reader(stream, order, part=part) as reader:
+            for _ in range(-(-len(stream) // batch_size)):
+                batch = np.empty((1, part.stop - part.start, *stream.image_shape), np.uint8)
+                reader.fill(batch)
+                whole = (1, batch_size, *stream.image_shape)
+                yield _predict(output, classifiers, jax.make_array_from_process_local_data(sharding, batch, whole))
+
+    logits = np.concatenate([_fetched(logits) for logits in _a_step_behind(begun())], axis=1)
+    return logits.reshape(logits.shape[0], -1, logits.shape[-1])
+
+
+def _fetched(logits: jax.Array) -> np.ndarray:
+    """Logits on the host, of several processes those of all."""
+    whole = multihost_utils.process_allgather(logits, tiled=True) if processes.several() else logits
+    return np.asarray(whole, np.float32)
+
+
+def stream(
+    classifier: Classifier, batches: Iterable[tuple[Any, np.ndarray]], *, batch_size: int, mesh: Mesh
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Raw logits of one classifier, batch by batch: while the device answers one, the next one is read.
+
+    Args:
+      classifier: without leading axes; it is folded.
+      batches: pairs of anything and inputs, uint8 ``[n, H, W, C]`` or floats ``[n, D]`` with n from 1 to `batch_size`.
+      batch_size: to which every batch is padded, and to a multiple of the devices: one program serves all.
+
+    Yields:
+      The same anything and logits, float32 ``[n, num_classes]``.
+    """
+    size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P(mesh.axis_names))
+    classifier = jax.device_put(models.fold(classifier), NamedSharding(mesh, P()))
+
+    def begun():
+        for anything, inputs in batches:
+            padded = np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
+            yield anything, _logits(classifier, jax.device_put(padded, split)), len(inputs)
+
+    for anything, logits, count in _a_step_behind(begun()):
+        yield anything, np.asarray(logits, np.float32)[:count]
+
+
+def _a_step_behind(begun: Iterable[Any]) -> Iterator[Any]:
+    """The same, each when the next one has been begun: the host waits for a result while the device makes another."""
+    waiting = collections.deque()
+    for each in begun:
+        waiting.append(each)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+_logits = jax.jit(models.logits)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(output, classifiers, batches):
+    def one(classifier):
+        return jax.lax.map(functools.partial(output, classifier), batches)
+
+    return jax.lax.map(one, classifiers)

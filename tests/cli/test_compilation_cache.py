@@ -1,0 +1,173 @@
+"""A second process finds what the first one compiled; whatever is wrong with the folder costs time and nothing else."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from mpt_jax.cli import compilation_cache
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = """
+import collections, json, sys
+import jax, jax.monitoring, numpy as np
+from mpt_jax import compilation_cache
+
+if len(sys.argv) > 1:  # no file may grow beyond this: a full disk
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda name, **_: counts.update([name.split("/")[-1]]))
+on = compilation_cache.enable() is not None
+
+def a(x): return jax.numpy.tanh(x @ x).sum(0)
+def b(x): return jax.numpy.sort(x, axis=0)
+def c(x): return jax.numpy.exp(x)
+def d(x): return x @ x.T
+def e(x): return jax.numpy.cumsum(x, axis=1)
+
+x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+result = [np.asarray(jax.jit(function)(x)).tobytes().hex() for function in (a, b, c, d, e)]
+print(json.dumps({"on": on, "result": result, "hits": counts["cache_hits"], "misses": counts["cache_misses"]}))
+"""
+
+
+def start(home, *arguments, **variables):
+    names = ("XDG_CACHE_HOME", "LOCALAPPDATA", "JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR")
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    environment |= {"PYTHONPATH": str(ROOT), "HOME": str(home), "XDG_CACHE_HOME": str(home), "LOCALAPPDATA": str(home)}
+    line = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, env=environment | variables, **pipes)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert err == ""
+    return json.loads(out)
+
+
+def run(home, *arguments, **variables):
+    return finish(start(home, *arguments, **variables))
+
+
+def entries(home):
+    return sorted(path for path in home.rglob("*-cache") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A home in which one process has run, and what it said."""
+    home = tmp_path_factory.mktemp("home")
+    return home, run(home)
+
+
+def test_a_second_process_compiles_nothing_and_computes_the_same_bits(first):
+    home, said = first
+    assert said["on"] and said["hits"] == 0 and said["misses"] == len(entries(home)) == 5
+    again = run(home)
+    assert (again["hits"], again["misses"]) == (5, 0)
+    assert again["result"] == said["result"]
+    assert run(home, JAX_ENABLE_COMPILATION_CACHE="false") == {**said, "on": False, "misses": 0}
+
+
+def test_damaged_entries_are_compiled_anew_and_replaced(first):
+    home, said = first
+    damages = (
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+        lambda data: zlib.compress(b"another program"),
+    )
+    for path, damage in zip(entries(home), damages, strict=False):
+        path.write_bytes(damage(path.read_bytes()))
+    assert run(home) == {**said, "hits": 1, "misses": 4}  # the same bits, and nothing on stderr
+    assert run(home)["hits"] == 5
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, first):
+    _, said = first
+    (tmp_path / "file").write_text("mine")
+    for home in (tmp_path / "file", tmp_path / "file/below"):
+        assert run(home) == {**said, "on": False, "misses": 0}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_entries_that_can_be_neither_read_nor_replaced_are_done_without(tmp_path):
+    said = run(tmp_path)
+    for path in entries(tmp_path):
+        path.unlink()
+        path.mkdir()
+    assert run(tmp_path) == said
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_can_only_be_read_serves_what_it_has(tmp_path):
+    said = run(tmp_path)
+    lost, *_ = entries(tmp_path)
+    lost.unlink()
+    lost.parent.chmod(0o500)
+    assert run(tmp_path) == {**said, "hits": 4, "misses": 1}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files by setrlimit")
+def test_a_full_disk_leaves_no_half_entries(first, tmp_path):
+    _, said = first
+    assert run(tmp_path, 1000)["result"] == said["result"]
+    assert entries(tmp_path) == []
+    assert run(tmp_path)["misses"] == 5
+
+
+def test_processes_at_once_do_not_disturb_each_other(first, tmp_path):
+    _, said = first
+    done = [finish(process) for process in [start(tmp_path) for _ in range(3)]]
+    assert [one["result"] for one in done] == [said["result"]] * 3
+    assert run(tmp_path)["hits"] == 5
+
+
+def test_what_jax_was_told_stands(first, tmp_path):
+    _, said = first
+    place = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "own"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    assert run(tmp_path, **place) == {**said, "on": False}
+    assert len(entries(tmp_path / "own")) == 5 and not (tmp_path / "mpt_jax").exists()
+    assert run(tmp_path, JAX_ENABLE_COMPILATION_CACHE="0") == {**said, "on": False, "misses": 0}
+    assert run(tmp_path, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="3600")["misses"] == 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/caches"}, "/caches"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "HOME/.cache"),
+        ("linux", {}, "HOME/.cache"),
+        ("darwin", {"XDG_CACHE_HOME": "/caches"}, "HOME/Library/Caches"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local"),
+        ("win32", {}, "HOME/AppData/Local"),
+    ],
+)
+def test_the_folder_of_each_platform(platform, variables, expected, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    folder = pathlib.Path(expected.replace("HOME", str(tmp_path))) / "mpt_jax/compiled"
+    assert compilation_cache.default_folder() == folder
+
+
+def test_pruning_removes_the_oldest_beyond_the_bound(tmp_path):
+    for age, name in enumerate(("newest", "newer", "old", "oldest")):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / "mine").write_bytes(b"x" * 1000)
+    compilation_cache.prune(tmp_path, 400)
+    assert len(list(tmp_path.iterdir())) == 5
+    compilation_cache.prune(tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest-cache", "newer-cache", "mine"}

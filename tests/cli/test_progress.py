@@ -1,0 +1,43 @@
+"""Plain lines now and then where there is no terminal, a bar where there is one."""
+
+import io
+
+from rich.console import Console
+
+from mpt_jax.cli import progress
+
+
+def shown(terminal, monkeypatch, seconds):
+    clock = iter(seconds)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with progress.progress(console) as bars:
+        bars.start("old, 2 seeds", 10, 100)
+        for step in (20, 30, 55):
+            bars.advance(step, {"loss": 0.5})
+        bars.finish("old: done")
+    return stream.getvalue()
+
+
+def test_plain_lines_come_at_most_every_ten_seconds_with_the_time_left(monkeypatch):
+    lines = shown(False, monkeypatch, [0.0, 5.0, 12.0, 45.0]).splitlines()
+    assert lines == [
+        "old, 2 seeds: 100 steps, going on from step 10",
+        "old, 2 seeds: step 30/100  loss 0.500  about 49 s left",  # 7 s for 10 steps, 70 to go
+        "old, 2 seeds: step 55/100  loss 0.500  about 51 s left",
+        "old: done",
+    ]
+
+
+def test_compilation_is_no_part_of_the_time_left(monkeypatch):
+    lines = shown(False, monkeypatch, [0.0, 100.0, 101.0, 113.5]).splitlines()
+    assert lines[1:3] == [
+        "old, 2 seeds: step 20/100  loss 0.500",
+        "old, 2 seeds: step 55/100  loss 0.500  about 17 s left",  # 13.5 s for 35 steps, 45 to go
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_the_last_line_stays(monkeypatch):
+    text = shown(True, monkeypatch, [float(n) for n in range(10)])
+    assert "55/100" in text and "loss 0.500" in text and "old: done" in text

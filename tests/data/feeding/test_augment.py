@@ -1,0 +1,83 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpt_jax.data.feeding.augment import augment
+
+KEY = jax.random.key(0)
+
+
+def pictures(batch, height, width, channels, seed=0):
+    """Random images without a black pixel, so that padding can be told from content."""
+    return np.random.default_rng(seed).integers(1, 256, (batch, height, width, channels), dtype=np.uint8)
+
+
+def candidates(image, padding, flip):
+    """Everything that may become of an image, by (top, left, flipped), written as a crop from a padded copy."""
+    height, width, _ = image.shape
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), np.uint8)
+    padded[padding : padding + height, padding : padding + width] = image
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            crop = padded[top : top + height, left : left + width]
+            yield (top, left, False), crop
+            if flip:
+                yield (top, left, True), crop[:, ::-1]
+
+
+def draws(images, results, padding, flip):
+    """For each image the one (top, left, flipped) that explains its result."""
+    found = []
+    for image, result in zip(images, np.asarray(results), strict=True):
+        fits = [draw for draw, candidate in candidates(image, padding, flip) if np.array_equal(candidate, result)]
+        assert len(fits) == 1
+        found.append(fits[0])
+    return found
+
+
+@pytest.mark.parametrize("shape", [(40, 8, 8, 3), (40, 5, 9, 1)])
+@pytest.mark.parametrize(("padding", "flip"), [(2, True), (4, False), (0, True)])
+def test_every_result_is_a_crop_of_the_padded_image_perhaps_flipped(shape, padding, flip):
+    images = pictures(*shape)
+    results = augment(KEY, jnp.asarray(images), crop_padding=padding, flip=flip)
+    chex.assert_shape(results, shape)
+    chex.assert_type(results, jnp.uint8)
+    assert len(set(draws(images, results, padding, flip))) > 1  # each image has its own draw
+
+
+def test_offsets_and_flips_are_uniform_and_independent():
+    images = pictures(3600, 4, 4, 1)
+    found = draws(images, augment(KEY, jnp.asarray(images), crop_padding=1, flip=True), 1, True)
+    counts = np.array(
+        [found.count((top, left, flip)) for top in range(3) for left in range(3) for flip in (False, True)]
+    )
+    assert counts.sum() == 3600
+    # Chi-square with 17 degrees of freedom: exceeded once in 10,000 draws.
+    assert ((counts - 200) ** 2 / 200).sum() < 44.0
+
+
+def test_neither_crop_nor_flip_is_the_identity():
+    images = jnp.asarray(pictures(3, 4, 4, 2))
+    chex.assert_trees_all_equal(augment(KEY, images, crop_padding=0, flip=False), images)
+
+
+def test_the_key_alone_decides():
+    images = jnp.asarray(pictures(20, 6, 6, 1))
+    transform = functools.partial(augment, crop_padding=2, flip=True)
+    chex.assert_trees_all_equal(transform(KEY, images), transform(jax.random.key(0), images))
+    assert (transform(KEY, images) != transform(jax.random.key(1), images)).any()
+
+
+def test_jit_and_vmap_over_seeds_give_the_same_images():
+    images = jnp.stack([jnp.asarray(pictures(6, 5, 7, 3, seed)) for seed in range(3)])
+    keys = jax.random.split(KEY, 3)
+    transform = functools.partial(augment, crop_padding=4, flip=True)
+    expected = jnp.stack([transform(key, batch) for key, batch in zip(keys, images, strict=True)])
+    chex.assert_trees_all_equal(jax.jit(jax.vmap(transform))(keys, images), expected)
+    chex.assert_trees_all_equal(jax.jit(transform)(keys[0], images[0]), expected[0])
+    shared = jax.vmap(transform, in_axes=(0, None))(keys, images[0])
+    chex.assert_trees_all_equal(shared[0], expected[0])

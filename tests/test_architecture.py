@@ -1,0 +1,27 @@
+"""Imports point one way, `compare` needs no JAX, and every module has its test file."""
+
+import pathlib
+
+import import_graph
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SOURCES = import_graph.modules()
+GRAPH = import_graph.imports(SOURCES)
+PACKAGES = sorted({name.rpartition(".")[0] for name in SOURCES})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_entries_of_a_package_do_not_import_each_other_in_a_circle(package):
+    edges = import_graph.entries(GRAPH, package)
+    assert sorted(entry for layer in import_graph.layers(edges) for entry in layer) == sorted(edges)
+
+
+def test_a_circle_is_found():
+    graph = import_graph.imports({"p.a": "import p.b.c", "p.b.c": "from p import d", "p.d": "from p.a import x"})
+    with pytest.raises(import_graph.graphlib.CycleError):
+        import_graph.layers(import_graph.entries(graph, "p"))
+
+
+def test_few_packages_stand_side_by_side():
+    assert len(import_graph.entries(GRAPH, "mpt_jax")) <= 23

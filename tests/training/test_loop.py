@@ -1,0 +1,147 @@
+"""The training loop: interrupted, slow, saved often, and never waiting for the device."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+from populations import LINEAR, ROWS, assert_same, long_tailed, make_inputs, make_recipe
+
+from mpt_jax import training
+from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
+from mpt_jax.runtime import interruption
+from mpt_jax.training import loop, population, sharding
+
+
+class Interrupted(Exception):
+    pass
+
+
+def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step=lambda step: None, **options):
+    seen = []
+
+    def on_values(step, values):
+        on_step(step)
+        seen.append((step, values))
+        if interrupt_at is not None and step >= interrupt_at:
+            raise Interrupted
+
+    starts = []
+    state, seconds = loop.fit(
+        recipe,
+        sharding.make_mesh(jax.devices()[:1]),
+        inputs,
+        folder=folder,
+        checkpoint_every=5,
+        teachers=teachers,
+        on_start=starts.append,
+        on_values=on_values,
+        **options,
+    )
+    return jax.device_get(state), seconds, starts, seen
+
+
+def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_saved(tmp_path):
+    recipe, inputs = make_recipe(steps_per_call=2), make_inputs(seeds=(0, 1), rows=ROWS)
+    whole, _, starts, seen = fit(recipe, inputs, tmp_path / "whole")
+    assert starts == [0] and [step for step, _ in seen] == [2, 4, 5, 6, 8, 10, 12]
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
+    resumed, seconds, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
+    assert starts == [10] or starts == [5]
+    assert_same(resumed, whole)
+    assert seconds > 0
+    assert_same(seen_after[-1], seen[-1])
+    again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # all done: nothing is trained again
+    assert (starts, seen) == ([12], [])
+    assert_same(again, whole)
+    with pytest.raises(InputError, match="other teachers"):
+        fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
+
+
+def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and_ends(tmp_path, monkeypatch):
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+    calls, steps = [], training.train_steps
+
+    def interrupted(*args):
+        calls.append(int(args[5]))
+        if len(calls) == 8:
+            signal.raise_signal(signal.SIGTERM)
+        return steps(*args)
+
+    monkeypatch.setattr(population, "train_steps", interrupted)
+    with pytest.raises(interruption.Interrupted) as ended, interruption.watched(""):
+        fit(recipe, inputs, tmp_path / "broken")
+    assert calls == [0, 1, 2, 3, 4, 5, 6, 7] and ended.value.status == 143
+    resumed, _, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
+    assert starts == [7] and calls[8:] == [7, 8, 9, 10, 11, 12]
+    assert_same(resumed, whole)
+    assert [step for step, _ in seen_after] == [8, 10, 12]
+    assert_same(seen_after, seen[-3:])  # also the mean that was half done
+    assert not interruption.requested()
+
+
+def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, monkeypatch):
+    saved, save = [], checkpoint.save_state
+    monkeypatch.setattr(checkpoint, "save_state", lambda f, step, *rest: saved.append(step) or save(f, step, *rest))
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
+    # time is known from the first call on, whose end is heard of when the second one is on its way
+    assert saved[-1] == 12 and {5, 10} < set(saved) and saved[0] < 5
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
+    del saved[:]
+    again, _, _, seen_again = fit(recipe, inputs, tmp_path / "oftener", checkpoint_seconds=1e-9)
+    assert saved == list(range(2, 13))
+    assert_same((again, seen_again), (whole, seen))
+    del saved[:]
+    fit(recipe, inputs, tmp_path / "seldom", checkpoint_seconds=1e9)
+    assert saved == [5, 10, 12]
+
+
+def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_path, monkeypatch, compiled):
+    events, steps, save = [], training.train_steps, checkpoint.save_state
+
+    def dispatch(*args):
+        if args[4] < args[5]:  # (the first call compiles, and does no step)
+            events.append(("call", int(args[5])))
+        with jax.transfer_guard("disallow"):  # all that a call needs is on the device already
+            return steps(*args)
+
+    def saved(folder, step, *args):
+        events.append(("save", step))
+        save(folder, step, *args)
+
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 1e9)
+    monkeypatch.setattr(population, "train_steps", dispatch)
+    monkeypatch.setattr(checkpoint, "save_state", saved)
+    fetched = fit(
+        make_recipe(module=LINEAR, batch_size=20, steps_per_call=2),
+        make_inputs(),
+        tmp_path,
+        on_step=lambda s: events.append(("values", s)),
+    )[3]
+    assert compiled["train_steps"] == 1  # calls of 2 steps, of 1 before a checkpoint, the first and the last alike
+    assert [step for step, _ in fetched] == [2, 4, 5, 6, 8]
+    assert [step for kind, step in events if kind == "call"] == [1, 2, 4, 5, 6, 8]  # the first tells what a step takes
+    for position, (kind, step) in enumerate(events):
+        if kind == "values":  # either the next call was made before, or a checkpoint has to wait for this one
+            assert ("call", step) in events[: position - 1] or events[position + 1] == ("save", step)
+
+
+def test_learned_class_rates_are_finite_the_same_again_and_go_on_where_they_were(tmp_path):
+    recipe, inputs = make_recipe(module=LINEAR, sampled=True, steps_per_call=2), long_tailed((0, 1))
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
+    assert all(np.isfinite(value).all() for _, values in seen for value in values.values())
+    assert np.isneginf(whole.log_rates[..., 3]).all()
+    known = np.delete(whole.log_rates, 3, axis=-1)
+    assert np.isfinite(known).all() and np.isfinite(whole.params["head"]["kernel"]).all()
+    steps = 12  # each of root mean square 0.01 over the classes that have images
+    assert (known != 0).all() and (np.sqrt((known**2).mean(-1)) <= 0.01 * steps * (1 + 1e-5)).all()
+    assert not np.allclose(known[0], known[1])
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
+    resumed, *_ = fit(recipe, inputs, tmp_path / "broken")
+    assert_same(resumed, whole)
