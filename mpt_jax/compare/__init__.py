@@ -4,6 +4,8 @@ Reads the predictions of both (`read`, of which `formats` opens files and `align
 holds them to limits (`gate`), and prints or writes the result (`show`). JAX is not imported.
 """
 
+import sys
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,3 +127,13 @@ def assert_no_regression(old: Given, new: Given, **limits: Any) -> dict[str, Any
     if not result["passed"]:
         raise AssertionError(show.failure(result))
     return result
+
+
+class _CallableModule(types.ModuleType):
+    """The type of this package, so that `mpt_jax.compare(old, new)` calls `compare`."""
+
+    def __call__(self, old: Given, new: Given, **options: Any) -> dict[str, Any]:
+        return compare(old, new, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
