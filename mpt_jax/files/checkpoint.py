@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from mpt_jax import models
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
+from mpt_jax.files.sealed import digest, read_sealed, sealed
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 
@@ -71,37 +72,6 @@ def restore_state(folder: pathlib.Path, like: Any, say: Callable[[str], None]) -
     if steps:
         raise InputError(f"no training state in {folder} is whole; remove that folder to train this stage anew")
     return None
-
-
-def sealed(sheet: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with the digest of its contents: ``seal = SHA-256 of all else``, by which damage is found out."""
-    contents = json.loads(json.dumps({key: value for key, value in sheet.items() if key != "seal"}))
-    return {**contents, "seal": hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
-
-
-def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object that was written with its seal.
-
-    Raises:
-      InputError: missing, unreadable, or not what was sealed.
-    """
-    try:
-        sheet = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is missing or unreadable ({type(error).__name__})") from error
-    if not isinstance(sheet, dict) or sheet.get("seal") != sealed(sheet)["seal"]:
-        raise InputError(f"{path} is damaged or was edited: its contents do not have the digest in it")
-    return sheet
-
-
-def digest(tree: Any) -> str:
-    """SHA-256 over the path, type, shape and bytes of every array of a tree: the identity of a model's weights."""
-    result = hashlib.sha256()
-    for path, leaf in sorted((jax.tree_util.keystr(p), leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(tree)):
-        array = np.ascontiguousarray(leaf)
-        result.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        result.update(array.reshape(-1).view(np.uint8))  # not a copy: images may take most of the memory
-    return result.hexdigest()
 
 
 def identity(classifier: Classifier) -> str:

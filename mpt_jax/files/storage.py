@@ -133,6 +133,11 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text as UTF-8 with `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def append_text(path: pathlib.Path, text: str) -> None:
     """Add to the end of a file, which is made; in a bucket all of it is written again."""
     if is_remote(path):

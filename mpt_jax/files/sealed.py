@@ -1,0 +1,59 @@
+"""Digests that reveal damage: of trees of arrays, and of a JSON object that carries its own.
+
+Imports no JAX, so that `mpt_jax.compare` can check the files of a run.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mpt_jax.errors import InputError
+
+
+def digest(tree: Any) -> str:
+    """Return the SHA-256 of the path, dtype, shape and bytes of every array in a tree of mappings and sequences.
+
+    Paths are written as `jax.tree_util.keystr` writes them and sorted as text; None holds no arrays.
+    """
+    result = hashlib.sha256()
+    for path, leaf in sorted(_leaves(tree, ""), key=lambda pair: pair[0]):
+        array = np.ascontiguousarray(leaf)
+        result.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        result.update(array.reshape(-1).view(np.uint8))  # not a copy: images may take most of the memory
+    return result.hexdigest()
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}[{key!r}]")
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{index}]")
+    elif tree is not None:
+        yield path, tree
+
+
+def sealed(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its digest as `seal`: the SHA-256 of everything else in it."""
+    contents = json.loads(json.dumps({key: value for key, value in contents.items() if key != "seal"}))
+    return {**contents, "seal": hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object written with its seal.
+
+    Raises:
+      InputError: the file is missing or unreadable, or its contents do not match the seal.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is missing or unreadable ({type(error).__name__})") from error
+    if not isinstance(contents, dict) or contents.get("seal") != sealed(contents)["seal"]:
+        raise InputError(f"{path} is damaged or was edited: its contents do not match the digest in it")
+    return contents
