@@ -1,6 +1,7 @@
-"""How fast the train step is, alone and as a population: `python -m mpt_jax.benchmark step|population|table|device`;
-and what it would do elsewhere: `scaling`, and `step --memory`.
+"""Measurements of the train step: `python -m mpt_jax.benchmark step|population|table|device|input`.
 
-Everything that is compared is measured in the same process run, in rounds that alternate, so that a noisy machine hits
-all of it alike; of the rounds the median counts.
+`scaling` and `step --memory` predict from the compiled program and run nothing.
+
+Everything that is compared is measured in one process, in alternating rounds, so that noise on the machine affects all
+of it alike. The median of the rounds is reported.
 """

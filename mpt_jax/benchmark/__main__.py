@@ -1,101 +1,39 @@
-"""Measure: `python -m mpt_jax.benchmark step|population|table|device|scaling|input [--json [FILE]]`."""
+"""The command line: `python -m mpt_jax.benchmark step|population|table|device|scaling|input [--json [FILE]]`."""
 
 import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mpt_jax.cli import command
 
-SIZES, DEVICE_SIZES = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
-SCALES = (1, 2, 4, 8, 16, 32, 64)
+Options = Mapping[str, Mapping[str, Any]]  # option -> arguments of argparse's add_argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0 done, 2 bad input, 3 disk full, 130 interrupted."""
+    """Run the command; return its exit status: 0 done, 2 bad input, 3 disk full, 130 interrupted."""
     return command.ended(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line as a namespace: what is measured under `command`, its options beside it."""
+    """Parse the command line; `command` is the name of the measurement."""
     parser = command.Parser(
         prog="python -m mpt_jax.benchmark",
         description="Measure the train step: time, memory, compilation and model FLOP utilisation. "
-        "Whatever is compared runs in alternating rounds, of which the median counts.",
+        "Whatever is compared runs in alternating rounds; the median round is reported.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="step|population|table|device|scaling|input"
-    )
-
-    def measuring(name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        option = added.add_argument
-        option("--model", default="resnet18", help="a network of mpt_jax.models (default: resnet18)")
-        option("--stem", default="", help="of a ResNet: imagenet (default) or cifar")
-        option("--batch", type=command.natural, default=0, help="images per step (default: 128; convnet 48)")
-        option("--image-size", type=command.natural, default=0, help="pixels a side (default: the data's; input 224)")
-        option("--images", type=command.natural, default=0, help="how many (default: 50000; convnet 320; input 256)")
-        if name != "scaling":
-            option("--steps", type=command.natural, default=0, help="per timed call (default: about three seconds)")
-            option("--rounds", type=command.natural, default=3, help="(default: 3)")
-        if name in ("step", "scaling"):
-            option("--accumulate", type=command.natural, default=1, help="micro-batches of a step (default: 1)")
-            option("--remat", action="store_true", help="blocks compute their activations again for the gradient")
-            option("--fsdp", type=_from_zero, default=1, help="devices that share parameters; 0: all (default: 1)")
-        option("--json", nargs="?", const="-", metavar="FILE", help="the result as one JSON object, printed or in FILE")
-        if name not in ("table", "input"):
-            option("--method", default="mpt_kl", help="a row of objectives.METHODS (default: mpt_kl)")
-        if name in ("step", "population"):
-            option("--peak-tflops", type=_positive, default=0.0, help="what utilisation is of (default: measured)")
-        if name not in ("device", "input"):
-            option("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-        if name not in ("step", "scaling", "input"):
-            option("--members-at-once", type=command.natural, default=0, help="side by side (default: the fastest)")
-        return added
-
-    step = measuring("step", "one student, alone or against a peer")
-    step.add_argument("--against", default="", metavar="COMMAND", help="prints a JSON line with median_ms")
-    step.add_argument("--memory", action="store_true", help="predict the memory of a device instead; nothing is run")
-    step.add_argument("--students", type=command.natural, default=1, help="with --memory: so many (default: 1)")
-    step.add_argument(
-        "--device-memory",
-        type=_positive,
-        default=0.0,
-        metavar="GIB",
-        help="with --memory: of an accelerator with so much (default: the devices that are here)",
-    )
-    population = measuring("population", "time per student of several that share data and teachers")
-    population.add_argument("--sizes", type=_sizes, default=SIZES, help="numbers of students (default: 1,2,4,8)")
-    table = measuring("table", "all methods as one population against a separate run of each")
-    table.add_argument(
-        "--methods",
-        type=command.names,
-        default=(),
-        help="rows of objectives.METHODS (default: the nine of Margin Preserving Training)",
-    )
-    device = measuring("device", "everything at once, for an accelerator: dtypes, populations, a peer, an epoch")
-    device.add_argument("--sizes", type=_sizes, default=DEVICE_SIZES, help="(default: 1,2,4,8,16,32)")
-    device.add_argument("--peer", default="", metavar="COMMAND", help="as --against; gets --dtype DTYPE appended")
-    device.add_argument(
-        "--data-dir", default="", metavar="DIR", help="TFDS folder of CIFAR-100 (default: random images)"
-    )
-    scaling = measuring("scaling", "what a step would do on many devices, from its compiled program; nothing is run")
-    scaling.add_argument("--devices", type=_sizes, default=SCALES, help="(default: 1,2,4,8,16,32,64)")
-    scaling.add_argument("--weak", action="store_true", help="--batch is that of one device")
-    device.add_argument("--toy", action="store_true", help="the small network, a few steps: to see that it works")
-    reading = measuring("input", "streamed images: per second against PyTorch's loader, and what a step waits for them")
-    reading.add_argument(
-        "--data", dest="folder", default="", metavar="DIR", help="folder of JPEG files *.jpg (default: made here)"
-    )
-    reading.add_argument("--batches", type=command.natural, default=4, help="per timed epoch (default: 4)")
-    reading.add_argument("--workers", type=command.natural, default=0, help="processes that decode (default: threads)")
-    reading.add_argument("--train-steps", type=_from_zero, default=8, help="timed; 0: none (default: 8)")
+    added = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, (text, options) in COMMANDS.items():
+        measurement = added.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for option, arguments in options.items():
+            measurement.add_argument(option, **arguments)
     return parser.parse_args(argv)
 
 
-def _from_zero(text: str) -> int:
+def _zero_or_more(text: str) -> int:
     return 0 if text == "0" else command.natural(text)
 
 
@@ -109,16 +47,149 @@ def _positive(text: str) -> float:
     return value
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _counts(text: str) -> tuple[int, ...]:
     return tuple(command.natural(part) for part in command.names(text))
 
 
+def _count(text: str, default: int = 0) -> dict[str, Any]:
+    return {"type": command.natural, "default": default, "help": text}
+
+
+def _some_counts(text: str, *default: int) -> dict[str, Any]:
+    listed = ",".join(map(str, default))
+    return {"type": _counts, "default": default, "help": f"{text} (default: {listed})"}
+
+
+_DATA: Options = {
+    "--model": {"default": "resnet18", "help": "a network of mpt_jax.models (default: resnet18)"},
+    "--stem": {"default": "", "help": "stem of a ResNet: imagenet (default) or cifar"},
+    "--batch": _count("images per step (default: 128; convnet 48; input 64)"),
+    "--image-size": _count("side of an image in pixels (default: as in the model's data set; input 224)"),
+    "--images": _count("number of images (default: 50000; convnet 320; input 256)"),
+    "--json": {"nargs": "?", "const": "-", "metavar": "FILE", "help": "print one JSON object, or write it to FILE"},
+}
+_ROUNDS: Options = {
+    "--steps": _count("steps per timed call (default: about three seconds of them)"),
+    "--rounds": _count("measurements of everything compared (default: 3)", 3),
+}
+_STEP: Options = {
+    "--accumulate": _count("micro-batches per step (default: 1)", 1),
+    "--remat": {"action": "store_true", "help": "recompute the activations of each block in the backward pass"},
+    "--fsdp": {"type": _zero_or_more, "default": 1, "help": "devices that share parameters; 0: all (default: 1)"},
+}
+_METHOD: Options = {"--method": {"default": "mpt_kl", "help": "a row of objectives.METHODS (default: mpt_kl)"}}
+_PEAK: Options = {
+    "--peak-tflops": {"type": _positive, "default": 0.0, "help": "peak rate for utilisation (default: measured)"}
+}
+_DTYPE: Options = {"--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")}}
+_MEMBERS: Options = {"--members-at-once": _count("students trained side by side (default: the fastest number)")}
+
+# Measurement -> its description and its options.
+COMMANDS: Mapping[str, tuple[str, Options]] = {
+    "step": (
+        "measure one student, alone or against another program",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_STEP,
+            **_METHOD,
+            **_PEAK,
+            **_DTYPE,
+            "--against": {
+                "default": "",
+                "metavar": "COMMAND",
+                "help": "compare with a command whose last line is a JSON object with median_ms",
+            },
+            "--memory": {"action": "store_true", "help": "predict the memory a device needs; compile, run nothing"},
+            "--students": _count("with --memory: size of the population (default: 1)", 1),
+            "--device-memory": {
+                "type": _positive,
+                "default": 0.0,
+                "metavar": "GIB",
+                "help": "with --memory: predict for an accelerator with this much (default: for the devices here)",
+            },
+        },
+    ),
+    "population": (
+        "measure the time per student of populations that share data and teachers",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_METHOD,
+            **_PEAK,
+            **_DTYPE,
+            **_MEMBERS,
+            "--sizes": _some_counts("numbers of students", 1, 2, 4, 8),
+        },
+    ),
+    "table": (
+        "measure all methods as one population against a separate run of each",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_DTYPE,
+            **_MEMBERS,
+            "--methods": {
+                "type": command.names,
+                "default": (),
+                "help": "rows of objectives.METHODS (default: the nine of Margin Preserving Training)",
+            },
+        },
+    ),
+    "device": (
+        "measure an accelerator: both dtypes, populations, another program, an epoch",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_METHOD,
+            **_MEMBERS,
+            "--sizes": _some_counts("numbers of students", 1, 2, 4, 8, 16, 32),
+            "--peer": {"default": "", "metavar": "COMMAND", "help": "as step --against; --dtype DTYPE is appended"},
+            "--data-dir": {
+                "default": "",
+                "metavar": "DIR",
+                "help": "TFDS data folder with CIFAR-100 (default: random images)",
+            },
+            "--toy": {"action": "store_true", "help": "try the command: the small network, a few steps"},
+        },
+    ),
+    "scaling": (
+        "predict a step on many devices from its compiled program; run nothing",
+        {
+            **_DATA,
+            **_STEP,
+            **_METHOD,
+            **_DTYPE,
+            "--devices": _some_counts("numbers of devices", 1, 2, 4, 8, 16, 32, 64),
+            "--weak": {"action": "store_true", "help": "weak scaling: --batch is the batch of one device"},
+        },
+    ),
+    "input": (
+        "measure streamed images per second against PyTorch's loader, and how long a step waits for them",
+        {
+            **_DATA,
+            **_ROUNDS,
+            "--data": {
+                "dest": "folder",
+                "default": "",
+                "metavar": "DIR",
+                "help": "folder of JPEG files *.jpg (default: generated files)",
+            },
+            "--batches": _count("batches per timed epoch (default: 4)", 4),
+            "--workers": _count("worker processes that decode (default: threads)"),
+            "--train-steps": {"type": _zero_or_more, "default": 8, "help": "timed train steps; 0: none (default: 8)"},
+        },
+    ),
+}
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, then print or write the result; what goes on meanwhile is said on stderr."""
+    """Measure, then print or write the result. Progress is printed on stderr."""
     from rich.console import Console
 
-    from mpt_jax.benchmark import reading, show, suites
-    from mpt_jax.benchmark.program import Setup
+    from mpt_jax.benchmark.measurements import MEASUREMENTS
+    from mpt_jax.benchmark.rendering import render
+    from mpt_jax.benchmark.workload import Setup
 
     options = vars(arguments).copy()
     name, target = options.pop("command"), options.pop("json")
@@ -127,13 +198,11 @@ def run(arguments: argparse.Namespace) -> None:
         del options["against"]
     elif name == "step":
         del options["students"], options["device_memory"]
-    fields = Setup.__dataclass_fields__
-    setup = Setup(**{key: options.pop(key) for key in list(options) if key in fields})
+    setup = Setup(**{key: options.pop(key) for key in list(options) if key in Setup.__dataclass_fields__})
     if target and target != "-":
-        command.output_file("--json", pathlib.Path(target))  # not after all that measuring
+        command.output_file("--json", pathlib.Path(target))  # before the measurement, which takes minutes
     progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    suite, render = (reading.measure, reading.render) if name == "input" else (getattr(suites, name), show.render)
-    result = suite(setup, progress.print, **options)
+    result = MEASUREMENTS[name](setup, progress.print, **options)
     text = json.dumps(result, allow_nan=False)
     if target == "-":
         print(text)

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read off its HLO text."""
+"""The transfers between devices in a compiled program, parsed from its HLO text."""
 
 import collections
 import math
@@ -20,7 +20,7 @@ _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
 class Collective(NamedTuple):
-    """One kind of transfer of a step: how often, and the bytes of its results on one device, all times together."""
+    """One kind of transfer in a step: its count, and the total bytes of its results on one device."""
 
     kind: str
     count: int
@@ -28,11 +28,11 @@ class Collective(NamedTuple):
 
 
 def of_step(hlo: str) -> list[Collective]:
-    """The collectives of one step, of the text of a compiled program whose loop over steps has traced bounds.
+    """Count the collectives of one step in a compiled program whose loop over steps has traced bounds.
 
-    A loop whose number of rounds is known, such as that over micro-batches, counts that often; the loop over steps,
-    whose number is not, once. What stands outside of it (once a call) is left out. An ``all-gather`` counts the whole
-    that it makes, a ``reduce-scatter`` the piece.
+    The body of a loop with a known trip count, such as the one over micro-batches, counts that many times; the loop
+    over steps has no known trip count and counts once. Collectives outside of it (once a call) are not counted. The
+    size of an ``all-gather`` is that of the gathered array, the size of a ``reduce-scatter`` that of a piece.
 
     Examples:
       >>> of_step('''
@@ -85,7 +85,7 @@ def _called(line: str) -> Iterator[str]:
 
 
 def _size(result: str, second_half: bool) -> float:
-    """Bytes of a result's arrays; of an asynchronous start, which also names its operands first, the second half."""
+    """Return the bytes of a result's arrays; of their second half where the operands are listed first."""
     shapes = _SHAPE.findall(re.sub(r"/\*.*?\*/", "", result))
     shapes = shapes[len(shapes) // 2 :] if second_half else shapes
     return sum(_BYTES[kind] * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in shapes)

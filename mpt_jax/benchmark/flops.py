@@ -1,4 +1,4 @@
-"""Counted work and the rate it is compared with: model FLOP utilisation = counted FLOPs / seconds / peak rate."""
+"""Counted work and the peak rate: model FLOP utilisation = counted FLOPs / seconds / peak rate."""
 
 import math
 import time
@@ -18,25 +18,25 @@ PEAK_CALLS, PEAK_PRODUCTS = 2, 4
 
 
 class Work(NamedTuple):
-    """Floating point operations, a multiply-add counted as two.
+    """Floating point operations; a multiply-add counts as two.
 
-    `dense` counts every tap of every kernel at every output position, the convention of published numbers; `on_data`
-    leaves out the taps that only meet zero padding, which an exact implementation need not compute.
+    `dense` counts every tap of every kernel at every output position, the convention of published numbers. `on_data`
+    omits the taps that only meet zero padding, which an exact implementation need not compute.
     """
 
     dense: int
     on_data: int
 
     def plus(self, other: "Work", times: int = 1) -> "Work":
-        """``self + times * other``."""
+        """Return ``self + times * other``."""
         return Work(self.dense + times * other.dense, self.on_data + times * other.on_data)
 
 
 def forward(module: nn.Module, image_shape: Sequence[int]) -> Work:
-    """Of one image through a network: its convolutions and matrix products; the rest is a percent or less.
+    """Count the forward pass of one image: convolutions and matrix products; the rest is one percent or less.
 
-    Counted from shapes alone: a module that owns a ``kernel`` uses it once per output position. So it does not depend
-    on the form in which a platform computes a convolution.
+    The count uses shapes alone: a module that owns a ``kernel`` applies it once per output position. It therefore does
+    not depend on how a platform computes a convolution.
 
     Examples:
       >>> forward(models.build("convnet", 10), (8, 8, 1))
@@ -62,7 +62,7 @@ def forward(module: nn.Module, image_shape: Sequence[int]) -> Work:
 
 
 def _share_on_data(module: nn.Module, images: Sequence[int], kernel: Sequence[int]) -> float:
-    """Of all (output position, tap) pairs, those whose pixel lies in the image."""
+    """Return the share of all (output position, tap) pairs whose pixel lies in the image."""
     share = 1.0
     for size, taps in zip(images[1:-1], kernel[:-2], strict=True):
         outputs = (size + 2 * module.padding - taps) // module.stride + 1
@@ -71,8 +71,10 @@ def _share_on_data(module: nn.Module, images: Sequence[int], kernel: Sequence[in
     return share
 
 
-def step(student: nn.Module, teachers: Sequence[nn.Module], image_shape: Sequence[int], *, batch: int, students: int):
-    """The `Work` of one train step: forward and twice as much backward per student, forward once per teacher."""
+def step(
+    student: nn.Module, teachers: Sequence[nn.Module], image_shape: Sequence[int], *, batch: int, students: int
+) -> Work:
+    """Count one train step: per student a forward pass and twice as much backward, per teacher a forward pass."""
     once = forward(student, image_shape)
     total = Work(0, 0).plus(once, 3 * students)
     for teacher in teachers:
@@ -81,7 +83,11 @@ def step(student: nn.Module, teachers: Sequence[nn.Module], image_shape: Sequenc
 
 
 def square_product(dtype: str, mesh: Mesh) -> tuple[Callable[[], float], float, str]:
-    """A large square matrix product over all devices: its milliseconds when called, its FLOPs, and what it is."""
+    """Prepare a large square matrix product over all devices, whose rate stands for the peak.
+
+    Returns:
+      A function that measures its milliseconds, its FLOPs, and a description.
+    """
     size = PEAK_SIZE.get(jax.default_backend(), PEAK_SIZE_ELSEWHERE)
     keys = jax.random.split(jax.random.key(0))
     # Scaled so that the values neither grow nor vanish from product to product.
@@ -95,7 +101,7 @@ def square_product(dtype: str, mesh: Mesh) -> tuple[Callable[[], float], float, 
         times = []
         for _ in range(PEAK_CALLS):
             started, product = time.perf_counter(), left
-            for _ in range(PEAK_PRODUCTS):  # dispatched one behind the other: the device never waits for the host
+            for _ in range(PEAK_PRODUCTS):  # dispatched without waiting, so that the device never idles
                 product = multiply(product, right)
             product.block_until_ready()
             times.append(time.perf_counter() - started)

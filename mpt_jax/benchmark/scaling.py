@@ -1,13 +1,13 @@
-"""What a train step would do on many devices, from its program compiled for as many virtual ones: nothing is run.
+"""Prediction of a train step on many devices, from its program compiled for as many virtual ones; nothing is run.
 
-The efficiency is predicted as ``compute / (compute + communication)``: counted FLOPs at the published peak, and bytes
-at the published bandwidth as a ring would move them, neither overlapped nor delayed by latency. Both are more than a
-program reaches; a device that computes more slowly than its peak waits for the others relatively less.
+The predicted efficiency is ``compute / (compute + communication)``: counted FLOPs at the published peak rate, and bytes
+at the published bandwidth as a ring moves them, without overlap and without latency. Real programs reach neither rate.
+A device that computes below its peak waits relatively less for the others.
 
 Sources of the figures (per chip, dense, bytes in one direction):
   TPU v5e: 197 TFLOP/s in bfloat16, 16 GB of memory, 400 GB/s of interconnect in both directions together, up to 256
     chips (Google Cloud, TPU v5e, https://docs.cloud.google.com/tpu/docs/v5e). JAX multiplies float32 in bfloat16 there
-    unless told otherwise.
+    by default.
   H100 SXM: 989.4 TFLOP/s in bfloat16 and 494.7 in TF32, 80 GB of memory, 900 GB/s of NVLink in both directions
     together, 8 in a node (NVIDIA, H100 Tensor Core GPU Architecture, 2022; https://www.nvidia.com/data-center/h100).
 """
@@ -18,20 +18,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from mpt_jax.benchmark import collectives, flops
-from mpt_jax.benchmark.program import Setup, lower, program_bytes
+from mpt_jax.benchmark.program import lower, program_bytes
+from mpt_jax.benchmark.rounds import Log, last_line
+from mpt_jax.benchmark.workload import Setup
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.training import device_memory, sharding
 
 
 class Hardware(NamedTuple):
-    """A kind of accelerator: FLOP/s by dtype, bytes of memory, bytes/s that a device sends, how many work together."""
+    """A kind of accelerator: FLOP/s by dtype, bytes of memory, bytes/s sent by a device, devices in a group."""
 
     flops: Mapping[str, float]
     memory: float
@@ -45,8 +47,28 @@ HARDWARE: Mapping[str, Hardware] = {
 }
 
 
-def described(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """The program of these students on a mesh, compiled but not run: what a step sends, and what a device holds."""
+def measure(setup: Setup, log: Log, *, method: str, devices: Sequence[int], weak: bool) -> list[dict]:
+    """Describe and predict a step for each number of devices, each in a process with as many virtual ones.
+
+    Args:
+      weak: the batch is that of one device, and grows with their number.
+    """
+    rows, batches = [], {number: setup.job.batch * (number if weak else 1) for number in devices}
+    for number, batch in batches.items():
+        pieces = number * setup.accumulate
+        if batch % pieces:
+            raise InputError(f"--devices {number}: --batch {batch}; expected a multiple of {pieces}, or fewer devices")
+        if number % (setup.fsdp or 1):
+            raise InputError(f"--devices {number}: --fsdp {setup.fsdp}; expected multiples of it, or --fsdp 0")
+    for number, batch in batches.items():
+        row = _describe_elsewhere({**dataclasses.asdict(setup), "batch": batch}, method, number)
+        rows.append({**row, "predicted": predict(row, setup.dtype)})
+        log(f"compiled for {number} device{'s' if number > 1 else ''}")
+    return rows
+
+
+def describe(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Compile the program of these students for a mesh; return what a step sends and what a device holds."""
     state, inputs, lowered = lower(setup, rows, mesh, native=True)
     compiled, devices = lowered.compile(), mesh.size
     teachers = [teacher.module for teacher in inputs.teachers.values()]
@@ -62,8 +84,8 @@ def described(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) 
     }
 
 
-def predicted(row: Mapping[str, Any], dtype: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of a step on each kind of hardware, where there are as many devices of it, and the efficiency."""
+def predict(row: Mapping[str, Any], dtype: str) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a step and the efficiency on each kind of hardware that has enough devices."""
     found = {}
     for name, hardware in HARDWARE.items():
         if row["devices"] <= hardware.devices and dtype in hardware.flops:
@@ -76,7 +98,7 @@ def predicted(row: Mapping[str, Any], dtype: str) -> dict[str, dict[str, float]]
 
 
 def bytes_sent(kind: str, size: float, devices: int) -> float:
-    """What each device of a ring sends for a collective whose results take `size` bytes on a device.
+    """Return the bytes that each device of a ring sends for a collective whose result takes `size` bytes on a device.
 
     Examples:
       >>> [bytes_sent(kind, 8.0, 4) for kind in ("all-reduce", "all-gather", "reduce-scatter", "collective-permute")]
@@ -87,30 +109,10 @@ def bytes_sent(kind: str, size: float, devices: int) -> float:
     return size * share.get(kind, others if kind == "reduce-scatter" else 1)
 
 
-def measure(setup: Setup, say: Callable[[str], None], *, method: str, devices: Sequence[int], weak: bool) -> list[dict]:
-    """`described` and `predicted` for each number of devices, each in a process that has as many virtual ones.
-
-    Args:
-      weak: the batch is that of one device, and grows with their number.
-    """
-    rows, batches = [], {number: setup.job.batch * (number if weak else 1) for number in devices}
-    for number, batch in batches.items():
-        pieces = number * setup.accumulate
-        if batch % pieces:
-            raise InputError(f"--devices {number}: --batch {batch}; expected a multiple of {pieces}, or fewer devices")
-        if number % (setup.fsdp or 1):
-            raise InputError(f"--devices {number}: --fsdp {setup.fsdp}; expected multiples of it, or --fsdp 0")
-    for number, batch in batches.items():
-        row = _elsewhere({**dataclasses.asdict(setup), "batch": batch}, method, number)
-        rows.append({**row, "predicted": predicted(row, setup.dtype)})
-        say(f"compiled for {number} device{'s' if number > 1 else ''}")
-    return rows
+_CODE = "import sys; from mpt_jax.benchmark import scaling; scaling.print_description(sys.argv[1])"
 
 
-_CODE = "import sys; from mpt_jax.benchmark import scaling; scaling.main(sys.argv[1])"
-
-
-def _elsewhere(setup: Mapping[str, Any], method: str, devices: int) -> dict[str, Any]:
+def _describe_elsewhere(setup: Mapping[str, Any], method: str, devices: int) -> dict[str, Any]:
     flags = re.sub(
         r"--xla_(force_host_platform_device_count|backend_optimization_level)=\S+", "", os.environ.get("XLA_FLAGS", "")
     )
@@ -119,13 +121,12 @@ def _elsewhere(setup: Mapping[str, Any], method: str, devices: int) -> dict[str,
     command = [sys.executable, "-c", _CODE, json.dumps({"setup": setup, "method": method})]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"no program for {devices} devices: {last}")
+        raise InputError(f"no program for {devices} devices: {last_line(done.stderr)}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(text: str) -> None:
-    """The one row of this process's devices, as a JSON line."""
-    request = json.loads(text)
-    setup = Setup(**request["setup"])
-    print(json.dumps(described(setup, [METHODS[request["method"]]], sharding.make_mesh(fsdp=setup.fsdp))))
+def print_description(request: str) -> None:
+    """Describe the step on all devices of this process and print it as a JSON line, for the parent process."""
+    values = json.loads(request)
+    setup = Setup(**values["setup"])
+    print(json.dumps(describe(setup, [METHODS[values["method"]]], sharding.make_mesh(fsdp=setup.fsdp))))

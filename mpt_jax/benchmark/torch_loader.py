@@ -1,6 +1,6 @@
-"""PyTorch's DataLoader on image files, as the peer of `python -m mpt_jax.benchmark input`; prints one line of JSON.
+"""PyTorch's DataLoader on image files: the peer of `python -m mpt_jax.benchmark input`. Prints one line of JSON.
 
-Each image is opened and cropped with PIL as ImageNet training does it, and becomes a normalised float32 tensor.
+Each image is opened and cropped with PIL as in ImageNet training, and becomes a normalised float32 tensor.
 """
 
 import argparse
@@ -17,13 +17,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m mpt_jax.benchmark.torch_loader", description=__doc__)
-    parser.add_argument("folder", type=pathlib.Path, help="of JPEG files")
+    parser.add_argument("folder", type=pathlib.Path, help="folder of JPEG files")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--workers", type=int, default=1, help="processes; 0: none")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes; 0: none")
     arguments = parser.parse_args(argv)
     milliseconds = measure(**vars(arguments))
     print(json.dumps({"median_ms": statistics.median(milliseconds), "ms": milliseconds, "batch": arguments.batch}))
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(folder: pathlib.Path, *, batch: int, batches: int, image_size: int, workers: int) -> list[float]:
-    """Milliseconds of an epoch's batches, the mean of them, in each of three epochs after a first one."""
+    """Measure three epochs after a first one; return the mean milliseconds per batch of each."""
     import torch
     import torch.utils.data
 
@@ -45,13 +45,13 @@ def measure(folder: pathlib.Path, *, batch: int, batches: int, image_size: int, 
         started = time.perf_counter()
         for images, _ in loader:
             assert images.shape == (batch, 3, image_size, image_size)
-        if epoch:  # the first one starts the processes and reads the files into the system's cache
+        if epoch:  # the first epoch starts the workers and fills the page cache
             milliseconds.append(1e3 * (time.perf_counter() - started) / batches)
     return milliseconds
 
 
 class _Files:
-    """The files over and over, up to a number, each a tensor ``[3, size, size]`` and a label."""
+    """A data set that repeats the files up to a number of items, each a tensor ``[3, size, size]`` and a label."""
 
     def __init__(self, paths, number, size, mean, std):
         self.paths, self.number, self.size, self.mean, self.std = paths, number, size, mean, std

@@ -1,4 +1,4 @@
-"""The measurements and predictions; each returns a JSON object, with what it was measured on."""
+"""The measurements and predictions; each returns a JSON object that also describes the machine."""
 
 import dataclasses
 import functools
@@ -10,10 +10,11 @@ import jax
 from jax.sharding import Mesh
 
 from mpt_jax import objectives, training
-from mpt_jax.benchmark import flops
-from mpt_jax.benchmark import memory as predicted_memory
-from mpt_jax.benchmark import scaling as predictions
-from mpt_jax.benchmark.program import Program, Setup, alternate, check_command, compare, examples, peer_milliseconds
+from mpt_jax.benchmark import flops, input_pipeline, program_memory
+from mpt_jax.benchmark import scaling as scaling_of_steps
+from mpt_jax.benchmark.program import Program
+from mpt_jax.benchmark.rounds import Log, alternate, check_command, compare, peer_milliseconds
+from mpt_jax.benchmark.workload import Setup, examples
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.runtime import hardware
@@ -27,74 +28,74 @@ PUBLISHED = (
     *("mpt_kl_no_bias", "mpt_lm_no_bias", "mpt_kl", "mpt_lm"),
 )
 
-Say = Callable[[str], None]
 Shared = tuple[jax.Array, jax.Array]  # images and labels
 
 
-def step(setup: Setup, say: Say, *, method: str, against: str) -> dict[str, Any]:
-    """One student: time, rate, compile time, memory and utilisation; against a peer's command where one is given."""
+def step(setup: Setup, log: Log, *, method: str, against: str) -> dict[str, Any]:
+    """Measure one student: time, rate, compilation, memory and utilisation; against a peer's command if given."""
     mesh = _prepare(setup, [method], against)
     shared = examples(setup.job, mesh)
-    programs, found = _measure(setup, say, mesh, shared, method, [1], against)
+    programs, found = _measure(setup, log, mesh, shared, method, [1], against)
     (row,) = found.pop("rows")
     empty = programs[1].call_milliseconds()
     return {**_facts("step", setup, mesh, shared), "method": method, **row, "call_ms": empty, **found}
 
 
-def memory(setup: Setup, say: Say, *, method: str, students: int, device_memory: float) -> dict[str, Any]:
-    """The memory that a device needs for a step, by use, and advice where it has less; compiled, but not run.
+def memory(setup: Setup, log: Log, *, method: str, students: int, device_memory: float) -> dict[str, Any]:
+    """Predict the memory that a device needs for a step, by use, with advice if it has less; compile, run nothing.
 
-    Of an accelerator's program where its memory is given in GiB, else of the one for the devices that are here.
+    Args:
+      device_memory: GiB of an accelerator to predict for; 0: the devices of this machine.
     """
     mesh, elsewhere = _prepare(setup, [method]), bool(device_memory)
     if elsewhere and not setup.members_at_once:
         setup = dataclasses.replace(setup, members_at_once=students)
     rows = _students_of(method, students)
-    say(f"compiling for {_students(students)}")
-    parts = predicted_memory.predict(setup, rows, mesh, native=elsewhere)
+    log(f"compiling for {_students(students)}")
+    parts = program_memory.predict(setup, rows, mesh, native=elsewhere)
     limit = device_memory * 2**30 if elsewhere else memory_limit()
     found = {"limit_bytes": limit, "bytes": parts, "students": students, "form": "accelerator" if elsewhere else "own"}
-    found["advice"] = (
-        predicted_memory.advice(parts, limit, setup, students=students, devices=mesh.size) if limit else []
-    )
+    found["advice"] = program_memory.advice(parts, limit, setup, students=students, devices=mesh.size) if limit else []
     return {**_facts("memory", setup, mesh), "method": method, "dtype": setup.dtype, **found}
 
 
-def scaling(setup: Setup, say: Say, *, method: str, devices: Sequence[int], weak: bool) -> dict[str, Any]:
-    """What a step sends, computes and holds on so many devices, and the efficiency predicted from that."""
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}")
+def scaling(setup: Setup, log: Log, *, method: str, devices: Sequence[int], weak: bool) -> dict[str, Any]:
+    """Predict what a step sends, computes and holds on so many devices, and its efficiency; run nothing."""
+    _check_method(method)
     setup.network()
-    rows = predictions.measure(setup, say, method=method, devices=devices, weak=weak)
+    rows = scaling_of_steps.measure(setup, log, method=method, devices=devices, weak=weak)
     found = {"method": method, "dtype": setup.dtype, "teachers": list(objectives.sources(METHODS[method]))}
     return {**_facts("scaling", setup, sharding.make_mesh(jax.devices()[:1])), **found, "weak": weak, "rows": rows}
 
 
-def population(setup: Setup, say: Say, *, method: str, sizes: Sequence[int]) -> dict[str, Any]:
-    """Students that share data and teachers and differ in their margin: time per student as a share of one alone."""
+def population(setup: Setup, log: Log, *, method: str, sizes: Sequence[int]) -> dict[str, Any]:
+    """Measure the time per student of populations that share data and teachers, as a share of one student alone.
+
+    The students differ in their margin.
+    """
     mesh = _prepare(setup, [method])
     shared = examples(setup.job, mesh)
-    _, found = _measure(setup, say, mesh, shared, method, sizes)
+    _, found = _measure(setup, log, mesh, shared, method, sizes)
     return {**_facts("population", setup, mesh, shared), "method": method, **found}
 
 
-def table(setup: Setup, say: Say, *, methods: Sequence[str]) -> dict[str, Any]:
-    """Methods (the published nine if none are named) as one population against a separate run of each.
+def table(setup: Setup, log: Log, *, methods: Sequence[str]) -> dict[str, Any]:
+    """Measure methods (default: the published nine) as one population against a separate run of each.
 
-    Data and schedule are the same. The separate runs have their own terms and teachers only. Each counts with its own
-    compilation, although here those that differ in numbers alone are compiled once.
+    Data and schedule are the same; a separate run has only its own terms and teachers. Each run counts with its own
+    compilation time, although methods that differ in numbers alone are compiled once here.
     """
     methods = methods or PUBLISHED
     mesh = _prepare(setup, methods)
     shared = examples(setup.job, mesh)
     rows = [METHODS[method] for method in methods]
-    together = _compile(setup, say, rows, shared, mesh)
+    together = _compile(setup, log, rows, shared, mesh)
     alone, compile_seconds = {}, {}
     for method, row in zip(methods, rows, strict=True):
-        alone[method] = _compile(setup, say, [row], shared, mesh)
+        alone[method] = _compile(setup, log, [row], shared, mesh)
         compile_seconds.setdefault(_structure(row), alone[method].compile_seconds)
     programs = {"population": together, **alone}
-    times = alternate(setup.rounds, {name: program.milliseconds for name, program in programs.items()}, say)
+    times = alternate(setup.rounds, {name: program.milliseconds for name, program in programs.items()}, log)
     separate = [sum(times[method][i] for method in methods) for i in range(setup.rounds)]
     seconds = [compile_seconds[_structure(row)] for row in rows]
     return {
@@ -126,33 +127,43 @@ def table(setup: Setup, say: Say, *, methods: Sequence[str]) -> dict[str, Any]:
 
 
 def device(
-    setup: Setup, say: Say, *, method: str, sizes: Sequence[int], peer: str, data_dir: str, toy: bool
+    setup: Setup, log: Log, *, method: str, sizes: Sequence[int], peer: str, data_dir: str, toy: bool
 ) -> dict[str, Any]:
-    """All that is asked of an accelerator in one go: both dtypes, populations, a peer, a whole epoch, memory."""
+    """Measure an accelerator in one command: both dtypes, populations, a peer, a whole epoch, memory."""
     if toy:
         sizes = sizes[:2]
         setup = dataclasses.replace(setup, model="convnet", stem="", batch=16, steps=2, rounds=1)
     if data_dir and setup.model == "convnet":
-        raise InputError("--data-dir is for CIFAR-100, whose images convnet is not made for; leave one of them out")
+        raise InputError("--data-dir is for CIFAR-100, whose images convnet is not made for; omit one of them")
     mesh = _prepare(setup, [method], peer)
     shared = examples(setup.job, mesh, data_dir)
     dtypes = {}
     for dtype in DTYPES:
         chosen = dataclasses.replace(setup, dtype=dtype)
         against = f"{peer} --dtype {dtype}" if peer else ""
-        programs, dtypes[dtype] = _measure(chosen, say, mesh, shared, method, sizes, against)
+        programs, dtypes[dtype] = _measure(chosen, log, mesh, shared, method, sizes, against)
         steps = programs[1].steps_per_epoch
         seconds = programs[1].run(steps)
         dtypes[dtype]["epoch"] = {"images": len(shared[1]), "steps": steps, "seconds": seconds}
-        say(f"{dtype}: an epoch of {len(shared[1])} images in {seconds:.2f} s")
+        log(f"{dtype}: an epoch of {len(shared[1])} images in {seconds:.2f} s")
     return {**_facts("device", setup, mesh, shared), "method": method, "dtypes": dtypes}
 
 
+MEASUREMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "step": step,
+    "memory": memory,
+    "population": population,
+    "table": table,
+    "device": device,
+    "scaling": scaling,
+    "input": input_pipeline.measure,
+}
+
+
 def _prepare(setup: Setup, methods: Sequence[str], against: str = "") -> Mesh:
-    """The mesh, once everything that can be wrong has been looked at."""
+    """Check all input before anything is compiled; return the mesh."""
     for method in methods:
-        if method not in METHODS:
-            raise InputError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}")
+        _check_method(method)
     setup.network()
     if against:
         check_command(against)
@@ -162,24 +173,29 @@ def _prepare(setup: Setup, methods: Sequence[str], against: str = "") -> Mesh:
     return mesh
 
 
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}")
+
+
 def _cores(setup: Setup) -> Sequence[jax.Device]:
-    """Those that members are split over; none where other devices are asked for."""
+    """Return the CPU cores that members are spread over; none if other devices are requested."""
     return hardware.cores() if setup.fsdp == 1 else ()
 
 
 def _measure(
-    setup: Setup, say: Say, mesh: Mesh, shared: Shared, method: str, sizes: Sequence[int], against: str = ""
+    setup: Setup, log: Log, mesh: Mesh, shared: Shared, method: str, sizes: Sequence[int], against: str = ""
 ) -> tuple[Mapping[int, Program], dict[str, Any]]:
-    """Populations of these sizes and of one, peak and peer in alternating rounds: the programs, and what was found."""
+    """Measure populations of size 1 and of `sizes`, the peak rate and a peer in alternating rounds."""
     students = _students_of(method, max(sizes))
-    # From small to large, so that the peak of memory so far is that of the size.
-    programs = {size: _compile(setup, say, students[:size], shared, mesh) for size in sorted({1, *sizes})}
+    # From small to large, so that the peak memory so far is that of the size.
+    programs = {size: _compile(setup, log, students[:size], shared, mesh) for size in sorted({1, *sizes})}
     contestants = {_students(size): program.milliseconds for size, program in programs.items()}
     if not setup.peak_tflops:
         contestants["peak"], product, source = flops.square_product(setup.dtype, mesh)
     if against:
         contestants["peer"] = functools.partial(peer_milliseconds, against, setup.job.batch)
-    times = alternate(setup.rounds, contestants, say)
+    times = alternate(setup.rounds, contestants, log)
     if setup.peak_tflops:
         peak = {"tflops": setup.peak_tflops, "source": "as given"}
     else:
@@ -195,7 +211,7 @@ def _measure(
 def _row(
     setup: Setup, program: Program, ms: Sequence[float], one: Sequence[float], found: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A population's numbers; `one`: milliseconds of one student alone."""
+    """Return the numbers of one population; `one` is the milliseconds of a student alone."""
     median, peak = statistics.median(ms), 1e9 * found["peak"]["tflops"]  # FLOP per millisecond
     row = {
         "students": program.students,
@@ -219,10 +235,10 @@ def _row(
     return row
 
 
-def _compile(setup: Setup, say: Say, rows: Sequence[Objective], shared: Shared, mesh: Mesh) -> Program:
+def _compile(setup: Setup, log: Log, rows: Sequence[Objective], shared: Shared, mesh: Mesh) -> Program:
     mesh = training.mesh_of(mesh, _cores(setup), setup.network(), shared[0], 1, len(rows))
     program = Program(setup, rows, *shared, mesh)
-    say(f"compiled {setup.dtype}, {_students(len(rows))}: {program.compile_seconds:.1f} s")
+    log(f"compiled {setup.dtype}, {_students(len(rows))}: {program.compile_seconds:.1f} s")
     return program
 
 
@@ -236,7 +252,7 @@ def _students(count: int) -> str:
 
 
 def _structure(row: Objective) -> jax.tree_util.PyTreeDef:
-    """What a compiled program depends on of an objective."""
+    """Return the part of an objective that its compiled program depends on."""
     return jax.tree.structure(row.replace(doc=""))
 
 

@@ -1,4 +1,4 @@
-"""How fast streamed images come: decoded and cropped per second, against PyTorch's loader, and what a step waits."""
+"""Speed of streamed images: decoded and cropped per second, against PyTorch's loader, and how long a step waits."""
 
 import contextlib
 import dataclasses
@@ -10,17 +10,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import RenderableType
 
 from mpt_jax import data, training
-from mpt_jax.benchmark.program import Setup, alternate, make_inputs, make_state, peer_milliseconds
-from mpt_jax.benchmark.show import grid, page, pairs
+from mpt_jax.benchmark.rounds import Log, alternate, peer_milliseconds
+from mpt_jax.benchmark.workload import Setup, make_inputs, make_state
 from mpt_jax.data import photos
 from mpt_jax.data.feeding import stream
 from mpt_jax.errors import InputError
@@ -29,26 +28,24 @@ from mpt_jax.runtime import hardware
 from mpt_jax.training import loop, sharding
 from mpt_jax.update import workdir
 
-SIZES = ((375, 500), (333, 500), (500, 375), (375, 500))  # height and width, as most of ImageNet's images have
-
-Say = Callable[[str], None]
+SIZES = ((375, 500), (333, 500), (500, 375), (375, 500))  # height and width of most images of ImageNet
 
 
 def measure(
     setup: Setup,
-    say: Say,
+    log: Log,
     *,
     folder: str,
     batches: int,
     workers: int,
     train_steps: int,
 ) -> dict[str, Any]:
-    """Images per second against the peer's, and the share of a train step's time that is spent waiting for images."""
+    """Measure images per second against the peer, and the share of a train step spent waiting for images."""
     batch, images, image_size = setup.batch or 64, setup.images or 256, setup.image_size or 224
     if train_steps:  # refused before anything is measured
         setup.network()
         sharding.check_batch(sharding.make_mesh(), batch, 1, "--batch")
-    with _files(folder, images, say) as place:
+    with _files(folder, images, log) as place:
         paths = sorted(place.rglob("*.jpg"))
         if not paths:
             raise InputError(f"--data {folder} holds no files *.jpg; expected a folder with some, at any depth")
@@ -60,13 +57,13 @@ def measure(
         peer = (
             f"{shlex.quote(sys.executable)} -m mpt_jax.benchmark.torch_loader {shlex.quote(str(place))} "
             f"--batch {batch} --batches {batches} --image-size {image_size} "
-            f"--workers {workers or (cores if cores > 1 else 0)}"  # on one core a process of its own only costs
+            f"--workers {workers or (cores if cores > 1 else 0)}"  # on one core a worker process only costs time
         )
         if importlib.util.find_spec("torch"):
             contestants["peer"] = functools.partial(peer_milliseconds, peer, batch)
         else:
-            say("PyTorch is not installed, so there is no peer: pip install 'mpt_jax[torch]'")
-        times = alternate(setup.rounds, contestants, say)
+            log("PyTorch is not installed, so nothing is compared: pip install 'mpt_jax[torch]'")
+        times = alternate(setup.rounds, contestants, log)
         result = {
             "benchmark": "input",
             **workdir.provenance(hardware.facts(jax.device_count())),
@@ -84,38 +81,8 @@ def measure(
             ratio = statistics.median(times["peer"]) / statistics.median(times["ours"])
             result |= {"peer": peer, "ratio": ratio, "ratios": ratios}
         if train_steps:
-            result["training"] = _waiting(dataclasses.replace(setup, batch=batch), say, split, train_steps)
+            result["training"] = _measure_waiting(dataclasses.replace(setup, batch=batch), log, split, train_steps)
     return result
-
-
-def render(result: Mapping[str, Any]) -> RenderableType:
-    """The result as tables for a terminal."""
-    title = (
-        f"input: {result['files']} JPEG files of {result['bytes_per_file'] / 1024:.0f} KiB to "
-        f"{result['image_size']}x{result['image_size']}, batch {result['batch']}, {result['cores']} cores, "
-        f"{result['workers'] or 'no'} worker processes, median of {result['rounds']} rounds"
-    )
-    columns = (
-        ("reader", lambda row: row["name"]),
-        ("images/s", lambda row: f"{row['images_per_second']:,.0f}"),
-        ("per core", lambda row: f"{row['images_per_second_per_core']:,.0f}"),
-        ("ms/image", lambda row: f"{row['ms_per_image']:.2f}"),
-    )
-    lines = []
-    if "ratio" in result:
-        rounds = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
-        lines += [("peer", result["peer"]), ("ours / peer", f"{result['ratio']:.2f} in images/s (by round: {rounds})")]
-    if "training" in result:
-        found = result["training"]
-        lines += [
-            ("step", f"{found['model']}: {found['device_ms']:,.0f} ms on images that are there, "),
-            ("", f"{found['streamed_ms']:,.0f} ms streamed"),
-            (
-                "waiting",
-                f"{100 * found['waiting_share']:.1f} % of the time (on a CPU readers and steps share the cores)",
-            ),
-        ]
-    return page(title, grid(columns, result["rows"]), pairs(lines))
 
 
 def _row(name: str, times: Sequence[float], batch: int, cores: int) -> dict[str, Any]:
@@ -131,15 +98,15 @@ def _row(name: str, times: Sequence[float], batch: int, cores: int) -> dict[str,
 
 
 @contextlib.contextmanager
-def _files(given: str, number: int, say: Say) -> Iterator[pathlib.Path]:
-    """The folder of images: the one given, or one with files made on the spot."""
+def _files(given: str, number: int, log: Log) -> Iterator[pathlib.Path]:
+    """Yield the given folder of images, or a temporary one with generated files."""
     if given:
         if not pathlib.Path(given).is_dir():
             raise InputError(f"--data {given} is not a folder; expected one with files *.jpg, at any depth")
         yield pathlib.Path(given)
         return
     with tempfile.TemporaryDirectory() as made:
-        say(f"making {number} JPEG files")
+        log(f"generating {number} JPEG files")
         for i in range(number):
             size, pattern = SIZES[i % len(SIZES)], photos.CLASSES[i % len(photos.CLASSES)]
             jpeg = photos.photograph(pattern, *size, np.random.default_rng(i), quality=94)
@@ -148,7 +115,7 @@ def _files(given: str, number: int, say: Say) -> Iterator[pathlib.Path]:
 
 
 def _milliseconds(split: stream.Stream, batch: int, batches: int) -> float:
-    """Of a batch on its way from files to the device, the mean of three epochs; the first batches do not count."""
+    """Measure a batch on its way from files to the device: the median of three epochs, the first batches excluded."""
     keys = jax.random.split(jax.random.key(0), 1)
     order = data.Shuffled(keys, keys, num_examples=len(split), batch_size=batch)
     out = []
@@ -163,10 +130,10 @@ def _milliseconds(split: stream.Stream, batch: int, batches: int) -> float:
     return statistics.median(out[1:])
 
 
-def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[str, Any]:
-    """Milliseconds of a step on images that are there, and on streamed ones."""
+def _measure_waiting(setup: Setup, log: Log, split: stream.Stream, steps: int) -> dict[str, Any]:
+    """Measure a step on images that are on the device already, and on streamed ones."""
     mesh, row = sharding.make_mesh(), METHODS["no_treatment"]
-    # No augmentation but the stream's own; calls short enough that there are several.
+    # The stream augments by itself. Calls are short, so that there are several.
     recipe = dataclasses.replace(setup.recipe(), crop_padding=0, flip=False, steps_per_call=max(1, steps // 4))
     labels = np.zeros(len(split), np.int32)
     inputs = make_inputs(setup, [row], split, labels)
@@ -184,7 +151,7 @@ def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[s
     milliseconds = {}
     for name, window in (("device", lambda begin, stop: ready), ("streamed", feed.window)):
         if name == "streamed":
-            window(0, 1)  # the readers begin
+            window(0, 1)  # starts the readers
         started, step = time.perf_counter(), 1
         while step <= steps:
             stop = min(steps + 1, step + feed.steps)
@@ -192,7 +159,7 @@ def _waiting(setup: Setup, say: Say, split: stream.Stream, steps: int) -> dict[s
             step = stop
         jax.block_until_ready(state)
         milliseconds[name] = 1e3 * (time.perf_counter() - started) / steps
-        say(f"{setup.model}, {name}: {milliseconds[name]:,.0f} ms a step")
+        log(f"{setup.model}, {name}: {milliseconds[name]:,.0f} ms a step")
     feed.close()
     share = max(0.0, 1 - milliseconds["device"] / milliseconds["streamed"])
     return {

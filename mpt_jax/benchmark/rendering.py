@@ -1,4 +1,4 @@
-"""A result as tables for a terminal."""
+"""Results as tables for a terminal."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mpt_jax.runtime import hardware
 
+Result = Mapping[str, Any]
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
@@ -46,37 +47,40 @@ DEVICES: tuple[Column, ...] = (
     ("collec- tives", lambda row: str(sum(each["count"] for each in row["collectives"]))),
     ("MiB sent", lambda row: f"{sum(each['bytes'] for each in row['collectives']) / 2**20:,.2f}"),
 )
-# 80 columns must do: where there are several dtypes, one of the others leaves.
+READERS: tuple[Column, ...] = (
+    ("reader", lambda row: row["name"]),
+    ("images/s", _number("images_per_second", ",.0f")),
+    ("per core", _number("images_per_second_per_core", ",.0f")),
+    ("ms/image", _number("ms_per_image", ".2f")),
+)
+# A column for the dtype takes the place of another one, so that the table fits into 80 columns.
 DTYPES: tuple[Column, ...] = (
     ("dtype", lambda row: row["dtype"]),
     *(column for column in STUDENTS if column[0] != "on data %"),
 )
 TIMES_PEER: Column = ("x peer", _number("times_peer", ".2f"))
 LEGEND = {
-    "images/s": "of all students together",
-    "share of one": "time per student, of the time of one student alone",
-    "MFU %": "model FLOPs utilised, of the peak rate: every tap of every kernel, students three times, teachers once",
+    "images/s": "all students together",
+    "share of one": "time per student / time of one student alone",
+    "MFU %": "model FLOPs per second / peak rate: every tap of every kernel, students three times, teachers once",
     "on data %": "the same without the taps that only meet zero padding",
     "compile s": "to trace, lower and compile",
     "program MiB": "one call of the compiled program: state, inputs, temporaries",
-    "peak MiB": "most in use so far",
-    "x peer": "images/s of all students, of the peer's",
+    "peak MiB": "most memory in use so far",
+    "x peer": "images/s of all students / images/s of the peer",
 }
 
 
-def render(result: Mapping[str, Any]) -> RenderableType:
-    """The whole result of a benchmark."""
-    tables = {"table": _table, "memory": _memory, "scaling": _scaling}
-    rows, said = tables.get(result["benchmark"], _students)(result)
-    return page(_title(result), rows, said)
+def render(result: Result) -> RenderableType:
+    """Render the result of any benchmark: a title, a table of rows, and notes."""
+    title, columns, rows, notes = _CONTENTS.get(result["benchmark"], _students)(result)
+    return Group(Text(title, style="bold"), Text(), grid(columns, rows), Text(), _pairs(notes))
 
 
-def page(title: str, rows: Table, said: Table) -> RenderableType:
-    """A title, a table, and what is said of it."""
-    return Group(Text(title, style="bold"), Text(), rows, Text(), said)
+Contents = tuple[str, Sequence[Column], Sequence[Mapping[str, Any]], list[tuple[str, str]]]
 
 
-def _title(result: Mapping[str, Any]) -> str:
+def _title(result: Result, how: str = "") -> str:
     stem = result["stem"]
     what = [
         result["model"],
@@ -86,85 +90,113 @@ def _title(result: Mapping[str, Any]) -> str:
         f"batch {result['batch']}",
     ]
     where = f"{hardware.in_words(result['device'])}, jax {result['versions']['jax']}"
-    how = {"memory": "compiled, not run", "scaling": "compiled for other devices, not run"}
-    how = how.get(result["benchmark"], f"median of {result['rounds']} rounds")
+    how = how or f"median of {result['rounds']} rounds"
     return f"{result['benchmark']}: {', '.join(filter(None, what))}\n{where}, {how}"
 
 
-def _students(result: Mapping[str, Any]) -> tuple[Table, Table]:
-    """Of `step`, `population` and `device`: a row per population, and what the rows were compared with."""
+def _students(result: Result) -> Contents:
+    """Render `step`, `population` and `device`: a row per population, and notes on what it was compared with."""
     found = result.get("dtypes") or {"": result}
     rows = [row for values in found.values() for row in values.get("rows", [values])]
     shown = DTYPES if "dtypes" in result else STUDENTS
     columns = (*shown, *((TIMES_PEER,) if "times_peer" in rows[0] else ()))
-    lines = [("at once", ", ".join(f"{row['members_at_once']} of {row['students']}" for row in rows))]
+    notes = [("at once", ", ".join(f"{row['members_at_once']} of {row['students']}" for row in rows))]
     for dtype, values in found.items():
-        lines.append((f"{dtype} peak".strip(), f"{values['peak']['tflops']:,.3g} TFLOP/s, {values['peak']['source']}"))
+        notes.append((f"{dtype} peak".strip(), f"{values['peak']['tflops']:,.3g} TFLOP/s, {values['peak']['source']}"))
         for row in values.get("rows", []):
             if row["students"] > 1:
-                lines.append((f"share of one at {row['students']}", _ratios(row["share_of_one"])))
+                notes.append((f"share of one at {row['students']}", _ratios(row["share_of_one"])))
         if against := values.get("against"):
-            lines.append(("peer", f"{against['command']}: {against['median_ms']:,.2f} ms"))
-            lines.append(("ours / peer", _ratios(against)))
+            notes.append(("peer", f"{against['command']}: {against['median_ms']:,.2f} ms"))
+            notes.append(("ours / peer", _ratios(against)))
         if epoch := values.get("epoch"):
-            lines.append(("epoch", f"{epoch['images']:,} images in {epoch['seconds']:.2f} s, {epoch['steps']} steps"))
+            notes.append(("epoch", f"{epoch['images']:,} images in {epoch['seconds']:.2f} s, {epoch['steps']} steps"))
     if "call_ms" in result:
-        lines.append(("a call", f"{result['steps_per_call']} steps; without any it takes {result['call_ms']:.2f} ms"))
+        notes.append(("call", f"{result['steps_per_call']} steps; a call of 0 steps takes {result['call_ms']:.2f} ms"))
     if result["device"]["platform"] == "gpu" and result["float32_products"] == "default":
-        lines.append(("float32", "products in TF32 are allowed"))
-    return grid(columns, rows), pairs([*lines, *_legend(columns, result)])
+        notes.append(("float32", "products may use TF32"))
+    return _title(result), columns, rows, [*notes, *_legend(columns, result)]
 
 
-def _table(result: Mapping[str, Any]) -> tuple[Table, Table]:
-    rows, seconds = len(result["rows"]), (result["compile_seconds"], result["separate_compile_seconds"])
-    lines = [
+def _table(result: Result) -> Contents:
+    count, seconds = len(result["rows"]), (result["compile_seconds"], result["separate_compile_seconds"])
+    notes = [
         (
             "one population",
-            f"{result['median_ms']:,.2f} ms per step of all {rows}, {result['members_at_once']} at once",
+            f"{result['median_ms']:,.2f} ms per step of all {count}, {result['members_at_once']} at once",
         ),
-        ("separate runs", f"{result['separate_ms']:,.2f} ms per step of all {rows}"),
+        ("separate runs", f"{result['separate_ms']:,.2f} ms per step of all {count}"),
         ("ratio", _ratios(result)),
         ("compile s", f"{seconds[0]:.1f} and {seconds[1]:.1f}: ratio {result['compile_ratio']:.3f}"),
     ]
     rows = [*result["rows"], {**result, "method": "all as one", "teachers": []}]
-    return grid(METHODS, rows), pairs([*lines, *_legend(METHODS, result)])
+    return _title(result), METHODS, rows, [*notes, *_legend(METHODS, result)]
 
 
-def _memory(result: Mapping[str, Any]) -> tuple[Table, Table]:
+def _memory(result: Result) -> Contents:
     limit, total = result["limit_bytes"], result["bytes"]["total"]
-    table = grid(USES, [{"use": use, "bytes": size} for use, size in result["bytes"].items()])
     has = f"{limit / 2**30:.1f} GiB: {'does not fit' if total > limit else 'fits'}" if limit else "no limit known"
-    lines = [("students", str(result["students"])), ("a device has", has)]
-    lines += [("advice" if i == 0 else "", line) for i, line in enumerate(result["advice"])]
+    notes = [("students", str(result["students"])), ("device memory", has)]
+    notes += [("advice" if i == 0 else "", line) for i, line in enumerate(result["advice"])]
     if result["form"] == "own" and result["device"]["platform"] == "cpu":
-        lines.append(("", "A CPU's form of convolutions takes more than an accelerator's: see --device-memory."))
-    return table, pairs(lines)
+        notes.append(("", "Convolutions on a CPU need more memory than on an accelerator: see --device-memory."))
+    rows = [{"use": use, "bytes": size} for use, size in result["bytes"].items()]
+    return _title(result, "compiled, not run"), USES, rows, notes
 
 
-def _scaling(result: Mapping[str, Any]) -> tuple[Table, Table]:
+def _scaling(result: Result) -> Contents:
     names = list(dict.fromkeys(name for row in result["rows"] for name in row["predicted"]))
     columns = list(DEVICES)
     for name in names:
         for heading, key, form in (("ms", "ms", ".2f"), ("%", "efficiency", ".0%")):
-            columns.append((f"{name}\n{heading}", functools.partial(_of_hardware, name=name, key=key, form=form)))
+            columns.append((f"{name}\n{heading}", functools.partial(_predicted, name=name, key=key, form=form)))
     first = result["rows"][0] if result["rows"] else {"gradient_bytes": 0, "statistics_bytes": 0}
-    lines = [
+    notes = [
         ("teachers", f"{', '.join(result['teachers']) or 'none'}; they send nothing"),
         ("gradient", f"{first['gradient_bytes'] / 2**20:.1f} MiB"),
         ("BatchNorm", f"{first['statistics_bytes'] / 2**20:.3f} MiB of statistics"),
         ("MiB sent", "results of the collectives of a step on one device"),
         ("ms", "FLOPs at the published peak, then bytes at the published bandwidth in a ring, without latency"),
-        ("%", "efficiency: the share of that time in which a device computes"),
+        ("%", "efficiency: share of that time in which a device computes"),
     ]
-    return grid(columns, result["rows"]), pairs(lines)
+    return _title(result, "compiled for other devices, not run"), columns, result["rows"], notes
 
 
-def _of_hardware(row: Mapping[str, Any], *, name: str, key: str, form: str) -> str:
+def _predicted(row: Mapping[str, Any], *, name: str, key: str, form: str) -> str:
     return format(row["predicted"][name][key], form) if name in row["predicted"] else "-"
 
 
+def _input(result: Result) -> Contents:
+    title = (
+        f"input: {result['files']} JPEG files of {result['bytes_per_file'] / 1024:.0f} KiB to "
+        f"{result['image_size']}x{result['image_size']}, batch {result['batch']}, {result['cores']} cores, "
+        f"{result['workers'] or 'no'} worker processes, median of {result['rounds']} rounds"
+    )
+    notes = []
+    if "ratio" in result:
+        rounds = ", ".join(f"{ratio:.2f}" for ratio in result["ratios"])
+        notes += [("peer", result["peer"]), ("ours / peer", f"{result['ratio']:.2f} in images/s (by round: {rounds})")]
+    if "training" in result:
+        found = result["training"]
+        share = 100 * found["waiting_share"]
+        notes += [
+            ("step", f"{found['model']}: {found['device_ms']:,.0f} ms with the images on the device"),
+            ("", f"{found['streamed_ms']:,.0f} ms streamed"),
+            ("waiting", f"{share:.1f} % of the time (on a CPU readers and steps share the cores)"),
+        ]
+    return title, READERS, result["rows"], notes
+
+
+_CONTENTS: Mapping[str, Callable[[Result], Contents]] = {
+    "table": _table,
+    "memory": _memory,
+    "scaling": _scaling,
+    "input": _input,
+}
+
+
 def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each row, a heading and a text for each column."""
+    """Build a table with a line for each row; a column is a heading and a function from a row to its text."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 0), pad_edge=False, show_edge=False)
     for heading, _ in columns:
         left = heading in ("dtype", "method", "teachers", "use", "reader")
@@ -174,17 +206,16 @@ def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def pairs(lines: Sequence[tuple[str, str]]) -> Table:
-    """Names and what is said of them."""
+def _pairs(notes: Sequence[tuple[str, str]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in lines:
+    for name, value in notes:
         table.add_row(Text(name), Text(value))
     return table
 
 
-def _legend(columns: Sequence[Column], result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _legend(columns: Sequence[Column], result: Result) -> list[tuple[str, str]]:
     whose = "of the device" if result["peak_bytes_of"] == "device" else "of this process, the compiler included"
     notes = {"peak MiB": f", {whose}", "compile s": ", with a compilation cache" if result["compilation_cache"] else ""}
     lines = [(heading, LEGEND[heading] + notes.get(heading, "")) for heading, _ in columns if heading in LEGEND]

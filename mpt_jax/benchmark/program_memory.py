@@ -1,4 +1,4 @@
-"""The memory that a device needs for a train step, from the compiled program, and what to do where it has less."""
+"""The memory that a device needs for a train step, from the compiled program, and advice if it has less."""
 
 import functools
 import math
@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from mpt_jax.benchmark.program import Setup, lower
+from mpt_jax.benchmark.program import lower
+from mpt_jax.benchmark.workload import Setup
 from mpt_jax.objectives import Objective
 from mpt_jax.training import device_memory, sharding
 
@@ -16,13 +17,13 @@ GiB = 2**30
 
 
 def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool) -> dict[str, int]:
-    """Bytes of one device by use, and their ``total``, while it trains these students; compiled, but not run.
+    """Return the bytes that one device needs to train these students, by use, and their ``total``; run nothing.
 
-    `temporaries` are activations, gradients and whatever else the compiler keeps within a call. A CPU's compiler undoes
-    rematerialisation, so that for an accelerator what it saves is `device_memory.activations`'s estimate.
+    `temporaries` are activations, gradients and all else that the compiler keeps within a call. A CPU's compiler undoes
+    rematerialisation; for an accelerator, its saving is estimated by `device_memory.activations`.
 
     Args:
-      native: of an accelerator's form of the program; a CPU's own form takes more (patches of every convolution).
+      native: use the convolutions of accelerators; the form for CPUs needs more (patches of every convolution).
     """
     state, inputs, lowered = lower(setup, rows, mesh, native=native)
     sizes = lowered.compile().memory_analysis()
@@ -30,21 +31,22 @@ def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
     if native and setup.remat and jax.default_backend() == "cpu":
         at_once = min(setup.recipe().members_at_once, len(rows))
         images = at_once * setup.job.batch // (sharding.data_devices(mesh) * setup.accumulate)
-        temporaries = max(0, temporaries - round(images * (1 - _left_by_remat(setup)) * _activations(setup)))
+        temporaries = max(0, temporaries - round(images * (1 - _share_kept_by_remat(setup)) * _activations(setup)))
     parts = {
-        "state": _on_a_device(state),
-        "images": _on_a_device((inputs.images, inputs.labels)),
-        "teachers": _on_a_device(inputs.teachers),
+        "state": _bytes_per_device(state),
+        "images": _bytes_per_device((inputs.images, inputs.labels)),
+        "teachers": _bytes_per_device(inputs.teachers),
         "temporaries": temporaries,
     }
     return {**parts, "total": sum(parts.values())}
 
 
 def advice(parts: Mapping[str, int], limit: float, setup: Setup, *, students: int, devices: int) -> list[str]:
-    """What would make a step fit a device of `limit` bytes, each with the bytes it would need; [] where it fits.
+    """Return settings that lower the need of a step towards `limit` bytes, each with its need; [] if it fits.
 
-    An estimate: activations (the temporaries but for a gradient and a copy of the parameters) shrink with the
-    micro-batches, the members side by side and by `device_memory.activations`; the state with the devices.
+    This is an estimate. Activations are the temporaries less a gradient and a copy of the parameters; they shrink with
+    micro-batches, with fewer members side by side and as `device_memory.activations` says. The state shrinks with the
+    devices.
 
     Examples:
       >>> parts = {"state": 4 * GiB, "images": GiB, "teachers": GiB, "temporaries": 10 * GiB, "total": 16 * GiB}
@@ -67,7 +69,7 @@ def advice(parts: Mapping[str, int], limit: float, setup: Setup, *, students: in
     if tried:
         lines.append(f"optimizer.accumulate={'; '.join(tried)}")
     if not setup.remat and hasattr(setup.network(), "remat"):
-        lines.append(f"training.remat=true: {(rest + activations * _left_by_remat(setup)) / GiB:.1f} GiB")
+        lines.append(f"training.remat=true: {(rest + activations * _share_kept_by_remat(setup)) / GiB:.1f} GiB")
     if devices > 1 and setup.fsdp == 1:
         lines.append(f"mesh.fsdp=0: {(parts['total'] - parts['state'] * (1 - 1 / devices)) / GiB:.1f} GiB")
     if at_once > 1:
@@ -79,7 +81,7 @@ def advice(parts: Mapping[str, int], limit: float, setup: Setup, *, students: in
         if fit >= 1:
             lines.append(f"a population of {fit}: {(parts['total'] - (students - fit) * each) / GiB:.1f} GiB")
     if parts["images"] > limit / 2:
-        lines.append("images that are streamed rather than kept on the device")
+        lines.append("stream the images instead of keeping them on the device")
     return lines
 
 
@@ -88,10 +90,10 @@ def _activations(setup: Setup, remat: bool = False) -> int:
     return device_memory.activations(setup.network(), setup.job.image_shape, remat=remat)
 
 
-def _left_by_remat(setup: Setup) -> float:
+def _share_kept_by_remat(setup: Setup) -> float:
     return _activations(setup, remat=True) / _activations(setup)
 
 
-def _on_a_device(shapes: Any) -> int:
+def _bytes_per_device(shapes: Any) -> int:
     leaves = jax.tree.leaves(shapes)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
