@@ -7,6 +7,7 @@ import contextlib
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 # What numpy, and zipfile below it, raise of a damaged .npz file: a changed byte can ask for a password or for another
 # method of compression, leave a bracket open, or nest deeper than Python reads.
@@ -24,8 +25,25 @@ class InputError(ValueError):
     """Bad input from a user: the message says what is wrong, what was expected and what would work."""
 
 
-def one_line(error: BaseException) -> str:
-    """The message as one printable line of at most 2,000 characters: of a longer one the middle is left out.
+def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> str:
+    """Join the first names for a message, each shortened to 200 characters, and count the rest.
+
+    Args:
+      names: all names, or only the first ones of `total`.
+      total: how many there are; None: `len(names)`.
+      most: how many to show.
+
+    Examples:
+      >>> listed(["a", "b", "c"], most=2), listed(["a"], total=3), listed(["a"])
+      ('a, b and 1 more', 'a and 2 more', 'a')
+    """
+    shown = [name if len(name) <= 200 else f"{name[:197]}..." for name in names[:most]]
+    more = (len(names) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return the message as one printable line of at most 2,000 characters; longer ones lose their middle.
 
     Examples:
       >>> one_line(InputError("no such" + chr(10) + " class"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpt_jax.cli import command as commands
+from mpt_jax.cli.arguments import new_parser
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 
@@ -41,10 +42,10 @@ def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str
             return _fell_out(error, command)
         return 0
 
-    status = commands.ended(
+    status = commands.run(
         work,
-        goodbye=f"stopped; to go on from the last checkpoint: {command}",
-        when_full="what was saved before is whole: make room, and the same command goes on from there",
+        when_interrupted=f"stopped; to resume from the last checkpoint: {command}",
+        when_disk_full="the last checkpoint is intact: free some space, then run the same command to resume from it",
     )
     if any(joined):
         from mpt_jax.runtime import processes
@@ -81,39 +82,34 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """The arguments, overrides in either form."""
-    parser = commands.Parser(
-        prog="python -m mpt_jax.train",
-        description="Train the models of an update and report the negative flips that each method leaves.",
-        epilog="Any key of the config is set by --config.KEY=VALUE, such as --config.update.methods=mpt_kl,mpt_lm. "
-        "The same command again goes on where the last one stopped.",
-        allow_abbrev=False,
+    """Parse the command line; overrides may be `--config.KEY=VALUE` or `--config.KEY VALUE`."""
+    parser = new_parser(
+        "mpt_jax.train",
+        "Train the models of an update and report the negative flips of each method.",
+        epilog="--config.KEY=VALUE sets any key of the config, such as --config.update.methods=mpt_kl,mpt_lm. "
+        "Run the same command again to resume a run.",
+        shared=["--no-compilation-cache"],
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, e.g. configs/digits.py")
-    parser.add_argument(
-        "--workdir", metavar="DIR", help="where everything is written, also gs://BUCKET/DIR; default: runs/<config>"
-    )
-    parser.add_argument(
-        "--no-compilation-cache",
-        action="store_true",
-        help="neither read nor keep compiled programs in your cache folder",
-    )
+    parser.add_argument("--workdir", metavar="DIR", help="output folder, also gs://BUCKET/DIR (default: runs/CONFIG)")
     parser.add_argument(
         "--new-run",
         action="store_true",
-        help="where the work directory holds a run of another config, work in DIR-2 (-3, ...) beside it",
+        help="if the work directory holds a run of another config, use DIR-2 (-3, ...) next to it",
     )
-    parser.add_argument("--plan", action="store_true", help="print what would be trained and what is there, and end")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="also TensorBoard events, in DIR/tensorboard; needs tensorboardX"
+        "--plan", action="store_true", help="print what would be trained and what already exists, then exit"
     )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="one of several processes: where number 0 listens")
-    parser.add_argument("--num-processes", metavar="N", type=int, help="how many they are")
-    parser.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0 on")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard; needs tensorboardX"
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0 of a multi-process run")
+    parser.add_argument("--num-processes", metavar="N", type=int, help="number of processes")
+    parser.add_argument("--process-id", metavar="I", type=int, help="index of this process, starting at 0")
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="one of several processes, which find each other: on TPU hosts, in Slurm, Open MPI and Kubernetes",
+        help="multi-process run whose processes find each other: TPU hosts, Slurm, Open MPI, Kubernetes",
     )
     arguments, rest = parser.parse_known_args(_join_values(argv))
     overrides = []
@@ -200,13 +196,13 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
         with processes.together():
             prepared = update.prepare(config, folder, shown, cores)
         for line in update.plan(prepared):
-            shown.say(line)
+            shown.log(line)
         if options.plan:
             return
         told = []
         with processes.together():
             if first:
-                stack.enter_context(workdir.locked(folder, shown.say))
+                stack.enter_context(workdir.locked(folder, shown.log))
                 told = [on_metrics] if on_metrics else []
                 if options.tensorboard:
                     told.append(stack.enter_context(loggers.tensorboard(folder)))
@@ -217,10 +213,10 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     if result is None:
         return
     if not worked:
-        shown.say(f"nothing left to train: all releases of {folder} exist")
+        shown.log(f"nothing left to train: all releases of {folder} exist")
     console.print(report.terminal(result))
     console.print(report.legend(result))
-    shown.say(f"\nreport: {folder / 'report.html'} (as text: report.md)")
+    shown.log(f"\nreport: {folder / 'report.html'} (as text: report.md)")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys
         assert predict.main([str(folder), *tfds_digits, f"--output={tmp_path / file}", f"--batch={batch}"]) == 0
     assert compiled["logits"] == 2  # one program for each, though the last batches are not full
     said = capsys.readouterr()
-    assert said.out == "" and f"old on digits test: {len(expected)} answers in {tmp_path / 'old.csv'}" in said.err
+    assert said.out == "" and f"old on digits test: {len(expected)} predictions in {tmp_path / 'old.csv'}" in said.err
     rows, logits = table(tmp_path / "old.csv")
     row_of = {name: row for row, name in enumerate(expected.ids.tolist())}
     order = [row_of[row["id"]] for row in rows]
@@ -86,7 +86,7 @@ def test_a_folder_to_npz_with_what_was_left_out(pair, tmp_path, capsys):
     assert error.startswith("error: ") and "0/broken.png" in error and "--on-bad-image=skip" in error
     assert list(tmp_path.iterdir()) == [images]
     assert predict.main([*line, "--on-bad-image=skip", "--scores=probabilities"]) == 0
-    assert "6 answers" in (said := capsys.readouterr().err) and "1 left out: 0/broken.png" in said
+    assert "6 predictions" in (said := capsys.readouterr().err) and "1 skipped: 0/broken.png" in said
     with np.load(out, allow_pickle=False) as file:
         rows = [int(name.removesuffix(".png").partition("/")[2]) for name in file["id"]]
         assert rows == [0, 2, 4, 1, 3, 5] and file["label"].tolist() == list("000111")
@@ -125,12 +125,12 @@ def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
         (["nowhere", "digits", "--output=o.csv"], "no released model at nowhere"),
         (["OLD", "digits", "--output=o.txt"], "ends in .csv, .parquet, .npz"),
         (["OLD", "digits", "--output=no/o.csv"], "--output no/o.csv"),
-        (["OLD", "o.csv", "--output=o.csv"], "would replace"),
+        (["OLD", "o.csv", "--output=o.csv"], "would overwrite"),
         (["OLD", "digit", "--output=o.csv"], "digit does not exist, neither here nor in TFDS; expected a folder"),
         (["OLD", "digit", "--output=o.csv"], "did you mean digits"),
         (["OLD", "my images", "--output=o.csv"], "my images does not exist"),
         (["OLD", "photo.jpg", "--output=o.csv"], "photo.jpg does not exist; expected a folder"),
-        (["OLD", "digits", "--output=o.csv", "--batch=0"], "integer from 1"),
+        (["OLD", "digits", "--output=o.csv", "--batch=0"], "positive integer"),
         (["OLD", "digits"], "--output"),
         ([], "RELEASE"),
     ],

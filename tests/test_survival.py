@@ -192,7 +192,7 @@ def test_a_signal_saves_says_how_to_go_on_and_ends(world, signum, status):
     output, errors = process.communicate(timeout=100)
     assert time.monotonic() - started < 10
     assert process.returncode == status and "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("stopped; to go on from the last checkpoint: python -m mpt_jax.train ")
+    assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax.train ")
     states = world.folder / name / "checkpoints"
     saved = {path.name: max(int(state.name) for state in path.glob("[0-9]*")) for path in states.iterdir()}
     told = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
@@ -220,7 +220,7 @@ def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(wo
     started = time.monotonic()
     _, errors = process.communicate(timeout=100)
     seconds = time.monotonic() - started
-    assert process.returncode == 143 and "to go on from the last checkpoint" in errors, errors
+    assert process.returncode == 143 and "to resume from the last checkpoint" in errors, errors
     (state,) = (run / "checkpoints/r0-old").iterdir()
     assert int(state.name) >= max(line["step"] for line in metrics(run)) and seconds < 10
     print(f"checkpoint at step {state.name}, {seconds:.1f} s after the signal")
@@ -286,7 +286,7 @@ def test_on_a_full_disk_it_ends_with_status_3_and_goes_on_when_there_is_room(wor
     assert re.findall(r"^status (\d+)$", output, re.MULTILINE) == ["3"] * len(sizes) + ["0"], errors
     lines = errors.splitlines()
     assert len(lines) == len(sizes), errors
-    assert all("No space left on device; what was saved before is whole: make room" in line for line in lines)
+    assert all("No space left on device; the last checkpoint is intact: free some space" in line for line in lines)
     world.assert_like_the_whole_run("roomy")
 
 

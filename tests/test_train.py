@@ -287,7 +287,7 @@ def test_a_full_disk_is_one_line_and_status_3(digits_dir, tmp_path, capsys, monk
     monkeypatch.setattr(checkpoint, "write_bytes", full)
     assert train.main(arguments(digits_dir, tmp_path / "run")) == 3
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and "No space left on device" in error and "make room" in error
+    assert len(error.splitlines()) == 1 and "No space left on device" in error and "free some space" in error
 
 
 def test_arguments_in_either_form():

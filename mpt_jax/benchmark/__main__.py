@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.cli import command
+from mpt_jax.cli.arguments import comma_separated, new_parser, non_negative_int, output_file, positive_int
 
 Options = Mapping[str, Mapping[str, Any]]  # option -> arguments of argparse's add_argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 2 bad input, 3 disk full, 130 interrupted."""
-    return command.ended(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
+    return command.run(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; `command` is the name of the measurement."""
-    parser = command.Parser(
-        prog="python -m mpt_jax.benchmark",
-        description="Measure the train step: time, memory, compilation and model FLOP utilisation. "
+    parser = new_parser(
+        "mpt_jax.benchmark",
+        "Measure the train step: time, memory, compilation and model FLOP utilisation. "
         "Whatever is compared runs in alternating rounds; the median round is reported.",
-        allow_abbrev=False,
     )
     added = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, (text, options) in COMMANDS.items():
@@ -31,10 +31,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         for option, arguments in options.items():
             measurement.add_argument(option, **arguments)
     return parser.parse_args(argv)
-
-
-def _zero_or_more(text: str) -> int:
-    return 0 if text == "0" else command.natural(text)
 
 
 def _positive(text: str) -> float:
@@ -48,11 +44,11 @@ def _positive(text: str) -> float:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(command.natural(part) for part in command.names(text))
+    return tuple(positive_int(part) for part in comma_separated(text))
 
 
 def _count(text: str, default: int = 0) -> dict[str, Any]:
-    return {"type": command.natural, "default": default, "help": text}
+    return {"type": positive_int, "default": default, "help": text}
 
 
 def _some_counts(text: str, *default: int) -> dict[str, Any]:
@@ -75,7 +71,7 @@ _ROUNDS: Options = {
 _STEP: Options = {
     "--accumulate": _count("micro-batches per step (default: 1)", 1),
     "--remat": {"action": "store_true", "help": "recompute the activations of each block in the backward pass"},
-    "--fsdp": {"type": _zero_or_more, "default": 1, "help": "devices that share parameters; 0: all (default: 1)"},
+    "--fsdp": {"type": non_negative_int, "default": 1, "help": "devices that share parameters; 0: all (default: 1)"},
 }
 _METHOD: Options = {"--method": {"default": "mpt_kl", "help": "a row of objectives.METHODS (default: mpt_kl)"}}
 _PEAK: Options = {
@@ -130,7 +126,7 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
             **_DTYPE,
             **_MEMBERS,
             "--methods": {
-                "type": command.names,
+                "type": comma_separated,
                 "default": (),
                 "help": "rows of objectives.METHODS (default: the nine of Margin Preserving Training)",
             },
@@ -177,7 +173,11 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
             },
             "--batches": _count("batches per timed epoch (default: 4)", 4),
             "--workers": _count("worker processes that decode (default: threads)"),
-            "--train-steps": {"type": _zero_or_more, "default": 8, "help": "timed train steps; 0: none (default: 8)"},
+            "--train-steps": {
+                "type": non_negative_int,
+                "default": 8,
+                "help": "timed train steps; 0: none (default: 8)",
+            },
         },
     ),
 }
@@ -200,7 +200,7 @@ def run(arguments: argparse.Namespace) -> None:
         del options["students"], options["device_memory"]
     setup = Setup(**{key: options.pop(key) for key in list(options) if key in Setup.__dataclass_fields__})
     if target and target != "-":
-        command.output_file("--json", pathlib.Path(target))  # before the measurement, which takes minutes
+        output_file("--json", pathlib.Path(target))  # before the measurement, which takes minutes
     progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     result = MEASUREMENTS[name](setup, progress.print, **options)
     text = json.dumps(result, allow_nan=False)

@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """One stage at a time: `start`, `advance` any number of times, `finish`; `say` prints a line at any moment."""
+    """One stage at a time: `start`, `advance` any number of times, `finish`; `log` prints a line at any moment."""
 
     def __init__(self, console: Console, bars: Bars | None):
         self.console, self._bars, self._task = console, bars, None
@@ -20,7 +20,7 @@ class Progress:
         self._title, self._total, self._first, self._last_line = "", 0, 0, 0.0
         self._rated_from: tuple[int, float] | None = None  # step and time
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
@@ -30,9 +30,9 @@ class Progress:
         if self._bars is not None:
             self._task = self._bars.add_task(title, total=total, completed=done, values="compiling")
             if done:
-                self.say(f"{title}{resumed}")
+                self.log(f"{title}{resumed}")
         else:
-            self.say(f"{title}: {total} {unit}s{resumed}")
+            self.log(f"{title}: {total} {unit}s{resumed}")
 
     def advance(self, step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
@@ -47,12 +47,12 @@ class Progress:
             left = f"about {(now - began) / (step - first) * (self._total - step):.0f} s left"
         if now - self._last_line >= SECONDS_BETWEEN_LINES and step > self._first:
             self._last_line = now
-            self.say("  ".join(filter(None, [f"{self._title}: {self._unit} {step}/{self._total}", text, left])))
+            self.log("  ".join(filter(None, [f"{self._title}: {self._unit} {step}/{self._total}", text, left])))
 
     def finish(self, text: str) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._task)
-        self.say(text)
+        self.log(text)
 
 
 @contextlib.contextmanager

@@ -9,25 +9,25 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mpt_jax.cli import command
+from mpt_jax.cli.arguments import new_parser, output_file, positive_int
 from mpt_jax.errors import InputError
 from mpt_jax.files import storage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 pass, 1 regression, 2 bad input, 3 disk full, 130 interrupted."""
-    return command.ended(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
+    return command.run(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace."""
-    parser = command.Parser(
-        prog="python -m mpt_jax.compare",
-        description="Compare two models' predictions on the same examples, matched by id. Exit status: 0 within all "
+    parser = new_parser(
+        "mpt_jax.compare",
+        "Compare two models' predictions on the same examples, matched by id. Exit status: 0 within all "
         "limits, 1 regression, 2 bad input.",
         epilog="OLD and NEW: .npz, .csv, .tsv, .parquet or .jsonl (text also .gz, .bz2, .zst) with id, label, and "
         "prediction, or scores (also logits, probabilities) with a number per class, or a column per class such as "
         "score_cat. The predictions/NAME.npz of a run will do. Rates are fractions: 0.01 is 1 %.",
-        allow_abbrev=False,
     )
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
@@ -76,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     for path, text in texts.items():
         storage.write_bytes(path, text.encode("utf-8", "backslashreplace"))
     if outputs["json"] == "-":
-        command.say(in_json)
+        command.print_text(in_json)
     else:
         console = Console()
         with console.capture() as captured:
             console.print(show.terminal(result))
-        command.say(captured.get())
+        command.print_text(captured.get())
     return 0 if result["passed"] else 1
 
 
@@ -99,7 +99,7 @@ def _files(outputs: Mapping[str, str | None], taken: Mapping[str, str]) -> dict[
     for kind, name in outputs.items():
         if name is None or (kind, name) == ("json", "-"):
             continue
-        path = command.output_file(f"--{kind}", pathlib.Path(name))
+        path = output_file(f"--{kind}", pathlib.Path(name))
         if name == "-" or (path.exists() and not path.is_file()):
             raise InputError(f"--{kind} {name} is no file; expected one, or --json - to print the result")
         files[kind] = pathlib.Path(os.path.realpath(path))
@@ -110,7 +110,7 @@ def _files(outputs: Mapping[str, str | None], taken: Mapping[str, str]) -> dict[
 
 
 def _number_or_names(text: str) -> int | str:
-    return command.natural(text) if text.isdecimal() else text
+    return positive_int(text) if text.isdecimal() else text
 
 
 def _names(text: int | str | None) -> int | list[str] | None:

@@ -7,29 +7,29 @@ import sys
 from collections.abc import Sequence
 
 from mpt_jax.cli import command
+from mpt_jax.cli.arguments import comma_separated, new_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 2 bad input, 3 disk full, 130 SIGINT, 143 SIGTERM."""
-    return command.ended(
-        lambda: run(parse(sys.argv[1:] if argv is None else argv)), goodbye="stopped; nothing was written"
+    return command.run(
+        lambda: run(parse(sys.argv[1:] if argv is None else argv)), when_interrupted="stopped; nothing was written"
     )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace."""
-    parser = command.Parser(
-        prog="python -m mpt_jax.export",
-        description="Write a released model as a StableHLO program and as safetensors weights, both compared with the "
+    parser = new_parser(
+        "mpt_jax.export",
+        "Write a released model as a StableHLO program and as safetensors weights, both compared with the "
         "release, with a README that says how to run them without this package.",
-        allow_abbrev=False,
+        shared=["release"],
     )
     option = parser.add_argument
-    option("release", metavar="RELEASE", help="a folder in WORKDIR/releases")
     option("output", metavar="OUTPUT_DIR", help="a new folder, or an empty one")
     option(
         "--platforms",
-        type=command.names,
+        type=comma_separated,
         default=("cpu", "cuda", "tpu"),
         metavar="NAMES",
         help="what the program runs on, besides this machine: some of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)",

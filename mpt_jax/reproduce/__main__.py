@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.cli import command as commands
+from mpt_jax.cli.arguments import new_parser, output_file
 from mpt_jax.errors import InputError
 from mpt_jax.files import storage
 from mpt_jax.reproduce.tables import BUDGETS, TABLES, Run, Table
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         options = parse(argv)
         kept = pathlib.Path(options.results)
-        page = commands.output_file("--page", pathlib.Path(options.page or kept.parent / "REPRODUCIBILITY.md"))
+        page = output_file("--page", pathlib.Path(options.page or kept.parent / "REPRODUCIBILITY.md"))
         if kept.exists() and not kept.is_dir():
             raise InputError(f"--results {kept} is a file; expected a folder")
         status = 0 if options.table == "page" else _make(options, argv)
@@ -31,17 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write_page(kept, page)
         return status
 
-    return commands.ended(work)
+    return commands.run(work)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace."""
-    parser = commands.Parser(
-        prog="python -m mpt_jax.reproduce",
-        description="Train what a table is made of, keep its numbers in results/ and set them into REPRODUCIBILITY.md. "
+    parser = new_parser(
+        "mpt_jax.reproduce",
+        "Train what a table is made of, keep its numbers in results/ and set them into REPRODUCIBILITY.md. "
         "The same command goes on where it was stopped.",
         epilog="Tables: " + "; ".join(f"{name}: {table.title}" for name, table in TABLES.items()),
-        allow_abbrev=False,
     )
     parser.add_argument(
         "table", choices=[*TABLES, "page"], metavar="TABLE", help="a table's name, or `page`: no training"

@@ -47,7 +47,7 @@ def make(run: Run, release: int, method: str) -> None:
         member = Member(method, METHODS["no_treatment"])
         releases.write(run, release, member, seed, classifier, notes, made_from=(made.made_from,))
     chosen = ", ".join(f"{name} = {value:.3g}" for name, value in made.numbers.items())
-    run.progress.say(f"{method}: {chosen + ', ' if chosen else ''}made of {made.made_from}")
+    run.progress.log(f"{method}: {chosen + ', ' if chosen else ''}made of {made.made_from}")
 
 
 def _posthoc_bias(run: Run, release: int) -> Made:

@@ -43,9 +43,9 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
     given = {method: _read_given(config, method) for method in GIVEN}
     order = external_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
     if order != settings.class_order:
-        progress.say(f"class order: first the {len(order) - 1} classes of the old model, then the others")
+        progress.log(f"class order: first the {len(order) - 1} classes of the old model, then the others")
     external_model.require_weights(config)
-    progress.say(f"reading {settings.name}")
+    progress.log(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
         data_dir=settings.data_dir or None,
@@ -77,7 +77,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
             workdir.check_contents(folder, contents)
     streamed = isinstance(dataset.train.images, data.Stream)
     if streamed:
-        progress.say(f"{settings.name}: images are streamed, not kept in memory")
+        progress.log(f"{settings.name}: images are streamed, not kept in memory")
     drawn = [method for method in lineage.trained(config) if objectives.named(method).sampler_rate]
     if streamed and drawn:
         raise InputError(
@@ -90,7 +90,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
             "dataset.source=memory, or mesh.members=1"
         )
     for finding in dataset.findings:
-        progress.say(f"{settings.name}: {finding}")
+        progress.log(f"{settings.name}: {finding}")
     shape = dataset.train.images.shape[1:]
     for section, name, _ in networks:
         if (len(shape) == 1) != (name in models.ON_FEATURES):

@@ -91,7 +91,7 @@ def _adopt(run: Run, stage: Stage) -> None:
     for seed, (classifier, card) in zip(run.config.seeds, run.given[stage.name], strict=True):
         kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
         releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept if key in card})
-        run.progress.say(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}{_accuracy(run, stage, seed)}")
+        run.progress.log(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}{_accuracy(run, stage, seed)}")
 
 
 def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
@@ -101,7 +101,7 @@ def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
         one = recorded.one(i)
         identity = {"architecture": {"predictions": one.files[0]}, "digest": one.digests[0]}
         releases.write(run, stage.release, member, seed, one, {**unknown, "examples_per_second": 0.0, **identity})
-        run.progress.say(
+        run.progress.log(
             f"{stage.name}, seed {seed}: its answers are those in {one.files[0]}{_accuracy(run, stage, seed)}"
         )
 
@@ -202,7 +202,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         on_start=on_start,
         on_values=_watch(run, stage, _names(config, stage, members)),
         start=start,
-        say=run.progress.say,
+        say=run.progress.log,
     )
     run.progress.finish(f"{title(run, stage)}: {total} steps in {seconds:.1f} s")
     axes = (len(keys), len(members))
@@ -261,7 +261,7 @@ def _watch(run: Run, stage: Stage, names: Sequence[Sequence[str]]) -> Callable[[
                 f"{_last_checkpoint(run, stage)}; lower optimizer.learning_rate"
             )
         for i, j in np.argwhere(~finite & ~diverged):
-            run.progress.say(f"{names[i][j]} diverged by step {step}: its loss is not finite; the others go on")
+            run.progress.log(f"{names[i][j]} diverged by step {step}: its loss is not finite; the others go on")
         diverged[:] = ~finite
         lines = [
             {

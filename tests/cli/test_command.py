@@ -1,6 +1,5 @@
 """How every command ends: one line on stderr and the exit status that the ending has everywhere."""
 
-import argparse
 import errno
 import os
 import pathlib
@@ -27,7 +26,7 @@ def raising(error):
     ("error", "status", "words"),
     [
         (InputError("no such\nclass"), 2, "error: no such class"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.csv"), 3, "error: a.csv: No space left on device; make"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.csv"), 3, "error: a.csv: No space left on device; free"),
         (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), 3, "error: disk: "),
         (PermissionError(errno.EACCES, "denied", "a\n.csv"), 2, "error: a .csv: denied; give"),
         (OSError("odd"), 2, "error: disk: odd"),
@@ -36,14 +35,14 @@ def raising(error):
     ],
 )
 def test_an_error_is_one_line_and_its_status(error, status, words, capsys):
-    assert command.ended(raising(error), goodbye="bye") == status
+    assert command.run(raising(error), when_interrupted="bye") == status
     said = capsys.readouterr()
     assert said.err.startswith(words) and said.err.count("\n") == 1 and said.out == ""
 
 
 @pytest.mark.parametrize("platform", ["cuda", "none"])
 def test_a_platform_without_devices_is_one_line(platform):
-    code = "import sys, jax; from mpt_jax import command; sys.exit(command.ended(jax.devices))"
+    code = "import sys, jax; from mpt_jax.cli import command; sys.exit(command.run(jax.devices))"
     environment = {**os.environ, "JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 2 and done.stdout == ""
@@ -54,13 +53,13 @@ def test_a_platform_without_devices_is_one_line(platform):
 
 def test_an_error_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        command.ended(lambda: 1 // 0)
+        command.run(lambda: 1 // 0)
     with pytest.raises(AssertionError):
-        command.ended(raising(AssertionError()))
+        command.run(raising(AssertionError()))
 
 
 def test_a_reader_who_has_left_changes_nothing():
-    code = "import sys; from mpt_jax import command; sys.exit(command.ended(lambda: command.say('text') or 7))"
+    code = "import sys; from mpt_jax.cli import command; sys.exit(command.run(lambda: command.print_text('text') or 7))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 7
@@ -79,30 +78,5 @@ def test_a_signal_ends_the_work_after_its_cleaning_up(signum, capsys):
         finally:
             cleaned.append(True)
 
-    assert command.ended(work, goodbye="bye") == 128 + signum
+    assert command.run(work, when_interrupted="bye") == 128 + signum
     assert cleaned == [True] and capsys.readouterr().err == "bye\n"
-
-
-def test_a_wrong_argument_raises_instead_of_ending_the_process():
-    parser = command.Parser(prog="python -m it")
-    parser.add_argument("--batch", type=command.natural)
-    parser.add_argument("--on", type=command.names)
-    assert parser.parse_args(["--batch=3", "--on=cpu,tpu"]) == argparse.Namespace(batch=3, on=("cpu", "tpu"))
-    for wrong in ("0", "-1", "1.5", "", "x", "9" * 5000, "\u0663"):
-        with pytest.raises(InputError, match=r"python -m it --help"):
-            parser.parse_args([f"--batch={wrong}"])
-    with pytest.raises(InputError, match="at least one"):
-        parser.parse_args(["--on=,"])
-
-
-def test_an_output_that_cannot_be_is_found_out_before(tmp_path):
-    assert command.output_file("--output", tmp_path / "a.csv") == tmp_path / "a.csv"
-    (tmp_path / "file").write_text("")
-    for path, what in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "no/a.csv", "does not exist"),
-        (tmp_path / "file/a.csv", "does not exist"),
-        (pathlib.Path("gs://bucket/a.csv"), "is in a bucket"),
-    ):
-        with pytest.raises(InputError, match=f"--output .*{what}; expected a file in a folder"):
-            command.output_file("--output", path)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = """
 import collections, json, sys
 import jax, jax.monitoring, numpy as np
-from mpt_jax import compilation_cache
+from mpt_jax.cli import compilation_cache
 
 if len(sys.argv) > 1:  # no file may grow beyond this: a full disk
     import resource

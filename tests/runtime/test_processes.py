@@ -178,7 +178,7 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
             assert time.monotonic() - asked < 15
         assert [status for status, _, _ in ends] == [143, 128 + signum], ends
         for _, _, errors in ends:
-            assert errors.splitlines()[-1].startswith("stopped; to go on from the last checkpoint: python -m mpt_jax")
+            assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax")
             assert "ends before its time" not in errors
         saved = max(int(path.name) for path in (tmp_path / "broken/checkpoints" / stage).glob("[0-9]*"))
         told = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()[-1:]]
