@@ -26,7 +26,7 @@ class InputError(ValueError):
 
 
 def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> str:
-    """Join the first names for a message, each shortened to 200 characters, and count the rest.
+    """Join the first names for a message, each printable and at most 200 characters long, and count the rest.
 
     Args:
       names: all names, or only the first ones of `total`.
@@ -39,7 +39,7 @@ def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> 
     """
     shown = [name if len(name) <= 200 else f"{name[:197]}..." for name in names[:most]]
     more = (len(names) if total is None else total) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+    return _printable(", ".join(shown)) + (f" and {more:,} more" if more > 0 else "")
 
 
 def one_line(error: BaseException | str) -> str:
@@ -49,5 +49,9 @@ def one_line(error: BaseException | str) -> str:
       >>> one_line(InputError("no such" + chr(10) + " class"))
       'no such class'
     """
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    text = _printable(" ".join(str(error).split()))
     return text if len(text) <= 2000 else f"{text[:1400]} ... {text[-595:]}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)  # control characters must not reach a terminal

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, listed
 from mpt_jax.models.classifier import init
 from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
@@ -20,7 +20,6 @@ ENDINGS = (".safetensors", ".pth", ".pt")
 
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where a checkpoint keeps the weights, beside an optimiser's
 _WRAPPERS = ("module.", "model.", "_orig_mod.")  # of DataParallel, of trainers, of torch.compile
-_NAMED = 3  # of the names that do not fit
 
 _RESNET = {
     r"stem_conv": "conv1",
@@ -104,7 +103,7 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
         name: array.shape for name, array in state.items() if name in expected and array.shape != expected[name][0]
     }
     problems = [
-        f"{len(found)} {'name is' if len(found) == 1 else 'names are'} {what}: {_listed(found)}"
+        f"{len(found)} {'name is' if len(found) == 1 else 'names are'} {what}: {listed(found, most=3)}"
         for what, found in (
             ("missing", [repr(name) for name in sorted(expected.keys() - state.keys())]),
             ("not known", [repr(name) for name in sorted(state.keys() - expected.keys())]),
@@ -190,10 +189,6 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         for name, value in tensors
         if isinstance(value, torch.Tensor) and value.is_floating_point()
     }
-
-
-def _listed(found: list[str]) -> str:
-    return ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
 
 
 def _first_line(error: Exception) -> str:
