@@ -191,7 +191,10 @@ def test_damaged_and_other_files_are_refused(name, content, message, tmp_path):
         ({"head.weight": np.zeros((7, 6))}, r"1 name is of another shape: 'head.weight' \[7, 6\], not \[5, 6\]"),
         ({"pos_embed": np.zeros((1, 17, 6))}, r"'pos_embed' \[1, 17, 6\], not \[1, 5, 6\]"),
         ({"head.bias": np.full(5, np.nan)}, "1 name is not finite: 'head.bias'"),
-        (dict.fromkeys([f"x{i}" for i in range(9)], np.zeros(1)), "9 names are not known: 'x0', 'x1', 'x2' and 6 more$"),
+        (
+            dict.fromkeys([f"x{i}" for i in range(9)], np.zeros(1)),
+            "9 names are not known: 'x0', 'x1', 'x2' and 6 more$",
+        ),
     ],
 )
 def test_what_does_not_fit_the_network_is_named(state, change, message):
