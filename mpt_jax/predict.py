@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
     from mpt_jax.data import reading
-    from mpt_jax.files import checkpoint, predictions, storage
+    from mpt_jax.files import predictions, released_model, storage
     from mpt_jax.training import inference, sharding
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of damaged files, which we report ourselves
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--output {output}; expected a name that ends in {', '.join(predictions.FORMATS)}")
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would overwrite the source; expected another file")
-    classifier, card = checkpoint.read_release(storage.path(arguments.release))
+    classifier, card = released_model.read(storage.path(arguments.release))
     source = reading.open_stream(
         *(arguments.source, card["image_shape"], card["classes"]), split=arguments.split, data_dir=arguments.data_dir
     )

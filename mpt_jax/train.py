@@ -61,7 +61,7 @@ def _fell_out(error: Exception, command: str) -> int:
     from mpt_jax.runtime import processes
 
     if isinstance(error, jax.errors.JaxRuntimeError):  # what is between the processes has failed, or the device
-        print(f"error: {one_line(error)}: {processes.lost(command)}", file=sys.stderr)
+        print(f"error: {one_line(error)}: {processes.lost_message(command)}", file=sys.stderr)
         return processes.LOST
     traceback.print_exception(error)
     return 1
@@ -178,7 +178,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
         processes.require_same(configs.to_dict(config), "the config")
     # Not where someone else has said how devices are shared out.
     alone = options.processes is None and config.mesh == configs.MeshConfig()
-    cores = hardware.cores()[: config.training.cores or None] if alone and config.training.cores != 1 else ()
+    cores = hardware.core_devices()[: config.training.cores or None] if alone and config.training.cores != 1 else ()
     if options.cached:
         compilation_cache.enable()
     folder = options.workdir
@@ -189,18 +189,18 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
         loggers.require_tensorboard(folder)
     if options.new_run:
         given = folder
-        folder = storage.path(processes.decided(lambda: str(workdir.beside(given, configs.to_dict(config)))))
+        folder = storage.path(processes.from_first(lambda: str(workdir.beside(given, configs.to_dict(config)))))
     first = processes.is_first()
     console = Console(quiet=not first)
     with progress(console) as shown, contextlib.ExitStack() as stack:
-        with processes.together():
+        with processes.synchronized():
             prepared = update.prepare(config, folder, shown, cores)
         for line in update.plan(prepared):
             shown.log(line)
         if options.plan:
             return
         told = []
-        with processes.together():
+        with processes.synchronized():
             if first:
                 stack.enter_context(workdir.locked(folder, shown.log))
                 told = [on_metrics] if on_metrics else []
@@ -208,7 +208,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
                     told.append(stack.enter_context(loggers.tensorboard(folder)))
         workdir.require_shared(folder)
         worked = update.execute(dataclasses.replace(prepared, on_metrics=tuple(told)), command)
-        with processes.together():
+        with processes.synchronized():
             result = report.write(folder) if first else None
     if result is None:
         return

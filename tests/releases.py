@@ -5,7 +5,7 @@ import numpy as np
 import random_weights
 
 from mpt_jax import models
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
 
 
@@ -27,5 +27,5 @@ def release(folder, name="convnet", shape=(8, 8, 1), classes=tuple("0123456789")
         "architecture": {"name": name, "options": options, **({"ensemble": True} if ensemble else {})},
         **{"steps": 1, "seconds": 1.0, "examples_per_second": 1.0},
     }
-    checkpoint.write_release(folder, classifier, card)
+    released_model.write(folder, classifier, card)
     return classifier

@@ -16,7 +16,7 @@ import random_weights
 from mpt_jax import models
 from mpt_jax.data.own import arrays
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import array_folder, checkpoint, released_model, sealed
 from mpt_jax.models import Classifier
 from mpt_jax.update import workdir
 
@@ -47,7 +47,7 @@ def release(tmp_path):
     params, batch_stats = random_weights.init(module, jax.random.key(0), (8, 8, 1))
     mean, std = np.float32([0.3]), np.float32([0.4])
     classifier = Classifier(module=module, params=params, batch_stats=batch_stats, mean=mean, std=std)
-    checkpoint.write_release(tmp_path / "one", classifier, CARD)
+    released_model.write(tmp_path / "one", classifier, CARD)
     return tmp_path / "one"
 
 
@@ -76,22 +76,23 @@ def test_the_package_has_no_way_to_load_objects():
 READ = """
 import json, pathlib, pickle, sys
 import jax, jax.numpy as jnp
-from mpt_jax import checkpoint, workdir
+from mpt_jax.files import checkpoint, released_model
+from mpt_jax.update import workdir
 def hook(event, args):
     if event == "pickle.find_class":
         print("pickle", args)
 sys.addaudithook(hook)
 pickle.loads(pickle.dumps(pathlib.Path()))  # the hook works
 release, states, predictions = map(pathlib.Path, sys.argv[1:])
-classifier, card = checkpoint.read_release(release)
-assert checkpoint.restore_state(states, {"w": jnp.zeros(4)}, print)[0] == 2
+classifier, card = released_model.read(release)
+assert checkpoint.restore(states, {"w": jnp.zeros(4)}, print)[0] == 2
 workdir.read_predictions(predictions)
 print("read", card["name"])
 """
 
 
 def test_what_a_run_writes_is_read_without_a_pickle(release, tmp_path):
-    checkpoint.save_state(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0})
+    checkpoint.save(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0})
     ids, logits = np.array(["a", "b"]), np.zeros((2, 3), np.float32)
     workdir.write_predictions(tmp_path / "one.npz", labels=np.arange(2), logits=logits, ids=ids)
     paths = [release, tmp_path / "states", tmp_path / "one.npz"]
@@ -111,18 +112,18 @@ def test_a_pickle_in_a_release_is_refused_and_never_run(release, tmp_path):
         content = (release / name).read_bytes()
         (release / name).write_bytes(payload)
         with pytest.raises(InputError):
-            checkpoint.read_release(release)
+            released_model.read(release)
         if name.name != "card.json":  # also where whoever made it has seen to the digests
             card = json.loads((release / "card.json").read_text())
-            crafted = checkpoint.sealed({**card, "files": checkpoint._digests(release)})
+            crafted = sealed.sealed({**card, "files": array_folder.file_digests(release)})
             (release / "card.json").write_text(json.dumps(crafted))
             try:
-                checkpoint.read_release(release)  # (a file that orbax does not read)
+                released_model.read(release)  # (a file that orbax does not read)
             except InputError as error:
                 assert str(release) in str(error)
             (release / "card.json").write_text(json.dumps(card))
         (release / name).write_bytes(content)
-    checkpoint.read_release(release)
+    released_model.read(release)
     assert not (tmp_path / "ran").exists()
 
 
@@ -145,5 +146,5 @@ def test_a_sheet_is_json_and_nothing_else(tmp_path):
     for content in (pickle.dumps(Payload(tmp_path / "ran")), b"[" * 100_000, b"\xff\xfe", b"null"):
         (tmp_path / "card.json").write_bytes(content)
         with pytest.raises(InputError, match=r"card\.json"):
-            checkpoint.read_card(tmp_path)
+            released_model.read_card(tmp_path)
     assert not (tmp_path / "ran").exists()

@@ -18,7 +18,7 @@ import time
 import numpy as np
 import pytest
 
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.update import workdir
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
@@ -108,7 +108,7 @@ def outcome(folder):
         for key in costs:
             del entry[key]
     del report["command"]
-    digests = {path.name: checkpoint.read_release(path)[1]["digest"] for path in (folder / "releases").iterdir()}
+    digests = {path.name: released_model.read(path)[1]["digest"] for path in (folder / "releases").iterdir()}
     return report, digests, metrics(folder)
 
 
@@ -293,15 +293,15 @@ def test_on_a_full_disk_it_ends_with_status_3_and_goes_on_when_there_is_room(wor
 FULL = """
 import sys, pathlib
 import jax.numpy as jnp
-from mpt_jax import checkpoint
+from mpt_jax.files import array_folder, checkpoint
 folder, small, large = pathlib.Path(sys.argv[1]), {"w": jnp.ones(9)}, {"w": jnp.arange(10**6)}
-checkpoint.save_state(folder, 1, small, {})
-checkpoint._require_space = lambda *args: None  # as on a disk that fills up only now, or has a quota
+checkpoint.save(folder, 1, small, {})
+array_folder._require_space = lambda *args: None  # as on a disk that fills up only now, or has a quota
 try:
-    checkpoint.save_state(folder, 2, large, {})
+    checkpoint.save(folder, 2, large, {})
 except OSError as error:
     print(error.strerror, [path.name for path in folder.iterdir()])
-print(checkpoint.restore_state(folder, small, print)[0])
+print(checkpoint.restore(folder, small, print)[0])
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from mpt_jax import train
 from mpt_jax.cli import compilation_cache
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.training import sharding
 from mpt_jax.update import workdir as workdirs
 
@@ -123,7 +123,7 @@ def test_b_is_the_best_candidate_on_validation(finished):
     else:
         expected = max(selection["candidates"], key=lambda t: t["accuracy"])
     assert selection["candidates"][selection["chosen"]] == expected
-    card = checkpoint.read_card(finished / "releases/r1-mpt_kl-seed1")
+    card = released_model.read_card(finished / "releases/r1-mpt_kl-seed1")
     assert card["objective"]["bias"] == expected["numbers"]["bias"]
 
 
@@ -139,7 +139,7 @@ def test_posthoc_bias_is_the_independent_model_less_a_constant(finished):
         )
         expected = before - chosen * (np.arange(10) >= 5)
         np.testing.assert_allclose(after, expected.astype(np.float32), atol=1e-5)
-        card = checkpoint.read_card(finished / f"releases/r1-posthoc_bias-seed{seed}")
+        card = released_model.read_card(finished / f"releases/r1-posthoc_bias-seed{seed}")
         assert set(card["parents"]) == {f"r0-old-seed{seed}", f"r1-independent-seed{seed}"}
         assert card["objective"]["posthoc_bias"] == chosen
 
@@ -155,12 +155,12 @@ def test_frozen_features_with_a_linear_head(features_file, tmp_path):
 
 
 def test_a_card_names_its_parents_by_digest(finished):
-    card = checkpoint.read_card(finished / "releases/r1-mpt_kl-seed1")
-    old, independent = (checkpoint.read_card(finished / f"releases/r{n}-seed1") for n in ("0-old", "1-independent"))
+    card = released_model.read_card(finished / "releases/r1-mpt_kl-seed1")
+    old, independent = (released_model.read_card(finished / f"releases/r{n}-seed1") for n in ("0-old", "1-independent"))
     assert card["parents"] == {"r0-old-seed1": old["digest"], "r1-independent-seed1": independent["digest"]}
-    assert checkpoint.read_card(finished / "releases/r1-pct_kl-seed1")["parents"] == {"r0-old-seed1": old["digest"]}
+    assert released_model.read_card(finished / "releases/r1-pct_kl-seed1")["parents"] == {"r0-old-seed1": old["digest"]}
     assert old["parents"] == {} and old["classes"] == [str(i) for i in range(5)]
-    digests = [checkpoint.read_card(path)["digest"] for path in (finished / "releases").iterdir()]
+    digests = [released_model.read_card(path)["digest"] for path in (finished / "releases").iterdir()]
     assert len(set(digests)) == len(digests)  # no two models are the same, `independent` and `no_treatment` included
 
 
@@ -176,10 +176,10 @@ def test_a_missing_release_is_trained_again_to_the_same_weights(finished, digits
     workdir = tmp_path / "digits"
     shutil.copytree(finished, workdir)
     lost = workdir / "releases/r1-mpt_kl-seed0"
-    digest = checkpoint.read_card(lost)["digest"]
+    digest = released_model.read_card(lost)["digest"]
     shutil.rmtree(lost)
     assert train.main(arguments(digits_dir, workdir)) == 0
-    assert checkpoint.read_card(lost)["digest"] == digest
+    assert released_model.read_card(lost)["digest"] == digest
 
 
 @pytest.mark.slow
@@ -187,8 +187,8 @@ def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_pa
     old = finished / "releases/r0-old-seed{seed}"
     more = (f"--config.update.old={old}", "--config.update.methods=pct_kl", "--config.seeds=1")
     assert train.main(arguments(digits_dir, tmp_path / "run", *more)) == 0
-    card = checkpoint.read_card(tmp_path / "run/releases/r0-old-seed1")
-    assert card["digest"] == checkpoint.read_card(finished / "releases/r0-old-seed1")["digest"]
+    card = released_model.read_card(tmp_path / "run/releases/r0-old-seed1")
+    assert card["digest"] == released_model.read_card(finished / "releases/r0-old-seed1")["digest"]
     assert card["adopted_from"] == str(finished / "releases/r0-old-seed1")
     report, before = (json.loads((w / "report.json").read_text()) for w in (tmp_path / "run", finished))
     assert [row["method"] for row in report["rows"]] == ["independent", "pct_kl"]
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_line_and_status_3(digits_dir, tmp_path, capsys, monk
     def full(path, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(checkpoint, "write_bytes", full)
+    monkeypatch.setattr(storage, "write_bytes", full)
     assert train.main(arguments(digits_dir, tmp_path / "run")) == 3
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "No space left on device" in error and "free some space" in error
@@ -333,7 +333,7 @@ def test_students_of_another_teacher_are_not_reported(finished, digits_dir, tmp_
     path.write_text(json.dumps(card))
     assert train.main(arguments(digits_dir, workdir)) == 2
     assert "card.json is damaged or was edited" in capsys.readouterr().err
-    path.write_text(json.dumps(checkpoint.sealed(card)))
+    path.write_text(json.dumps(sealed.sealed(card)))
     assert train.main(arguments(digits_dir, workdir)) == 2
     assert "another r0-old-seed0" in capsys.readouterr().err
 
@@ -343,7 +343,7 @@ def test_a_damaged_teacher_is_refused_before_anything_is_written(finished, digit
     shutil.copytree(finished / "releases/r0-old-seed0", old)
     card = json.loads((old / "card.json").read_text())
     for change in ({"digest": "0" * 64}, {"classes": 3}, {"architecture": {"name": "vit", "options": {}}}):
-        (old / "card.json").write_text(json.dumps(checkpoint.sealed({**card, **change})))
+        (old / "card.json").write_text(json.dumps(sealed.sealed({**card, **change})))
         assert train.main(arguments(digits_dir, tmp_path / "run", f"--config.update.old={old}")) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
         assert not (tmp_path / "run").exists()
@@ -402,7 +402,7 @@ def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
     assert {path for path in tmp_path.rglob("*-cache") if "compiled" in path.parts} == compiled  # nothing new
 
     cards = [
-        {p.name: checkpoint.read_card(p)["digest"] for p in (tmp_path / name / "releases").iterdir()}
+        {p.name: released_model.read_card(p)["digest"] for p in (tmp_path / name / "releases").iterdir()}
         for name in ("whole", "killed")
     ]
     assert cards[0] == cards[1]

@@ -3,7 +3,7 @@
 import json
 
 from mpt_jax import config as configs
-from mpt_jax.files.checkpoint import sealed
+from mpt_jax.files.sealed import sealed
 from mpt_jax.report.build import RATES
 from mpt_jax.update.lineage import release_name
 

@@ -180,7 +180,7 @@ def _check_method(method: str) -> None:
 
 def _cores(setup: Setup) -> Sequence[jax.Device]:
     """Return the CPU cores that members are spread over; none if other devices are requested."""
-    return hardware.cores() if setup.fsdp == 1 else ()
+    return hardware.core_devices() if setup.fsdp == 1 else ()
 
 
 def _measure(

@@ -38,7 +38,7 @@ def run(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot print ± must not fail a finished run
     try:
-        with interruption.watched(when_interrupted):
+        with interruption.handle_signals(when_interrupted):
             return work() or 0
     except InputError as error:
         return _fail(str(error))

@@ -22,7 +22,7 @@ import numpy as np
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model, storage
 from mpt_jax.models import Classifier
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -54,7 +54,7 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, platforms: Sequence[st
     _package("flatbuffers")  # without which jax.export can make a program, but not write it
     here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     platforms = list(dict.fromkeys([*platforms, here]))  # or it could not be compared here
-    classifier, card = checkpoint.read_release(release)
+    classifier, card = released_model.read(release)
     named, shape = weights(classifier), card["image_shape"]
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
@@ -74,8 +74,8 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, platforms: Sequence[st
             "compared": _compare(classifier, shape, unfinished),
         }
         sheet["files"] = {path.name: _digest(path) for path in sorted(unfinished.iterdir())}
-        checkpoint.write_text(unfinished / "export.json", json.dumps(sheet, indent=1) + "\n")
-        checkpoint.write_text(unfinished / "README.md", readme(sheet, named))
+        storage.write_text(unfinished / "export.json", json.dumps(sheet, indent=1) + "\n")
+        storage.write_text(unfinished / "README.md", readme(sheet, named))
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

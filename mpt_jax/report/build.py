@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax import metrics
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model, storage
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
 from mpt_jax.runtime import hardware
 from mpt_jax.update import lineage, workdir
@@ -26,10 +26,10 @@ def write(folder: pathlib.Path) -> dict[str, Any]:
     report, thumbnails = build(folder), workdir.read_gallery(folder)
     figures = plots.draw(report, thumbnails)
     sections = contents.sections(report, figures)
-    checkpoint.write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    storage.write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     plots.write(folder / "plots", figures)
-    checkpoint.write_text(folder / "report.md", markdown.render(sections))
-    checkpoint.write_text(folder / "report.html", page.render(sections, figures, thumbnails))
+    storage.write_text(folder / "report.md", markdown.render(sections))
+    storage.write_text(folder / "report.html", page.render(sections, figures, thumbnails))
     return report
 
 
@@ -48,7 +48,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     config = facts["config"]
     methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
     cards = [
-        checkpoint.read_card(folder / "releases" / lineage.release_name(release, method, seed))
+        released_model.read_card(folder / "releases" / lineage.release_name(release, method, seed))
         for release in range(1, len(schedule))
         for method in methods
         for seed in config["seeds"]

@@ -135,7 +135,6 @@ def _values(run: Run) -> list[str]:
 
 def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
     """The figures of every table, and the page."""
-    from mpt_jax.files import checkpoint
     from mpt_jax.reproduce import page as pages
     from mpt_jax.reproduce import plots, results
 
@@ -152,8 +151,8 @@ def _write_page(folder: pathlib.Path, page: pathlib.Path) -> None:
         if path not in drawn and path.stem.rpartition("-")[2] in plots.FIGURES:
             path.unlink()  # of runs that are no longer there
     for path, picture in drawn.items():
-        checkpoint.write_bytes(path, picture)
-    checkpoint.write_text(page, pages.render(folder))
+        storage.write_bytes(path, picture)
+    storage.write_text(page, pages.render(folder))
     print(f"{len(found)} tables: {page}")
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from mpt_jax import metrics, posttraining
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import storage
 from mpt_jax.report import comparison, flips
 from mpt_jax.update import workdir
 
@@ -243,7 +243,7 @@ def write(path: pathlib.Path, table: str, budget: str, command: str, runs: Seque
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"schema": SCHEMA, "table": table, "budget": budget, "command": command}
     lines = ",\n".join(json.dumps(run, allow_nan=False) for run in runs)  # a line per run, for readable differences
-    checkpoint.write_text(path, json.dumps(values)[:-1] + f', "runs": [\n{lines}\n]}}\n')
+    storage.write_text(path, json.dumps(values)[:-1] + f', "runs": [\n{lines}\n]}}\n')
 
 
 def _rounded(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The machine that a run is on: processes, signals, hardware."""
+"""The machine of a run: its processes, signals and hardware."""

@@ -1,4 +1,4 @@
-"""What a run is made on: speed, rounding and a choice between close candidates may hang on it."""
+"""The hardware of a run, on which speed and rounding depend, and with them choices between close candidates."""
 
 import contextlib
 import functools
@@ -15,33 +15,33 @@ CPU_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 
 
 @functools.cache
-def cores() -> tuple[jax.Device, ...]:
-    """A device for each core of the CPU, for programs that need nothing of each other; `jax.devices` are then these.
+def core_devices() -> tuple[jax.Device, ...]:
+    """Turn each core of the CPU into a JAX device, for independent programs, and return `jax.devices()`.
 
-    None where there is an accelerator, where someone has said how many devices a CPU is to have, or where devices had
-    been touched before the first call.
+    Returns an empty tuple if there is an accelerator, if the number of CPU devices is configured already, or if devices
+    were used before the first call.
     """
-    said = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if said or jax.config.jax_num_cpu_devices >= 0:
+    configured = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if configured or jax.config.jax_num_cpu_devices >= 0:
         return ()
     try:
         jax.config.update("jax_num_cpu_devices", num_cores())
-    except RuntimeError:  # devices have been touched
+    except RuntimeError:  # devices were used before
         return ()
     return tuple(jax.devices()) if jax.default_backend() == "cpu" else ()
 
 
 def num_cores(quota: pathlib.Path = CPU_QUOTA) -> int:
-    """How many this process may use: those that it may run on, or what its container is given of them, if less."""
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # "max 100000" where there is no limit
+    """Return the number of cores that this process may use: its affinity, or its container's quota if smaller."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max 100000" means no limit
         share, period = quota.read_text().split()
-        ours = min(ours, max(1, math.floor(int(share) / int(period))))
-    return ours
+        available = min(available, max(1, math.floor(int(share) / int(period))))
+    return available
 
 
 def facts(count: int) -> dict[str, Any]:
-    """Of `count` devices as jax calls the first, and of this machine: its processor and the number of its cores."""
+    """Describe `count` devices by JAX's name of the first, and this machine by its processor and number of cores."""
     device = jax.devices()[0]
     return {
         **{"platform": device.platform, "kind": device.device_kind, "count": count},
@@ -50,20 +50,20 @@ def facts(count: int) -> dict[str, Any]:
 
 
 def processor(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
-    """What the operating system calls it, and its vectors where it says which."""
+    """Return the operating system's name of the processor, with its vector extension if known."""
     name = platform.processor() or platform.machine()
     if not cpuinfo.exists():
         return name
     lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-    of_cpu = {key.strip(): value.strip() for key, _, value in lines}
-    # On the vectors hang speed and rounding, and they do not follow from a name such as "AMD EPYC".
-    flags = of_cpu.get("flags", "").split()
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    # Speed and rounding depend on the vector extension, which a name such as "AMD EPYC" does not imply.
+    flags = values.get("flags", "").split()
     vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
-    return of_cpu.get("model name", name) + f" ({vectors})" * bool(vectors)
+    return values.get("model name", name) + f" ({vectors})" * bool(vectors)
 
 
 def in_words(device: Mapping[str, Any]) -> str:
-    """Of `facts`, also of those of earlier versions, which lack the processor.
+    """Summarize `facts` in words. Those of earlier versions lack the processor.
 
     Examples:
       >>> in_words({"platform": "cpu", "kind": "cpu", "count": 1, "processor": "Neoverse-N1", "cores": 4})

@@ -1,8 +1,8 @@
-"""Several processes, each with devices of its own, that run the same command: JAX's multi-controller SPMD.
+"""Several processes, each with its own devices, that run the same command: JAX's multi-controller SPMD.
 
-Every process has all the data and runs every line; arrays are global, and the batch is split over the devices of all.
-Only the first process writes what is for people and other tools, and where processes could come to different decisions
-its word counts. Alone, a process does all of this by doing nothing.
+Every process has all the data and runs every line. Arrays are global, and the batch is split over the devices of all
+processes. Only the first process writes files and progress, and its decision counts where processes could decide
+differently. In a run of one process these functions do nothing.
 """
 
 import contextlib
@@ -26,28 +26,28 @@ from jax.sharding import Sharding
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.runtime import interruption
 
-HEARTBEAT = 30  # seconds without a sign of life after which JAX takes a process for dead and ends the others
-PATIENCE = 10.0  # seconds that a process waits for the others to come to their end as well
+HEARTBEAT = 30  # seconds without a heartbeat after which JAX considers a process dead and ends the others
+GRACE = 10.0  # seconds that a process waits for the others to leave
 LOST = 4  # exit status of a process that lost another one
 
-_calls = itertools.count()  # the preemption service wants to hear numbers that rise by one, in all processes alike
-_last_word: list[subprocess.Popen] = []
+_calls = itertools.count()  # the preemption service needs numbers that rise by one, the same in all processes
+_watchdog: list[subprocess.Popen] = []
 
-# Speaks when the process at the other end of its input has ended without a word: killed, or ended by JAX, which aborts.
-_SPEAKER = "import sys\nif not sys.stdin.read(): print(sys.argv[1], file=sys.stderr)"
+# Prints its argument if its parent ends without writing to it: killed, or aborted by JAX.
+_WATCHDOG = "import sys\nif not sys.stdin.read(): print(sys.argv[1], file=sys.stderr)"
 
 
 def join(
     command: str, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Become one of the processes of a run, before any device is touched; `leave` ends it.
+    """Join the processes of a run; call it before any device is touched. `leave` is its counterpart.
 
     Args:
-      command: to go on with where this process ends before its time.
-      coordinator: ``HOST:PORT`` of the first process; None: JAX finds TPU, Slurm, Kubernetes or Open MPI by itself.
+      command: the command that resumes the run, printed if this process ends early.
+      coordinator: ``HOST:PORT`` of the first process; None: JAX detects TPU, Slurm, Kubernetes or Open MPI.
 
     Raises:
-      InputError: no such cluster, or the others cannot be reached.
+      InputError: no such cluster, or the other processes cannot be reached.
     """
     if coordinator and process_id == 0:
         _require_free(coordinator)
@@ -60,24 +60,26 @@ def join(
             shutdown_timeout_seconds=2 * HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        hint = "" if coordinator else "; where JAX finds no cluster, give --coordinator, --num-processes, --process-id"
+        hint = "" if coordinator else "; if JAX detects no cluster, give --coordinator, --num-processes, --process-id"
         raise InputError(f"cannot join the other processes: {one_line(error)}{hint}") from error
     theirs = _handler_of_sigterm()
     if theirs and theirs != before and threading.current_thread() is threading.main_thread():
-        # JAX's preemption service has put its own handler in the place of ours. Ours hears more signals, and ends a
-        # process that has nothing to save, so it comes back and passes on what it hears.
+        # JAX's preemption service has replaced our handler. Ours also handles SIGINT, and ends a process that has
+        # nothing to save, so restore it and let it forward SIGTERM.
         signal.signal(signal.SIGTERM, ours)
         notify = ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs)
-        interruption.pass_on(lambda: notify(signal.SIGTERM))
-    _last_word.append(
+        interruption.forward_to(lambda: notify(signal.SIGTERM))
+    _watchdog.append(
         subprocess.Popen(
-            [sys.executable, "-ISc", _SPEAKER, f"error: {lost(command)}"], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-ISc", _WATCHDOG, f"error: {lost_message(command)}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
     )
 
 
 def _require_free(coordinator: str) -> None:
-    """Refuse a port that cannot be listened on, where JAX would crash."""
+    """Refuse a port that cannot be listened on, at which JAX would crash."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,7 +91,7 @@ def _require_free(coordinator: str) -> None:
 
 
 def _handler_of_sigterm() -> int | None:
-    """The address of the process's handler, whether Python's or another; None: the default, or no such signals."""
+    """Return the address of the process's handler, Python's or another; None: the default, or not a POSIX system."""
     if os.name != "posix":
         return None
     libc = ctypes.CDLL(None)
@@ -99,135 +101,136 @@ def _handler_of_sigterm() -> int | None:
     return handler
 
 
-def lost(command: str) -> str:
-    """What is said where a process has lost another one, or its own life."""
+def lost_message(command: str) -> str:
+    """Return the message of a process that lost another one, or was itself killed."""
     return (
-        f"process {jax.process_index()} of {jax.process_count()} ends before its time, as all do when one is lost; "
-        f"the same command in all of them goes on from the last checkpoint: {command}"
+        f"process {jax.process_index()} of {jax.process_count()} ended early, as all do when one is lost; "
+        f"to resume from the last checkpoint, run the same command in all of them: {command}"
     )
 
 
 def leave(status: int) -> None:
-    """Say good-bye to the other processes; ends this one at once, with this status, where they do not answer."""
-    if not _last_word:
+    """Leave the other processes; exit immediately with this status if they do not respond."""
+    if not _watchdog:
         return
-    # JAX waits for all of them, and aborts when they do not come.
-    parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    # JAX waits for all processes, and aborts if one is missing.
+    shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     if status != LOST:
-        parting.start()
-        parting.join(PATIENCE)
-    _last_word.pop().communicate(b"said")
-    if status == LOST or parting.is_alive():
+        shutdown.start()
+        shutdown.join(GRACE)
+    _watchdog.pop().communicate(b"done")
+    if status == LOST or shutdown.is_alive():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-def several() -> bool:
-    """Whether there are other processes. Touches no device where this one has not joined any."""
+def is_distributed() -> bool:
+    """Return whether the run has other processes. Touches no device unless `join` was called."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes, the only one or number 0."""
-    return not several() or jax.process_index() == 0
+    """Return whether this is the process that writes: the only one, or number 0."""
+    return not is_distributed() or jax.process_index() == 0
 
 
-def exchanged(value: Any) -> list[Any]:
-    """The JSON values of all processes, in their order. All must call it, and all wait for the last one."""
-    return _exchanged({"value": value}) if several() else [value]
+def all_gather(value: Any) -> list[Any]:
+    """Return the JSON values of all processes, in their order. All must call it; each waits for the last."""
+    return _all_gather({"value": value}) if is_distributed() else [value]
 
 
 def require_same(value: Any, what: str) -> None:
-    """Raises an `InputError` in all processes where this JSON value is not the same in all of them."""
-    texts = [json.dumps(other, sort_keys=True) for other in exchanged(value)]
+    """Raise an `InputError` in all processes unless this JSON value is the same in all of them."""
+    texts = [json.dumps(other, sort_keys=True) for other in all_gather(value)]
     if len(set(texts)) > 1:
-        raise _AgreedInputError(
-            f"{what} differs between process 0 and process {[t == texts[0] for t in texts].index(False)}"
+        raise _SharedInputError(
+            f"{what} differs between process 0 and process {[t == texts[0] for t in texts].index(False)}; "
+            "give the same to all processes"
         )
 
 
-class _AgreedInputError(InputError):
-    """One that all processes raise, and need not tell each other."""
+class _SharedInputError(InputError):
+    """An error that all processes raise, so that it need not be sent again."""
 
 
-class _AgreedOSError(OSError):
-    """One that all processes raise, and need not tell each other."""
+class _SharedOSError(OSError):
+    """An error that all processes raise, so that it need not be sent again."""
 
 
-def _exchanged(message: dict[str, Any]) -> list[Any]:
-    """The values of all processes; an error of any is raised in all, whatever they came here for."""
+def _all_gather(message: dict[str, Any]) -> list[Any]:
+    """Return the values of all processes. If any sent an error, raise it in all of them."""
     content = np.frombuffer(json.dumps(message).encode(), np.uint8)
     longest = int(multihost_utils.process_allgather(np.int32(content.size)).max())
-    room = np.full(1 << longest.bit_length(), ord(" "), np.uint8)  # few sizes: each is compiled once
-    room[: content.size] = content
-    messages = [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(room)]
+    padded = np.full(1 << longest.bit_length(), ord(" "), np.uint8)  # few sizes: each is compiled once
+    padded[: content.size] = content
+    messages = [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
     for error in (message["error"] for message in messages if "error" in message):
-        raise (_AgreedOSError if len(error) > 1 else _AgreedInputError)(*error) from None
+        raise (_SharedOSError if len(error) > 1 else _SharedInputError)(*error) from None
     return [message["value"] for message in messages]
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """A block that all processes go through, and that ends for all of them when it has ended for the last one.
+def synchronized() -> Iterator[None]:
+    """Run a block in all processes and wait at its end for the last one.
 
-    The user's errors, and those of the system, that come up in one process are raised in all of them.
+    An `InputError` or `OSError` in one process is raised in all of them.
     """
-    if not several():
+    if not is_distributed():
         yield
         return
     message: dict[str, Any] = {"value": None}
     try:
         yield
-    except (_AgreedInputError, _AgreedOSError):
+    except (_SharedInputError, _SharedOSError):
         raise
     except InputError as error:
         message = {"error": [str(error)]}
     except OSError as error:
         message = {"error": [error.errno, error.strerror or str(error), str(error.filename or "disk")]}
-    _exchanged(message)
+    _all_gather(message)
 
 
-def decided(function: Callable[[], Any]) -> Any:
-    """What the first process makes of this function, a JSON value; the others do not call it."""
-    if not several():
+def from_first(function: Callable[[], Any]) -> Any:
+    """Call a function in the first process only, and return its JSON value in all of them."""
+    if not is_distributed():
         return function()
     value = None
-    with together():
+    with synchronized():
         if is_first():
             value = function()
-    return exchanged(value)[0]
+    return all_gather(value)[0]
 
 
-def put(tree: Any, sharding: Any) -> Any:
-    """`jax.device_put` of arrays that every process has whole, with one sharding or a tree of them."""
-    if not several():
+def device_put(tree: Any, sharding: Any) -> Any:
+    """Put arrays that every process holds whole on the devices, with one sharding or a tree of shardings."""
+    if not is_distributed():
         return jax.device_put(tree, sharding)
 
-    def one(leaf: Any, sharding: Sharding) -> jax.Array:
+    def put(leaf: Any, sharding: Sharding) -> jax.Array:
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.jit(jax.random.wrap_key_data, out_shardings=sharding)(one(jax.random.key_data(leaf), sharding))
+            return jax.jit(jax.random.wrap_key_data, out_shardings=sharding)(put(jax.random.key_data(leaf), sharding))
         array = np.asarray(leaf)
         array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-        # `jax.device_put` would send all of it around, to see that it is the same in every process.
+        # `jax.device_put` would send the whole array to every process, to check that all hold the same.
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     shardings = jax.tree.map(lambda _: sharding, tree) if isinstance(sharding, Sharding) else sharding
-    return jax.tree.map(one, tree, shardings)
+    return jax.tree.map(put, tree, shardings)
 
 
-def asked_to_stop() -> bool:
-    """Whether a signal has asked the run to end; of several processes all are told at the same call.
+def stop_requested() -> bool:
+    """Return whether a signal has asked the run to end, at the same call in all processes.
 
-    They must call it equally often. A signal to any of them is a notice to JAX's preemption service, which agrees on
-    the call.
+    All processes must call it equally often. A signal to any of them notifies JAX's preemption service, which agrees
+    on the call.
     """
-    if not several():
+    if not is_distributed():
         return interruption.requested()
     return multihost_utils.reached_preemption_sync_point(next(_calls))
 
 
-def agree_on_stop() -> None:
-    """In the postponed block: a signal that one process has heard becomes one of all, which then end alike."""
-    if several() and any(exchanged(interruption.requested())):
+def share_stop_request() -> None:
+    """Send a signal that one process received to all, so that all end alike; for an `interruption.deferred` block."""
+    if is_distributed() and any(all_gather(interruption.requested())):
         interruption.request(signal.SIGTERM)

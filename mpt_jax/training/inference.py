@@ -37,13 +37,13 @@ def predict(
     count = len(images)
     batch_size = -(-min(batch_size, count) // mesh.size) * mesh.size
     batches = -(-count // batch_size)
-    if processes.several():  # each of which may have them on a device of its own
+    if processes.is_distributed():  # each of which may have them on a device of its own
         classifiers = jax.device_get(classifiers)
     if isinstance(images, data.Stream):
         return _predict_stream(output, classifiers, images, batch_size, mesh)[:, :count]
     padded = np.concatenate([images, np.repeat(images[:1], batches * batch_size - count, axis=0)])
     padded = padded.reshape(batches, batch_size, *images.shape[1:])
-    logits = _predict(output, classifiers, processes.put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
+    logits = _predict(output, classifiers, processes.device_put(padded, NamedSharding(mesh, P(None, mesh.axis_names))))
     return _fetched(logits).reshape(logits.shape[0], batches * batch_size, -1)[:, :count]
 
 
@@ -65,7 +65,7 @@ def _predict_stream(output, classifiers, stream, batch_size, mesh):
 
 def _fetched(logits: jax.Array) -> np.ndarray:
     """Logits on the host, of several processes those of all."""
-    whole = multihost_utils.process_allgather(logits, tiled=True) if processes.several() else logits
+    whole = multihost_utils.process_allgather(logits, tiled=True) if processes.is_distributed() else logits
     return np.asarray(whole, np.float32)
 
 

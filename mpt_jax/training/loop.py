@@ -42,7 +42,7 @@ def feed_of(recipe: Recipe, mesh: Mesh, inputs: Inputs) -> data.Feed | data.Resi
       InputError: a stream for objectives that draw their batches themselves.
     """
     if not isinstance(inputs.images, data.Stream):
-        return data.Resident(processes.put(inputs.images, NamedSharding(mesh, P())), recipe.steps_per_call)
+        return data.Resident(processes.device_put(inputs.images, NamedSharding(mesh, P())), recipe.steps_per_call)
     if recipe.sampled:
         raise InputError(
             "learned class rates (balanced_meta_softmax) choose their images on the device, where a stream has them "
@@ -108,25 +108,26 @@ def fit(
     inputs = population.place(mesh, inputs.replace(teachers=teachers_as_run, images=None))
     state = population.new_state(recipe, mesh, inputs, image_shape, start)
     of_members = sharding.of_members(mesh, num_objectives)
-    zeros = sums = processes.put(population.no_sums(recipe, inputs), of_members)
+    zeros = sums = processes.device_put(population.no_sums(recipe, inputs), of_members)
 
     def seen(begin: int, stop: int) -> Inputs:
         return inputs.replace(images=feed.window(begin, stop))
 
     step = since = 0
     seconds = 0.0
-    restored = checkpoint.restore_state(folder, state, say)
+    restored = checkpoint.restore(folder, state, say)
     if restored is not None:
         step, state, notes = restored
         seconds, since = notes["seconds"], notes["since"]
-        sums = {name: processes.put(np.array(notes["sums"][name], zeros[name].dtype), of_members) for name in zeros}
+        saved = {name: np.array(notes["sums"][name], zeros[name].dtype) for name in zeros}
+        sums = processes.device_put(saved, of_members)
         if notes["teachers"] != list(teachers):
             raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
     on_start(step)
     if step == total:
         return state, seconds
     started = time.perf_counter() - seconds
-    number = np.int32 if processes.several() else jnp.int32  # on one device it cannot be an argument of several
+    number = np.int32 if processes.is_distributed() else jnp.int32  # on one device it cannot be an argument of several
     steps = functools.partial(population.train_steps, recipe, mesh)
     # Compiles, and does no step: a signal has nothing to save meanwhile.
     state, sums = steps(state, seen(step, step), number(step), number(step), sums)
@@ -145,13 +146,13 @@ def fit(
         seconds_per_step, free = (now - free) / (stop - begin), now
         if stop == end_of_interval(begin):
             on_values(stop, means(sums, stop - since))
-        if processes.several():
+        if processes.is_distributed():
             if len(measured) < 2:  # the first call is a single step; to agree on every one would make the devices wait
-                measured.append(processes.decided(lambda: seconds_per_step))
+                measured.append(processes.from_first(lambda: seconds_per_step))
             seconds_per_step = measured[-1]
         return max(1, min(feed.steps, int(SECONDS_PER_CALL / seconds_per_step))), seconds_per_step
 
-    with interruption.postponed(), contextlib.closing(feed):
+    with interruption.deferred(), contextlib.closing(feed):
         pending, steps_per_call, seconds_per_step, saved, stopping = None, 1, 0.0, step, False
         while step < total and not stopping:
             begin, end = step, end_of_interval(step)
@@ -162,7 +163,7 @@ def fit(
             pending = (begin, step, since, sums)
             if step == end:
                 since, sums = end, zeros
-            stopping = processes.asked_to_stop()
+            stopping = processes.stop_requested()
             due = 0 < checkpoint_seconds <= (step - saved) * seconds_per_step
             if step % checkpoint_every == 0 or step == total or stopping or due:
                 # before the save: saved steps are never told again
@@ -170,7 +171,7 @@ def fit(
                 seconds = time.perf_counter() - started
                 told = {name: np.asarray(value).tolist() for name, value in sums.items()}
                 notes = {"seconds": seconds, "teachers": list(teachers), "since": since, "sums": told}
-                checkpoint.save_state(folder, step, state, notes)
+                checkpoint.save(folder, step, state, notes)
                 free, saved = time.perf_counter(), step
-        processes.agree_on_stop()
+        processes.share_stop_request()
     return state, seconds

@@ -228,7 +228,7 @@ def input_specs() -> Inputs:
 
 def place(mesh: Mesh, inputs: Inputs) -> Inputs:
     """The inputs on the devices of a mesh of `sharding.of_population`."""
-    return processes.put(inputs, sharding.placed(mesh, inputs, input_specs()))
+    return processes.device_put(inputs, sharding.placed(mesh, inputs, input_specs()))
 
 
 def train_step(

@@ -12,7 +12,7 @@ from mpt_jax import data, models
 from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.training import inference
@@ -74,13 +74,14 @@ class Run:
 
     def missing(self, release: int, methods: Sequence[str]) -> bool:
         """Whether any of these is yet to be made."""
-        return processes.decided(lambda: len(self.released(release, methods)) < len(methods) * len(self.config.seeds))
+        expected = len(methods) * len(self.config.seeds)
+        return processes.from_first(lambda: len(self.released(release, methods)) < expected)
 
     def read(self, release: int, method: str) -> Classifier | Recorded:
         """The released models of all seeds as one stack, leaves ``[seeds, ...]``."""
         if release == 0 and self.recorded:
             return self.recorded
-        loaded = [checkpoint.read_release(self.folder(release, method, seed))[0] for seed in self.config.seeds]
+        loaded = [released_model.read(self.folder(release, method, seed))[0] for seed in self.config.seeds]
         if len({classifier.module for classifier in loaded}) > 1:
             raise InputError(f"the {method} models differ in architecture between seeds; expected one architecture")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mpt_jax import data, metrics, posttraining
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection
@@ -37,7 +37,7 @@ def make(run: Run, release: int, method: str) -> None:
     """Make and release a derived method for every seed."""
     made = _MAKERS[method](run, release)
     for seed, classifier in zip(run.config.seeds, made.classifiers, strict=True):
-        card = checkpoint.read_card(run.folder(release, made.made_from, seed))
+        card = released_model.read_card(run.folder(release, made.made_from, seed))
         notes = {
             **{key: card[key] for key in ("steps", "seconds", "examples_per_second")},
             "objective": {**card["objective"], **made.numbers},
@@ -171,7 +171,7 @@ def _rows(run: Run, stage: lineage.Stage, seed_index: int) -> np.ndarray:
 
 
 def _one(run: Run, release: int, method: str, seed: int) -> Classifier:
-    return checkpoint.read_release(run.folder(release, method, seed))[0]
+    return released_model.read(run.folder(release, method, seed))[0]
 
 
 def _stacked(classifiers: list[Classifier]) -> Classifier:

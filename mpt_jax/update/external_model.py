@@ -13,7 +13,7 @@ from mpt_jax import data
 from mpt_jax.compare import formats, read
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import sealed
 from mpt_jax.models import Classifier, foreign
 
 SMALLEST = 1e-12  # of a probability, whose logarithm is taken
@@ -137,7 +137,7 @@ def read_predictions(config: Config, dataset: data.Dataset) -> Recorded:
     ends = np.cumsum([len(ids) for ids in parts.values()])
     logits = [_logits(path, row_of, dict(zip(parts, ends, strict=True)), config, dataset) for path in paths]
     ids = np.array(list(row_of))
-    digests = tuple(checkpoint.digest({"ids": ids, "logits": values}) for values in logits)
+    digests = tuple(sealed.digest({"ids": ids, "logits": values}) for values in logits)
     return Recorded(np.stack(logits) if len(logits) > 1 else logits[0][None], row_of, tuple(map(str, paths)), digests)
 
 

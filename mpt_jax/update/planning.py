@@ -7,7 +7,7 @@ from mpt_jax import config as configs
 from mpt_jax import data
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import checkpoint, released_model
 from mpt_jax.update import lineage, stages
 from mpt_jax.update.context import Run, training_rows
 from mpt_jax.update.lineage import Stage
@@ -105,7 +105,7 @@ def _measured(run: Run) -> list[Rate]:
     """Of each stage that was trained here to its end."""
     rates = []
     for stage in (stage for release in run.releases for stage in lineage.stages(run.config, release)):
-        cards = [checkpoint.read_card(folder) for folder in run.released(stage.release, stage.methods)[:1]]
+        cards = [released_model.read_card(folder) for folder in run.released(stage.release, stage.methods)[:1]]
         for card in cards:
             here = card.get("made_with", {}).get("device") == run.provenance["device"]
             if here and "adopted_from" not in card and card["steps"]:
@@ -128,7 +128,7 @@ def _checkpoint(run: Run, stage: Stage) -> tuple[int, float]:
     folder = run.workdir / "checkpoints" / str(stage)
     for step in checkpoint.saved_steps(folder):
         try:
-            return step, float(checkpoint.read_sealed(folder / str(step) / "notes.json")["seconds"])
+            return step, float(checkpoint.read_notes(folder, step)["seconds"])
         except InputError:  # an older one may be whole: said when it is restored
             continue
     return 0, 0.0

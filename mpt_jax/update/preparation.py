@@ -12,7 +12,7 @@ from mpt_jax import data, models, objectives
 from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint, storage
+from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.training import sharding
@@ -26,7 +26,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
     """Everything that a run needs; writes nothing to the work directory.
 
     Args:
-      cores: those of `hardware.cores`, of which all that is not a population of small networks takes the first.
+      cores: those of `hardware.core_devices`, of which all that is not a population of small networks takes the first.
 
     Raises:
       InputError: data, schedule, teachers or work directory that do not fit the config.
@@ -65,14 +65,14 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
     )
     parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
     contents = {
-        f"{name} labels and ids": checkpoint.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()
+        f"{name} labels and ids": sealed.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()
     }
     processes.require_same(contents, f"what dataset.name={settings.name} holds")
     contents |= {
-        f"{name} images": checkpoint.digest(s.images.sizes() if isinstance(s.images, data.Stream) else s.images)
+        f"{name} images": sealed.digest(s.images.sizes() if isinstance(s.images, data.Stream) else s.images)
         for name, s in parts.items()
     }
-    with processes.together():
+    with processes.synchronized():
         if processes.is_first():
             workdir.check_contents(folder, contents)
     streamed = isinstance(dataset.train.images, data.Stream)
@@ -111,7 +111,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
         )
     layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
     for key, value in layout.items():
-        if value != 1 and processes.several():
+        if value != 1 and processes.is_distributed():
             raise InputError(f"mesh.{key}={value} is for the devices of one process; of several, expected mesh.{key}=1")
     mesh = sharding.make_mesh(cores[:1]) if cores else sharding.make_mesh(**layout)
     batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
@@ -153,7 +153,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
         given[lineage.OLD] = external_model.read_weights(config, dataset, networks[0][2], normalization)
     recorded = external_model.read_predictions(config, dataset) if old.predictions else None
     facts = hardware.facts(mesh.size)
-    if processes.several():
+    if processes.is_distributed():
         facts["processes"] = jax.process_count()
     made_with = workdir.provenance(facts)
     run = Run(config, folder, dataset, mean, std, mesh, cores, given, contents, made_with, progress, recorded=recorded)
@@ -202,7 +202,7 @@ def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str,
     if not pattern:
         return []
     paths = [storage.path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
-    read = {path: checkpoint.read_release(path) for path in dict.fromkeys(paths)}
+    read = {path: released_model.read(path) for path in dict.fromkeys(paths)}
     return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
 
 

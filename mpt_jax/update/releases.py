@@ -12,7 +12,7 @@ from mpt_jax import config as configs
 from mpt_jax import metrics, objectives
 from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint, storage
+from mpt_jax.files import released_model, storage
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.update import lineage, workdir
@@ -37,7 +37,7 @@ def write(
       made_from: methods of this release that it is made of, besides the teachers that its objective names.
     """
     folder = run.folder(release, member.method, seed)
-    if processes.decided((folder / "card.json").is_file):
+    if processes.from_first((folder / "card.json").is_file):
         return
     if processes.is_first():
         storage.remove(folder)
@@ -68,11 +68,11 @@ def write(
         "dataset": run.dataset.name,
         "scenario": scenario(run),
         "made_with": run.provenance,
-        "parents": {parent.name: checkpoint.read_card(parent)["digest"] for parent in parents},
+        "parents": {parent.name: released_model.read_card(parent)["digest"] for parent in parents},
         **notes,
         "metrics": values,
     }
-    checkpoint.write_release(folder, None if recorded else classifier, card)
+    released_model.write(folder, None if recorded else classifier, card)
 
 
 def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | Recorded) -> np.ndarray:
@@ -87,13 +87,13 @@ def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | R
 
 def restore_predictions(run: Run) -> bool:
     """Predict the test images again for releases whose predictions are lost or damaged; whether there were any."""
-    lost = processes.decided(
+    lost = processes.from_first(
         lambda: [str(folder) for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
     )
     old = run.released(0, [lineage.OLD]) if run.recorded else []
     for folder in map(storage.path, lost):
-        seed = checkpoint.read_card(folder)["seed"]
-        known = run.recorded.one(run.config.seeds.index(seed)) if folder in old else checkpoint.read_release(folder)[0]
+        seed = released_model.read_card(folder)["seed"]
+        known = run.recorded.one(run.config.seeds.index(seed)) if folder in old else released_model.read(folder)[0]
         write_predictions(run, folder, known)
     return bool(lost)
 
@@ -101,12 +101,12 @@ def restore_predictions(run: Run) -> bool:
 def check_lineage(run: Run) -> None:
     """Every release must have been made from the very teachers that are here now."""
     for folder in run.all_released():
-        for name, digest in checkpoint.read_card(folder)["parents"].items():
+        for name, digest in released_model.read_card(folder)["parents"].items():
             parent = folder.with_name(name)
-            if (parent / "card.json").is_file() and checkpoint.read_card(parent)["digest"] != digest:
+            if (parent / "card.json").is_file() and released_model.read_card(parent)["digest"] != digest:
                 raise InputError(
                     f"{folder} was made with another {name} than the one that is there now; put that one back, or "
-                    f"remove {run.workdir}/releases/r{checkpoint.read_card(folder)['release']}-* to train them anew"
+                    f"remove {run.workdir}/releases/r{released_model.read_card(folder)['release']}-* to train them anew"
                 )
 
 
@@ -114,14 +114,14 @@ def check_given(run: Run) -> None:
     """Models from elsewhere must still be those that were released here."""
 
     def check(folder: pathlib.Path, digest: Callable[[], str], source: str, what: str) -> None:
-        if (folder / "card.json").is_file() and checkpoint.read_card(folder)["digest"] != digest():
+        if (folder / "card.json").is_file() and released_model.read_card(folder)["digest"] != digest():
             raise InputError(
                 f"{source} holds other {what} than {folder} was made with; put that back, or give another --workdir"
             )
 
     for release, (method, models) in enumerate(run.given.items()):
         for seed, (classifier, card) in zip(run.config.seeds if models else (), models, strict=True):
-            identity = functools.partial(checkpoint.identity, classifier)
+            identity = functools.partial(released_model.identity, classifier)
             check(run.folder(release, method, seed), identity, card["adopted_from"], "weights")
     for i, seed in enumerate(run.config.seeds if run.recorded else ()):
         one = run.recorded.one(i)

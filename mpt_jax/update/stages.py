@@ -16,7 +16,7 @@ from mpt_jax import config as configs
 from mpt_jax import metrics, models, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint, storage
+from mpt_jax.files import checkpoint, released_model, sealed, storage
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.runtime import processes
@@ -36,7 +36,7 @@ def execute(run: Run, command: str) -> bool:
     found = [{"what": f.what, "count": len(f.names), "outcome": f.outcome} for f in run.dataset.findings]
     facts = {"config": configs.to_dict(run.config), "images": images, "findings": found, "command": command}
     facts |= {"contents": dict(run.contents), **run.provenance}
-    with processes.together():
+    with processes.synchronized():
         if processes.is_first():
             workdir.claim(run.workdir, facts)
     worked = releases.restore_predictions(run)
@@ -108,7 +108,7 @@ def _record(run: Run, stage: Stage, recorded: Recorded) -> None:
 
 def _accuracy(run: Run, stage: Stage, seed: int) -> str:
     """How good a model from elsewhere is: by chance, where its outputs or inputs mean something else than is said."""
-    accuracy = checkpoint.read_card(run.folder(stage.release, stage.name, seed))["metrics"]["accuracy"]
+    accuracy = released_model.read_card(run.folder(stage.release, stage.name, seed))["metrics"]["accuracy"]
     chance, doubt = 1 / run.num_classes(stage.release), ""
     if accuracy < chance + min(chance / 2, 0.1):
         doubt = ", hardly more than by chance: are its classes in this order, and its images prepared like this?"
@@ -181,7 +181,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     )
     mesh = training.mesh_of(run.mesh, run.cores, recipe.module, train.images, len(keys), len(members))
     if not config.training.members_at_once:
-        recipe = training.within_memory(recipe, mesh, inputs, processes.decided(device_memory.limit))
+        recipe = training.within_memory(recipe, mesh, inputs, processes.from_first(device_memory.limit))
     total = recipe.total_steps(inputs.num_examples)
 
     def on_start(step: int) -> None:
@@ -189,7 +189,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
             workdir.drop_metrics_after(run.workdir, str(stage), step)
         run.progress.start(f"{title(run, stage)}, {population(config, stage)}", step, total)
 
-    digests = [checkpoint.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
+    digests = [sealed.digest((t.params, t.batch_stats)) for t in (*teachers.values(), *([start] if start else []))]
     digests += [digest for recorded in tables.values() for digest in recorded.digests]
     state, seconds = loop.fit(
         recipe,
@@ -339,7 +339,9 @@ def _rounded(value: np.ndarray) -> float | None:
 def _last_checkpoint(run: Run, stage: Stage) -> str:
     folder = run.workdir / "checkpoints" / str(stage)
     steps = checkpoint.saved_steps(folder)
-    return f"the last good checkpoint is {folder / str(steps[0])}" if steps else "there is no checkpoint before it"
+    if not steps:
+        return "there is no checkpoint before it"
+    return f"the last good checkpoint is {checkpoint.step_folder(folder, steps[0])}"
 
 
 def title(run: Run, stage: Stage) -> str:

@@ -33,7 +33,7 @@ from mpt_jax import __version__
 from mpt_jax import config as configs
 from mpt_jax.config import Config
 from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.files import checkpoint, storage
+from mpt_jax.files import gcs_lock, sealed, storage
 from mpt_jax.runtime import processes
 
 try:
@@ -53,7 +53,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     Raises:
       InputError: the folder is a file, is somebody else's, or holds a run of another config. Nothing is written.
     """
-    storage.reach(workdir)
+    storage.check_access(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"work directory {workdir} is a file; give a folder, or a path that does not exist yet")
     path = workdir / "config.json"
@@ -95,7 +95,7 @@ def check_contents(workdir: pathlib.Path, contents: Mapping[str, str]) -> None:
 
 def beside(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
     """The first of `workdir`, `workdir-2`, `workdir-3`, ... that is free or holds a run of this very config."""
-    storage.reach(workdir)  # else every candidate would look occupied
+    storage.check_access(workdir)  # else every candidate would look occupied
     number, candidate = 1, workdir
     while True:
         try:
@@ -113,13 +113,13 @@ def locked(workdir: pathlib.Path, say: Callable[[str], None] = print) -> Iterato
     """Nobody else works in this folder, which is made, until the end of the block or of the process, however it ends.
 
     The system drops the lock of a process that has died, so that what such a one leaves behind holds nobody up. Where
-    there are no such locks (Windows, some network file systems), this does nothing. In a bucket it is `storage.lease`.
+    there are no such locks (Windows, some network file systems), this does nothing. In a bucket it is `gcs_lock.hold`.
 
     Raises:
       InputError: another process works there, or the folder cannot be written.
     """
     if storage.is_remote(workdir):
-        with storage.lease(workdir / LOCK, say):
+        with gcs_lock.hold(workdir / LOCK, say):
             yield
         return
     try:
@@ -152,11 +152,11 @@ def require_shared(workdir: pathlib.Path) -> None:
     Raises:
       InputError: in all processes, where one of them has another folder of this name.
     """
-    if not processes.several() or storage.is_remote(workdir):
+    if not processes.is_distributed() or storage.is_remote(workdir):
         return
     path, deadline = workdir / LOCK, time.monotonic() + SIGHT
-    held = processes.decided(lambda: path.read_text(encoding="utf-8"))
-    with processes.together():
+    held = processes.from_first(lambda: path.read_text(encoding="utf-8"))
+    with processes.synchronized():
         while not path.exists() or path.read_text(encoding="utf-8", errors="replace") != held:
             if time.monotonic() > deadline:
                 raise InputError(
@@ -174,7 +174,7 @@ def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        facts = checkpoint.read_sealed(path)
+        facts = sealed.read_sealed(path)
     except InputError as error:
         raise InputError(f"{error}; restore it from a copy, or give another --workdir") from error
     for key in ("config", "images", "device", "versions", "command"):
@@ -197,7 +197,7 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
             with tempfile.TemporaryFile(dir=workdir):  # whether it can be written is found out before any training
                 pass
         if not path.exists():
-            checkpoint.write_text(path, json.dumps(checkpoint.sealed(facts), indent=1) + "\n")
+            storage.write_text(path, json.dumps(sealed.sealed(facts), indent=1) + "\n")
         for name in ("releases", "predictions", "checkpoints"):
             storage.make_folder(workdir / name)
     except OSError as error:
@@ -231,7 +231,7 @@ def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _is_before(line, stage, step)]
-        checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+        storage.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def write_predictions(path: pathlib.Path, *, labels: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> None:
@@ -277,8 +277,8 @@ def has_predictions(path: pathlib.Path) -> bool:
 
 def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays, digest=checkpoint.digest(dict(arrays)))
-    checkpoint.write_bytes(path, content.getvalue())
+    np.savez_compressed(content, **arrays, digest=sealed.digest(dict(arrays)))
+    storage.write_bytes(path, content.getvalue())
 
 
 def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
@@ -290,14 +290,14 @@ def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} is missing or damaged ({type(error).__name__}); start again to make it anew"
         ) from error
-    if set(arrays) != names or checkpoint.digest(arrays) != expected:
+    if set(arrays) != names or sealed.digest(arrays) != expected:
         raise InputError(f"{path} is damaged: its arrays do not have the digest in it; start again to make it anew")
     return arrays
 
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> Exception:
     """A full disk is no mistake of the user's, and stays what it is."""
-    if error.errno in checkpoint.FULL:
+    if error.errno in storage.DISK_FULL:
         return OSError(error.errno, error.strerror, str(workdir))
     return InputError(f"cannot write to work directory {workdir}: {error.strerror}; give another")
 

@@ -164,7 +164,7 @@ def test_a_full_disk_is_status_3_and_leaves_nothing(tmp_path, monkeypatch, capsy
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights")
 
-    monkeypatch.setattr(artifact.checkpoint, "write_text", full)
+    monkeypatch.setattr(artifact.storage, "write_text", full)
     assert export.main([str(tmp_path / "release"), str(tmp_path / "out")]) == 3
     assert "No space left" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["release"]

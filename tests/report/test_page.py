@@ -12,7 +12,7 @@ from PIL import Image
 from workdirs import make_workdir
 
 from mpt_jax import report
-from mpt_jax.files import checkpoint
+from mpt_jax.files import sealed, storage
 from mpt_jax.report import markdown, page
 from mpt_jax.update import workdir
 
@@ -32,7 +32,7 @@ def make_run(folder, *, classes=HOSTILE, seeds=(0, 7, 8), gallery=True, channels
     (folder / "predictions").mkdir()
     for path in (folder / "releases").iterdir():
         card = json.loads((path / "card.json").read_text()) | {"classes": list(classes)}
-        checkpoint.write_text(path / "card.json", json.dumps(checkpoint.sealed(card)))
+        storage.write_text(path / "card.json", json.dumps(sealed.sealed(card)))
         known = 2 if card["release"] == 0 else 3
         logits = rng.normal(size=(60, known)).astype(np.float32)
         wrong = rng.random(60) < {"old": 0.05, "mpt_kl": 0.2}.get(card["method"], 0.4)

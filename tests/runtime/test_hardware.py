@@ -63,8 +63,10 @@ def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch, quota, 
 def test_every_core_becomes_a_device_unless_someone_has_said_otherwise(environment, before, expected):
     code = (
         f"import os, jax; os.sched_getaffinity = lambda pid: set(range(5)); {before}\n"
-        "from mpt_jax import hardware; import pathlib; hardware.num_cores.__defaults__ = (pathlib.Path('none'),)\n"
-        "print(len(hardware.cores()), len(jax.devices())); assert hardware.cores() is hardware.cores()"
+        "import pathlib; from mpt_jax.runtime import hardware\n"
+        "hardware.num_cores.__defaults__ = (pathlib.Path('none'),)\n"
+        "first = hardware.core_devices()\n"
+        "print(len(first), len(jax.devices())); assert hardware.core_devices() is first"
     )
     rest = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     done = subprocess.run(

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def test_a_signal_ends_the_block_and_leaves_the_handlers_as_they_were():
     before = [signal.getsignal(signum) for signum in interruption.SIGNALS]
     for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with pytest.raises(interruption.Interrupted) as ended, interruption.watched("bye"):
+        with pytest.raises(interruption.Interrupted) as ended, interruption.handle_signals("bye"):
             signal.raise_signal(signum)
             time.sleep(10)
         assert ended.value.status == status and isinstance(ended.value, KeyboardInterrupt)
@@ -28,18 +28,18 @@ def test_a_signal_ends_the_block_and_leaves_the_handlers_as_they_were():
 
 def test_a_postponed_signal_waits_for_the_end_of_the_block():
     reached = []
-    with pytest.raises(interruption.Interrupted), interruption.watched("bye"):
-        with interruption.postponed():
+    with pytest.raises(interruption.Interrupted), interruption.handle_signals("bye"):
+        with interruption.deferred():
             signal.raise_signal(signal.SIGTERM)
             reached.append(interruption.requested())
         reached.append("not here")
     assert reached == [True]
-    with interruption.watched("bye"), interruption.postponed():  # and without a signal nothing happens
+    with interruption.handle_signals("bye"), interruption.deferred():  # and without a signal nothing happens
         assert not interruption.requested()
 
 
 def test_an_error_in_a_postponed_block_is_not_hidden():
-    with pytest.raises(ZeroDivisionError), interruption.watched("bye"), interruption.postponed():
+    with pytest.raises(ZeroDivisionError), interruption.handle_signals("bye"), interruption.deferred():
         signal.raise_signal(signal.SIGTERM)
         _ = 1 / 0
 
@@ -48,7 +48,7 @@ def test_other_threads_are_left_alone():
     seen = []
 
     def work():
-        with interruption.watched("bye"), interruption.postponed():
+        with interruption.handle_signals("bye"), interruption.deferred():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
@@ -59,9 +59,9 @@ def test_other_threads_are_left_alone():
 
 BUSY = """
 import hashlib, time
-from mpt_jax import interruption
-interruption.PATIENCE = 0.5
-with interruption.watched("bye"):
+from mpt_jax.runtime import interruption
+interruption.GRACE = 0.5
+with interruption.handle_signals("bye"):
     {block}
         print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # runs no Python for minutes, as a compiler does
@@ -73,8 +73,8 @@ with interruption.watched("bye"):
     ("block", "signals", "status", "words"),
     [
         ("if True:", [signal.SIGTERM], 143, ["bye"]),
-        ("with interruption.postponed():", [signal.SIGINT, signal.SIGINT], 130, ["SIGINT", "checkpoint", "bye"]),
-        ("with interruption.postponed():", [signal.SIGINT, signal.SIGTERM], 143, ["SIGINT", "checkpoint", "bye"]),
+        ("with interruption.deferred():", [signal.SIGINT, signal.SIGINT], 130, ["SIGINT", "checkpoint", "bye"]),
+        ("with interruption.deferred():", [signal.SIGINT, signal.SIGTERM], 143, ["SIGINT", "checkpoint", "bye"]),
     ],
 )
 def test_a_process_that_runs_no_python_is_ended_all_the_same(block, signals, status, words):

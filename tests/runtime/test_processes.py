@@ -22,7 +22,7 @@ from rich.console import Console
 from mpt_jax import config, report, train, update
 from mpt_jax.cli.progress import progress
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.runtime import processes
 from mpt_jax.training import sharding
 from mpt_jax.update import workdir
@@ -34,7 +34,7 @@ SMALL = (
     *("--config.update.methods=mpt_kl", "--config.update.tune={}"),
     *("--config.training.checkpoint_every=4", "--config.training.steps_per_dispatch=2"),
 )
-LOST = r"error: .*process {} of 2 ends before its time.*goes on from the last checkpoint: python -m mpt_jax\.train "
+LOST = r"error: .*process {} of 2 ended early.*resume from the last checkpoint, .*: python -m mpt_jax\.train "
 
 LOST_STATUS = (processes.LOST, -signal.SIGABRT)  # the latter where JAX is the first to know
 
@@ -96,7 +96,7 @@ def outcome(folder, stage):
     assert not list((folder / "checkpoints").iterdir()) and not list(folder.rglob("*.unfinished"))
     sheets = {}
     for path in sorted((folder / "releases").iterdir()):
-        classifier, card = checkpoint.read_release(path)
+        classifier, card = released_model.read(path)
         answers = workdir.read_predictions(folder / "predictions" / f"{path.name}.npz")
         sheets[path.name] = {
             "weights": jax.tree.leaves((classifier.params, classifier.batch_stats)),
@@ -179,7 +179,7 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
         assert [status for status, _, _ in ends] == [143, 128 + signum], ends
         for _, _, errors in ends:
             assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax")
-            assert "ends before its time" not in errors
+            assert "ended early" not in errors
         saved = max(int(path.name) for path in (tmp_path / "broken/checkpoints" / stage).glob("[0-9]*"))
         told = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()[-1:]]
         assert saved >= told[0]
@@ -271,14 +271,14 @@ def test_flags_that_do():
 
 
 def test_alone_it_does_nothing():
-    assert processes.is_first() and not processes.several()
-    assert processes.decided(lambda: {1: 2}) == {1: 2} and processes.exchanged("x") == ["x"]
+    assert processes.is_first() and not processes.is_distributed()
+    assert processes.from_first(lambda: {1: 2}) == {1: 2} and processes.all_gather("x") == ["x"]
     processes.require_same({}, "nothing")
-    processes.agree_on_stop()
+    processes.share_stop_request()
     processes.leave(1)
-    with pytest.raises(ZeroDivisionError), processes.together():
+    with pytest.raises(ZeroDivisionError), processes.synchronized():
         _ = 1 / 0
-    assert not processes.asked_to_stop()
+    assert not processes.stop_requested()
 
 
 def test_messages_of_several(monkeypatch):
@@ -291,29 +291,29 @@ def test_messages_of_several(monkeypatch):
             return np.array([int(array), *map(len, texts)])
         return np.stack([array, *(np.frombuffer(text.ljust(array.size), np.uint8) for text in texts)])
 
-    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "is_distributed", lambda: True)
     monkeypatch.setattr(processes, "is_first", lambda: True)
     monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
     others[:] = [{"value": "ä" * 99}, {"value": None}]
-    assert processes.exchanged([1]) == [[1], "ä" * 99, None]
+    assert processes.all_gather([1]) == [[1], "ä" * 99, None]
     others[:] = [{"value": None}]
-    assert processes.decided(lambda: [1, 2]) == [1, 2]
-    with processes.together():
+    assert processes.from_first(lambda: [1, 2]) == [1, 2]
+    with processes.synchronized():
         pass
-    with pytest.raises(InputError, match="mine"), processes.together():
+    with pytest.raises(InputError, match="mine"), processes.synchronized():
         raise InputError("mine")
-    with pytest.raises(OSError, match="No such file") as missing, processes.together():
+    with pytest.raises(OSError, match="No such file") as missing, processes.synchronized():
         (ROOT / "x").read_text()
     assert missing.value.errno == 2 and missing.value.filename == str(ROOT / "x")
     others[:] = [{"error": ["theirs"]}]
-    for do in (lambda: processes.exchanged(1), lambda: processes.decided(lambda: 1)):
+    for do in (lambda: processes.all_gather(1), lambda: processes.from_first(lambda: 1)):
         with pytest.raises(InputError, match="theirs"):
             do()
     # an error that all have is not told again: the other's next message is for the outer block's successor
-    with pytest.raises(InputError, match="theirs"), processes.together(), processes.together():
+    with pytest.raises(InputError, match="theirs"), processes.synchronized(), processes.synchronized():
         pass
     others[:] = [{"error": [28, "No space left on device", "place"]}]
-    with pytest.raises(OSError, match="No space") as full, processes.together():
+    with pytest.raises(OSError, match="No space") as full, processes.synchronized():
         pass
     assert full.value.errno == 28 and full.value.filename == "place"
     others[:] = [{"value": {"b": 1, "a": 2}}]

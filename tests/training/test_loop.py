@@ -73,7 +73,7 @@ def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and
         return steps(*args)
 
     monkeypatch.setattr(population, "train_steps", interrupted)
-    with pytest.raises(interruption.Interrupted) as ended, interruption.watched(""):
+    with pytest.raises(interruption.Interrupted) as ended, interruption.handle_signals(""):
         fit(recipe, inputs, tmp_path / "broken")
     assert calls == [0, 1, 2, 3, 4, 5, 6, 7] and ended.value.status == 143
     resumed, _, starts, seen_after = fit(recipe, inputs, tmp_path / "broken")
@@ -85,8 +85,8 @@ def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and
 
 
 def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, monkeypatch):
-    saved, save = [], checkpoint.save_state
-    monkeypatch.setattr(checkpoint, "save_state", lambda f, step, *rest: saved.append(step) or save(f, step, *rest))
+    saved, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda f, step, *rest: saved.append(step) or save(f, step, *rest))
     recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
     # time is known from the first call on, whose end is heard of when the second one is on its way
@@ -102,7 +102,7 @@ def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, 
 
 
 def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_path, monkeypatch, compiled):
-    events, steps, save = [], training.train_steps, checkpoint.save_state
+    events, steps, save = [], training.train_steps, checkpoint.save
 
     def dispatch(*args):
         if args[4] < args[5]:  # (the first call compiles, and does no step)
@@ -116,7 +116,7 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
 
     monkeypatch.setattr(loop, "SECONDS_PER_CALL", 1e9)
     monkeypatch.setattr(population, "train_steps", dispatch)
-    monkeypatch.setattr(checkpoint, "save_state", saved)
+    monkeypatch.setattr(checkpoint, "save", saved)
     fetched = fit(
         make_recipe(module=LINEAR, batch_size=20, steps_per_call=2),
         make_inputs(),

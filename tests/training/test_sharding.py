@@ -246,9 +246,9 @@ def test_a_checkpoint_of_one_layout_goes_on_in_another(tmp_path):
     )
     with jax.enable_x64(True):
         state, _ = steps(place(beginning(plain, ROWS)), 0, 2)
-        checkpoint.save_state(tmp_path, 2, state, {})
+        checkpoint.save(tmp_path, 2, state, {})
         like = place_elsewhere(beginning(plain, ROWS))
-        step, restored, _ = checkpoint.restore_state(tmp_path, like, print)
+        step, restored, _ = checkpoint.restore(tmp_path, like, print)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
         resumed = jax.device_get(steps_elsewhere(restored, step, 4)[0])
     assert_close(resumed, trained(plain)[0])

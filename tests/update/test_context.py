@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import data, models
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.update.context import training_rows
 from mpt_jax.update.lineage import Stage
 
@@ -62,8 +62,8 @@ def test_herding_keeps_what_herding_on_the_release_before_keeps(executed, method
     train = run.dataset.train
     first, second = (training_rows(run, Stage(r, method, (method,))) for r in (1, 2))
     for i, seed in enumerate(run.config.seeds):
-        old, _ = checkpoint.read_release(run.folder(0, "old", seed))
-        before, _ = checkpoint.read_release(run.folder(1, method, seed))
+        old, _ = released_model.read(run.folder(0, "old", seed))
+        before, _ = released_model.read(run.folder(1, method, seed))
         for label in range(7):
             own = np.flatnonzero(train.labels == label)
             network = old if label < 4 else before

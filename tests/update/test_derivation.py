@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import posttraining, report
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.update import derivation, stages
 
 
@@ -26,7 +26,7 @@ def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tu
         share = shares[choice["chosen"]]
         for seed in (0, 1):
             models = {
-                name: checkpoint.read_release(run.folder(release, name, seed))[0]
+                name: released_model.read(run.folder(release, name, seed))[0]
                 for release, name in ((0, "old"), (1, made_from), (1, method))
             }
             new = models[made_from]
@@ -41,7 +41,7 @@ def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tu
             np.testing.assert_array_equal(
                 models[method].params["head"]["kernel"][:, 5:], new.params["head"]["kernel"][:, 5:]
             )
-            parents = checkpoint.read_card(run.folder(1, method, seed))["parents"]
+            parents = released_model.read_card(run.folder(1, method, seed))["parents"]
             assert parents.keys() == {f"r0-old-seed{seed}", f"r1-{made_from}-seed{seed}"}
         # the ends of the grid are the models themselves: its first candidate is the fine-tuned one
         if made_from == "no_treatment":
@@ -57,8 +57,8 @@ def test_a_soup_is_the_mean_of_fine_tuned_models_with_running_statistics_of_its_
         *("update.methods=soup", "update.start=old", "update.ensemble_size=2", "seeds=0"),
     )
     for seed in (0,):
-        soup, _ = checkpoint.read_release(run.folder(1, "soup", seed))
-        members, _ = checkpoint.read_release(run.folder(1, "ensemble", seed))
+        soup, _ = released_model.read(run.folder(1, "soup", seed))
+        members, _ = released_model.read(run.folder(1, "ensemble", seed))
         mean = posttraining.soup(members.replace(ensemble=False))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), soup.params, mean.params)
         assert not np.allclose(soup.batch_stats["norm1"]["mean"], mean.batch_stats["norm1"]["mean"], atol=1e-4)
@@ -83,7 +83,7 @@ def test_the_new_classes_of_any_row_can_be_lowered(executed):
     c = choice["candidates"][choice["chosen"]]["numbers"]["posthoc_bias"]
     before, after = (run.predict(run.read(1, m), run.dataset.test) for m in ("pct_kl", "posthoc_bias"))
     np.testing.assert_allclose(after, before - c * (np.arange(10) >= 5), atol=1e-4)
-    parents = checkpoint.read_card(run.folder(1, "posthoc_bias", 1))["parents"]
+    parents = released_model.read_card(run.folder(1, "posthoc_bias", 1))["parents"]
     assert parents.keys() == {"r0-old-seed1", "r1-pct_kl-seed1"}
 
 
@@ -114,7 +114,7 @@ def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_cho
     run = executed(f"update.methods=no_treatment,{method}", override)
     rows = {(row["method"], row["seed"]): row for row in report.write(run.workdir)["rows"]}
     assert [seed for seed in (0, 1) if rows[method, seed].get("diverged")] == list(lost)
-    choice = checkpoint.read_card(run.folder(1, method, 1))["selection"]
+    choice = released_model.read_card(run.folder(1, method, 1))["selection"]
     if lost == (0, 1):
         assert choice is None
     else:  # the first candidate leaves the model as it is

@@ -9,7 +9,7 @@ import pytest
 from mpt_jax import config as configs
 from mpt_jax import models, report
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.models import foreign
 from mpt_jax.objectives import METHODS
 from mpt_jax.report import contents
@@ -18,7 +18,7 @@ from mpt_jax.update import external_model, lineage, releases, selection, stages,
 
 def answers(run, seed):
     """What a run's old model says of all images, as the columns of a file, in a random order."""
-    stack = jax.tree.map(lambda leaf: leaf[None], checkpoint.read_release(run.folder(0, "old", seed))[0])
+    stack = jax.tree.map(lambda leaf: leaf[None], released_model.read(run.folder(0, "old", seed))[0])
     parts = (run.dataset.train, run.dataset.validation, run.dataset.test)
     columns = {
         "ids": np.concatenate([part.ids for part in parts]),
@@ -42,7 +42,7 @@ def same_students(executed, tmp_path, methods, *more):
         )
         np.testing.assert_array_equal(ours, theirs)
         for method in methods:
-            ours, theirs = (checkpoint.read_release(r.folder(1, method, seed)) for r in (run, taught))
+            ours, theirs = (released_model.read(r.folder(1, method, seed)) for r in (run, taught))
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), ours[0].params, theirs[0].params
             )
@@ -52,10 +52,10 @@ def same_students(executed, tmp_path, methods, *more):
 
 def test_a_file_of_the_old_models_logits_teaches_what_the_old_model_taught(executed, tmp_path):
     run = same_students(executed, tmp_path, ("pct_kl", "posthoc_bias"), "seeds=0", "model.name=linear")
-    card = checkpoint.read_card(run.folder(0, "old", 0))
+    card = released_model.read_card(run.folder(0, "old", 0))
     assert card["architecture"] == {"predictions": f"{tmp_path}/old-0.npz"} and not card["files"]
     assert not (run.folder(0, "old", 0) / "model").exists()
-    assert checkpoint.read_card(run.folder(1, "pct_kl", 0))["parents"] == {"r0-old-seed0": card["digest"]}
+    assert released_model.read_card(run.folder(1, "pct_kl", 0))["parents"] == {"r0-old-seed0": card["digest"]}
     rows = report.build(run.workdir)["rows"]
     assert all(0 < row["nfr"] < row["accuracy_previous"] for row in rows)
     assert f"old model by {tmp_path}/old-{{seed}}.npz" in contents._scenario(configs.to_dict(run.config))
@@ -225,7 +225,7 @@ def test_a_release_without_weights_is_mended_from_the_file_unless_that_has_chang
     assert run.predictions(folder).read_bytes() == before
     recorded(table)
     with pytest.raises(InputError, match=r"r0-old-seed1 has no weights: .* known by its answers in .*old.npz alone"):
-        checkpoint.read_release(folder)
+        released_model.read(folder)
     with pytest.raises(InputError, match=r"old.npz holds other answers than .*r0-old-seed0 was made with; put that"):
         recorded({"id": table["id"], "logits": table["logits"] + 1})
 
@@ -279,7 +279,7 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
     assert apart.mean.tolist() == [0, 0, 0] and apart.given["old"][0][0].mean.tolist() == classifier.mean.tolist()
     claim(run)
     stages._make(run, lineage.Stage(0, "old", ("old",)))
-    released, card = checkpoint.read_release(run.folder(0, "old", 0))
+    released, card = released_model.read(run.folder(0, "old", 0))
     jax.tree.map(np.testing.assert_array_equal, released.params, classifier.params)
     assert card["architecture"]["name"] == "vit_tiny" and card["classes"] == ["eel", "bee", "dog"]
     assert card["dataset"] == "unknown" and card["steps"] == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import train, update
-from mpt_jax.files import checkpoint
+from mpt_jax.files import checkpoint, released_model
 from mpt_jax.update import lineage, planning
 from mpt_jax.update.context import training_rows
 
@@ -54,7 +54,7 @@ def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     ]
     lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
     steps = max(line["step"] for line in lines if line["stage"] == "students")
-    card = checkpoint.read_card(run.folder(1, "independent", 0))
+    card = released_model.read_card(run.folder(1, "independent", 0))
     expected = planning.duration(steps * card["seconds"] / card["steps"])
     shutil.rmtree(run.folder(1, "no_treatment", 0))
     shutil.rmtree(run.folder(1, "posthoc_bias", 0))
@@ -69,7 +69,7 @@ def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     assert "about" not in update.plan(dataclasses.replace(run, provenance=elsewhere))[0]
 
     saved = run.workdir / "checkpoints/r1-students"
-    checkpoint.save_state(saved, 2, {"w": np.zeros(1)}, {"seconds": 40.0})
+    checkpoint.save(saved, 2, {"w": np.zeros(1)}, {"seconds": 40.0})
     left = planning.duration(20.0 * (steps - 2))
     students = update.plan(run)[3]
     assert students.endswith(f"{steps - 2} steps of 32 examples, going on from step 2 of {steps}, about {left}")

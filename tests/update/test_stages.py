@@ -12,7 +12,7 @@ from rich.console import Console
 from mpt_jax import metrics, models, posttraining, report
 from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import released_model
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.training import inference
 from mpt_jax.update import stages, workdir
@@ -79,13 +79,13 @@ def test_an_ensemble_answers_with_the_mean_of_its_models_and_teaches(executed):
     run = executed("update.methods=mpt_kl_ensemble,ensemble", "update.ensemble_size=3", "update.bias=1")
     test = run.dataset.test
     for seed in (0, 1):
-        ensemble, card = checkpoint.read_release(run.folder(1, "ensemble", seed))
+        ensemble, card = released_model.read(run.folder(1, "ensemble", seed))
         stack = ensemble.replace(ensemble=False)
         members = np.asarray(jax.vmap(models.logits, in_axes=(0, None))(stack, test.images))
         assert members.shape[0] == 3 and not np.allclose(members[0], members[1], atol=0.1)
         np.testing.assert_allclose(logits(run, 1, "ensemble", seed), posttraining.logit_mean(members), atol=1e-4)
         assert card["architecture"]["ensemble"] is True and card["parents"].keys() == {f"r0-old-seed{seed}"}
-        taught = checkpoint.read_card(run.folder(1, "mpt_kl_ensemble", seed))
+        taught = released_model.read_card(run.folder(1, "mpt_kl_ensemble", seed))
         assert taught["parents"].keys() == {f"r0-old-seed{seed}", f"r1-ensemble-seed{seed}"}
         assert taught["parents"][f"r1-ensemble-seed{seed}"] == card["digest"]
     lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
@@ -113,7 +113,7 @@ def test_a_sequence_compares_every_release_with_the_one_before_of_its_method(exe
             num_old_classes=schedule[release - 1],
         )
         assert {key: row[key] for key in expected} == expected
-        parents = checkpoint.read_card(run.folder(release, method, seed))["parents"]
+        parents = released_model.read_card(run.folder(release, method, seed))["parents"]
         if method == "pct_kl":
             assert list(parents) == [f"r{release - 1}-{'old' if release == 1 else method}-seed{seed}"]
     lineage = result["sequences"]["pct_kl"]
@@ -140,7 +140,7 @@ def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
     run = executed(*overrides, "update.schedule=[5,8,10]")
     for release, before in ((1, "old"), (2, "no_treatment")):
         (old, _), (new, _) = (
-            checkpoint.read_release(run.folder(r, method, 1))
+            released_model.read(run.folder(r, method, 1))
             for r, method in ((release - 1, before), (release, "no_treatment"))
         )
         known = old.module.num_classes
@@ -151,8 +151,8 @@ def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
         )
         fresh = new.params["head"]["kernel"][:, known:]
         assert fresh.shape[1] == new.module.num_classes - known and np.std(fresh) > 0.01
-    independent, _ = checkpoint.read_release(run.folder(1, "independent", 1))
-    old, _ = checkpoint.read_release(run.folder(0, "old", 1))
+    independent, _ = released_model.read(run.folder(1, "independent", 1))
+    old, _ = released_model.read(run.folder(0, "old", 1))
     assert not np.allclose(independent.params["hidden"]["kernel"], old.params["hidden"]["kernel"])
 
 
@@ -160,7 +160,7 @@ def test_fine_tuning_continues_the_weights_of_the_release_before(executed):
 def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
     run = executed("old_model.name=linear", "model.name=mlp", "update.methods=pct_kl")
     architectures = [
-        checkpoint.read_card(run.folder(*r, 0))["architecture"]["name"] for r in ((0, "old"), (1, "pct_kl"))
+        released_model.read_card(run.folder(*r, 0))["architecture"]["name"] for r in ((0, "old"), (1, "pct_kl"))
     ]
     assert architectures == ["linear", "mlp"]
     more = executed(
@@ -168,7 +168,7 @@ def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
     )
     row = report.write(more.workdir)["rows"][-1]
     assert row["accuracy_new_classes"] is None and row["accuracy"] == row["accuracy_old_classes"]
-    scenario = checkpoint.read_card(more.folder(1, "pct_kl", 0))["scenario"]
+    scenario = released_model.read_card(more.folder(1, "pct_kl", 0))["scenario"]
     assert scenario["old_fraction"] == 0.5 and scenario["schedule"] == [10, 10]
     assert "old model on 50 % of the images" in (more.workdir / "report.md").read_text()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import sealed
 from mpt_jax.update import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ def test_a_second_claim_keeps_the_facts_of_the_first(tmp_path):
 def test_an_unreadable_config_is_not_overwritten(tmp_path):
     workdir.claim(tmp_path / "run", facts())
     other = (tmp_path / "run/config.json").read_text().replace('"epochs": 3', '"epochs": 4')
-    bare = json.dumps(checkpoint.sealed({"config": []}))
+    bare = json.dumps(sealed.sealed({"config": []}))
     for text, word in (
         *(("{", "unreadable"), ("[]", "damaged"), ('{"config": []}', "damaged")),
         *((other, "damaged"), (bare, "has no 'config'")),
@@ -200,7 +200,7 @@ def test_predictions_with_a_flipped_bit_or_other_arrays_are_never_used(tmp_path)
         else:
             found += 1
     assert found > 200
-    np.savez(path, **{**arrays, "logits": 2 * arrays["logits"]}, digest=checkpoint.digest(arrays))
+    np.savez(path, **{**arrays, "logits": 2 * arrays["logits"]}, digest=sealed.digest(arrays))
     with pytest.raises(InputError, match="start again to make it anew"):
         workdir.read_predictions(path)
     np.savez(path, **arrays)

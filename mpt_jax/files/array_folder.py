@@ -1,0 +1,101 @@
+"""A folder of arrays with sealed JSON metadata: what released models and training states have in common.
+
+`model/` holds the arrays, written by orbax, which only this module imports. The metadata file has the SHA-256 of every
+file in `model/` and of itself; reading checks them before anything else. A folder appears whole or not at all.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mpt_jax.errors import InputError, one_line
+from mpt_jax.files import storage
+from mpt_jax.files.sealed import read_sealed, sealed
+from mpt_jax.runtime import processes
+
+
+def write(folder: pathlib.Path, metadata_name: str, metadata: Mapping[str, Any], arrays: Any | None) -> None:
+    """Write the arrays and the sealed metadata to `.NAME.unfinished`, which is then renamed to the folder.
+
+    A bucket has no renames: there both go to the folder itself, which does not count until its metadata is written,
+    last. With several processes each writes its part of the arrays, and the first one the metadata.
+
+    Raises:
+      OSError: the disk is full, or the folder cannot be written.
+    """
+    remote, first = storage.is_remote(folder), processes.is_first()
+    unfinished = folder if remote else folder.with_name(f".{folder.name}.unfinished")
+    try:
+        with processes.synchronized():
+            if first:
+                storage.remove(unfinished)
+                storage.make_folder(unfinished)
+                _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
+        if arrays is not None:
+            # Synchronous: an asynchronous save is lost when the process exits.
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
+        with processes.synchronized():
+            if first:
+                metadata = sealed({**metadata, "files": file_digests(unfinished)})
+                storage.write_text(unfinished / metadata_name, json.dumps(metadata, indent=1) + "\n")
+                if not remote:
+                    storage.remove(folder)  # a damaged one
+                    unfinished.rename(folder)
+    except Exception as error:
+        if first:
+            with contextlib.suppress(Exception):
+                storage.remove(unfinished)
+        if isinstance(error, OSError | jax.errors.JaxRuntimeError):  # the latter: another process was lost
+            raise
+        if remote:
+            raise OSError(errno.EIO, f"cannot be written ({one_line(error)[:300]})", str(folder)) from error
+        # orbax and its storage raise a ValueError with the system's message somewhere in it.
+        number = next((n for n in (*storage.DISK_FULL, errno.EROFS) if os.strerror(n) in str(error)), errno.EIO)
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def read(folder: pathlib.Path, metadata_name: str, abstract: Any | None) -> tuple[Any, dict[str, Any]]:
+    """Check every file, then return the arrays, shaped and placed as `abstract` if given, and the metadata.
+
+    Raises:
+      InputError: a file is missing or damaged, or the arrays do not have these shapes.
+    """
+    with processes.synchronized():
+        metadata = read_sealed(folder / metadata_name)
+        found = file_digests(folder)
+        for name, expected in dict(metadata.get("files", {})).items():
+            if found.get(name) != expected:
+                raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(storage.absolute(folder / "model"), args=ocp.args.StandardRestore(abstract))
+            return arrays, metadata
+    except jax.errors.JaxRuntimeError:  # another process was lost
+        raise
+    except Exception as error:  # undamaged, but of other shapes or another version of orbax, which raises many kinds
+        raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
+
+
+def file_digests(folder: pathlib.Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in `model/`, by path."""
+    result = {}
+    for name in storage.files(folder / "model"):
+        with (folder / "model" / name).open("rb") as file:
+            result[f"model/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result
+
+
+def _require_space(folder: pathlib.Path, size: int) -> None:
+    """Detect a full disk before orbax does, whose threads would print tracebacks."""
+    if not storage.is_remote(folder) and shutil.disk_usage(folder).free < size + size // 10 + 2**20:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

@@ -1,0 +1,108 @@
+"""Released models: a folder with `model/` (the weights) and `card.json`.
+
+The card holds the architecture, class names in order, parents, digest and metrics.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mpt_jax import models
+from mpt_jax.errors import InputError
+from mpt_jax.files import array_folder
+from mpt_jax.files.sealed import digest, read_sealed
+from mpt_jax.models import Classifier
+
+# The keys of every card, with the types of their values.
+CARD = {
+    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": dict},
+    **{"architecture": dict, "normalization": dict, "objective": dict, "parents": dict, "metrics": dict},
+    **{"classes": list, "image_shape": list, "steps": int, "seconds": float, "examples_per_second": float},
+}
+
+
+def identity(classifier: Classifier) -> str:
+    """Return the digest of a classifier's weights, which is also in the card of its release."""
+    return digest(_weights(classifier))
+
+
+def _weights(classifier: Classifier) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
+
+
+def write(folder: pathlib.Path, classifier: Classifier | None, card: Mapping[str, Any]) -> None:
+    """Write a classifier without leading axes and its card, to which the mean, std and digests are added.
+
+    Args:
+      folder: of this release.
+      classifier: None for a model known only by its predictions, whose card has a digest and gains no files.
+      card: JSON values.
+
+    Raises:
+      OSError: the disk is full, or cannot be written.
+    """
+    if classifier is None:
+        return array_folder.write(folder, "card.json", {"schema": 2, **card, "normalization": {}}, None)
+    weights = _weights(classifier)
+    normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
+    card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
+    array_folder.write(folder, "card.json", card, weights)
+
+
+def read_card(folder: pathlib.Path) -> dict[str, Any]:
+    """Read the card of a released model.
+
+    Raises:
+      InputError: the folder is missing, is not a released model, or its card is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no released model at {folder}; expected a folder with card.json and model/")
+    path = folder / "card.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not a released model: it has no card.json")
+    try:
+        card = read_sealed(path)
+    except InputError as error:
+        raise InputError(f"{error}; {_remedy(folder)}") from error
+    if card.get("schema") != 2:
+        raise InputError(f"{path} has schema {card.get('schema')!r}; expected a card of schema 2")
+    for key, kind in CARD.items():
+        if not isinstance(card.get(key), kind):
+            raise InputError(f"{path} is damaged: {key!r} is {card.get(key)!r}; {_remedy(folder)}")
+    return card
+
+
+def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
+    """Read a released model and its card, and check its files and weights against the digests in the card.
+
+    Raises:
+      InputError: not a released model, damaged, or an architecture that this version does not have.
+    """
+    card = read_card(folder)
+    if not card["files"]:
+        source = card["architecture"].get("predictions")
+        raise InputError(
+            f"{folder} has no weights: the model is known only by its predictions in {source}; expected a release "
+            "with weights"
+        )
+    try:
+        weights, _ = array_folder.read(folder, "card.json", None)
+        name, options = card["architecture"]["name"], card["architecture"]["options"]
+        mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
+        module = models.build(name, len(card["classes"]), **options)
+        weights = jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
+    except InputError as error:
+        raise InputError(f"{error}; {_remedy(folder)}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_remedy(folder)}") from error
+    if digest(weights) != card["digest"]:
+        raise InputError(f"{folder}/model does not match the digest in its card.json; {_remedy(folder)}")
+    ensemble = card["architecture"].get("ensemble") is True
+    return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
+
+
+def _remedy(folder: pathlib.Path) -> str:
+    return f"restore it from a copy, or remove {folder} to train it again"

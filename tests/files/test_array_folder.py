@@ -1,0 +1,56 @@
+"""A folder of arrays appears whole or not at all."""
+
+import errno
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax.errors import InputError
+from mpt_jax.files import array_folder
+
+ARRAYS = {"w": np.arange(4, dtype=np.float32), "n": np.array(3, np.int32)}
+
+
+def test_arrays_and_metadata_are_read_as_they_were_written(tmp_path):
+    array_folder.write(tmp_path / "one", "about.json", {"name": "größer"}, ARRAYS)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]  # nothing unfinished is left
+    arrays, metadata = array_folder.read(tmp_path / "one", "about.json", None)
+    jax.tree.map(np.testing.assert_array_equal, arrays, ARRAYS)
+    assert metadata == json.loads((tmp_path / "one/about.json").read_text()) and metadata["name"] == "größer"
+    assert metadata["files"] == array_folder.file_digests(tmp_path / "one") != {}
+    placed = {"w": jax.ShapeDtypeStruct((4,), np.float32), "n": jax.ShapeDtypeStruct((), np.int32)}
+    arrays, _ = array_folder.read(tmp_path / "one", "about.json", placed)
+    np.testing.assert_array_equal(arrays["w"], ARRAYS["w"])
+    with pytest.raises(InputError, match="cannot be read"):
+        array_folder.read(tmp_path / "one", "about.json", {"w": jax.ShapeDtypeStruct((5,), np.float32)})
+
+
+def test_metadata_alone_need_no_arrays(tmp_path):
+    array_folder.write(tmp_path / "one", "about.json", {}, None)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["about.json"]
+
+
+def test_a_full_disk_leaves_what_was_written_before_and_nothing_else(tmp_path, monkeypatch):
+    array_folder.write(tmp_path / "one", "about.json", {}, ARRAYS)
+    monkeypatch.setattr(array_folder.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
+    for name in ("one", "two"):
+        with pytest.raises(OSError, match="No space left") as full:
+            array_folder.write(tmp_path / name, "about.json", {}, {"w": np.zeros(9)})
+        assert full.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    np.testing.assert_array_equal(array_folder.read(tmp_path / "one", "about.json", None)[0]["w"], ARRAYS["w"])
+
+
+def test_a_failed_write_to_a_bucket_leaves_the_folder_before_it(store, bucket):
+    array_folder.write(bucket / "one", "about.json", {}, ARRAYS)
+    store.fail = lambda method, path: 400 if method == "POST" and "%2Fd%2F" in path else None
+    with pytest.raises(OSError, match="cannot be written") as raised:
+        array_folder.write(bucket / "two", "about.json", {}, ARRAYS)
+    assert str(bucket) in raised.value.filename
+    store.fail = lambda method, path: None
+    jax.tree.map(np.testing.assert_array_equal, array_folder.read(bucket / "one", "about.json", None)[0], ARRAYS)
+    with pytest.raises(InputError, match=r"about\.json is missing"):
+        array_folder.read(bucket / "two", "about.json", None)
