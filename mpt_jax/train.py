@@ -169,16 +169,13 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     from mpt_jax import report, update
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
-    from mpt_jax.runtime import hardware, processes
+    from mpt_jax.runtime import processes
     from mpt_jax.update import loggers, workdir
 
     config = configs.load(options.config, options.overrides)
     if options.processes is not None:
         processes.join(command, *options.processes)
         processes.require_same(configs.to_dict(config), "the config")
-    # Not where someone else has said how devices are shared out.
-    alone = options.processes is None and config.mesh == configs.MeshConfig()
-    cores = hardware.core_devices()[: config.training.cores or None] if alone and config.training.cores != 1 else ()
     if options.cached:
         compilation_cache.enable()
     folder = options.workdir
@@ -194,7 +191,7 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     console = Console(quiet=not first)
     with progress(console) as shown, contextlib.ExitStack() as stack:
         with processes.synchronized():
-            prepared = update.prepare(config, folder, shown, cores)
+            prepared = update.prepare(config, folder, shown)
         for line in update.plan(prepared):
             shown.log(line)
         if options.plan:

@@ -15,7 +15,7 @@ from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection
-from mpt_jax.update.context import Run, training_rows
+from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
 
 SHARES = tuple(i / 10 for i in range(11))  # of the old model in an interpolation: the grid of its paper

@@ -22,7 +22,7 @@ _NAMED = 5  # of the images that something is wrong with
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recorded:
+class PrecomputedLogits:
     """Models that are known by their answers alone: one for all seeds, or one for each."""
 
     logits: np.ndarray  # float32 [1 or seeds, n, K_old]
@@ -34,10 +34,10 @@ class Recorded:
         """Their logits on these images, ``[1 or seeds, len(ids), K_old]``."""
         return self.logits[:, [self.row_of[name] for name in ids.tolist()]]
 
-    def one(self, i: int) -> "Recorded":
+    def one(self, i: int) -> "PrecomputedLogits":
         """The model of the i-th seed."""
         i %= len(self.files)
-        return Recorded(self.logits[i : i + 1], self.row_of, self.files[i : i + 1], self.digests[i : i + 1])
+        return PrecomputedLogits(self.logits[i : i + 1], self.row_of, self.files[i : i + 1], self.digests[i : i + 1])
 
 
 def class_order(config: Config, released: Sequence[str] = ()) -> Any:
@@ -112,7 +112,7 @@ def read_weights(
     return [result[path] for path in _paths(config.old.weights, config)]
 
 
-def read_predictions(config: Config, dataset: data.Dataset) -> Recorded:
+def read_predictions(config: Config, dataset: data.Dataset) -> PrecomputedLogits:
     """The old models of `old.predictions`: their logits on all images that a run asks them about, and no others.
 
     These are the test images, the validation images of the first update, and its training images where a method learns
@@ -138,7 +138,9 @@ def read_predictions(config: Config, dataset: data.Dataset) -> Recorded:
     logits = [_logits(path, row_of, dict(zip(parts, ends, strict=True)), config, dataset) for path in paths]
     ids = np.array(list(row_of))
     digests = tuple(sealed.digest({"ids": ids, "logits": values}) for values in logits)
-    return Recorded(np.stack(logits) if len(logits) > 1 else logits[0][None], row_of, tuple(map(str, paths)), digests)
+    return PrecomputedLogits(
+        np.stack(logits) if len(logits) > 1 else logits[0][None], row_of, tuple(map(str, paths)), digests
+    )
 
 
 def _logits(

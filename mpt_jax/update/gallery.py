@@ -6,7 +6,7 @@ from PIL import Image
 from mpt_jax import metrics
 from mpt_jax.runtime import processes
 from mpt_jax.update import lineage, workdir
-from mpt_jax.update.context import Run
+from mpt_jax.update.run import Run
 
 _IN_ALL, _AT_LEAST = 96, 6  # thumbnails, shared evenly by the methods; of a method, where there are many
 _SIDE = 64  # pixels

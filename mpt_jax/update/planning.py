@@ -1,66 +1,81 @@
-"""What a run will do, said before it begins: what is trained in how many steps, what is there, about how long."""
+"""The plan that a run prints before it begins: what is trained in how many steps, what exists, and about how long."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from mpt_jax import config as configs
 from mpt_jax import data
-from mpt_jax.config import ModelConfig
+from mpt_jax.config import Config, ModelConfig
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint, released_model
-from mpt_jax.update import lineage, stages
-from mpt_jax.update.context import Run, training_rows
+from mpt_jax.files import checkpoint
+from mpt_jax.update import lineage, selection
 from mpt_jax.update.lineage import Stage
+from mpt_jax.update.run import Run, training_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """Seconds that a step takes, measured in this work directory on this device."""
+    """The time of a step, measured in this work directory on this device."""
 
-    seconds: float  # for each model of the population
+    seconds: float  # per model of the population
     network: ModelConfig
-    of: str  # the stage that was timed
+    measured_in: str  # title of a stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A stage that is yet to be trained, or to its end."""
+    """A stage that remains to be trained, or to be finished."""
 
-    steps: int  # that are left
+    steps: int  # that remain
     text: str
-    seconds: float | None  # None: no step like these was timed
+    seconds: float | None  # None: no step of such a network was timed
 
 
 def plan(run: Run) -> list[str]:
-    """What there is to do, a line per stage and method; nothing is written.
+    """Return the plan, one line per stage and derived method, without writing anything.
 
-    Times are given only where steps were timed: of a stage that goes on its own, of another one those of the last
-    finished stage of the same network, in proportion to its models. Their teachers are not counted.
+    Times are estimated only from measured steps: those of the stage itself if it resumes, or else those of the last
+    finished stage of the same network, in proportion to the number of models. The cost of teachers is not included.
     """
-    lines, trained, rates = [], [], _measured(run)
+    lines, trainings, rates = [], [], _rates(run)
     for release in run.releases:
         for stage in lineage.stages(run.config, release):
-            name = stages.title(run, stage)
+            name = title(run, stage)
             if not run.missing(release, stage.methods):
-                lines.append(f"  {name}: there already")
-            elif given := run.given.get(stage.name):
-                paths = dict.fromkeys(card["adopted_from"] for _, card in given)
-                lines.append(f"  {name}: adopted from {', '.join(paths)}")
-            elif release == 0 and run.recorded:
-                lines.append(f"  {name}: its answers from {run.config.old.predictions}")
+                lines.append(f"  {name}: exists")
+            elif adopted := run.adopted.get(stage.name):
+                paths = dict.fromkeys(card["adopted_from"] for _, card in adopted)
+                lines.append(f"  {name}: adopt {', '.join(paths)}")
+            elif release == 0 and run.precomputed:
+                lines.append(f"  {name}: predictions from {run.config.old.predictions}")
             else:
-                trained.append(_training(run, stage, rates))
-                lines.append(f"  {name}: {trained[-1].text}")
+                trainings.append(_training(run, stage, rates))
+                lines.append(f"  {name}: {trainings[-1].text}")
         for method in lineage.derived(run.config) if release else ():
             name = method if len(run.releases) == 2 else f"release {release}, {method}"
-            lines.append(f"  {name}: {'made of these' if run.missing(release, [method]) else 'there already'}")
-    times = [training.seconds for training in trained]
+            lines.append(f"  {name}: {'derive from these' if run.missing(release, [method]) else 'exists'}")
+    times = [training.seconds for training in trainings]
     about = f", about {duration(sum(times))}" if times and None not in times else ""
-    return [f"plan: {sum(training.steps for training in trained)} steps of training{about}", *lines]
+    return [f"plan: {sum(training.steps for training in trainings)} steps of training{about}", *lines]
+
+
+def title(run: Run, stage: Stage) -> str:
+    """Return the name of a stage in printed lines."""
+    return stage.name if len(run.releases) == 2 else f"release {stage.release}, {stage.name}"
+
+
+def population(config: Config, stage: Stage) -> str:
+    """Describe the models that a stage trains, such as "8 seeds x 7 objectives"."""
+    members = len(selection.members_of(config, stage))
+    count, unit = len(config.seeds), "seed"
+    if stage.name == lineage.ENSEMBLE:
+        count, unit = count * config.update.ensemble_size, "model"
+    text = f"{count} {unit}{'s' * (count > 1)}"
+    return text + (f" x {members} objectives" if members > 1 else "")
 
 
 def total_steps(run: Run, stage: Stage) -> int:
-    """Steps of a whole stage, from the number of images that its memory leaves it."""
+    """Return the steps of a whole stage, from the number of images that the memory leaves to it."""
     counts = data.class_counts(run.dataset.train, run.num_classes(stage.release))
     examples = counts.sum()
     if stage.release == 0 and run.config.update.old_fraction < 1:
@@ -73,7 +88,7 @@ def total_steps(run: Run, stage: Stage) -> int:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, to two digits.
+    """Format a time to two digits.
 
     Examples:
       >>> duration(9.6), duration(100), duration(9000)
@@ -88,35 +103,35 @@ def duration(seconds: float) -> str:
 def _training(run: Run, stage: Stage, rates: Sequence[Rate]) -> Training:
     total = total_steps(run, stage)
     done, seconds = _checkpoint(run, stage)
-    left = total - done
-    text = f"train {stages.population(run.config, stage)}, {left} steps of {run.config.optimizer.batch_size} examples"
-    like = [rate for rate in rates if rate.network == _network(run, stage)]
+    remaining = total - done
+    text = f"train {population(run.config, stage)}, {remaining} steps of {run.config.optimizer.batch_size} examples"
+    similar = [rate for rate in rates if rate.network == _network(run, stage)]
     estimate = None
     if done:
-        estimate = left * seconds / done
-        text += f", going on from step {done} of {total}, about {duration(estimate)}"
-    elif like:
-        estimate = left * like[-1].seconds * _models(run, stage)
-        text += f", about {duration(estimate)} at the rate of {like[-1].of}"
-    return Training(left, text, estimate)
+        estimate = remaining * seconds / done
+        text += f", resumed from step {done} of {total}, about {duration(estimate)}"
+    elif similar:
+        estimate = remaining * similar[-1].seconds * _num_models(run, stage)
+        text += f", about {duration(estimate)} at the speed of {similar[-1].measured_in}"
+    return Training(remaining, text, estimate)
 
 
-def _measured(run: Run) -> list[Rate]:
-    """Of each stage that was trained here to its end."""
+def _rates(run: Run) -> list[Rate]:
+    """Return the time of a step of each stage that was trained to its end here."""
     rates = []
     for stage in (stage for release in run.releases for stage in lineage.stages(run.config, release)):
-        cards = [released_model.read_card(folder) for folder in run.released(stage.release, stage.methods)[:1]]
-        for card in cards:
+        for folder in run.released(stage.release, stage.methods)[:1]:
+            card = run.card(folder)
             here = card.get("made_with", {}).get("device") == run.provenance["device"]
             if here and "adopted_from" not in card and card["steps"]:
-                seconds = card["seconds"] / card["steps"] / _models(run, stage)
-                rates.append(Rate(seconds, _network(run, stage), stages.title(run, stage)))
+                seconds = card["seconds"] / card["steps"] / _num_models(run, stage)
+                rates.append(Rate(seconds, _network(run, stage), title(run, stage)))
     return rates
 
 
-def _models(run: Run, stage: Stage) -> int:
+def _num_models(run: Run, stage: Stage) -> int:
     replicas = run.config.update.ensemble_size if stage.name == lineage.ENSEMBLE else 1
-    return len(run.config.seeds) * replicas * len(stages.members_of(run.config, stage))
+    return len(run.config.seeds) * replicas * len(selection.members_of(run.config, stage))
 
 
 def _network(run: Run, stage: Stage) -> ModelConfig:
@@ -124,11 +139,11 @@ def _network(run: Run, stage: Stage) -> ModelConfig:
 
 
 def _checkpoint(run: Run, stage: Stage) -> tuple[int, float]:
-    """The step that a stage was last saved at, and the seconds it took to get there; 0 where nothing is saved."""
+    """Return the step of a stage's newest checkpoint and the seconds it took to get there; zeros without one."""
     folder = run.workdir / "checkpoints" / str(stage)
     for step in checkpoint.saved_steps(folder):
         try:
             return step, float(checkpoint.read_notes(folder, step)["seconds"])
-        except InputError:  # an older one may be whole: said when it is restored
+        except InputError:  # an older one may be intact; restoring reports the damage
             continue
     return 0, 0.0

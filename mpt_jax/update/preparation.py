@@ -1,55 +1,152 @@
-"""Read the data and check everything that can be checked without training."""
+"""Read the data and check everything that can be checked without training.
+
+Ranges of config values are checked in `mpt_jax.config`. What depends on the data, the models or the devices is checked
+here, once.
+"""
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from mpt_jax import config as configs
 from mpt_jax import data, models, objectives
 from mpt_jax.cli.progress import Progress
-from mpt_jax.config import Config
+from mpt_jax.config import Config, MeshConfig, ModelConfig
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.training import sharding
 from mpt_jax.update import external_model, lineage, releases, workdir
-from mpt_jax.update.context import Run, training_rows
+from mpt_jax.update.run import Run, training_rows
 
-GIVEN = (lineage.OLD, lineage.INDEPENDENT)  # releases that a config may name instead of training them
+ADOPTABLE = (lineage.OLD, lineage.INDEPENDENT)  # teachers that a config may name instead of training them
 
 
-def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Sequence[jax.Device] = ()) -> Run:
-    """Everything that a run needs; writes nothing to the work directory.
+class Network(NamedTuple):
+    """A network of the config, with the config section that describes it."""
 
-    Args:
-      cores: those of `hardware.core_devices`, of which all that is not a population of small networks takes the first.
+    section: str
+    name: str
+    module: nn.Module
+
+
+def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
+    """Read and check everything that a run needs, without writing to the work directory.
 
     Raises:
-      InputError: data, schedule, teachers or work directory that do not fit the config.
+      InputError: data, schedule, teachers, devices or work directory do not fit the config.
     """
     workdir.check(folder, configs.to_dict(config))
-    settings, update = config.dataset, config.update
-    networks = [
-        (section, network.name, models.build(network.name, num_classes, **releases.network_options(network)))
-        for section, network, num_classes in (
-            ("old_model" if config.old_model.name else "model", configs.old_model_of(config), update.schedule[0]),
-            ("model", config.model, update.schedule[-1]),
-        )
-    ]
-    given = {method: _read_given(config, method) for method in GIVEN}
-    order = external_model.class_order(config, next((card["classes"] for _, card in given[lineage.OLD]), ()))
-    if order != settings.class_order:
-        progress.log(f"class order: first the {len(order) - 1} classes of the old model, then the others")
+    mesh, cores = _devices(config)
+    networks = _networks(config)
+    adopted = {method: _read_adopted(config, method) for method in ADOPTABLE}
     external_model.require_weights(config)
+    dataset = _read_dataset(config, adopted[lineage.OLD], progress)
+    contents = _digests(config, dataset)
+    with processes.synchronized():
+        if processes.is_first():
+            workdir.check_contents(folder, contents)
+    _check_streaming(config, dataset)
+    old_params, new_params = (_parameter_shapes(network, dataset) for network in networks)
+    _check_old_head(config, old_params, new_params)
+    sharding.check_batch(mesh, config.optimizer.batch_size, config.optimizer.accumulate)
+    _check_steps(config, dataset)
+    _check_inputs(config, dataset)
+    mean, std = _normalization(config, dataset)
+    if config.old.weights:
+        of_old_model = (np.asarray(config.old.mean or mean, np.float32), np.asarray(config.old.std or std, np.float32))
+        adopted[lineage.OLD] = external_model.read_weights(config, dataset, networks[0].module, of_old_model)
+    run = Run(
+        config=config,
+        workdir=folder,
+        dataset=dataset,
+        mean=mean,
+        std=std,
+        mesh=mesh,
+        cores=cores,
+        adopted=adopted,
+        contents=contents,
+        provenance=workdir.provenance(_device_facts(mesh)),
+        progress=progress,
+        precomputed=external_model.read_predictions(config, dataset) if config.old.predictions else None,
+    )
+    _check_image_counts(run)
+    for release, method in enumerate(ADOPTABLE):
+        for _, card in adopted[method]:
+            _check_classes(run, card, run.num_classes(release))
+    for classifier, card in adopted[lineage.OLD]:
+        _check_old_architecture(config, classifier, card, old_params)
+    releases.check_adopted(run)
+    releases.check_lineage(run)
+    return run
+
+
+def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
+    """Return the mesh, and the cores of a CPU between which populations of small networks are divided.
+
+    Cores are divided only where the user has not configured devices.
+    """
+    cores: Sequence[jax.Device] = ()
+    if config.mesh == MeshConfig() and config.training.cores != 1 and not processes.is_distributed():
+        cores = hardware.core_devices()[: config.training.cores or None]
+    if cores:
+        return sharding.make_mesh(cores[:1]), cores
+    layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
+    for key, value in layout.items():
+        if value != 1 and processes.is_distributed():
+            raise InputError(
+                f"mesh.{key}={value} divides the devices of one process, but there are {jax.process_count()} "
+                f"processes; expected mesh.{key}=1"
+            )
+    return sharding.make_mesh(**layout), ()
+
+
+def _device_facts(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    facts = hardware.facts(mesh.size)
+    return facts | ({"processes": jax.process_count()} if processes.is_distributed() else {})
+
+
+def _networks(config: Config) -> tuple[Network, Network]:
+    """Build the networks of the first and the last release."""
+
+    def build(section: str, network: ModelConfig, num_classes: int) -> Network:
+        return Network(
+            section, network.name, models.build(network.name, num_classes, **releases.network_options(network))
+        )
+
+    schedule = config.update.schedule
+    old_section = "old_model" if config.old_model.name else "model"
+    old = build(old_section, configs.old_model_of(config), schedule[0])
+    return old, build("model", config.model, schedule[-1])
+
+
+def _read_adopted(config: Config, method: str) -> list[tuple[Classifier, dict[str, Any]]]:
+    """Read the released models, one per seed, that `update.old` or `update.independent` names, if any."""
+    pattern = getattr(config.update, method)
+    if not pattern:
+        return []
+    paths = [storage.path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
+    read = {path: released_model.read(path) for path in dict.fromkeys(paths)}
+    return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
+
+
+def _read_dataset(
+    config: Config, old_models: Sequence[tuple[Classifier, Mapping[str, Any]]], progress: Progress
+) -> data.Dataset:
+    settings = config.dataset
+    order = external_model.class_order(config, next((card["classes"] for _, card in old_models), ()))
+    if order != settings.class_order:
+        progress.log(f"class order: the {len(order) - 1} classes of the old model first, then the others")
     progress.log(f"reading {settings.name}")
     dataset = data.load(
         settings.name,
         data_dir=settings.data_dir or None,
-        num_classes=update.schedule[-1],
+        num_classes=config.update.schedule[-1],
         class_order=order,
         validation_per_class=settings.validation_per_class,
         train_per_class=settings.train_per_class,
@@ -63,151 +160,164 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress, cores: Seq
         workers=settings.workers,
         test_split=settings.test_split,
     )
+    for finding in dataset.findings:
+        progress.log(f"{settings.name}: {finding}")
+    if isinstance(dataset.train.images, data.Stream):
+        progress.log(f"{settings.name}: images are streamed, not kept in memory")
+    return dataset
+
+
+def _digests(config: Config, dataset: data.Dataset) -> dict[str, str]:
+    """Return digests of the data; of streamed images only their sizes are known.
+
+    Raises:
+      InputError: the processes of the run have read different data.
+    """
     parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
-    contents = {
-        f"{name} labels and ids": sealed.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()
-    }
-    processes.require_same(contents, f"what dataset.name={settings.name} holds")
-    contents |= {
+    labels = {f"{name} labels and ids": sealed.digest({"labels": s.labels, "ids": s.ids}) for name, s in parts.items()}
+    processes.require_same(labels, f"the content of dataset.name={config.dataset.name}")
+    return labels | {
         f"{name} images": sealed.digest(s.images.sizes() if isinstance(s.images, data.Stream) else s.images)
         for name, s in parts.items()
     }
-    with processes.synchronized():
-        if processes.is_first():
-            workdir.check_contents(folder, contents)
-    streamed = isinstance(dataset.train.images, data.Stream)
-    if streamed:
-        progress.log(f"{settings.name}: images are streamed, not kept in memory")
-    drawn = [method for method in lineage.trained(config) if objectives.named(method).sampler_rate]
-    if streamed and drawn:
+
+
+def _check_streaming(config: Config, dataset: data.Dataset) -> None:
+    """Require images in memory where they are selected on the device, or copied to the devices of other members."""
+    if not isinstance(dataset.train.images, data.Stream):
+        return
+    for method in lineage.trained(config):
+        if objectives.named(method).sampler_rate:
+            raise InputError(
+                f"update.methods={method} draws its own batches on the device, but images are streamed; expected "
+                "dataset.source=memory, or other methods"
+            )
+    if config.mesh.members > 1:
         raise InputError(
-            f"update.methods={drawn[0]} draws its own batches, which streamed images do not allow; expected "
-            "dataset.source=memory, or other methods"
-        )
-    if streamed and config.mesh.members > 1:
-        raise InputError(
-            f"mesh.members={config.mesh.members} splits students whose images are in memory; expected "
+            f"mesh.members={config.mesh.members} needs images in memory, but images are streamed; expected "
             "dataset.source=memory, or mesh.members=1"
         )
-    for finding in dataset.findings:
-        progress.log(f"{settings.name}: {finding}")
+
+
+def _parameter_shapes(network: Network, dataset: data.Dataset) -> Any:
+    """Return the shapes of the parameters, of a network that accepts examples of this shape.
+
+    Raises:
+      InputError: a network for images with features, or the reverse, or an image size that it does not support.
+    """
     shape = dataset.train.images.shape[1:]
-    for section, name, _ in networks:
-        if (len(shape) == 1) != (name in models.ON_FEATURES):
-            kind, valid = ("images", "others than") if len(shape) > 1 else ("features", "one of")
-            raise InputError(
-                f"{section}.name={name} does not fit {settings.name}, whose examples are {kind} of shape {shape}; "
-                f"expected {valid} {', '.join(models.ON_FEATURES)}"
-            )
-    weights = [  # also finds an image size that a network refuses
-        jax.eval_shape(lambda module=module: models.init(module, jax.random.key(0), shape))[0]
-        for _, _, module in networks
-    ]
-    heads = [params["head"]["kernel"].shape for params in weights]
-    if "old_head" in configs.sources(config) and heads[0][0] != heads[1][0]:
+    if (len(shape) == 1) != (network.name in models.ON_FEATURES):
+        kind, valid = ("images", "any model except") if len(shape) > 1 else ("features", "one of")
         raise InputError(
-            f"update.methods has one with the old head (bct), which takes {heads[0][0]} features, but model.name="
-            f"{config.model.name} has {heads[1][0]}; leave that method out, or choose a network with as many"
+            f"{network.section}.name={network.name} does not fit {dataset.name}, whose examples are {kind} of shape "
+            f"{shape}; expected {valid} {', '.join(models.ON_FEATURES)}"
         )
-    layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
-    for key, value in layout.items():
-        if value != 1 and processes.is_distributed():
-            raise InputError(f"mesh.{key}={value} is for the devices of one process; of several, expected mesh.{key}=1")
-    mesh = sharding.make_mesh(cores[:1]) if cores else sharding.make_mesh(**layout)
-    batch_size, num_first = config.optimizer.batch_size, data.count(dataset.train, update.schedule[0])
-    sharding.check_batch(mesh, batch_size, config.optimizer.accumulate)
-    epochs, limit = config.optimizer.epochs, 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
+    return jax.eval_shape(lambda: models.init(network.module, jax.random.key(0), shape))[0]
+
+
+def _check_old_head(config: Config, old_params: Any, new_params: Any) -> None:
+    """Require as many features from the new network as the old model's head takes, if a method uses that head."""
+    old_width, new_width = (params["head"]["kernel"].shape[0] for params in (old_params, new_params))
+    if "old_head" in configs.sources(config) and old_width != new_width:
+        raise InputError(
+            f"update.methods has one with the old head (bct), which takes {old_width} features, but model.name="
+            f"{config.model.name} has {new_width}; leave that method out, or choose a network with as many"
+        )
+
+
+def _check_steps(config: Config, dataset: data.Dataset) -> None:
+    epochs, batch_size = config.optimizer.epochs, config.optimizer.batch_size
+    limit = 2**31 // data.steps_per_epoch(len(dataset.train.labels), batch_size)
     if epochs > limit:
         raise InputError(f"optimizer.epochs={epochs} takes more than 2**31 steps; expected {limit} or less")
-    *sides, channels = shape
+
+
+def _check_inputs(config: Config, dataset: data.Dataset) -> None:
+    """Check the settings of augmentation and normalization against the shape of the examples."""
+    settings, old = config.dataset, config.old
+    *sides, channels = dataset.train.images.shape[1:]
     if not sides and (settings.crop_padding or settings.flip):
-        raise InputError("dataset.crop_padding and dataset.flip are for images; features take 0 and False")
+        raise InputError(
+            f"dataset.crop_padding={settings.crop_padding} and dataset.flip={settings.flip} are for images, but "
+            f"{settings.name} has features; expected 0 and False"
+        )
     if sides and settings.crop_padding > min(sides):
         raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")
-    if settings.mean and len(settings.mean) != channels:
-        raise InputError(
-            f"dataset.mean={settings.mean}; expected {channels} values, one per channel of {settings.name}"
-        )
-    old = config.old
-    if old.mean and len(old.mean) != channels:
-        raise InputError(f"old.mean={old.mean}; expected {channels} values, one per channel of {settings.name}")
-    for key, part in (("dataset", settings), ("old", old)):
+    for section, part in (("dataset", settings), ("old", old)):
+        if part.mean and len(part.mean) != channels:
+            raise InputError(
+                f"{section}.mean={list(part.mean)}; expected {channels} values, one per channel of {settings.name}"
+            )
         if sides and max((*part.mean, *part.std, 0)) > 1:
             raise InputError(
-                f"{key}.mean={list(part.mean)}, {key}.std={list(part.std)}; expected numbers up to 1, in units of "
-                "pixel/255"
+                f"{section}.mean={list(part.mean)}, {section}.std={list(part.std)}; expected numbers up to 1, in units "
+                "of pixel/255"
             )
-    # Of the first release's images: an update must not change how a deployed model's input is prepared.
-    mean, std = (
-        np.asarray(value, np.float32)
-        for value in (
-            (settings.mean, settings.std)
-            if settings.mean
-            else (old.mean, old.std)
-            if old.mean
-            else data.statistics(dataset.train.images[:num_first])
-        )
-    )
-    if old.weights:
-        normalization = (np.asarray(old.mean or mean, np.float32), np.asarray(old.std or std, np.float32))
-        given[lineage.OLD] = external_model.read_weights(config, dataset, networks[0][2], normalization)
-    recorded = external_model.read_predictions(config, dataset) if old.predictions else None
-    facts = hardware.facts(mesh.size)
-    if processes.is_distributed():
-        facts["processes"] = jax.process_count()
-    made_with = workdir.provenance(facts)
-    run = Run(config, folder, dataset, mean, std, mesh, cores, given, contents, made_with, progress, recorded=recorded)
-    _check_numbers_of_images(run)
-    for release, method in enumerate(GIVEN):
-        for _, card in given[method]:
-            _check_teacher(run, card, run.num_classes(release))
-    for classifier, card in given[lineage.OLD]:
-        _check_network(config, classifier, card, weights[0])
-    releases.check_given(run)
-    releases.check_lineage(run)
-    return run
 
 
-def _check_numbers_of_images(run: Run) -> None:
-    """Every stage must have a batch of images, and images of every class whose number of images it divides by."""
+def _normalization(config: Config, dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std of the inputs as configured, or else of the first release's training images.
+
+    They are the same for all releases: an update must not change how the inputs of a deployed model are prepared.
+    """
+    if config.dataset.mean:
+        mean, std = config.dataset.mean, config.dataset.std
+    elif config.old.mean:
+        mean, std = config.old.mean, config.old.std
+    else:
+        mean, std = data.statistics(dataset.train.images[: data.count(dataset.train, config.update.schedule[0])])
+    return np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+
+def _check_image_counts(run: Run) -> None:
+    """Require a batch of images in every stage, and images of every class for methods that divide by their number."""
     config, batch_size, train = run.config, run.config.optimizer.batch_size, run.dataset.train
+    memory = config.update.memory
+    balanced = [method for method in lineage.trained(config) if objectives.named(method).balance]
     for release in run.releases:
+        counts = data.class_counts(train, run.num_classes(release))
         if release == 0:
-            counts = data.class_counts(train, run.num_classes(0))
             if config.update.old_fraction < 1:
                 counts = np.bincount(train.labels[training_rows(run, lineage.stages(config, 0)[0])[0]])
             what = f"the training part of the {run.num_classes(0)} old classes"
         else:
-            counts = data.class_counts(train, run.num_classes(release))
             old = run.num_old_classes(release)
-            counts[:old] = data.kept_counts(data.parse_policy(config.update.memory), counts[:old])
-            memory = config.update.memory
+            counts[:old] = data.kept_counts(data.parse_policy(memory), counts[:old])
             what = f"the {counts.sum()} training images that update.memory={memory} leaves to release {release}"
         if batch_size > counts.sum():
             raise InputError(
-                f"optimizer.batch_size={batch_size} is larger than {what}: expected {counts.sum()} or less"
+                f"optimizer.batch_size={batch_size} is larger than {what}; expected {counts.sum()} or less"
             )
-        balanced = [method for method in lineage.trained(config) if objectives.named(method).balance] if release else []
-        if balanced and not counts.all():
+        if release and balanced and not counts.all():
             raise InputError(
-                f"update.methods={balanced[0]} needs training images of every class, but update.memory="
-                f"{config.update.memory} leaves none of class {run.dataset.class_names[int(np.argmin(counts))]!r}; "
-                "expected update.memory=per_class:K, a larger total:K, or all"
+                f"update.methods={balanced[0]} needs training images of every class, but update.memory={memory} leaves "
+                f"none of class {run.dataset.class_names[int(np.argmin(counts))]!r}; expected "
+                "update.memory=per_class:K, a larger total:K, or all"
             )
 
 
-def _read_given(config: Config, method: str) -> list[tuple[Classifier, dict[str, Any]]]:
-    """The released models, one per seed, that the config names for this teacher; empty where it is trained here."""
-    pattern = getattr(config.update, method)
-    if not pattern:
-        return []
-    paths = [storage.path(pattern.replace("{seed}", str(seed))) for seed in config.seeds]
-    read = {path: released_model.read(path) for path in dict.fromkeys(paths)}
-    return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
+def _check_classes(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
+    """Require that an adopted model knows exactly the run's classes, in their order, on images of the same shape."""
+    path = card["adopted_from"]
+    expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
+    if found != expected:
+        pairs = enumerate(zip(found, expected, strict=False))
+        difference = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
+        raise InputError(
+            f"{path} has another class order than the run: "
+            f"{difference or f'{len(found)} classes, not {len(expected)}'}; "
+            "set dataset.class_order and update.schedule to match it"
+        )
+    shape = list(run.dataset.train.images.shape[1:])
+    if card["image_shape"] != shape:
+        raise InputError(
+            f"{path} takes images of shape {card['image_shape']}, but {run.dataset.name} has {shape}; set "
+            "dataset.image_size and dataset.channels to match it"
+        )
 
 
-def _check_network(config: Config, classifier: Classifier, card: Mapping[str, Any], configured: Any) -> None:
-    """An old model whose inside is used, not its answers alone, must be the one network that the config describes."""
+def _check_old_architecture(config: Config, classifier: Classifier, card: Mapping[str, Any], configured: Any) -> None:
+    """Require the configured network of an old model whose weights or features are used, and not only its logits."""
     uses = {
         "update.start=old": config.update.start == "old",
         "a method with the old head (bct)": "old_head" in configs.sources(config),
@@ -217,29 +327,13 @@ def _check_network(config: Config, classifier: Classifier, card: Mapping[str, An
     shapes = [jax.tree.map(np.shape, params) for params in (classifier.params, configured)]
     if needed and shapes[0] != shapes[1]:
         network = configs.old_model_of(config)
-        found = "an ensemble" if classifier.ensemble else _network(**card["architecture"])
+        found = "an ensemble" if classifier.ensemble else _described(**card["architecture"])
         raise InputError(
-            f"{card['adopted_from']} is {found}, but {needed} takes what old_model says (without a name: model), "
-            f"{_network(network.name, releases.network_options(network))}; set that to fit, or give another update.old"
+            f"{card['adopted_from']} is {found}, but {needed} needs the network of old_model (without a name, of "
+            f"model), {_described(network.name, releases.network_options(network))}; set that to match it, or "
+            "give another update.old"
         )
 
 
-def _network(name: str, options: Mapping[str, str]) -> str:
+def _described(name: str, options: Mapping[str, str]) -> str:
     return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"
-
-
-def _check_teacher(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
-    """A teacher must know exactly the run's classes, in the run's order, on images of the same shape."""
-    path = card["adopted_from"]
-    expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
-    if found != expected:
-        pairs = enumerate(zip(found, expected, strict=False))
-        differ = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
-        raise InputError(
-            f"{path} has another class order than the run: "
-            f"{differ or f'{len(found)} classes, not {len(expected)}'}; "
-            "set dataset.class_order and update.schedule to fit"
-        )
-    shape = list(run.dataset.train.images.shape[1:])
-    if card["image_shape"] != shape:
-        raise InputError(f"{path} takes images of shape {card['image_shape']}, but {run.dataset.name} has {shape}")

@@ -1,4 +1,4 @@
-"""Releases on disk: the model, its card, and its answers on the test images."""
+"""Releases on disk: a model, its card, and its predictions on the test images."""
 
 import functools
 import pathlib
@@ -16,8 +16,8 @@ from mpt_jax.files import released_model, storage
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.update import lineage, workdir
-from mpt_jax.update.context import Run
-from mpt_jax.update.external_model import Recorded
+from mpt_jax.update.external_model import PrecomputedLogits
+from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
 
 
@@ -26,15 +26,17 @@ def write(
     release: int,
     member: Member,
     seed: int,
-    classifier: Classifier | Recorded,
+    classifier: Classifier | PrecomputedLogits,
     notes: Mapping[str, Any],
     made_from: Sequence[str] = (),
 ) -> None:
-    """Predict the test images, measure flips against the release before, write the predictions and then the release.
+    """Predict the test images, count flips against the previous release, and write the predictions, then the release.
+
+    Does nothing if the release exists.
 
     Args:
-      notes: what else the card holds: the costs, the choice of numbers.
-      made_from: methods of this release that it is made of, besides the teachers that its objective names.
+      notes: further entries of the card: costs, the choice of numbers.
+      made_from: methods of this release that a derived method uses, besides the teachers that its objective names.
     """
     folder = run.folder(release, member.method, seed)
     if processes.from_first((folder / "card.json").is_file):
@@ -43,19 +45,19 @@ def write(
         storage.remove(folder)
     logits = write_predictions(run, folder, classifier)
     test = run.known(run.dataset.test, release)
-    answers = logits[: len(test)].argmax(-1)
-    parents = []
+    predicted = logits[: len(test)].argmax(-1)
+    parents: list[pathlib.Path] = []
     if release == 0:
-        values = {"accuracy": float(np.mean(answers == test.labels))}
+        values = {"accuracy": float(np.mean(predicted == test.labels))}
     else:
         before = run.folder(*lineage.previous(release, member.method), seed)
         old = workdir.read_predictions(run.predictions(before))["logits"][: len(test)].argmax(-1)
-        values = metrics.class_growth_metrics(old, answers, test.labels, num_old_classes=run.num_old_classes(release))
-        taught = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
-        parents = [before, *(run.folder(release, method, seed) for method in sorted({*taught, *made_from}))]
+        values = metrics.class_growth_metrics(old, predicted, test.labels, num_old_classes=run.num_old_classes(release))
+        teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
+        parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
     network = configs.old_model_of(run.config) if release == 0 else run.config.model
-    recorded = isinstance(classifier, Recorded)
-    ensemble = {"ensemble": True} if not recorded and classifier.ensemble else {}
+    precomputed = isinstance(classifier, PrecomputedLogits)
+    ensemble = {"ensemble": True} if not precomputed and classifier.ensemble else {}
     card = {
         "name": folder.name,
         "release": release,
@@ -68,17 +70,20 @@ def write(
         "dataset": run.dataset.name,
         "scenario": scenario(run),
         "made_with": run.provenance,
-        "parents": {parent.name: released_model.read_card(parent)["digest"] for parent in parents},
+        "parents": {parent.name: run.card(parent)["digest"] for parent in parents},
         **notes,
         "metrics": values,
     }
-    released_model.write(folder, None if recorded else classifier, card)
+    released_model.write(folder, None if precomputed else classifier, card)
+    run.cards.pop(folder.name, None)  # of a release that was there before and is lost
 
 
-def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | Recorded) -> np.ndarray:
-    """Write a classifier's logits on the test images beside its release, and return them."""
+def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | PrecomputedLogits) -> np.ndarray:
+    """Write a model's logits on the test images to the predictions of a release, and return them."""
     test = run.dataset.test
-    alone = classifier if isinstance(classifier, Recorded) else jax.tree.map(lambda leaf: leaf[None], classifier)
+    alone = classifier
+    if isinstance(classifier, Classifier):
+        alone = jax.tree.map(lambda leaf: leaf[None], classifier)
     logits = run.predict(alone, test)[0]
     if processes.is_first():
         workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
@@ -86,56 +91,67 @@ def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | R
 
 
 def restore_predictions(run: Run) -> bool:
-    """Predict the test images again for releases whose predictions are lost or damaged; whether there were any."""
+    """Write lost or damaged predictions of releases again; return whether there were any."""
     lost = processes.from_first(
         lambda: [str(folder) for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
     )
-    old = run.released(0, [lineage.OLD]) if run.recorded else []
+    precomputed = run.released(0, [lineage.OLD]) if run.precomputed else []
     for folder in map(storage.path, lost):
-        seed = released_model.read_card(folder)["seed"]
-        known = run.recorded.one(run.config.seeds.index(seed)) if folder in old else released_model.read(folder)[0]
-        write_predictions(run, folder, known)
+        if folder in precomputed:
+            model = run.precomputed.one(run.config.seeds.index(run.card(folder)["seed"]))
+        else:
+            model, _ = released_model.read(folder)
+        write_predictions(run, folder, model)
     return bool(lost)
 
 
 def check_lineage(run: Run) -> None:
-    """Every release must have been made from the very teachers that are here now."""
-    for folder in run.all_released():
-        for name, digest in released_model.read_card(folder)["parents"].items():
-            parent = folder.with_name(name)
-            if (parent / "card.json").is_file() and released_model.read_card(parent)["digest"] != digest:
+    """Check that every release was made with the teachers that are in the work directory now.
+
+    Raises:
+      InputError: a teacher was replaced or trained again with another result.
+    """
+    present = {folder.name: folder for folder in run.all_released()}
+    for folder in present.values():
+        card = run.card(folder)
+        for name, digest in card["parents"].items():
+            if name in present and run.card(present[name])["digest"] != digest:
                 raise InputError(
-                    f"{folder} was made with another {name} than the one that is there now; put that one back, or "
-                    f"remove {run.workdir}/releases/r{released_model.read_card(folder)['release']}-* to train them anew"
+                    f"{folder} was made with another {name} than the one in the work directory; restore that one, or "
+                    f"remove {run.workdir}/releases/r{card['release']}-* to train them again"
                 )
 
 
-def check_given(run: Run) -> None:
-    """Models from elsewhere must still be those that were released here."""
+def check_adopted(run: Run) -> None:
+    """Check that external models are still those that were released in this work directory.
+
+    Raises:
+      InputError: a file holds another model than before.
+    """
 
     def check(folder: pathlib.Path, digest: Callable[[], str], source: str, what: str) -> None:
-        if (folder / "card.json").is_file() and released_model.read_card(folder)["digest"] != digest():
+        if (folder / "card.json").is_file() and run.card(folder)["digest"] != digest():
             raise InputError(
-                f"{source} holds other {what} than {folder} was made with; put that back, or give another --workdir"
+                f"{source} holds other {what} than {folder} was made with; restore them, or give another --workdir"
             )
 
-    for release, (method, models) in enumerate(run.given.items()):
+    for release, (method, models) in enumerate(run.adopted.items()):
         for seed, (classifier, card) in zip(run.config.seeds if models else (), models, strict=True):
             identity = functools.partial(released_model.identity, classifier)
             check(run.folder(release, method, seed), identity, card["adopted_from"], "weights")
-    for i, seed in enumerate(run.config.seeds if run.recorded else ()):
-        one = run.recorded.one(i)
-        check(run.folder(0, lineage.OLD, seed), lambda one=one: one.digests[0], one.files[0], "answers")
+    for i, seed in enumerate(run.config.seeds if run.precomputed else ()):
+        one = run.precomputed.one(i)
+        check(run.folder(0, lineage.OLD, seed), lambda one=one: one.digests[0], one.files[0], "predictions")
 
 
 def network_options(network: ModelConfig) -> dict[str, str]:
-    """The options of `models.build` that a config's section names."""
+    """Return the options of `models.build` that a section of the config sets."""
     options = {"dtype": network.dtype, "stem": network.stem}
     return {name: value for name, value in options.items() if value}
 
 
 def scenario(run: Run) -> dict[str, Any]:
-    """In which way the model is updated: what every card of the run holds."""
+    """Return how the model is updated; every card of the run records it."""
     update, dataset = run.config.update, run.config.dataset
     return {
         "schedule": list(update.schedule),

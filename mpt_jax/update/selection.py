@@ -1,4 +1,4 @@
-"""The choice of an objective's numbers on validation images: candidates, and the rule that picks one."""
+"""The choice of an objective's numbers on validation images: the candidates, and the rule that picks one."""
 
 import dataclasses
 import itertools
@@ -8,33 +8,45 @@ from typing import Any
 import jax
 import numpy as np
 
+from mpt_jax import config as configs
 from mpt_jax import metrics, objectives
-from mpt_jax.objectives import Objective
+from mpt_jax.config import Config
+from mpt_jax.objectives import METHODS, Objective
+from mpt_jax.update.lineage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One objective of a population: a method, and the numbers of it that were tuned."""
+    """One objective of a population: a method, and those of its numbers that are tuned."""
 
     method: str
     objective: Objective
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def label(self, seed: int) -> str:
-        """Its name in `metrics.jsonl`."""
+        """Return its name in `metrics.jsonl`."""
         others = "".join(f" {name}={value:g}" for name, value in self.numbers.items() if name != "bias")
         return f"{self.method} b={float(self.objective.bias):g}{others} seed={seed}"
+
+
+def members_of(config: Config, stage: Stage) -> list[Member]:
+    """Return the objectives of a stage's population: one per method, or one per combination of candidate numbers."""
+    if not stage.has_students:
+        return [Member(stage.methods[0], METHODS["no_treatment"])]
+    update = config.update
+    bias = None if update.bias in ("published", "auto") else float(update.bias)
+    return candidates(stage.methods, configs.tuned(config), trials=update.tune_trials, bias=bias)
 
 
 def candidates(
     methods: Sequence[str], grid: Mapping[str, Sequence[float]], *, trials: int = 0, bias: float | None = None
 ) -> list[Member]:
-    """One member per method, or one per combination of the candidates for the numbers that the method makes use of.
+    """Return one member per method, or one per combination of the candidates for the numbers that the method uses.
 
     Args:
-      methods: names as in `objectives.named`; a number that a name fixes is not tried at others.
+      methods: names as in `objectives.named`; a number that is fixed by a name is not tuned.
       grid: number -> candidates, names as in `objectives.check_number`.
-      trials: at most so many combinations of each method, drawn at random (the same ones every time); 0: all.
+      trials: the most combinations of each method, drawn at random (always the same ones); 0: all.
       bias: b of the methods that have one; None: as published.
 
     Examples:
@@ -58,9 +70,9 @@ def candidates(
 
 
 def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy: float) -> int:
-    """Index of the candidate with the fewest negative flips of those that reach the accuracy; else the most accurate.
+    """Return the index of the candidate with the fewest negative flips among those that reach the required accuracy.
 
-    Ties go to the more accurate, then to the earlier one.
+    If none reaches it, return the most accurate one. Ties go to the more accurate, then to the earlier candidate.
     """
     indices = range(len(accuracy))
     reaching = [i for i in indices if accuracy[i] >= required_accuracy]
@@ -72,7 +84,12 @@ def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy
 def rates(
     old: Sequence[np.ndarray], new: Sequence[np.ndarray], labels: np.ndarray, num_old_classes: int
 ) -> dict[str, float]:
-    """Mean over seeds of the accuracy and the negative flips: predictions of old and new model, one array a seed."""
+    """Return accuracy and negative flip rate, averaged over seeds.
+
+    Args:
+      old: predicted classes of the old model, one array per seed.
+      new: predicted classes of the new model, one array per seed.
+    """
     rows = [
         metrics.class_growth_metrics(before, after, labels, num_old_classes=num_old_classes)
         for before, after in zip(old, new, strict=True)
@@ -81,18 +98,18 @@ def rates(
 
 
 def diverged(params: Any) -> bool:
-    """Whether any weight of a model is not finite."""
+    """Return whether any weight of a model is not finite."""
     return not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def select(tried: Sequence[Mapping[str, Any]], *, required_accuracy: float, images: int) -> tuple[int, dict[str, Any]]:
-    """The index of the chosen candidate, and the record of the choice for the card.
+    """Return the index of the chosen candidate, and the record of the choice for the card.
 
     Args:
-      tried: per candidate its `numbers`, `accuracy` and `nfr`, and whether it `diverged` for any seed; those that did
-        are chosen only if all did.
+      tried: per candidate its `numbers`, `accuracy` and `nfr`, and whether it `diverged` for any seed. Candidates that
+        diverged are chosen only if all did.
       required_accuracy: what a candidate should reach.
-      images: of the validation part.
+      images: the number of validation images.
     """
     accuracy = [-1.0 if t.get("diverged") else t["accuracy"] for t in tried]
     best = choose(accuracy, [t["nfr"] for t in tried], required_accuracy=required_accuracy)

@@ -78,7 +78,7 @@ CLASSES = [f"digit {i}" for i in range(10)]  # of the features
 
 @pytest.fixture
 def recorded(prepared, features_file, tmp_path):
-    """A function from the columns of a file of predictions to a run with it; `run.recorded` has been read."""
+    """A function from the columns of a file of predictions to a run with it; `run.precomputed` has been read."""
 
     def read(columns, *overrides, name="old.npz"):
         path = tmp_path / name
@@ -109,8 +109,8 @@ def test_answers_are_found_by_id_in_every_part(recorded, table):
     run = recorded({name: values[shuffled] for name, values in table.items()})
     for part in (run.dataset.train, run.dataset.validation, run.dataset.test):
         np.testing.assert_array_equal(run.predict(run.read(0, "old"), part), [scores_of(table, part.ids)] * 2)
-    assert run.recorded.logits.shape[0] == 1  # both seeds share it, on the device too
-    assert run.recorded.one(0).digests == run.recorded.one(1).digests
+    assert run.precomputed.logits.shape[0] == 1  # both seeds share it, on the device too
+    assert run.precomputed.one(0).digests == run.precomputed.one(1).digests
 
 
 def test_a_file_per_seed(recorded, table, tmp_path):
@@ -118,8 +118,8 @@ def test_a_file_per_seed(recorded, table, tmp_path):
     run = recorded(table, f"old.predictions={tmp_path}/old{{seed}}.npz", name="old0.npz")
     first, second = run.predict(run.read(0, "old"), run.dataset.test)
     np.testing.assert_array_equal(second, first + np.float32(1))
-    assert run.recorded.one(0).digests != run.recorded.one(1).digests
-    assert run.recorded.one(1).files == (f"{tmp_path}/old1.npz",)
+    assert run.precomputed.one(0).digests != run.precomputed.one(1).digests
+    assert run.precomputed.one(1).files == (f"{tmp_path}/old1.npz",)
 
 
 def test_probabilities_become_logits(recorded, table):
@@ -217,7 +217,7 @@ def test_columns_by_number_are_places_in_the_class_order(recorded, table, more, 
 def test_a_release_without_weights_is_mended_from_the_file_unless_that_has_changed(recorded, table, tmp_path):
     run = recorded(table)
     claim(run)
-    stages._make(run, lineage.Stage(0, "old", ("old",)))
+    stages.make(run, lineage.Stage(0, "old", ("old",)))
     folder = run.folder(0, "old", 1)
     before = run.predictions(folder).read_bytes()
     run.predictions(folder).write_bytes(before[:-9])
@@ -226,7 +226,7 @@ def test_a_release_without_weights_is_mended_from_the_file_unless_that_has_chang
     recorded(table)
     with pytest.raises(InputError, match=r"r0-old-seed1 has no weights: .* known by its answers in .*old.npz alone"):
         released_model.read(folder)
-    with pytest.raises(InputError, match=r"old.npz holds other answers than .*r0-old-seed0 was made with; put that"):
+    with pytest.raises(InputError, match=r"old.npz holds other predictions than .*r0-old-seed0 was made with; restore"):
         recorded({"id": table["id"], "logits": table["logits"] + 1})
 
 
@@ -266,25 +266,25 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
     normalised = ("old.mean=0.5,0.4,0.3", "old.std=0.2,0.3,0.4")
     run = prepared(*shared, *normalised, "old.classes=eel,bee,dog")
     assert run.dataset.class_names == ("eel", "bee", "dog", "ant", "cat")
-    classifier, card = run.given["old"][0]
+    classifier, card = run.adopted["old"][0]
     assert card["adopted_from"] == str(weights) and card["classes"] == ["eel", "bee", "dog"]
     for ours in (run, classifier):  # an update must not change how a deployed model's input is prepared
         np.testing.assert_array_equal(ours.mean, np.float32([0.5, 0.4, 0.3]))
         np.testing.assert_array_equal(ours.std, np.float32([0.2, 0.3, 0.4]))
     other = prepared(*shared, *normalised, "old.classes=eel,bee,dog", "dataset.class_order=1,3,4,...")
     np.testing.assert_array_equal(
-        other.given["old"][0][0].params["head"]["kernel"], classifier.params["head"]["kernel"][:, [1, 2, 0]]
+        other.adopted["old"][0][0].params["head"]["kernel"], classifier.params["head"]["kernel"][:, [1, 2, 0]]
     )
     apart = prepared(*shared, *normalised, "dataset.mean=0,0,0", "dataset.std=1,1,1")
-    assert apart.mean.tolist() == [0, 0, 0] and apart.given["old"][0][0].mean.tolist() == classifier.mean.tolist()
+    assert apart.mean.tolist() == [0, 0, 0] and apart.adopted["old"][0][0].mean.tolist() == classifier.mean.tolist()
     claim(run)
-    stages._make(run, lineage.Stage(0, "old", ("old",)))
+    stages.make(run, lineage.Stage(0, "old", ("old",)))
     released, card = released_model.read(run.folder(0, "old", 0))
     jax.tree.map(np.testing.assert_array_equal, released.params, classifier.params)
     assert card["architecture"]["name"] == "vit_tiny" and card["classes"] == ["eel", "bee", "dog"]
     assert card["dataset"] == "unknown" and card["steps"] == 0
     said = " ".join(run.progress.console.file.getvalue().split())  # its weights are random
-    assert re.search(r"old, seed 0: adopted from .* right on \d+\.\d % of the test images of its classes", said)
+    assert re.search(r"old, seed 0: adopted from .*; accuracy \d+\.\d % on the test images of its classes", said)
     changed = safetensors.load_file(weights)
     changed["module.head.bias"] += 1
     safetensors.save_file(changed, tmp_path / "changed.safetensors")

@@ -13,7 +13,7 @@ import pytest
 from mpt_jax import train, update
 from mpt_jax.files import checkpoint, released_model
 from mpt_jax.update import lineage, planning
-from mpt_jax.update.context import training_rows
+from mpt_jax.update.run import training_rows
 
 DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs/digits.py"
 
@@ -40,7 +40,7 @@ def test_before_anything_is_measured_there_is_no_time_and_nothing_is_written(pre
     title, old, independent, students, posthoc = update.plan(run)
     assert re.fullmatch(r"plan: \d+ steps of training", title)
     assert old.startswith("  old: train 8 seeds, ") and "steps of 48 examples" in independent
-    assert "8 seeds x 7 objectives" in students and posthoc == "  posthoc_bias: made of these"
+    assert "8 seeds x 7 objectives" in students and posthoc == "  posthoc_bias: derive from these"
     assert "about" not in "".join(update.plan(run)) and not run.workdir.exists()
     total = sum(int(re.search(r"(\d+) steps", line)[1]) for line in (old, independent, students))
     assert title == f"plan: {total} steps of training"
@@ -49,8 +49,8 @@ def test_before_anything_is_measured_there_is_no_time_and_nothing_is_written(pre
 def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     run = executed("update.methods=no_treatment,posthoc_bias", "seeds=0", "model.name=linear")
     assert update.plan(run)[1:] == [
-        *("  old: there already", "  independent: there already", "  students: there already"),
-        "  posthoc_bias: there already",
+        *("  old: exists", "  independent: exists", "  students: exists"),
+        "  posthoc_bias: exists",
     ]
     lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
     steps = max(line["step"] for line in lines if line["stage"] == "students")
@@ -61,9 +61,11 @@ def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     title, *_, students, posthoc = update.plan(run)
     assert (
         students
-        == f"  students: train 1 seed, {steps} steps of 32 examples, about {expected} at the rate of independent"
+        == f"  students: train 1 seed, {steps} steps of 32 examples, about {expected} at the speed of independent"
     )
-    assert title == f"plan: {steps} steps of training, about {expected}" and posthoc == "  posthoc_bias: made of these"
+    assert (
+        title == f"plan: {steps} steps of training, about {expected}" and posthoc == "  posthoc_bias: derive from these"
+    )
 
     elsewhere = {**run.provenance, "device": {"platform": "tpu", "kind": "TPU v5e", "count": 4}}
     assert "about" not in update.plan(dataclasses.replace(run, provenance=elsewhere))[0]
@@ -72,13 +74,13 @@ def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     checkpoint.save(saved, 2, {"w": np.zeros(1)}, {"seconds": 40.0})
     left = planning.duration(20.0 * (steps - 2))
     students = update.plan(run)[3]
-    assert students.endswith(f"{steps - 2} steps of 32 examples, going on from step 2 of {steps}, about {left}")
+    assert students.endswith(f"{steps - 2} steps of 32 examples, resumed from step 2 of {steps}, about {left}")
 
 
 def test_an_adopted_model_is_named(prepared):
     run = prepared("update.methods=no_treatment")
     given = {"old": [(None, {"adopted_from": "run/releases/r0-old-seed0"})], "independent": []}
-    assert update.plan(dataclasses.replace(run, given=given))[1] == "  old: adopted from run/releases/r0-old-seed0"
+    assert update.plan(dataclasses.replace(run, adopted=given))[1] == "  old: adopt run/releases/r0-old-seed0"
 
 
 def test_the_flag_prints_the_plan_and_ends(digits_dir, tmp_path, capsys):

@@ -12,14 +12,17 @@ from mpt_jax.errors import InputError
             ["dataset.name={features}"],
             r"model.name=convnet does not fit .*features of shape \(64,\); expected one of linear",
         ),
-        (["model.name=mlp"], r"^model.name=mlp does not fit digits.*images of shape \(8, 8, 1\); expected others than"),
+        (
+            ["model.name=mlp"],
+            r"^model.name=mlp does not fit digits.*images of shape \(8, 8, 1\); expected any model except",
+        ),
         (["old_model.name=linear"], "^old_model.name=linear does not fit digits"),
         (["model.name=vit_s16"], "8x8 pixels; expected sides that are multiples of the patch, 16"),
-        (["dataset.name={features}", "model.name=linear", "dataset.flip=true"], "are for images"),
+        (["dataset.name={features}", "model.name=linear", "dataset.flip=true"], "flip=True are for images, but"),
         (["old_model.name=vit_tiny", "update.methods=bct"], r"old head \(bct\), which takes \d+ features, .* has 512"),
         (
             ["update.memory=none", "update.schedule=[5,7]", "optimizer.batch_size=72"],
-            r"batch_size=72 .* update.memory=none leaves to release 1: expected \d+ or less",
+            r"batch_size=72 .* update.memory=none leaves to release 1; expected \d+ or less",
         ),
         (
             ["update.memory=none", "update.methods=balanced_softmax", "optimizer.batch_size=8"],
@@ -55,7 +58,7 @@ def test_a_given_old_model_of_another_network_is_refused_where_its_weights_are_n
         (r"a method with the old head \(bct\)", "update.methods=bct"),
         ("update.memory_by=herding", "update.memory=per_class:2", "update.memory_by=herding", "optimizer.batch_size=8"),
     ):
-        message = rf"seed0 is linear \(dtype=float32\), but {what} takes .* mlp \(dtype=float32\); set that to fit"
+        message = rf"seed0 is linear \(dtype=float32\), but {what} needs .* mlp \(dtype=float32\); set that to match"
         with pytest.raises(InputError, match=message):
             prepared(*features, old, *overrides)
     prepared(*features, old)  # its answers can be learned from

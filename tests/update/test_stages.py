@@ -15,18 +15,18 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.training import inference
-from mpt_jax.update import stages, workdir
+from mpt_jax.update import stage_inputs, workdir
 from mpt_jax.update.lineage import Stage
 
 
 def test_every_seed_and_stage_has_random_numbers_of_its_own():
     seeds = np.arange(5, dtype=np.uint32)
-    keys = [stages._stage_keys(seeds, stream) for stream in range(4)]
-    keys.append(stages._keys_of_ensemble(keys[3], 3))
+    keys = [stage_inputs.stage_keys(seeds, stream) for stream in range(4)]
+    keys.append(stage_inputs.ensemble_keys(keys[3], 3))
     assert len({tuple(key.tolist()) for stage in keys for key in np.asarray(jax.random.key_data(stage))}) == 20 + 15
-    again = stages._stage_keys(seeds[3:], 1)  # of a seed: the same among others and alone
+    again = stage_inputs.stage_keys(seeds[3:], 1)  # of a seed: the same among others and alone
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(keys[1])[3:])
-    alone = stages._keys_of_ensemble(stages._stage_keys(seeds[3:], 3), 3)
+    alone = stage_inputs.ensemble_keys(stage_inputs.stage_keys(seeds[3:], 3), 3)
     np.testing.assert_array_equal(jax.random.key_data(alone), jax.random.key_data(keys[4])[9:])
 
 
@@ -176,7 +176,7 @@ def test_the_network_may_change_and_so_may_the_images_alone(executed, tmp_path):
 @pytest.mark.slow
 def test_b_per_class_is_larger_where_the_old_model_was_less_sure(executed):
     run = executed("update.methods=mpt_kl_per_class", "optimizer.epochs=4")
-    scale = stages._label_scale(run, 1, (0, "old"))
+    scale = stage_inputs.label_scale(run, 1, (0, "old"))
     held_out = run.known(run.dataset.validation, 0)
     for i in range(2):
         before = run.predict(run.read(0, "old"), held_out)[i]
@@ -204,7 +204,9 @@ def test_a_student_that_diverges_is_marked_and_the_others_go_on(executed, prepar
     assert "diverged" in next(
         line for line in (alone.workdir / "report.md").read_text().splitlines() if line.startswith("| wild ")
     )
-    with pytest.raises(InputError, match=r"old b=0 seed=0 of stage old diverged by step \d+.*no checkpoint before it"):
+    with pytest.raises(
+        InputError, match=r"old b=0 seed=0 of stage old diverged by step \d+.*there is no checkpoint; lower"
+    ):
         executed("optimizer.learning_rate=1e30", folder=tmp_path / "teacher")
 
 

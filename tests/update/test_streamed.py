@@ -18,5 +18,5 @@ def test_a_streamed_run_is_prepared_as_one_from_memory(prepared):
 
 
 def test_methods_that_draw_their_own_batches_are_refused(prepared):
-    with pytest.raises(InputError, match=r"balanced_meta_softmax draws its own batches.*dataset\.source=memory"):
+    with pytest.raises(InputError, match=r"balanced_meta_softmax draws its own batches .*dataset\.source=memory"):
         prepared("dataset.source=stream", "update.methods=balanced_meta_softmax")

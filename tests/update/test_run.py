@@ -5,8 +5,8 @@ import pytest
 
 from mpt_jax import data, models
 from mpt_jax.files import released_model
-from mpt_jax.update.context import training_rows
 from mpt_jax.update.lineage import Stage
+from mpt_jax.update.run import training_rows
 
 OLD, STUDENTS = Stage(0, "old", ("old",)), Stage(1, "students", ("no_treatment",))
 

@@ -1,4 +1,4 @@
-"""What every stage needs: the config, the data, and where the releases of the work directory lie."""
+"""A prepared run: its config, data and devices, and the releases in its work directory."""
 
 import dataclasses
 import pathlib
@@ -17,89 +17,105 @@ from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.training import inference
 from mpt_jax.update import lineage
-from mpt_jax.update.external_model import Recorded
+from mpt_jax.update.external_model import PrecomputedLogits
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Read and checked before anything is written."""
+    """What every stage of a run needs; `preparation.prepare` reads and checks it."""
 
     config: Config
     workdir: pathlib.Path
     dataset: data.Dataset
-    mean: np.ndarray
+    mean: np.ndarray  # of the inputs, per channel
     std: np.ndarray
     mesh: jax.sharding.Mesh
-    cores: Sequence[jax.Device]  # of a CPU, for the populations that are fastest with a core for each member
-    given: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # per teacher: one a seed, or none to be trained
+    cores: Sequence[jax.Device]  # of a CPU: populations of small networks are divided between them
+    adopted: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # by teacher, one per seed; empty: trained here
     contents: Mapping[str, str]  # digests of the data
     provenance: Mapping[str, Any]
     progress: Progress
-    on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # told every line of metrics.jsonl
-    recorded: Recorded | None = None  # in the place of the old models, where these are known by their answers alone
+    on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # called with every line of metrics.jsonl
+    precomputed: PrecomputedLogits | None = None  # in place of the old models
+    cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by release name, filled by `card`
 
     @property
     def releases(self) -> range:
-        """Their numbers, the old one's 0 first."""
+        """The numbers of the releases; 0 is the old model."""
         return range(len(self.config.update.schedule))
 
     def num_classes(self, release: int) -> int:
-        """How many classes a release knows."""
+        """Return how many classes a release knows."""
         return self.config.update.schedule[release]
 
     def num_old_classes(self, release: int) -> int:
-        """How many classes the release before it knows; of the first release its own."""
+        """Return how many classes the previous release knows; for the first release, its own number."""
         return self.config.update.schedule[max(release - 1, 0)]
 
     def known(self, split: data.Split, release: int) -> data.Split:
-        """The part of a split with the classes of a release."""
+        """Return the part of a split with the classes of a release."""
         return data.take(split, np.arange(data.count(split, self.num_classes(release))))
 
     def folder(self, release: int, method: str, seed: int) -> pathlib.Path:
-        """Where a released model lies."""
+        """Return the folder of a released model."""
         return self.workdir / "releases" / lineage.release_name(release, method, seed)
 
     def predictions(self, folder: pathlib.Path) -> pathlib.Path:
-        """Where a release's answers on the test images lie."""
+        """Return the file of a release's predictions on the test images."""
         return self.workdir / "predictions" / f"{folder.name}.npz"
 
+    def card(self, folder: pathlib.Path) -> dict[str, Any]:
+        """Return the card of a release of this run, which is read from disk only once."""
+        if folder.name not in self.cards:
+            self.cards[folder.name] = released_model.read_card(folder)
+        return self.cards[folder.name]
+
     def released(self, release: int, methods: Sequence[str]) -> list[pathlib.Path]:
-        """The releases of these methods that are whole; the card is what is written last."""
+        """Return the folders of the complete releases of these methods; a card is always written last."""
         folders = [self.folder(release, method, seed) for method in methods for seed in self.config.seeds]
         return [folder for folder in folders if (folder / "card.json").is_file()]
 
     def all_released(self) -> list[pathlib.Path]:
-        """All releases that are whole."""
-        return [f for release in self.releases for f in self.released(release, lineage.made(self.config, release))]
+        """Return the folders of all complete releases."""
+        return [
+            folder for release in self.releases for folder in self.released(release, lineage.made(self.config, release))
+        ]
 
     def missing(self, release: int, methods: Sequence[str]) -> bool:
-        """Whether any of these is yet to be made."""
-        expected = len(methods) * len(self.config.seeds)
-        return processes.from_first(lambda: len(self.released(release, methods)) < expected)
+        """Return whether any release of these methods is missing."""
+        return processes.from_first(
+            lambda: len(self.released(release, methods)) < len(methods) * len(self.config.seeds)
+        )
 
-    def read(self, release: int, method: str) -> Classifier | Recorded:
-        """The released models of all seeds as one stack, leaves ``[seeds, ...]``."""
-        if release == 0 and self.recorded:
-            return self.recorded
+    def read(self, release: int, method: str) -> Classifier | PrecomputedLogits:
+        """Read the released models of all seeds as one stack, leaves ``[seeds, ...]``.
+
+        Raises:
+          InputError: a model is damaged, or the seeds have different architectures.
+        """
+        if release == 0 and self.precomputed:
+            return self.precomputed
         loaded = [released_model.read(self.folder(release, method, seed))[0] for seed in self.config.seeds]
         if len({classifier.module for classifier in loaded}) > 1:
             raise InputError(f"the {method} models differ in architecture between seeds; expected one architecture")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)
 
-    def predict(self, stack: Classifier | Recorded, split: data.Split, output: Any = models.logits) -> np.ndarray:
-        """Logits (or features) of a stack of models: ``[members, images, ...]``."""
-        if isinstance(stack, Recorded):
-            answers = stack.of(split.ids)
-            return np.broadcast_to(answers, (len(self.config.seeds), *answers.shape[1:]))
+    def predict(
+        self, stack: Classifier | PrecomputedLogits, split: data.Split, output: Any = models.logits
+    ) -> np.ndarray:
+        """Return logits (or features) of a stack of models, ``[members, images, ...]``."""
+        if isinstance(stack, PrecomputedLogits):
+            logits = stack.of(split.ids)
+            return np.broadcast_to(logits, (len(self.config.seeds), *logits.shape[1:]))
         batch_size = self.config.training.evaluation_batch
         return inference.predict(stack, split.images, batch_size=batch_size, mesh=self.mesh, output=output)
 
 
 def training_rows(run: Run, stage: lineage.Stage) -> np.ndarray | None:
-    """Which training images each seed learns from in a stage, sorted positions ``[seeds, n]``; None: all it knows.
+    """Return which training images each seed learns from in a stage, as sorted positions ``[seeds, n]``; None: all.
 
-    All images of the release's new classes, and of the old ones what the memory kept; the first release may learn from
-    a part of its classes' images.
+    An update learns from all images of its new classes, and from the old ones that the memory keeps. The first release
+    may learn from a part of its images (`update.old_fraction`).
     """
     update, release = run.config.update, stage.release
     labels = run.known(run.dataset.train, release).labels
@@ -115,7 +131,7 @@ def training_rows(run: Run, stage: lineage.Stage) -> np.ndarray | None:
 
 
 def _memories(run: Run, release: int, method: str) -> list[list[np.ndarray]]:
-    """The images of the old classes that an update may use, per seed and class."""
+    """Return the images of the old classes that an update may use, per seed and class."""
     train, update = run.dataset.train, run.config.update
     before, method_before = lineage.previous(release, lineage.INDEPENDENT if method == lineage.ENSEMBLE else method)
     earlier = _memories(run, before, method_before) if before else [[] for _ in run.config.seeds]
@@ -126,6 +142,6 @@ def _memories(run: Run, release: int, method: str) -> list[list[np.ndarray]]:
         features = run.predict(run.read(before, method_before), data.take(train, rows), models.features)
     policy = data.parse_policy(update.memory)
     return [
-        data.remember(policy, memory, rows, train.labels[rows], seed=seed, features=seen)
-        for memory, seed, seen in zip(earlier, run.config.seeds, features, strict=True)
+        data.remember(policy, memory, rows, train.labels[rows], seed=seed, features=features_of_seed)
+        for memory, seed, features_of_seed in zip(earlier, run.config.seeds, features, strict=True)
     ]

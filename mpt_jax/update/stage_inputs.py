@@ -1,0 +1,140 @@
+"""What a stage trains: the recipe of its population, and the images, teachers and random keys that it learns from."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from mpt_jax import config as configs
+from mpt_jax import metrics, models, objectives, training
+from mpt_jax.config import TEACHERS, Config
+from mpt_jax.files import sealed
+from mpt_jax.models import Classifier
+from mpt_jax.update import lineage, releases
+from mpt_jax.update.external_model import PrecomputedLogits
+from mpt_jax.update.lineage import Stage
+from mpt_jax.update.run import Run, training_rows
+from mpt_jax.update.selection import Member
+
+_LARGEST_SCALE = 4.0  # of b for a class: margins near 0 would ask for more than training could give
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """A population before its training.
+
+    Its leading axis holds replicas: the seeds, or all models of the seeds' ensembles, one seed after the other.
+    """
+
+    recipe: training.Recipe
+    inputs: training.Inputs
+    start: Classifier | None  # weights that fine-tuning starts from
+    teacher_digests: list[str]  # of all models that it learns from or starts from
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of replicas and members."""
+        return len(self.inputs.keys), jax.tree.leaves(self.inputs.objectives)[0].shape[0]
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.total_steps(self.inputs.num_examples)
+
+
+def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
+    """Collect what the members of a stage learn from."""
+    config, release = run.config, stage.release
+    train = run.known(run.dataset.train, release)
+    before = lineage.previous(release, stage.methods[0]) if release else None
+    teachers, tables = _teachers(run, release, members, before)
+    fine_tuned = release and config.update.start == "old" and stage.name != lineage.INDEPENDENT
+    start = run.read(*before) if fine_tuned else None
+    keys, rows = stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage)), training_rows(run, stage)
+    if stage.name == lineage.ENSEMBLE:
+        size = config.update.ensemble_size
+        keys, rows = ensemble_keys(keys, size), None if rows is None else np.repeat(rows, size, axis=0)
+        start = None if start is None else _for_each_model(start, size)
+    inputs = training.Inputs(
+        images=train.images,
+        labels=train.labels,
+        mean=run.mean,
+        std=run.std,
+        keys=keys,
+        objectives=objectives.stack([member.objective for member in members]),
+        teachers=teachers,
+        rows=rows if rows is None else rows.astype(np.int32),
+        label_scale=label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
+        tables={source: logits.of(train.ids) for source, logits in tables.items()},
+    )
+    weights = [model for model in (*teachers.values(), start) if model is not None]
+    digests = [sealed.digest((model.params, model.batch_stats)) for model in weights]
+    digests += [digest for logits in tables.values() for digest in logits.digests]
+    return Population(_recipe(config, release, members), inputs, start, sorted(digests))
+
+
+def _recipe(config: Config, release: int, members: Sequence[Member]) -> training.Recipe:
+    network = configs.old_model_of(config) if release == 0 else config.model
+    schedule = config.update.schedule
+    return training.Recipe(
+        module=models.build(network.name, schedule[release], **releases.network_options(network)),
+        num_old_classes=schedule[max(release - 1, 0)],
+        crop_padding=config.dataset.crop_padding,
+        flip=config.dataset.flip,
+        members_at_once=config.training.members_at_once or training.members_at_once(),
+        steps_per_call=config.training.steps_per_dispatch,
+        remat=config.training.remat,
+        averaged=any(member.objective.average for member in members),
+        sampled=all(member.objective.sampler_rate for member in members),
+        **dataclasses.asdict(config.optimizer),
+    )
+
+
+def _teachers(
+    run: Run, release: int, members: Sequence[Member], before: tuple[int, str] | None
+) -> tuple[dict[str, Classifier], dict[str, PrecomputedLogits]]:
+    """Return the models that the members learn from, by source, and apart from them those with precomputed logits."""
+    teachers, tables = {}, {}
+    for source in sorted({source for member in members for source in objectives.sources(member.objective)}):
+        model = run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
+        (tables if isinstance(model, PrecomputedLogits) else teachers)[source] = model
+    return teachers, tables
+
+
+def _for_each_model(start: Classifier, size: int) -> Classifier:
+    """Return the weights that each of the `size` models of every seed's ensemble starts from."""
+
+    def replicas(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(-1, *leaf.shape[2:]) if start.ensemble else np.repeat(leaf, size, axis=0)
+
+    return jax.tree.map(replicas, start).replace(ensemble=False)
+
+
+def label_scale(run: Run, release: int, before: tuple[int, str]) -> np.ndarray:
+    """Return, per seed and class, ``mean margin of the old model / its margin on the class``, ``[seeds, K]``.
+
+    Margins are those on validation images. Values are clipped to 1/4 and 4; new classes have 1.
+    """
+    held_out = run.known(run.dataset.validation, release - 1)
+    scale = np.ones((len(run.config.seeds), run.num_classes(release)), np.float32)
+    for i, logits in enumerate(run.predict(run.read(*before), held_out)):
+        margins = metrics.margins(logits, held_out.labels)
+        counts = np.bincount(held_out.labels)
+        of_class = np.bincount(held_out.labels, weights=margins) / counts
+        ratio = of_class.mean() / np.maximum(of_class, 1e-9)
+        scale[i, : len(counts)] = np.clip(ratio, 1 / _LARGEST_SCALE, _LARGEST_SCALE)
+    return scale
+
+
+@jax.jit
+def stage_keys(seeds: np.ndarray, stream: int) -> jax.Array:
+    """Return a random key per seed.
+
+    Every stage has its own initial weights and data order, so `independent` and `no_treatment` are different models.
+    """
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), stream))(seeds)
+
+
+def ensemble_keys(keys: jax.Array, size: int) -> jax.Array:
+    """Return a random key per model of every seed's ensemble, one seed after the other."""
+    return jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(size)))(keys).reshape(-1)
