@@ -224,7 +224,7 @@ def test_a_release_without_weights_is_mended_from_the_file_unless_that_has_chang
     assert releases.restore_predictions(run) and not releases.restore_predictions(run)
     assert run.predictions(folder).read_bytes() == before
     recorded(table)
-    with pytest.raises(InputError, match=r"r0-old-seed1 has no weights: .* known by its answers in .*old.npz alone"):
+    with pytest.raises(InputError, match=r"r0-old-seed1 has no weights: .* known only by its predictions in .*old.npz"):
         released_model.read(folder)
     with pytest.raises(InputError, match=r"old.npz holds other predictions than .*r0-old-seed0 was made with; restore"):
         recorded({"id": table["id"], "logits": table["logits"] + 1})
