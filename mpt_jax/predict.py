@@ -53,13 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
     from mpt_jax.data import reading
-    from mpt_jax.files import predictions, released_model, storage
+    from mpt_jax.files import released_model, storage
+    from mpt_jax.files.predictions import writer
     from mpt_jax.training import inference, sharding
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of damaged files, which we report ourselves
     output = output_file("--output", pathlib.Path(arguments.output))
-    if output.suffix.lower() not in predictions.FORMATS:
-        raise InputError(f"--output {output}; expected a name that ends in {', '.join(predictions.FORMATS)}")
+    if output.suffix.lower() not in writer.FORMATS:
+        raise InputError(f"--output {output}; expected a name that ends in {', '.join(writer.FORMATS)}")
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would overwrite the source; expected another file")
     classifier, card = released_model.read(storage.path(arguments.release))
@@ -74,12 +75,12 @@ def run(arguments: argparse.Namespace) -> None:
         if source.note:
             shown.log(source.note)
         done, title = 0, f"{card['name']} on {source.name}"
-        with predictions.writing(output, card["classes"], labelled=source.labelled, scores=arguments.scores) as write:
+        with writer.open_writer(output, card["classes"], labelled=source.labelled, scores=arguments.scores) as add_rows:
             shown.start(title, 0, source.count, "example")
             readable = _readable(source, batch_size, unread, skip=arguments.on_bad_image == "skip")
             logits_of_batches = inference.stream(classifier, readable, batch_size=batch_size, mesh=sharding.make_mesh())
             for batch, logits in logits_of_batches:
-                write(batch.ids, batch.labels, logits)
+                add_rows(batch.ids, batch.labels, logits)
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})
             if not done:

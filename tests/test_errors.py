@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from mpt_jax.compare import formats
 from mpt_jax.data.own import arrays
 from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import formats, released
 
 READERS = {
     "compare": lambda path: list(formats.open_source(path, str(path)).batches(["ids"])),
     "data": lambda path: arrays.get(path, arrays.open_file(path), "ids"),
-    "workdir": workdir.read_predictions,
+    "workdir": released.read,
 }
 
 

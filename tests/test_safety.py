@@ -17,8 +17,8 @@ from mpt_jax import models
 from mpt_jax.data.own import arrays
 from mpt_jax.errors import InputError
 from mpt_jax.files import array_folder, checkpoint, released_model, sealed
+from mpt_jax.files.predictions import released
 from mpt_jax.models import Classifier
-from mpt_jax.update import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = {
@@ -77,7 +77,7 @@ READ = """
 import json, pathlib, pickle, sys
 import jax, jax.numpy as jnp
 from mpt_jax.files import checkpoint, released_model
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import released
 def hook(event, args):
     if event == "pickle.find_class":
         print("pickle", args)
@@ -86,7 +86,7 @@ pickle.loads(pickle.dumps(pathlib.Path()))  # the hook works
 release, states, predictions = map(pathlib.Path, sys.argv[1:])
 classifier, card = released_model.read(release)
 assert checkpoint.restore(states, {"w": jnp.zeros(4)}, print)[0] == 2
-workdir.read_predictions(predictions)
+released.read(predictions)
 print("read", card["name"])
 """
 
@@ -94,7 +94,7 @@ print("read", card["name"])
 def test_what_a_run_writes_is_read_without_a_pickle(release, tmp_path):
     checkpoint.save(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0})
     ids, logits = np.array(["a", "b"]), np.zeros((2, 3), np.float32)
-    workdir.write_predictions(tmp_path / "one.npz", labels=np.arange(2), logits=logits, ids=ids)
+    released.write(tmp_path / "one.npz", labels=np.arange(2), logits=logits, ids=ids)
     paths = [release, tmp_path / "states", tmp_path / "one.npz"]
     done = subprocess.run([sys.executable, "-c", READ, *map(str, paths)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -135,7 +135,7 @@ def test_objects_in_npz_files_are_refused_and_never_run(tmp_path):
     (tmp_path / "two.npz").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     np.savez(tmp_path / "data.npz", train_features=payload, train_labels=payload)
     for name in ("one.npz", "two.npz"):
-        assert not workdir.has_predictions(tmp_path / name)
+        assert not released.exists(tmp_path / name)
     for name in ("data.npz", "two.npz"):
         with pytest.raises(InputError, match=name):
             arrays.read(tmp_path / name)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.files import released_model
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import released
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
 
@@ -95,7 +95,7 @@ class World:
         whole, other = self.folder / "whole", self.folder / name
         assert outcome(whole) == outcome(other)
         for path in (whole / "predictions").iterdir():
-            a, b = (workdir.read_predictions(folder / "predictions" / path.name) for folder in (whole, other))
+            a, b = (released.read(folder / "predictions" / path.name) for folder in (whole, other))
             assert all(a[key].dtype == b[key].dtype and np.array_equal(a[key], b[key]) for key in ("logits", "ids"))
         assert not list(other.rglob("*.unfinished")) and not list((other / "checkpoints").iterdir())
 

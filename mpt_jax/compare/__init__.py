@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax.compare import gate, read
-from mpt_jax.compare.read import Given
+from mpt_jax.compare import gate, pairs
+from mpt_jax.compare.pairs import Predictions
 from mpt_jax.errors import InputError
 
 
 def compare(
-    old: Given,
-    new: Given,
+    old: Predictions,
+    new: Predictions,
     *,
     max_nfr: float | None = None,
     max_relative_nfr: float | None = None,
@@ -66,7 +66,7 @@ def compare(
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
     if examples < 0:
         raise InputError(f"examples is {examples}; expected 0 or more")
-    pair = read.read_pair(old, new, classes=classes, old_classes=old_classes)
+    pair = pairs.read(old, new, classes=classes, old_classes=old_classes)
     names = pair.classes
     measured = gate.measure(
         pair.old, pair.new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
@@ -96,7 +96,7 @@ def compare(
     }
 
 
-def assert_no_regression(old: Given, new: Given, **limits: Any) -> dict[str, Any]:
+def assert_no_regression(old: Predictions, new: Predictions, **limits: Any) -> dict[str, Any]:
     """In a test: the new model keeps to the limits, or the test fails and says by how much and on which examples.
 
     Args:
@@ -132,7 +132,7 @@ def assert_no_regression(old: Given, new: Given, **limits: Any) -> dict[str, Any
 class _CallableModule(types.ModuleType):
     """The type of this package, so that `mpt_jax.compare(old, new)` calls `compare`."""
 
-    def __call__(self, old: Given, new: Given, **options: Any) -> dict[str, Any]:
+    def __call__(self, old: Predictions, new: Predictions, **options: Any) -> dict[str, Any]:
         return compare(old, new, **options)
 
 

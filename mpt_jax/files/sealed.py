@@ -1,17 +1,19 @@
-"""Digests that reveal damage: of trees of arrays, and of a JSON object that carries its own.
+"""Digests that reveal damage: of trees of arrays, and of JSON objects and `.npz` files that carry their own.
 
 Imports no JAX, so that `mpt_jax.compare` can check the files of a run.
 """
 
 import hashlib
+import io
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.files import storage
 
 
 def digest(tree: Any) -> str:
@@ -57,3 +59,31 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(contents, dict) or contents.get("seal") != sealed(contents)["seal"]:
         raise InputError(f"{path} is damaged or was edited: its contents do not match the digest in it")
     return contents
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an `.npz` file of the arrays and their `digest`, the whole file or nothing."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays, digest=digest(arrays))
+    storage.write_bytes(path, content.getvalue())
+
+
+def read_arrays(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Read the arrays of these names, as `write_arrays` wrote them.
+
+    Raises:
+      InputError: the file is missing or damaged, or holds other arrays.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+        expected = str(arrays.pop("digest"))
+    except DAMAGED as error:
+        raise InputError(
+            f"{path} is missing or damaged ({type(error).__name__}); run the same command again to regenerate it"
+        ) from error
+    if set(arrays) != set(names) or digest(arrays) != expected:
+        raise InputError(
+            f"{path} is damaged: its arrays do not match the digest in it; run the same command again to regenerate it"
+        )
+    return arrays

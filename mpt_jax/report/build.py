@@ -8,6 +8,7 @@ from typing import Any
 
 from mpt_jax import metrics
 from mpt_jax.files import released_model, storage
+from mpt_jax.files.predictions import released
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
 from mpt_jax.runtime import hardware
 from mpt_jax.update import lineage, workdir
@@ -133,7 +134,7 @@ def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequenc
 
     def answers(release: int, method: str, seed: int) -> dict[str, Any]:
         name = lineage.release_name(release, method, seed)
-        return workdir.read_predictions(folder / "predictions" / f"{name}.npz")
+        return released.read(folder / "predictions" / f"{name}.npz")
 
     for method in methods:
         of_seeds = []

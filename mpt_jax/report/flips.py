@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.update import lineage, workdir
+from mpt_jax.files.predictions import released
+from mpt_jax.update import lineage
 
 _CONFUSIONS, _SHOWN, _BINS = 500, 24, 40
 
@@ -33,8 +34,8 @@ def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Se
 def read(folder: pathlib.Path, config: Mapping[str, Any], method: str, seed: int) -> Pair:
     """The last release of a method and the one before it."""
     last = len(config["update"]["schedule"]) - 1
-    old = workdir.read_predictions(_path(folder, *lineage.previous(last, method), seed))
-    new = workdir.read_predictions(_path(folder, last, method, seed))
+    old = released.read(_path(folder, *lineage.previous(last, method), seed))
+    new = released.read(_path(folder, last, method, seed))
     return Pair(new["labels"], new["ids"], old["logits"], new["logits"])
 
 

@@ -10,10 +10,10 @@ from flax import linen as nn
 
 from mpt_jax import config as configs
 from mpt_jax import data
-from mpt_jax.compare import formats, read
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.files import sealed
+from mpt_jax.files.predictions import columns, formats
 from mpt_jax.models import Classifier, foreign
 
 SMALLEST = 1e-12  # of a probability, whose logarithm is taken
@@ -56,7 +56,7 @@ def class_order(config: Config, released: Sequence[str] = ()) -> Any:
     spec, names = config.dataset.class_order, tuple(released) or configs.old_classes(config)
     if config.old.predictions:
         path = _paths(config.old.predictions, config)[0]
-        _, _, called = next(read.scores(formats.open_source(path, str(path))), ((), None, None))
+        _, _, called = next(columns.read_scores(formats.open_source(path, str(path))), ((), None, None))
         names = _outputs(path, called, names)
     return (*names, "...") if spec == "natural" and names and (released or not _are_places(names)) else spec
 
@@ -155,7 +155,7 @@ def _logits(
     source = formats.open_source(path, str(path))
     answers = np.full((len(row_of), count), np.nan, np.float32)
     times = np.zeros(len(row_of), np.int64)
-    for ids, scores, names in read.scores(source):
+    for ids, scores, names in columns.read_scores(source):
         if scores.shape[1] != count:
             raise InputError(
                 f"{path} has scores of {scores.shape[1]} classes, but update.schedule={list(config.update.schedule)} "
@@ -167,7 +167,7 @@ def _logits(
         places = _places(outputs, dataset.class_names[:count], config, path)
         np.add.at(times, rows[asked], 1)
         answers[rows[asked]] = scores[asked][:, places]
-    probabilities = read.score_columns(source)[0].startswith("probabilit")
+    probabilities = columns.score_columns(source)[0].startswith("probabilit")
     wrong = (times > 0) & ~np.isfinite(answers).all(-1)
     improper = np.zeros_like(wrong)
     if probabilities:

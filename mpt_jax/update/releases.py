@@ -13,9 +13,10 @@ from mpt_jax import metrics, objectives
 from mpt_jax.config import TEACHERS, ModelConfig
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, storage
+from mpt_jax.files.predictions import released
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
-from mpt_jax.update import lineage, workdir
+from mpt_jax.update import lineage
 from mpt_jax.update.external_model import PrecomputedLogits
 from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
@@ -51,7 +52,7 @@ def write(
         values = {"accuracy": float(np.mean(predicted == test.labels))}
     else:
         before = run.folder(*lineage.previous(release, member.method), seed)
-        old = workdir.read_predictions(run.predictions(before))["logits"][: len(test)].argmax(-1)
+        old = released.read(run.predictions(before))["logits"][: len(test)].argmax(-1)
         values = metrics.class_growth_metrics(old, predicted, test.labels, num_old_classes=run.num_old_classes(release))
         teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
@@ -86,14 +87,14 @@ def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | P
         alone = jax.tree.map(lambda leaf: leaf[None], classifier)
     logits = run.predict(alone, test)[0]
     if processes.is_first():
-        workdir.write_predictions(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
+        released.write(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
     return logits
 
 
 def restore_predictions(run: Run) -> bool:
     """Write lost or damaged predictions of releases again; return whether there were any."""
     lost = processes.from_first(
-        lambda: [str(folder) for folder in run.all_released() if not workdir.has_predictions(run.predictions(folder))]
+        lambda: [str(folder) for folder in run.all_released() if not released.exists(run.predictions(folder))]
     )
     precomputed = run.released(0, [lineage.OLD]) if run.precomputed else []
     for folder in map(storage.path, lost):

@@ -14,7 +14,6 @@ lock                   process and host that work here, or did last; in a bucket
 import contextlib
 import errno
 import functools
-import io
 import json
 import os
 import pathlib
@@ -32,7 +31,7 @@ import numpy as np
 from mpt_jax import __version__
 from mpt_jax import config as configs
 from mpt_jax.config import Config
-from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.errors import InputError
 from mpt_jax.files import gcs_lock, sealed, storage
 from mpt_jax.runtime import processes
 
@@ -234,23 +233,9 @@ def drop_metrics_after(workdir: pathlib.Path, stage: str, step: int) -> None:
         storage.write_text(path, "".join(line + "\n" for line in kept))
 
 
-def write_predictions(path: pathlib.Path, *, labels: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> None:
-    """The raw outputs of a model on the test images and their `digest`, whole or not at all."""
-    _write_arrays(path, {"labels": labels, "logits": logits.astype(np.float32), "ids": ids})
-
-
-def read_predictions(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The `labels`, `logits` and `ids` that `write_predictions` wrote.
-
-    Raises:
-      InputError: missing, unreadable, or not what was written.
-    """
-    return _read_arrays(path, {"labels", "logits", "ids"})
-
-
 def write_gallery(workdir: pathlib.Path, *, images: np.ndarray, ids: np.ndarray) -> None:
     """Thumbnails of test images, ``uint8 [n, H, W, 1 or 3]``, whole or not at all."""
-    _write_arrays(workdir / "gallery.npz", {"images": images, "ids": ids})
+    sealed.write_arrays(workdir / "gallery.npz", {"images": images, "ids": ids})
 
 
 def read_gallery(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -262,37 +247,8 @@ def read_gallery(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     path = workdir / "gallery.npz"
     if not path.is_file():
         return {}
-    arrays = _read_arrays(path, {"images", "ids"})
+    arrays = sealed.read_arrays(path, ("images", "ids"))
     return dict(zip(arrays["ids"].tolist(), arrays["images"], strict=True))
-
-
-def has_predictions(path: pathlib.Path) -> bool:
-    """Whether the file is there and what was written."""
-    try:
-        read_predictions(path)
-    except InputError:
-        return False
-    return True
-
-
-def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays, digest=sealed.digest(dict(arrays)))
-    storage.write_bytes(path, content.getvalue())
-
-
-def _read_arrays(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = dict(file)
-        expected = str(arrays.pop("digest"))
-    except DAMAGED as error:
-        raise InputError(
-            f"{path} is missing or damaged ({type(error).__name__}); start again to make it anew"
-        ) from error
-    if set(arrays) != names or sealed.digest(arrays) != expected:
-        raise InputError(f"{path} is damaged: its arrays do not have the digest in it; start again to make it anew")
-    return arrays
 
 
 def _cannot_write(workdir: pathlib.Path, error: OSError) -> Exception:

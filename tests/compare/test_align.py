@@ -26,7 +26,7 @@ def test_equal_texts_and_only_those_have_equal_fingerprints(texts):
 
 
 def test_fingerprints_depend_neither_on_neighbours_nor_on_pieces():
-    texts = ["x" * length + str(length) for length in (0, 5, align._PIECE - 3, align._PIECE + 9, 70, 0, 70)]
+    texts = ["x" * length + str(length) for length in (0, 5, align._BLOCK - 3, align._BLOCK + 9, 70, 0, 70)]
     together = np.stack(hashed(texts * 2))
     alone = np.concatenate([np.stack(hashed([text])) for text in texts], 1)
     np.testing.assert_array_equal(together, np.concatenate([alone, alone], 1))

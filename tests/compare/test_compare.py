@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mpt_jax.compare import assert_no_regression, compare, show
 from mpt_jax.compare.__main__ import main
 from mpt_jax.errors import InputError
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import released
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -151,7 +151,7 @@ def test_the_files_that_are_asked_for(files, tmp_path, capsys):
         (["--json=socket"], "--json socket is no file"),
         (["--classes=nowhere.txt"], "is no file"),
         (["--classes=a,b"], "there are 2 class names"),
-        (["--old-classes=1"], "answers '1', not among the 1 classes"),
+        (["--old-classes=1"], "predicts '1', not among the 1 classes"),
         (["--old-classes=0"], "expected a positive integer"),
         (["--old-classes=" + "9" * 5000], "expected a positive integer"),
         (["--classes=a,b,c,d", "--old-classes=30"], "old_classes is 30; expected at most 4"),
@@ -226,7 +226,7 @@ def test_the_real_command_on_predictions_of_a_run_without_jax(tmp_path):
     labels = np.arange(60) % 3
     for name, count, seed in (("old", 2, 0), ("new", 3, 1)):
         logits = np.random.default_rng(seed).normal(size=(60, count))
-        workdir.write_predictions(tmp_path / f"{name}.npz", labels=labels, logits=logits, ids=np.arange(60))
+        released.write(tmp_path / f"{name}.npz", labels=labels, logits=logits, ids=np.arange(60))
     code = (
         "import runpy, sys\n"
         "try: runpy.run_module('mpt_jax.compare', run_name='__main__', alter_sys=True)\n"

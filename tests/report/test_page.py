@@ -13,6 +13,7 @@ from workdirs import make_workdir
 
 from mpt_jax import report
 from mpt_jax.files import sealed, storage
+from mpt_jax.files.predictions import released
 from mpt_jax.report import markdown, page
 from mpt_jax.update import workdir
 
@@ -37,7 +38,7 @@ def make_run(folder, *, classes=HOSTILE, seeds=(0, 7, 8), gallery=True, channels
         logits = rng.normal(size=(60, known)).astype(np.float32)
         wrong = rng.random(60) < {"old": 0.05, "mpt_kl": 0.2}.get(card["method"], 0.4)
         logits[np.arange(60), np.where(wrong, (LABELS + 1) % known, np.minimum(LABELS, known - 1))] += 6
-        workdir.write_predictions(folder / f"predictions/{path.name}.npz", labels=LABELS, logits=logits, ids=IDS)
+        released.write(folder / f"predictions/{path.name}.npz", labels=LABELS, logits=logits, ids=IDS)
     if gallery:
         images = rng.integers(0, 256, (60, 8, 8, channels), np.uint8)
         workdir.write_gallery(folder, images=images, ids=IDS)

@@ -23,6 +23,7 @@ from mpt_jax import config, report, train, update
 from mpt_jax.cli.progress import progress
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
+from mpt_jax.files.predictions import released
 from mpt_jax.runtime import processes
 from mpt_jax.training import sharding
 from mpt_jax.update import workdir
@@ -97,7 +98,7 @@ def outcome(folder, stage):
     sheets = {}
     for path in sorted((folder / "releases").iterdir()):
         classifier, card = released_model.read(path)
-        answers = workdir.read_predictions(folder / "predictions" / f"{path.name}.npz")
+        answers = released.read(folder / "predictions" / f"{path.name}.npz")
         sheets[path.name] = {
             "weights": jax.tree.leaves((classifier.params, classifier.batch_stats)),
             "answers": answers["logits"],
@@ -213,7 +214,7 @@ def test_all_that_a_release_can_be_made_of(tmp_path, alone):
     for one, two in zip(*reports, strict=True):
         # to rounding, but for an image on the border of two classes
         assert one["method"] == two["method"] and one["accuracy"] == pytest.approx(two["accuracy"], abs=2 / 1281)
-    one, two = (workdir.read_predictions(folder / "predictions/r0-old-seed1.npz")["logits"] for folder in folders)
+    one, two = (released.read(folder / "predictions/r0-old-seed1.npz")["logits"] for folder in folders)
     np.testing.assert_allclose(one, two, atol=1e-3)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mpt_jax import report, update
 from mpt_jax.files import released_model, storage
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import released
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, execute
     assert len(local.all_released()) == len(remote.all_released()) > 2
     for ours, theirs in zip(remote.all_released(), local.all_released(), strict=True):
         assert released_model.read_card(ours)["digest"] == released_model.read_card(theirs)["digest"]
-        answers = [workdir.read_predictions(run.predictions(f)) for run, f in ((remote, ours), (local, theirs))]
+        answers = [released.read(run.predictions(f)) for run, f in ((remote, ours), (local, theirs))]
         jax.tree.map(np.testing.assert_array_equal, *answers)
     rows = [make(folder)["rows"] for make, folder in ((report.write, bucket), (report.build, tmp_path / "run"))]
     assert [row["nfr"] for row in rows[0]] == [row["nfr"] for row in rows[1]]
@@ -93,7 +93,7 @@ def test_killed_runs_in_a_bucket_end_as_a_local_one(store, bucket, tmp_path, fea
     assert process.returncode == 0, out
     assert storage.files(local / "predictions") == storage.files(bucket / "predictions")
     for name in storage.files(local / "predictions"):
-        ours, theirs = (workdir.read_predictions(place / "predictions" / name) for place in (bucket, local))
+        ours, theirs = (released.read(place / "predictions" / name) for place in (bucket, local))
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     for folder in sorted((local / "releases").iterdir()):
         cards = [released_model.read_card(place / "releases" / folder.name) for place in (bucket, local)]

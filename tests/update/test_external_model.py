@@ -10,6 +10,7 @@ from mpt_jax import config as configs
 from mpt_jax import models, report
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
+from mpt_jax.files.predictions import released
 from mpt_jax.models import foreign
 from mpt_jax.objectives import METHODS
 from mpt_jax.report import contents
@@ -37,9 +38,7 @@ def same_students(executed, tmp_path, methods, *more):
     predictions = f"old.predictions={tmp_path}/old-{{seed}}.npz"
     run = executed(f"update.methods={','.join(methods)}", *more, independent, predictions, folder=tmp_path / "file")
     for seed in run.config.seeds:
-        ours, theirs = (
-            workdir.read_predictions(r.predictions(r.folder(0, "old", seed)))["logits"] for r in (run, taught)
-        )
+        ours, theirs = (released.read(r.predictions(r.folder(0, "old", seed)))["logits"] for r in (run, taught))
         np.testing.assert_array_equal(ours, theirs)
         for method in methods:
             ours, theirs = (released_model.read(r.folder(1, method, seed)) for r in (run, taught))

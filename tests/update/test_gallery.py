@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mpt_jax import metrics
+from mpt_jax.files.predictions import released
 from mpt_jax.update import gallery, workdir
 
 
@@ -15,7 +16,7 @@ def test_the_first_seeds_most_confident_flips_of_every_method_have_a_thumbnail(p
         for seed in (3, 4):
             logits[method, seed] = rng.normal(size=(len(test), classes)).astype(np.float32)
             path = run.predictions(run.folder(release, method, seed))
-            workdir.write_predictions(path, labels=test.labels, logits=logits[method, seed], ids=test.ids)
+            released.write(path, labels=test.labels, logits=logits[method, seed], ids=test.ids)
     gallery.write(run)
     found = workdir.read_gallery(run.workdir)
     known, expected = test.labels < 5, set()
@@ -36,7 +37,7 @@ def test_a_run_without_flips_has_an_empty_gallery(prepared):
     for release, method in ((0, "old"), (1, "independent"), (1, "no_treatment")):
         logits = np.eye(10, dtype=np.float32)[test.labels][:, : 5 if release == 0 else 10]
         path = run.predictions(run.folder(release, method, 0))
-        workdir.write_predictions(path, labels=test.labels, logits=logits, ids=test.ids)
+        released.write(path, labels=test.labels, logits=logits, ids=test.ids)
     gallery.write(run)
     assert (run.workdir / "gallery.npz").is_file() and workdir.read_gallery(run.workdir) == {}
 

@@ -13,9 +13,10 @@ from mpt_jax import metrics, models, posttraining, report
 from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
+from mpt_jax.files.predictions import released
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.training import inference
-from mpt_jax.update import stage_inputs, workdir
+from mpt_jax.update import stage_inputs
 from mpt_jax.update.lineage import Stage
 
 
@@ -72,7 +73,7 @@ def test_every_stage_is_compiled_once_also_when_it_is_interrupted_and_resumed(ex
 
 
 def logits(run, release, method, seed):
-    return workdir.read_predictions(run.predictions(run.folder(release, method, seed)))["logits"]
+    return released.read(run.predictions(run.folder(release, method, seed)))["logits"]
 
 
 def test_an_ensemble_answers_with_the_mean_of_its_models_and_teaches(executed):

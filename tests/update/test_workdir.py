@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from mpt_jax.errors import InputError
@@ -166,45 +165,6 @@ def test_metrics_of_repeated_steps_and_half_lines_are_dropped(tmp_path):
     workdir.drop_metrics_after(tmp_path, "r1-students", 2)
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kept == lines[:3] + lines[4:]
-
-
-def test_predictions_come_back(tmp_path):
-    path = tmp_path / "one.npz"
-    labels, ids = np.arange(3, dtype=np.int32), np.array(["a", "bc", "ä"])
-    workdir.write_predictions(path, labels=labels, logits=np.eye(3), ids=ids)
-    arrays = workdir.read_predictions(path)
-    assert arrays["logits"].dtype == np.float32
-    for name, expected in (("labels", labels), ("logits", np.eye(3)), ("ids", ids)):
-        np.testing.assert_array_equal(arrays[name], expected)
-    assert [p.name for p in tmp_path.iterdir()] == ["one.npz"]
-    assert workdir.has_predictions(path) and not workdir.has_predictions(tmp_path / "two.npz")
-    content = path.read_bytes()
-    for damaged in (b"", content[: len(content) // 2], content[:100] + b"?" * 20 + content[120:]):
-        path.write_bytes(damaged)
-        assert not workdir.has_predictions(path)
-
-
-def test_predictions_with_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
-    path, random = tmp_path / "one.npz", np.random.default_rng(0)
-    arrays = {"labels": np.arange(9, dtype=np.int32), "logits": np.eye(9, dtype=np.float32), "ids": np.arange(9)}
-    workdir.write_predictions(path, **arrays)
-    content = path.read_bytes()
-    found = 0
-    for bit in random.permutation(8 * len(content))[:400]:
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
-        if workdir.has_predictions(path):  # a date or the like: the arrays are the same to the last bit
-            for name, array in workdir.read_predictions(path).items():
-                np.testing.assert_array_equal(array, arrays[name])
-        else:
-            found += 1
-    assert found > 200
-    np.savez(path, **{**arrays, "logits": 2 * arrays["logits"]}, digest=sealed.digest(arrays))
-    with pytest.raises(InputError, match="start again to make it anew"):
-        workdir.read_predictions(path)
-    np.savez(path, **arrays)
-    assert not workdir.has_predictions(path)
 
 
 def test_a_key_that_did_not_exist_when_the_run_began_had_its_default_then(tmp_path):

@@ -1,9 +1,9 @@
-"""A model's answers as a file that `mpt_jax.compare` reads: id, label, prediction and a score per class.
+"""Writer of a model's predictions as a file that `mpt_jax.compare` reads: id, label, prediction, a score per class.
 
-Columns of .csv and .parquet, which are written batch by batch:
+Columns of .csv and .parquet, written batch by batch:
 
   ``id``          text
-  ``label``       name of the class; left out where no labels are known, empty where this one is not
+  ``label``       name of the class; absent if no labels are known, empty if this one is not
   ``prediction``  name of the class with the largest logit
   ``logit_NAME``  or ``probability_NAME``, float32, for each class that the model knows, in its order
 
@@ -27,63 +27,65 @@ SCORES = ("logits", "probabilities", "none")
 
 _GROUP = 2**22  # scores in a row group of Parquet: 16 MiB
 
-Write = Callable[[Sequence[str], Sequence[str | None], np.ndarray], None]
+AddRows = Callable[[Sequence[str], Sequence[str | None], np.ndarray], None]
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path, classes: Sequence[str], *, labelled: bool, scores: str = "logits") -> Iterator[Write]:
-    """A function of ids, labels and logits ``[n, K]`` that adds rows to the file, which appears when the block ends.
+def open_writer(
+    path: pathlib.Path, classes: Sequence[str], *, labelled: bool, scores: str = "logits"
+) -> Iterator[AddRows]:
+    """Yield a function of ids, labels and logits ``[n, K]`` that adds rows to the file.
 
-    If the block ends otherwise, whatever was at the path before stays.
+    The file appears when the block ends without an error; otherwise an existing file at the path stays as it is.
 
     Args:
       path: ends in one of `FORMATS`.
       classes: names, in the order of the logits.
-      labelled: whether there is a column of labels.
+      labelled: whether to write a column of labels.
       scores: "logits", "probabilities" (their softmax), or "none".
 
     Raises:
-      OSError: the disk is full, or cannot be written.
+      OSError: the disk is full or cannot be written.
     """
-    neighbour = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.unfinished")
     names = np.array(classes, dtype=object)
     try:
-        with neighbour.open("wb") as file, FORMATS[path.suffix.lower()](file, classes, scores) as add:
+        with unfinished.open("wb") as file, FORMATS[path.suffix.lower()](file, classes, scores) as add:
 
-            def write(ids: Sequence[str], labels: Sequence[str | None], logits: np.ndarray) -> None:
+            def add_rows(ids: Sequence[str], labels: Sequence[str | None], logits: np.ndarray) -> None:
                 columns = {"id": list(ids), "label": list(labels), "prediction": names[logits.argmax(-1)].tolist()}
                 if not labelled:
                     del columns["label"]
                 values = scipy.special.softmax(logits, axis=-1) if scores == "probabilities" else logits
                 add(columns, values.astype(np.float32))
 
-            yield write
-        os.replace(neighbour, path)
+            yield add_rows
+        os.replace(unfinished, path)
     finally:
-        neighbour.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 Add = Callable[[dict[str, list[str | None]], np.ndarray], None]
 
 
 @contextlib.contextmanager
-def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_writer: Callable, rows: int) -> Iterator[Add]:
-    """Rows gathered until they are worth a piece of the file."""
+def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_table: Callable, rows: int) -> Iterator[Add]:
+    """Yield a function that collects rows and writes them to the table, at least `rows` at a time."""
     prefix = {"logits": "logit_", "probabilities": "probability_"}.get(scores)
-    writer, waiting = None, []
+    table, waiting = None, []
 
     def flush() -> None:
-        if writer is not None and waiting:
-            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+        if table is not None and waiting:
+            table.write_table(pa.concat_tables(waiting).combine_chunks())
             waiting.clear()
 
     def add(columns: dict[str, list[str | None]], values: np.ndarray) -> None:
-        nonlocal writer
+        nonlocal table
         arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
         if prefix:
             arrays |= {f"{prefix}{name}": pa.array(values[:, k]) for k, name in enumerate(classes)}
         waiting.append(pa.table(arrays))
-        writer = writer or open_writer(file, waiting[0].schema)
+        table = table or open_table(file, waiting[0].schema)
         if sum(map(len, waiting)) >= rows:
             flush()
 
@@ -91,33 +93,33 @@ def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_writer:
         yield add
         flush()
     finally:
-        if writer is not None:
-            writer.close()
+        if table is not None:
+            table.close()
 
 
 def _csv(file: IO[bytes], classes: Sequence[str], scores: str) -> contextlib.AbstractContextManager[Add]:
-    return _table(file, classes, scores, open_writer=pyarrow.csv.CSVWriter, rows=1)
+    return _table(file, classes, scores, open_table=pyarrow.csv.CSVWriter, rows=1)
 
 
 def _parquet(file: IO[bytes], classes: Sequence[str], scores: str) -> contextlib.AbstractContextManager[Add]:
     rows = max(1, _GROUP // len(classes))
-    return _table(file, classes, scores, open_writer=pyarrow.parquet.ParquetWriter, rows=rows)
+    return _table(file, classes, scores, open_table=pyarrow.parquet.ParquetWriter, rows=rows)
 
 
 @contextlib.contextmanager
 def _npz(file: IO[bytes], classes: Sequence[str], scores: str) -> Iterator[Add]:
-    gathered: dict[str, list[str | None]] = {}
-    pieces = []
+    collected: dict[str, list[str | None]] = {}
+    batches = []
 
     def add(columns: dict[str, list[str | None]], values: np.ndarray) -> None:
         for name, column in columns.items():
-            gathered.setdefault(name, []).extend(column)
-        pieces.append(values)
+            collected.setdefault(name, []).extend(column)
+        batches.append(values)
 
     yield add
-    arrays = {name: np.array([text or "" for text in column]) for name, column in gathered.items()}
+    arrays = {name: np.array([text or "" for text in column]) for name, column in collected.items()}
     if scores != "none":
-        arrays[scores] = np.concatenate(pieces)
+        arrays[scores] = np.concatenate(batches)
     np.savez_compressed(file, **arrays, class_names=np.array(classes))
 
 

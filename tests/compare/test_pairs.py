@@ -1,4 +1,4 @@
-"""What columns mean: classes by name or index, what the old model knows, and bad rows counted and named."""
+"""Rows of two files are aligned by id, classes by name or index, and bad rows are counted and named."""
 
 import json
 
@@ -8,9 +8,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mpt_jax.compare import formats, read
+from mpt_jax.compare import pairs
 from mpt_jax.errors import InputError
-from mpt_jax.update import workdir
+from mpt_jax.files.predictions import formats, released
 
 IDS, LABELS = ["a", "b", "c", "d"], ["cat", "dog", "owl", "cat"]
 OLD = {"id": IDS, "label": LABELS, "prediction": ["cat", "cat", "dog", "dog"]}
@@ -18,7 +18,7 @@ NEW = {"id": IDS[::-1], "label": LABELS[::-1], "prediction": ["cat", "owl", "dog
 
 
 def write(path, columns):
-    """Columns as a file of the format that the path's name says; lists of numbers are scores."""
+    """Write columns in the format of the path's suffix."""
     if path.suffix == ".npz":
         np.savez(path, **{key: np.array(values) for key, values in columns.items()})
     elif path.suffix == ".jsonl":
@@ -35,7 +35,7 @@ def write(path, columns):
 
 
 def names(pair):
-    """Label, old and new answer by name."""
+    """Return label, old and new prediction by name."""
     return [tuple(pair.classes[code] for code in row) for row in zip(pair.labels, pair.old, pair.new, strict=True)]
 
 
@@ -44,18 +44,18 @@ ROWS = [("cat", "cat", "owl"), ("dog", "cat", "dog"), ("owl", "dog", "owl"), ("c
 
 @pytest.mark.parametrize("old", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
 @pytest.mark.parametrize("new", ["n.npz", "n.csv", "n.parquet", "n.jsonl"])
-def test_rows_of_any_two_formats_meet_by_id(tmp_path, old, new):
-    pair = read.read_pair(write(tmp_path / old, OLD), write(tmp_path / new, NEW))
+def test_any_two_formats_are_aligned_by_id(tmp_path, old, new):
+    pair = pairs.read(write(tmp_path / old, OLD), write(tmp_path / new, NEW))
     assert names(pair) == ROWS
     assert pair.classes == ("cat", "dog", "owl") and pair.num_old_classes == 2 and pair.known_from == "answers"
     assert pair.ids(np.array([3, 0, 0])) == ["d", "a", "a"] and pair.ids(np.array([], int)) == []
 
 
-def test_it_does_not_matter_where_a_piece_ends(tmp_path, monkeypatch):
+def test_the_size_of_batches_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "ROWS", 1)
     monkeypatch.setattr(formats, "BYTES", 200)
     for name in ("o.npz", "o.csv", "o.parquet", "o.jsonl"):
-        pair = read.read_pair(write(tmp_path / name, OLD), NEW)
+        pair = pairs.read(write(tmp_path / name, OLD), NEW)
         assert names(pair) == ROWS and pair.ids(np.array([3, 0])) == ["d", "a"]
 
 
@@ -65,22 +65,22 @@ def test_a_number_is_the_same_id_and_the_same_class_in_every_format(tmp_path):
     for kind in (np.int32, np.uint8, np.float64):
         typed = {key: np.array(values, kind) for key, values in given.items()}
         for name in ("o.npz", "o.csv", "o.parquet", "o.jsonl"):
-            if (kind, name) != (np.float64, "o.csv"):  # there 2.0 is a text
+            if (kind, name) != (np.float64, "o.csv"):  # as text, 2.0 is not 2
                 columns = typed if name != "o.jsonl" else {key: values.tolist() for key, values in typed.items()}
-                pair = read.read_pair(write(tmp_path / name, columns), {k: list(map(str, v)) for k, v in given.items()})
+                pair = pairs.read(write(tmp_path / name, columns), {k: list(map(str, v)) for k, v in given.items()})
                 assert pair.classes == ("2", "10") and names(pair) == [("2",) * 3, ("10",) * 3, ("2",) * 3]
 
 
-def test_bytes_dictionaries_and_large_text():
+def test_bytes_are_text():
     bytes_ = {key: np.array(values, "S") for key, values in OLD.items()}
-    assert names(read.read_pair(bytes_, NEW)) == ROWS
+    assert names(pairs.read(bytes_, NEW)) == ROWS
 
 
 def test_parquet_with_dictionaries_and_other_text_types(tmp_path):
     for kind in (pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.binary()):
         table = pa.table({key: pa.array(values).cast(kind) for key, values in OLD.items()})
         pyarrow.parquet.write_table(table, tmp_path / "o.parquet")
-        assert names(read.read_pair(tmp_path / "o.parquet", NEW)) == ROWS
+        assert names(pairs.read(tmp_path / "o.parquet", NEW)) == ROWS
 
 
 def test_text_that_is_not_utf_8(tmp_path):
@@ -88,16 +88,16 @@ def test_text_that_is_not_utf_8(tmp_path):
     for column in OLD:
         pyarrow.parquet.write_table(pa.table(OLD | {column: broken}), tmp_path / "o.parquet")
         with pytest.raises(InputError, match=f"column '{column}': .*(UTF8|utf-8)"):
-            read.read_pair(tmp_path / "o.parquet", NEW)
+            pairs.read(tmp_path / "o.parquet", NEW)
 
 
-def test_the_predictions_of_a_run_are_read_as_they_are(tmp_path):
+def test_the_predictions_of_a_run_can_be_compared(tmp_path):
     rng = np.random.default_rng(0)
     labels, ids = np.array([0, 1, 2, 3, 1]), np.array([7, 3, 9, 100, 1])
     old, new = rng.normal(size=(5, 2)), rng.normal(size=(5, 4))
-    workdir.write_predictions(tmp_path / "old.npz", labels=labels, logits=old, ids=ids)
-    workdir.write_predictions(tmp_path / "new.npz", labels=labels[::-1], logits=new[::-1], ids=ids[::-1])
-    pair = read.read_pair(tmp_path / "old.npz", tmp_path / "new.npz")
+    released.write(tmp_path / "old.npz", labels=labels, logits=old, ids=ids)
+    released.write(tmp_path / "new.npz", labels=labels[::-1], logits=new[::-1], ids=ids[::-1])
+    pair = pairs.read(tmp_path / "old.npz", tmp_path / "new.npz")
     assert pair.num_old_classes == 2 and pair.classes == ("0", "1", "2", "3") and "scores" in pair.known_from
     np.testing.assert_array_equal(pair.old, old.argmax(-1))
     np.testing.assert_array_equal(pair.new, new.argmax(-1))
@@ -109,7 +109,7 @@ SCORES = [[0.1, 0.9], [0.5, 0.5], [2.0, -1.0], [0.0, 1.0]]
 
 @pytest.mark.parametrize("style", ["matrix", "lists", "objects", "columns"])
 @pytest.mark.parametrize("name", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
-def test_scores_answer_the_largest_of_equal_ones_the_first(tmp_path, name, style):
+def test_the_largest_score_is_the_prediction_and_the_first_of_equal_ones(tmp_path, name, style):
     first = {"id": IDS, "label": LABELS}
     if style == "columns":
         columns = first | {f"logit_{c}": [row[i] for row in SCORES] for i, c in enumerate(("owl", "cat"))}
@@ -120,47 +120,47 @@ def test_scores_answer_the_largest_of_equal_ones_the_first(tmp_path, name, style
     else:
         return
     classes = ["owl", "cat"] if style in ("matrix", "lists") else None
-    pair = read.read_pair(write(tmp_path / name, columns), {**NEW, "label": LABELS[::-1]}, old_classes=classes)
+    pair = pairs.read(write(tmp_path / name, columns), {**NEW, "label": LABELS[::-1]}, old_classes=classes)
     assert [pair.classes[code] for code in pair.old] == ["cat", "owl", "owl", "cat"]
     assert set(pair.classes[: pair.num_old_classes]) == {"owl", "cat"}
 
 
-def test_lists_of_fixed_size_and_of_halves(tmp_path):
+def test_lists_of_fixed_size_and_of_float16(tmp_path):
     values = pa.array(np.array(SCORES, np.float16).ravel(), pa.float16())
     table = pa.table({"id": IDS, "label": [0, 1, 0, 1], "scores": pa.FixedSizeListArray.from_arrays(values, 2)})
     pyarrow.parquet.write_table(table, tmp_path / "o.parquet")
     new = {"id": IDS, "label": [0, 1, 0, 1], "prediction": [0, 1, 0, 1]}
-    assert read.read_pair(tmp_path / "o.parquet", new).old.tolist() == [1, 0, 0, 1]
+    assert pairs.read(tmp_path / "o.parquet", new).old.tolist() == [1, 0, 0, 1]
 
 
-def test_indices_mean_what_classes_say_and_the_old_model_may_count_otherwise():
+def test_classes_give_indices_a_meaning_that_may_differ_for_the_old_model():
     old = {"id": IDS, "label": [0, 1, "owl", 0], "prediction": [0, 0, 1, 1]}
     new = {"id": IDS, "label": [1, 2, 0, 1], "prediction": [0, 2, 0, 1]}
     rows = [("cat", "cat", "owl"), ("dog", "cat", "dog"), ("owl", "dog", "owl"), ("cat", "dog", "cat")]
-    pair = read.read_pair(old, new, classes=["owl", "cat", "dog"], old_classes=["cat", "dog"])
+    pair = pairs.read(old, new, classes=["owl", "cat", "dog"], old_classes=["cat", "dog"])
     assert names(pair) == rows and pair.classes == ("cat", "dog", "owl") and pair.num_old_classes == 2
-    named = read.read_pair(old | {"class_names": ["cat", "dog"]}, new | {"class_names": ["owl", "cat", "dog"]})
+    named = pairs.read(old | {"class_names": ["cat", "dog"]}, new | {"class_names": ["owl", "cat", "dog"]})
     assert names(named) == rows and named.num_old_classes == 2
-    mixed = read.read_pair(
+    mixed = pairs.read(
         OLD, new | {"label": [0, 1, 2, 0], "prediction": ["owl", 1, 2, "0"]}, classes=["cat", "dog", "owl"]
     )
     assert names(mixed) == rows
 
 
-def test_the_first_so_many_classes():
+def test_old_classes_as_a_number_or_as_names():
     plain = {"id": [1, 2, 3], "label": [0, 1, 2], "prediction": [0, 0, 0]}
-    assert read.read_pair(plain, plain).num_old_classes == 1
-    assert read.read_pair(plain, plain, old_classes=2).num_old_classes == 2
-    pair = read.read_pair(plain, plain, old_classes=2, classes=["x", "w", "v"])
+    assert pairs.read(plain, plain).num_old_classes == 1
+    assert pairs.read(plain, plain, old_classes=2).num_old_classes == 2
+    pair = pairs.read(plain, plain, old_classes=2, classes=["x", "w", "v"])
     assert pair.classes == ("x", "w", "v") and pair.num_old_classes == 2
-    with pytest.raises(InputError, match="answers '0', not among the 2 classes"):
-        read.read_pair(plain, plain, old_classes=["1", "2"])
-    indices = read.read_pair(plain, plain, old_classes=["2", "0"])
+    with pytest.raises(InputError, match="predicts '0', not among the 2 classes"):
+        pairs.read(plain, plain, old_classes=["1", "2"])
+    indices = pairs.read(plain, plain, old_classes=["2", "0"])
     assert indices.classes == ("0", "2", "1") and indices.num_old_classes == 2
     named = {"id": [1, 2], "label": ["b", "a"], "score_b": [1.0, 1.0], "score_a": [0.0, 0.0]}
-    assert read.read_pair(named, named, old_classes=1).classes == ("b", "a")
+    assert pairs.read(named, named, old_classes=1).classes == ("b", "a")
     scores = {"id": [1, 2, 3], "label": [0, 1, 2], "scores": [[1.0, 0.0]] * 3}
-    assert names(read.read_pair(scores, plain, old_classes=["2", "0"]))[0] == ("0", "2", "0")
+    assert names(pairs.read(scores, plain, old_classes=["2", "0"]))[0] == ("0", "2", "0")
 
 
 @pytest.mark.parametrize(
@@ -178,24 +178,24 @@ def test_the_old_model_knows_no_more_classes_than_there_are(changes, options, mo
     old = {key: values for key, values in (plain | changes).items() if values is not None}
     many = int(most.split()[2].strip(",")) + 1
     with pytest.raises(InputError, match=f"old_classes is {many}; expected {most}"):
-        read.read_pair(old, old, old_classes=many, **options)
+        pairs.read(old, old, old_classes=many, **options)
     if many < 9:
-        assert read.read_pair(old, old, old_classes=many - 1, **options).num_old_classes == many - 1
+        assert pairs.read(old, old, old_classes=many - 1, **options).num_old_classes == many - 1
 
 
-def test_a_number_of_very_many_digits_is_a_name():
+def test_a_number_of_many_digits_is_a_name():
     long = {"id": [1, 2, 3], "label": ["9" * 5000, "10", "9"], "prediction": ["9" * 5000, "10", "9"]}
-    assert read.read_pair(long, long).classes == ("9", "10", "9" * 5000)
+    assert pairs.read(long, long).classes == ("9", "10", "9" * 5000)
     old = long | {"class_names": ["a", "b"], "label": ["a", "b", "0" * 30], "prediction": ["a", "b", "a"]}
-    with pytest.raises(InputError, match=f"the class {'0' * 30}; there are 2 class names"):  # not taken for the index 0
-        read.read_pair(old, old)
+    with pytest.raises(InputError, match=f"the class {'0' * 30}; there are 2 class names"):  # and not the index 0
+        pairs.read(old, old)
 
 
 def test_digits_of_other_scripts_are_the_same_as_bytes_and_as_text():
     texts = ["\N{ARABIC-INDIC DIGIT ZERO}", "\N{ARABIC-INDIC DIGIT ONE}"]
     digits = {"id": [1, 2], "label": texts, "prediction": texts, "class_names": ["a", "b"]}
     as_bytes = digits | {"label": np.char.encode(digits["label"], "utf-8")}
-    assert names(read.read_pair(as_bytes, digits)) == names(read.read_pair(digits, digits)) == [("a",) * 3, ("b",) * 3]
+    assert names(pairs.read(as_bytes, digits)) == names(pairs.read(digits, digits)) == [("a",) * 3, ("b",) * 3]
 
 
 def swapped(columns, **changes):
@@ -220,7 +220,7 @@ def swapped(columns, **changes):
 def test_bad_rows_are_counted_and_named(tmp_path, name, changes, said):
     old, new = tmp_path / "o.csv", tmp_path / name
     with pytest.raises(InputError) as error:
-        read.read_pair(write(old, OLD), write(new, swapped(NEW, **changes)))
+        pairs.read(write(old, OLD), write(new, swapped(NEW, **changes)))
     assert said.format(old=old, new=new) in str(error.value)
 
 
@@ -231,8 +231,8 @@ def test_nan_scores_are_counted_and_named(tmp_path, name):
     columns = {"id": [f"i{i}" for i in range(rows)], "label": ["x", "y"] * 4}
     columns |= {"score_x": [nan] * 6 + [1.0, 2.0], "score_y": [1.0, -np.inf] * 4}
     with pytest.raises(InputError) as error:
-        read.read_pair(write(tmp_path / name, columns), columns)
-    assert f"6 rows of {tmp_path / name} with NaN or missing scores: 'i0', 'i1', 'i2', 'i3', 'i4', ...;" in str(
+        pairs.read(write(tmp_path / name, columns), columns)
+    assert f"6 rows of {tmp_path / name} with NaN or missing scores: 'i0', 'i1', 'i2', 'i3', 'i4' and 1 more;" in str(
         error.value
     )
 
@@ -241,85 +241,58 @@ def test_missing_values_and_scores_in_parquet_and_jsonl(tmp_path):
     table = {"id": IDS, "label": [0, None, 1, 0], "scores": [[1.0, 2.0], [1.0, None], None, [0.5, 0.1]]}
     for name in ("o.parquet", "o.jsonl"):
         with pytest.raises(InputError) as error:
-            read.read_pair(write(tmp_path / name, table), {"id": IDS, "label": [0, 1, 1, 0], "prediction": [0] * 4})
+            pairs.read(write(tmp_path / name, table), {"id": IDS, "label": [0, 1, 1, 0], "prediction": [0] * 4})
         assert "1 row of" in str(error.value) and "no label: 'b'" in str(error.value)
         assert f"2 rows of {tmp_path / name} with NaN or missing scores: 'b', 'c'" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("old", "said"),
-    [
-        ({"label": [0], "prediction": [0]}, "expected one called 'id'"),
-        ({"id": [1], "ids": [1], "label": [0], "prediction": [0]}, "expected one called 'id'"),
-        ({"id": [1], "prediction": [0]}, "expected one called 'label'"),
-        ({"id": [1], "label": [0]}, "expected one 'prediction', or"),
-        ({"id": [1], "label": [0], "scores": [[1.0, 0.0]], "logits": [[1.0, 0.0]]}, "expected one 'prediction', or"),
-        ({"id": [], "label": [], "prediction": []}, "has no rows"),
-        ({"id": [0.5], "label": [0], "prediction": [0]}, "whole numbers or text"),
-        ({"id": [[1]], "label": [0], "prediction": [0]}, "whole numbers or text"),
-        ({"id": [1], "label": [0.5], "prediction": [0]}, "the class 0.5; expected a name or an index"),
-        ({"id": [1], "label": [[0]], "prediction": [0]}, "expected names or indices"),
-        ({"id": [1], "label": [0], "scores": [1.0]}, "a number per class"),
-        ({"id": [1], "label": [0], "scores": [[1.0]]}, "scores of 1 class"),
-        (
-            {"id": [1], "label": [0], "score_0": [[1.0]], "score_1": [[0.0]]},
-            r"shape \(1, 1\); expected a number per class",
-        ),
-        (
-            {"id": [1], "label": ["9" * 5000], "prediction": [0], "class_names": ["a", "b"]},
-            "9999; there are 2 class names",
-        ),
-        ({"id": [1], "label": [0], "scores": [["a", "b"]]}, "a number per class"),
-        ({"id": [1], "label": [0], "scores": [[1.0, 2.0]], "class_names": ["a"]}, "2 classes, but 1 class names"),
-        ({"id": [1], "label": [2], "scores": [[1.0, 2.0]], "class_names": ["a", "b"]}, "there are 2 class names"),
-        ({"id": [1], "label": ["cat"], "prediction": [3]}, "the label 'cat' and the answer '3'"),
-        ({"id": [1], "label": [3], "prediction": ["cat"]}, "the label '3' and the answer 'cat'"),
-        ({"id": [1], "label": ["cat"], "prediction": ["dog"]}, "has a label that the old model knows"),
-    ],
-)
-def test_tables_that_mean_nothing(old, said):
-    with pytest.raises(InputError, match=said):
-        read.read_pair(old, old)
 
 
 def test_lists_of_different_lengths(tmp_path):
     lists = {"id": [1, 2], "label": [0, 1], "scores": [[1.0, 2.0], [1.0, 2.0, 3.0]]}
     with pytest.raises(InputError, match="rows with 2 and with 3 scores"):
-        read.read_pair(write(tmp_path / "o.jsonl", lists), {})
+        pairs.read(write(tmp_path / "o.jsonl", lists), {})
 
 
 @pytest.mark.parametrize(
-    ("label", "answer", "said"),
+    ("label", "prediction", "message"),
     [("cat", "cat ", "'cat ' where the label is 'cat'"), ("Dog", "dog", "'dog'"), ("3", "3.0", "'3.0'")],
 )
-def test_an_answer_that_is_spelt_otherwise_than_its_label_hides_no_flip(label, answer, said):
-    old = {"id": [1, 2], "label": [label, "owl"], "prediction": [answer, "owl"]}
-    for pair in ((old, old | {"prediction": [label, "owl"]}), (old | {"prediction": [label, "owl"]}, old)):
-        with pytest.raises(InputError, match=f"answers {said}.*; expected one spelling"):
-            read.read_pair(*pair)
+def test_a_prediction_spelled_differently_from_its_label_hides_no_flip(label, prediction, message):
+    old = {"id": [1, 2], "label": [label, "owl"], "prediction": [prediction, "owl"]}
+    right = old | {"prediction": [label, "owl"]}
+    for both in ((old, right), (right, old)):
+        with pytest.raises(InputError, match=f"predicts {message}.*; expected one spelling"):
+            pairs.read(*both)
     both = {"id": [1, 2, 3], "label": ["a", "A", "b"], "prediction": ["a", "b", "A"]}  # letters are classes
-    assert read.read_pair(both, both).classes == ("A", "a", "b")
+    assert pairs.read(both, both).classes == ("A", "a", "b")
 
 
-def test_classes_do_not_contradict_what_a_file_says():
+def test_classes_must_not_contradict_the_class_names_of_a_file():
     named = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1], "class_names": ["cat", "dog"]}
     bare = {key: named[key] for key in ("id", "label", "prediction")}
-    assert names(read.read_pair(named, bare, classes=["cat", "dog", "owl"])) == [("cat",) * 3, ("dog",) * 3]
+    assert names(pairs.read(named, bare, classes=["cat", "dog", "owl"])) == [("cat",) * 3, ("dog",) * 3]
     for old, new, classes in ((named, bare, ["dog", "cat"]), (bare, named, ["dog", "cat"]), (named, bare, ["cat"])):
-        with pytest.raises(InputError, match=r"index \d is '.*' by its class_names, and '.*' by classes; expected one"):
-            read.read_pair(old, new, classes=classes)
-    turned = bare | {"label": [1, 0], "prediction": [1, 0]}  # as the message says: the old one's with old_classes
-    assert names(read.read_pair(turned, named, old_classes=["dog", "cat"])) == [("cat",) * 3, ("dog",) * 3]
+        with pytest.raises(
+            InputError, match=r"index \d is '.*' by its class_names, and '.*' by classes; expected the same"
+        ):
+            pairs.read(old, new, classes=classes)
+    turned = bare | {"label": [1, 0], "prediction": [1, 0]}  # follows the advice of the message
+    assert names(pairs.read(turned, named, old_classes=["dog", "cat"])) == [("cat",) * 3, ("dog",) * 3]
 
 
-def test_names_of_classes_that_do_not_fit():
-    assert read.read_pair(OLD, NEW, classes=["cat", "dog", "owl"], old_classes=np.int64(2)).num_old_classes == 2
-    with pytest.raises(InputError, match=r"'0', '1'\); expected no other answers, or old_classes with the names"):
-        read.read_pair(OLD, NEW, old_classes=2)
+def test_class_names_that_do_not_match():
+    assert pairs.read(OLD, NEW, classes=["cat", "dog", "owl"], old_classes=np.int64(2)).num_old_classes == 2
+    with pytest.raises(InputError, match=r"'0', '1'\); expected predictions among these, or old_classes with"):
+        pairs.read(OLD, NEW, old_classes=2)
     with pytest.raises(InputError, match="old_classes is 0; expected the number"):
-        read.read_pair(OLD, NEW, old_classes=0)
+        pairs.read(OLD, NEW, old_classes=0)
     for classes, said in ((["a", "a"], "class 'a' is given twice"), ([], "no class is given")):
         with pytest.raises(InputError, match=said):
-            read.read_pair(OLD, NEW, classes=classes)
-    with pytest.raises(InputError, match="names and another indices"):
-        read.read_pair(OLD, {"id": IDS, "label": [0, 1, 2, 0], "prediction": [0, 1, 2, 0]})
+            pairs.read(OLD, NEW, classes=classes)
+    with pytest.raises(InputError, match="one file has names and the other indices"):
+        pairs.read(OLD, {"id": IDS, "label": [0, 1, 2, 0], "prediction": [0, 1, 2, 0]})
+
+
+def test_the_old_model_knows_the_label_of_some_row():
+    table = {"id": [1], "label": ["cat"], "prediction": ["dog"]}
+    with pytest.raises(InputError, match=r"has a label that the old model knows \(by its predictions: 'dog'\)"):
+        pairs.read(table, table)

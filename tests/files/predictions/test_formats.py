@@ -1,4 +1,4 @@
-"""Every format gives the same columns, in pieces, and a damaged file is one clear error."""
+"""Every format gives the same columns in batches, and a damaged file is one clear error."""
 
 import bz2
 import gzip
@@ -11,12 +11,12 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mpt_jax.compare import formats
 from mpt_jax.errors import InputError
+from mpt_jax.files.predictions import formats
 
 TABLE = pa.table(
     {
-        "id": [f"2020-01-{i:02d}" for i in range(1, 10)],  # some readers would take these for dates
+        "id": [f"2020-01-{i:02d}" for i in range(1, 10)],  # which some readers take for dates
         "label": ["cat", "dog", "NA"] * 3,
         "score_cat": np.arange(9) / 8,
         "score_dog": np.arange(9)[::-1] / 8,
@@ -27,7 +27,7 @@ LINES = "".join(json.dumps(row) + "\n" for row in TABLE.to_pylist())
 
 
 def write(path, table=TABLE):
-    """The table in the format that the path's name says."""
+    """Write the table in the format of the path's suffix."""
     if path.name.endswith(".npz"):
         columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
         np.savez(path, **columns)
@@ -50,7 +50,7 @@ def columns_of(path, columns):
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.tsv", "a.parquet", "a.jsonl", "A.NDJSON", "a.jsonl.gz"])
-def test_each_format_gives_the_columns_asked_for_row_by_row(tmp_path, name, monkeypatch):
+def test_each_format_gives_the_requested_columns_in_batches(tmp_path, name, monkeypatch):
     monkeypatch.setattr(formats, "ROWS", 4)
     monkeypatch.setattr(formats, "BYTES", 300)
     found, pieces = columns_of(write(tmp_path / name.replace("A.NDJSON", "a.ndjson")), ["label", "score_dog", "id"])
@@ -58,9 +58,9 @@ def test_each_format_gives_the_columns_asked_for_row_by_row(tmp_path, name, monk
     assert pieces > 1
 
 
-def test_arrays_in_memory_and_matrices_by_columns(tmp_path, monkeypatch):
+def test_arrays_in_memory_and_matrices_in_column_major_order(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "ROWS", 4)
-    logits = np.arange(27.0).reshape(3, 9).T  # its rows do not lie side by side
+    logits = np.arange(27.0).reshape(3, 9).T  # in column-major order
     np.savez(tmp_path / "a.npz", logits=logits, class_names=["a", "b", "c"])
     for given in ({"logits": logits, "class_names": ["a", "b", "c"]}, tmp_path / "a.npz"):
         source = formats.open_source(given, "x")
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
 
 
 @pytest.mark.parametrize(
-    ("place", "offset", "byte", "said"),
+    ("place", "offset", "byte", "message"),
     [
         (b"PK\1\2", 8, 1, "is encrypted"),
         (b"PK\1\2", 10, 1, "compression method"),
@@ -101,20 +101,20 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
         (b"<i8", 0, ord(","), "invalid syntax"),
     ],
 )
-def test_a_changed_byte_of_an_archive_is_one_clear_error(tmp_path, place, offset, byte, said):
+def test_a_changed_byte_of_an_archive_is_one_clear_error(tmp_path, place, offset, byte, message):
     path = tmp_path / "a.npz"
     np.savez(
         path, id=np.random.default_rng(0).integers(2**60, size=3000)
-    )  # so long that its header comes before its sum
+    )  # long enough that the header is parsed before the checksum is tested
     content = bytearray(path.read_bytes())
     content[content.index(place) + offset] = byte
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"cannot be read: .*{said}.*; expected"):
+    with pytest.raises(InputError, match=f"cannot be read: .*{message}.*; expected"):
         list(formats.open_source(path, str(path)).batches(["id"]))
 
 
 @pytest.mark.parametrize("name", ["a.csv.GZ", "a.Jsonl.Bz2"])
-def test_an_ending_is_the_same_in_capitals(tmp_path, name):
+def test_a_suffix_may_be_in_capitals(tmp_path, name):
     text = LINES if ".J" in name else write(tmp_path / "b.csv").read_text()
     (tmp_path / name).write_bytes((gzip if name[-1] == "Z" else bz2).compress(text.encode()))
     assert columns_of(tmp_path / name, ["id"])[0] == {"id": TABLE["id"].to_pylist()}
@@ -146,7 +146,7 @@ def test_class_names_are_a_list(tmp_path, given):
             formats.open_source(source, "x")
 
 
-def test_class_names_are_text_and_each_is_there_once(tmp_path):
+def test_class_names_are_unique_text(tmp_path):
     for names, found in (([b"cat", "\xfc".encode()], ("cat", "\xfc")), (["crane", "crane"], None)):
         np.savez(tmp_path / "a.npz", id=np.arange(2), class_names=np.array(names))
         for source in (tmp_path / "a.npz", {"id": [1, 2], "class_names": names}):
@@ -159,13 +159,13 @@ def test_class_names_are_text_and_each_is_there_once(tmp_path):
 
 @pytest.mark.parametrize("gap", [1, 1200])
 @pytest.mark.parametrize(
-    ("first", "more", "said"),
+    ("first", "more", "message"),
     [
         ({"scores": {"cat": 0.9, "dog": 0.1}}, {"scores": {"dog": 0.2, "cat": 0.1, "owl": 0.7}}, "'scores.owl'"),
         ({"score_cat": 0.9, "score_dog": 0.1}, {"score_dog": 0.2, "score_cat": 0.1, "score_owl": 0.7}, "'score_owl'"),
     ],
 )
-def test_a_class_that_only_later_lines_score_is_not_left_out(tmp_path, monkeypatch, gap, first, more, said):
+def test_scores_of_a_class_that_begin_on_a_later_line_are_an_error(tmp_path, monkeypatch, gap, first, more, message):
     monkeypatch.setattr(formats, "BYTES", 30_000)
     path, columns = tmp_path / "a.jsonl", ["id", *first]
     rows = [{"id": str(i), **first, "note": None} for i in range(gap)] + [{"id": "last", **first, "seen": "later"}]
@@ -173,53 +173,53 @@ def test_a_class_that_only_later_lines_score_is_not_left_out(tmp_path, monkeypat
     assert columns_of(path, ["id"])[0]["id"][-1] == "last"
     assert len(columns_of(path, columns)[0]["id"]) == gap + 1
     path.write_text("".join(json.dumps(row) + "\n\n" for row in [*rows, {"id": "x", **more}]))
-    if gap == 1 and "scores" not in first:  # its column is among those of the first lines
+    if gap == 1 and "scores" not in first:  # its column is read from the first block
         assert len(columns_of(path, columns)[0]["id"]) == 3
         return
-    with pytest.raises(InputError, match=f"line {2 * gap + 3} has {said}, which the first lines do not have"):
+    with pytest.raises(InputError, match=f"line {2 * gap + 3} has {message}, which the first lines do not have"):
         columns_of(path, columns)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.txt", b"id", "ends in .npz, .csv"),
         ("a", b"id", "ends in .npz, .csv"),
         ("a.gz", b"id", "ends in .npz, .csv"),
         ("a.csv", b"id,id\n1,2\n", "two columns 'id'"),
         ("a.csv", b"id,label\n1\n", "Expected 2 columns"),
-        ("a.jsonl", b"[1, 2]\n", "line 1 is no JSON object"),
+        ("a.jsonl", b"[1, 2]\n", "line 1 is not a JSON object"),
         ("a.csv", b"id,label,score_cat\n1,cat,0.5\n2,dog,x\n", "column 'score_cat': .*'x'"),
         ("a.jsonl", b'{"id": 1}\n\n{"id": "a"}\n', "changed from number to string in line 3"),
-        ("a.jsonl", b'{"id": 1}\n' * 2000 + b'{"id": 2\n', "line 2001 is no JSON"),
-        ("a.jsonl", b'{"id": 1}\n{"id": \n', "line 2 is no JSON"),
+        ("a.jsonl", b'{"id": 1}\n' * 2000 + b'{"id": 2\n', "line 2001 is not JSON"),
+        ("a.jsonl", b'{"id": 1}\n{"id": \n', "line 2 is not JSON"),
         ("a.jsonl", b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "recursion"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, name, content, said):
+def test_an_error_says_what_is_wrong(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         source = formats.open_source(tmp_path / name, name)
         list(source.batches([column for column in source.columns if column != "label"]))
 
 
-def test_a_file_that_is_not_there_and_what_is_no_file(tmp_path):
+def test_a_missing_file_a_folder_and_a_pipe_are_errors(tmp_path):
     (tmp_path / "a.parquet").mkdir()
     os.mkfifo(tmp_path / "a.csv")
-    said = {"nowhere.csv": "no such file", "/tmp.csv/x.npz": "no such file"}
-    said |= {tmp_path / "a.parquet": "a folder", tmp_path / "a.csv": "no regular file"}
-    for path, what in said.items():
+    expected = {"nowhere.csv": "no such file", "/tmp.csv/x.npz": "no such file"}
+    expected |= {tmp_path / "a.parquet": "a folder", tmp_path / "a.csv": "not a regular file"}
+    for path, what in expected.items():
         with pytest.raises(InputError, match=f": {what}; expected"):
             formats.open_source(path, path)
 
 
-def test_other_things_than_files_and_arrays():
+def test_other_objects_are_errors():
     for thing in (TABLE, 3, [1, 2]):
-        with pytest.raises(InputError, match="expected a file or arrays by name"):
+        with pytest.raises(InputError, match="expected a path or arrays by name"):
             formats.open_source(thing, "they")
     ragged = formats.open_source({"id": [1, 2], "note": [[1], [1, 2]]}, "they")
     assert [batch["id"].tolist() for batch in ragged.batches(["id"])] == [[1, 2]]
-    with pytest.raises(InputError, match=r"'note': .*expected rows of one shape"):
+    with pytest.raises(InputError, match=r"'note': .*expected rows of the same shape"):
         list(ragged.batches(["note"]))
 
 
@@ -237,5 +237,5 @@ def test_python_objects_are_never_unpickled(tmp_path):
 def test_columns_of_different_lengths(tmp_path):
     np.savez(tmp_path / "a.npz", id=np.arange(3), label=np.arange(2))
     for given in (tmp_path / "a.npz", {"id": [1, 2, 3], "label": [1, 2]}, {"id": [1], "label": 1}):
-        with pytest.raises(InputError, match="shapes do not fit"):
+        with pytest.raises(InputError, match="shapes do not match"):
             list(formats.open_source(given, "x").batches(["id", "label"]))

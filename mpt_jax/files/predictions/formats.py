@@ -1,4 +1,4 @@
-"""Where predictions come from: npz, csv, parquet and jsonl files or arrays in memory, as a stream of columns."""
+"""Readers of predictions: npz, csv, parquet and jsonl files, or arrays in memory, as a stream of columns."""
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ import pyarrow.parquet
 
 from mpt_jax.errors import DAMAGED, InputError
 
-IDS, LABELS, ANSWERS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
+IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
-SCORE = re.compile("(?:score|logit|probability)_(.+)", re.DOTALL)  # a column per class
-ROWS, BYTES = 1 << 14, 1 << 22  # of a batch
+SCORE = re.compile("(?:score|logit|probability)_(.+)", re.DOTALL)  # one column per class
+ROWS, BYTES = 1 << 14, 1 << 22  # per batch
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 Column = pa.Array | np.ndarray
@@ -32,7 +32,10 @@ Batches = Iterator[dict[str, Column]]
 
 @dataclass(frozen=True)
 class Source:
-    """Columns of equal length that can be streamed, more than once; `class_names` are in the order of the scores."""
+    """Columns of equal length that can be streamed several times; `class_names` are in the order of the scores.
+
+    `batches` takes the names of columns and yields them in pieces, as arrays by name.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -41,47 +44,51 @@ class Source:
 
 
 def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -> Source:
-    """A file by its ending (csv, tsv and jsonl may be compressed), or arrays by name.
+    """Open a file by its suffix (csv, tsv and jsonl may be compressed), or arrays by name.
+
+    Args:
+      source: a path, or a mapping from column to array.
+      name: what errors call the arrays.
 
     Raises:
-      InputError: no such file, an unknown ending, a damaged file, a column that is there twice, or something else.
+      InputError: no such file, an unknown suffix, a damaged file, or a repeated column.
     """
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
     elif not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
-        raise InputError(f"{name} are a {kind}; expected a file or arrays by name, such as dict(frame) of a data frame")
+        raise InputError(f"{name} are a {kind}; expected a path or arrays by name, such as dict(frame) of a data frame")
     else:
         path = pathlib.Path(source)
-        endings = [ending.lower() for ending in path.suffixes]
-        if endings and endings[-1] in COMPRESSED:
-            endings.pop()
-        ending = endings[-1] if endings else ""
-        if ending not in FORMATS:
-            raise InputError(f"{path}: cannot tell its format; expected a name that ends in {', '.join(FORMATS)}")
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        if suffixes and suffixes[-1] in COMPRESSED:
+            suffixes.pop()
+        suffix = suffixes[-1] if suffixes else ""
+        if suffix not in FORMATS:
+            raise InputError(f"{path}: unknown format; expected a name that ends in {', '.join(FORMATS)}")
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-            raise InputError(f"{path}: {what}; expected a file of predictions, which may be read twice")
+            what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+            raise InputError(f"{path}: {what}; expected a file of predictions that can be read twice")
         with _readable(path):
-            opened = FORMATS[ending](path)
+            opened = FORMATS[suffix](path)
     if twice := repeated(opened.columns):
-        raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected different names")
+        raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected unique names")
     return opened
 
 
 def repeated(names: Sequence[str]) -> list[str]:
-    """Those that occur more than once."""
+    """Return the names that occur more than once."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _arrays(name: str, given: dict[str, Any]) -> Source:
     names = given.pop("class_names", None)
 
-    def array(column: str) -> np.ndarray:  # of those that are asked for only: the others may hold anything
+    def array(column: str) -> np.ndarray:  # converted on request, as unused columns may hold anything
         try:
             return np.asarray(given[column])
         except ValueError as error:
-            raise InputError(f"{name}: column {column!r}: {error}; expected rows of one shape") from error
+            raise InputError(f"{name}: column {column!r}: {error}; expected rows of the same shape") from error
 
     def batches(columns: Sequence[str]) -> Batches:
         arrays = {column: array(column) for column in columns}
@@ -94,10 +101,10 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
 
 def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1:
-        raise InputError(f"{name}: class_names have shape {list(names.shape)}; expected a list with a name per class")
+        raise InputError(f"{name}: class_names have shape {list(names.shape)}; expected a list with one name per class")
     texts = [each.decode() if isinstance(each, bytes) else str(each) for each in names.tolist()]
     if twice := repeated(texts):
-        raise InputError(f"{name}: class_names have {twice[0]!r} twice; expected another name for each class")
+        raise InputError(f"{name}: class_names have {twice[0]!r} twice; expected a unique name for each class")
     return tuple(texts)
 
 
@@ -118,8 +125,8 @@ def _npz(path: pathlib.Path) -> Source:
             whole = {}
             for column, (shape, by_columns, dtype) in headers.items():
                 if dtype.hasobject:
-                    raise InputError(f"{path}: {column!r} holds Python objects, which are not read; expected an array")
-                if by_columns and len(shape) > 1:  # its rows do not lie side by side
+                    raise InputError(f"{path}: {column!r} holds Python objects; expected numbers or text")
+                if by_columns and len(shape) > 1:  # in column-major order its rows cannot be streamed
                     whole[column] = np.load(path, allow_pickle=False)[column]
             for start in range(0, rows, ROWS):
                 count = min(ROWS, rows - start)
@@ -144,27 +151,27 @@ def _npy_rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = dtype.itemsize * int(np.prod(shape))
     read = file.read(size)
     if len(read) != size:
-        raise ValueError("it ends too early")
+        raise ValueError("the file is truncated")
     return np.frombuffer(read, dtype).reshape(shape)
 
 
 def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
     lengths = {column: shape[0] if shape else None for column, shape in shapes.items()}
     if len(set(lengths.values())) != 1 or None in lengths.values():
-        raise InputError(f"{name}: shapes do not fit: {dict(shapes)}; expected as many rows in each")
+        raise InputError(f"{name}: shapes do not match: {dict(shapes)}; expected the same number of rows in each")
     return next(iter(lengths.values()))
 
 
 def _csv(path: pathlib.Path) -> Source:
-    endings = [ending.lower() for ending in path.suffixes]
-    parse = pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in endings else ",")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    parse = pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in suffixes else ",")
     with _text(path) as file:
         heading = next(_blocks(file), b"").partition(b"\n")[0]
-    # a row of very many scores, longer than their names, has to fit into a block
+    # A row must fit into a block, and a row of many scores may be longer than their names.
     read = pyarrow.csv.ReadOptions(block_size=max(BYTES // 4, 4 * len(heading)))
 
     def batches(columns: Sequence[str]) -> Batches:
-        # "007" is not 7, and "NA" may be a class: only scores are numbers
+        # Only scores are numbers: "007" is not 7, and "NA" may be a class.
         types = {column: _csv_type(column) for column in columns}
         convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
         with _readable(path, names), _text(path) as file, pyarrow.csv.open_csv(file, read, parse, convert) as reader:
@@ -176,12 +183,12 @@ def _csv(path: pathlib.Path) -> Source:
 
 
 def _csv_type(column: str) -> pa.DataType:
-    return pa.string() if column in (*IDS, *LABELS, *ANSWERS) else pa.float64()
+    return pa.string() if column in (*IDS, *LABELS, *PREDICTIONS) else pa.float64()
 
 
 def _parquet(path: pathlib.Path) -> Source:
     def batches(columns: Sequence[str]) -> Batches:
-        # or a row group, which may be the whole file, would be read at once; each column has such a buffer
+        # Without a buffer size a whole row group, perhaps the whole file, is read at once. Each column has a buffer.
         streamed = {"buffer_size": min(BYTES, max(BYTES >> 8, 16 * BYTES // len(columns))), "pre_buffer": False}
         with _readable(path), pyarrow.parquet.ParquetFile(path, **streamed) as file:
             yield from map(_columns, file.iter_batches(ROWS, columns=list(columns)))
@@ -194,7 +201,7 @@ def _jsonl(path: pathlib.Path) -> Source:
     with _text(path) as file:
         types = _json_types(next(_blocks(file), b"").splitlines()[:1000], path)
     if not types:
-        raise InputError(f"{path} has no rows; expected a JSON object in each line")
+        raise InputError(f"{path} has no rows; expected a JSON object on each line")
 
     def batches(columns: Sequence[str]) -> Batches:
         schema = pa.schema([(column, types[column]) for column in columns])
@@ -210,7 +217,7 @@ def _jsonl(path: pathlib.Path) -> Source:
         with _readable(path), _text(path) as file:
             for block in _blocks(file):
                 if named and _may_have_new_scores(partial(read, block, "infer"), set(types), objects):
-                    _refuse_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
+                    _reject_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
                 try:
                     table = read(block, "ignore")
                 except pa.ArrowException as error:
@@ -222,8 +229,8 @@ def _jsonl(path: pathlib.Path) -> Source:
 
 
 def _by_line(reason: str, block: bytes, path: pathlib.Path, first: int) -> str:
-    """What is wrong with a block, with the line in the place of the row of the block, which nobody could find."""
-    lines = [number for number, _ in _json_rows(block.splitlines(), path, first)]  # or one is no JSON at all
+    """Replace the row within a block in an error message by the line of the file."""
+    lines = [number for number, _ in _json_rows(block.splitlines(), path, first)]  # raises if a line is not JSON
     return re.sub(r"in row (\d+)", lambda found: f"in line {lines[int(found[1])]}", reason)
 
 
@@ -232,7 +239,7 @@ def _text(path: pathlib.Path) -> pa.NativeFile:
 
 
 def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
-    """The file in pieces that end where a line ends."""
+    """Yield the file in pieces of whole lines."""
     rest = b""
     while read := file.read(BYTES):
         lines, end, rest = (rest + read).rpartition(b"\n")
@@ -243,7 +250,7 @@ def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
 
 
 def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.DataType]:
-    """Types by the first lines, as a reader that guesses takes some texts for dates."""
+    """Infer the types from the first lines; pyarrow's own inference takes some texts for dates."""
     seen: dict[str, Any] = {}
     for _, row in _json_rows(lines, path):
         for column, value in row.items():
@@ -253,40 +260,40 @@ def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.Data
 
 
 def _json_rows(lines: Iterable[bytes], path: pathlib.Path, first: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with the numbers of their lines."""
+    """Yield each row with the number of its line."""
     for number, line in enumerate(lines, first):
         if line.strip():
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise InputError(f"{path}: line {number} is no JSON: {error}; expected an object") from error
+                raise InputError(f"{path}: line {number} is not JSON: {error}; expected an object") from error
             if not isinstance(row, dict):
-                raise InputError(f"{path}: line {number} is no JSON object; expected one such as {{'id': ..., ...}}")
+                raise InputError(f"{path}: line {number} is not a JSON object; expected one such as {{'id': ..., ...}}")
             yield number, row
 
 
 def _may_have_new_scores(read: Callable[[], pa.Table], columns: set[str], objects: Mapping[str, set[str]]) -> bool:
-    """Whether rows are to be looked at one by one: a quick look at the types in all of them finds more, or fails."""
+    """Return whether pyarrow's inference finds further scores or fails, so that the rows must be checked one by one."""
     try:
         found = read().schema
-    except pa.ArrowException:  # of other columns, which may hold anything
+    except pa.ArrowException:  # perhaps of an unused column, which may hold anything
         return True
     return any(SCORE.fullmatch(name) for name in set(found.names) - columns) or any(
         {field.name for field in found.field(column).type} != keys for column, keys in objects.items()
     )
 
 
-def _refuse_new_scores(
+def _reject_new_scores(
     rows: Iterable[tuple[int, dict[str, Any]]], columns: set[str], objects: Mapping[str, set[str]], path: pathlib.Path
 ) -> None:
-    """Refuse scores of classes that the first rows do not have: pyarrow would leave them out and say nothing."""
+    """Reject scores of classes that the first rows do not have, which pyarrow would silently drop."""
     for number, row in rows:
         new = [column for column in row.keys() - columns if SCORE.fullmatch(column)]
         new += [f"{column}.{key}" for column, keys in objects.items() for key in (row.get(column) or {}).keys() - keys]
         if new:
             raise InputError(
                 f"{path}: line {number} has {min(new)!r}, which the first lines do not have; "
-                "expected scores of the same classes in each"
+                "expected scores of the same classes on each line"
             )
 
 
@@ -295,7 +302,7 @@ def _json_type(column: str, value: Any) -> pa.DataType:
         return pa.struct([(key, pa.float64()) for key in value])
     if isinstance(value, list):
         return pa.list_(pa.float64())
-    if column not in (*IDS, *LABELS, *ANSWERS):
+    if column not in (*IDS, *LABELS, *PREDICTIONS):
         return pa.float64()
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if isinstance(value, kind):
@@ -316,7 +323,7 @@ def _readable(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[None]:
     except (pa.ArrowException, *DAMAGED) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = re.sub(r"In CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", reason)
-        raise InputError(f"{path} cannot be read: {reason}; expected a file as {path.suffix} says") from error
+        raise InputError(f"{path} cannot be read: {reason}; expected a valid {path.suffix} file") from error
 
 
 FORMATS: dict[str, Callable[[pathlib.Path], Source]] = {

@@ -1,0 +1,203 @@
+"""Two models' predictions on the same examples, checked and aligned by id.
+
+Each file is read once, batch by batch. Only if rows must be named are the ids read a second time.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpt_jax.compare import align, rows
+from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
+from mpt_jax.errors import InputError, listed
+from mpt_jax.files.predictions import formats
+from mpt_jax.files.predictions.columns import DIGITS
+
+MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
+
+Predictions = str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Labels and both models' predictions, integers ``[n]``, in the order of the old file.
+
+    The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
+    determined. `names` are those of the old and the new source. `ids` returns the ids of some rows.
+    """
+
+    labels: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
+    classes: tuple[str, ...]
+    num_old_classes: int
+    known_from: str
+    names: tuple[str, str]
+    ids: Callable[[np.ndarray], list[str]]
+
+
+def read(
+    old: Predictions,
+    new: Predictions,
+    *,
+    classes: Sequence[str] | None = None,
+    old_classes: int | Sequence[str] | None = None,
+) -> Pair:
+    """Read both models' predictions, align them by id and order the classes: those that the old model knows first.
+
+    Args:
+      old: a file, or arrays by column name.
+      new: the same for the new model.
+      classes: what an index means, in both; by default what the file says, else the index is the class.
+      old_classes: the classes that the old model knows: their number, their names (which are then also what an index
+        means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
+        predicts.
+
+    Raises:
+      InputError: anything that makes the comparison invalid, with the number of rows and examples.
+    """
+    if isinstance(old_classes, np.integer):
+        old_classes = int(old_classes)
+    if isinstance(old_classes, int) and old_classes < 1:
+        raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
+    shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
+    name_old, name_new = (
+        f"the {age} arrays" if isinstance(given, Mapping) else str(given) for age, given in (("old", old), ("new", new))
+    )
+    before = rows.read(formats.open_source(old, name_old), shared, own)
+    after = rows.read(formats.open_source(new, name_new), shared, None)
+    problems, new_of_old = [*before.problems, *after.problems], None
+    if before.ids_complete and after.ids_complete:
+        match = align.match(before.keys, after.keys)
+        new_of_old = match.new_of_old
+        problems += _unmatched(before, after, match)
+    if new_of_old is not None:
+        problems += _disagreeing(before, after, new_of_old)
+    problems += [*_misspelt(before), *_misspelt(after)]
+    if problems:
+        raise InputError("; ".join(problems))
+    if isinstance(old_classes, int):
+        known, known_from = _first_classes(old_classes, shared, before.known), "old_classes"
+    elif before.known is not None:
+        known, known_from = before.known, "old_classes" if own else "class_names or scores"
+    else:
+        known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
+    return _merge(before, after, new_of_old, shared or (), set(known), known_from)
+
+
+def _first_classes(count: int, shared: tuple[str, ...] | None, known: tuple[str, ...] | None) -> tuple[str, ...]:
+    counts = [len(named) for named in (shared, known) if named]
+    if count > (most := min(counts, default=MOST_UNNAMED)):
+        source = "the number of classes, class_names or scores" if counts else "or their names"
+        raise InputError(f"old_classes is {count}; expected at most {most}, {source}")
+    return (shared or known or tuple(map(str, range(count))))[:count]
+
+
+def _merge(
+    before: Rows,
+    after: Rows,
+    new_of_old: np.ndarray,
+    shared: tuple[str, ...],
+    known: set[str],
+    known_from: str,
+) -> Pair:
+    """Number the classes of both alike: those that the old model knows, then the others."""
+    source = before.source
+    how = f"by its {'predictions' if known_from == 'answers' else known_from}"
+    if unknown := set(before.predicted_classes()) - known:
+        raise InputError(
+            f"{source.name} predicts {listed(sorted(map(repr, unknown)))}, not among the {len(known)} classes that the "
+            f"old model knows ({how}: {listed(sorted(map(repr, known)))}); expected predictions among these, or "
+            "old_classes with the names of all that it knows"
+        )
+    classes = sorted({*shared, *known, *before.classes, *after.classes}, key=_order(shared))
+    classes = [*(c for c in classes if c in known), *(c for c in classes if c not in known)]
+    number = {name: place for place, name in enumerate(classes)}
+
+    def renumbered(read: Rows, codes: np.ndarray) -> np.ndarray:
+        return np.array([number[name] for name in read.classes], np.int32)[codes]
+
+    labels = renumbered(before, before.labels)
+    if not np.any(labels < len(known)):
+        raise InputError(
+            f"no row of {source.name} has a label that the old model knows ({how}: "
+            f"{listed(list(map(repr, classes[: len(known)])))}); expected at least one{HINT}"
+        )
+    old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)[new_of_old]
+    files = (source.name, after.source.name)
+    return Pair(labels, old, new, tuple(classes), len(known), known_from, files, lambda rows: ids_of(source, rows))
+
+
+def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
+    problems = []
+    for read, found, what in (
+        (before, match.repeated_old, "more than once"),
+        (after, match.repeated_new, "more than once"),
+        (before, match.only_old, f"but not in {after.source.name}"),
+        (after, match.only_new, f"but not in {before.source.name}"),
+    ):
+        if found.size:
+            ids = [repr(text) for text in ids_of(read.source, found[:NAMED])]
+            is_in = "id is" if found.size == 1 else "ids are"
+            problems.append(f"{found.size:,} {is_in} in {read.source.name} {what}: {listed(ids, found.size)}")
+    return problems
+
+
+def _disagreeing(before: Rows, after: Rows, new_of_old: np.ndarray) -> list[str]:
+    number = {name: place for place, name in enumerate(before.classes)}
+    labels = np.array([*(number.get(name, len(number)) for name in after.classes), -1], np.int32)[after.labels]
+    differ = (before.labels != labels[new_of_old]) & (before.labels >= 0) & (labels[new_of_old] >= 0)
+    found = np.flatnonzero(differ)
+    if not found.size:
+        return []
+    examples = [
+        f"{text!r} is {before.classes[before.labels[row]]!r} and {after.classes[after.labels[new_of_old[row]]]!r}"
+        for text, row in zip(ids_of(before.source, found[:NAMED]), found[:NAMED], strict=True)
+    ]
+    disagree = "label disagrees" if found.size == 1 else "labels disagree"
+    names = f"{before.source.name} and {after.source.name}"
+    return [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{HINT}"]
+
+
+def _misspelt(read: Rows) -> list[str]:
+    """Describe predictions that match no label exactly, but one up to case, spaces or a trailing ".0"."""
+    predicted, labelled = set(read.predicted_classes()), set(read.labelled_classes())
+    label_of = {_normalized(name): name for name in sorted(labelled - predicted)}
+    pairs = [
+        (name, label_of[_normalized(name)]) for name in sorted(predicted - labelled) if _normalized(name) in label_of
+    ]
+    return [
+        f"{read.source.name} predicts {name!r} where the label is {label!r}; expected one spelling"
+        for name, label in pairs[:NAMED]
+    ]
+
+
+def _normalized(name: str) -> str:
+    return " ".join(name.casefold().split()).removesuffix(".0")
+
+
+def _order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
+    """Return a sort key: classes as given, then indices by size, then names by letter."""
+    place = {name: i for i, name in enumerate(shared)}
+
+    def key(name: str) -> tuple[int, int, str]:
+        if name in place:
+            return 0, place[name], name
+        return (1, int(name), name) if name.isdecimal() and len(name) <= DIGITS else (2, 0, name)
+
+    return key
+
+
+def _unique(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = tuple(map(str, given))
+    repeated = formats.repeated(names)
+    if repeated or not names:
+        raise InputError(
+            f"{f'class {repeated[0]!r} is given twice' if repeated else 'no class is given'}; expected each once"
+        )
+    return names

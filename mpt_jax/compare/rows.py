@@ -1,0 +1,187 @@
+"""One model's rows: fingerprints of the ids, labels and predictions as integers, and which rows are unusable."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mpt_jax.compare import align
+from mpt_jax.errors import InputError, listed
+from mpt_jax.files.predictions import columns
+from mpt_jax.files.predictions.formats import IDS, LABELS, PREDICTIONS, SCORE, Column, Source
+
+NAMED = 5  # examples in an error
+HINT = "; if one file has names and the other indices, give classes: the names in the order of the indices"
+_WITHOUT = ("no prediction", "NaN or missing scores")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in the order of the file; labels and predictions are positions in `classes`, -1 if missing.
+
+    `known` are the classes that the file says the model knows, None if it does not say. `problems` counts and names
+    the unusable rows, one sentence for each kind.
+    """
+
+    source: Source
+    keys: align.Keys
+    labels: np.ndarray
+    predictions: np.ndarray
+    classes: tuple[str, ...]
+    known: tuple[str, ...] | None
+    problems: tuple[str, ...]
+    ids_complete: bool
+
+    def labelled_classes(self) -> tuple[str, ...]:
+        """Return the classes that are some row's label."""
+        return _present(self.labels, self.classes)
+
+    def predicted_classes(self) -> tuple[str, ...]:
+        """Return the classes that are some row's prediction."""
+        return _present(self.predictions, self.classes)
+
+
+def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None) -> Rows:
+    """Read one model's rows in a single pass.
+
+    Args:
+      source: where the predictions are.
+      shared: what an index means for both models, by default what the source says, else the index is the class.
+      own: the classes that this model knows, by name or index; what an index means in its predictions.
+
+    Raises:
+      InputError: columns or classes that are missing, ambiguous or contradictory.
+    """
+    own_are_indices = own is not None and all(name.isdecimal() for name in own)
+    if own is None and shared and source.class_names:
+        _require_same_order(source, shared)
+    own = own or source.class_names
+    names = shared if shared and (not own or shared[: len(own)] == own) else own
+    id_, label = columns.one_of(source, IDS), columns.one_of(source, LABELS)
+    predicted = columns.prediction_columns(source)
+    has_scores = predicted[0] not in PREDICTIONS
+    scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
+    if own is None and scored and not has_scores:  # scores beside predictions still say what the model knows
+        own = tuple(str(columns.class_name(name, names, source.name)) for name in scored)
+    code_of: dict[str, int] = {}
+
+    def code(value: Any) -> int:
+        name = columns.class_name(value, shared if own_are_indices else names, source.name)
+        return -1 if name is None else code_of_class(name)
+
+    def code_of_class(name: str) -> int:
+        return code_of.setdefault(name, len(code_of))
+
+    keys, labels, predictions = [], [], []
+    unusable: dict[str, tuple[int, list[str]]] = {}
+    start, known = 0, own
+    code_of_score = np.zeros(0, np.int32)
+    for batch in source.batches([id_, label, *predicted]):
+        ids = columns.texts(batch[id_], id_, source.name)
+        keys.append(_fingerprints(ids))
+        labels.append(_codes(batch[label], code, label, source.name))
+        if has_scores:
+            values, named = columns.scores(batch, predicted, source.name)
+            if not start:
+                found = columns.classes_of_scores(values.shape[1], named, names, own, source.name)
+                known, code_of_score = known or found, np.array([code_of_class(name) for name in found], np.int32)
+            if values.shape[1] != len(code_of_score):
+                raise InputError(
+                    f"{source.name} has {len(code_of_score)} scores in its first row and {values.shape[1]} after row "
+                    f"{start:,}; expected one per class in each row"
+                )
+            predictions.append(code_of_score[values.argmax(-1)])
+            without_prediction = np.isnan(values).any(-1)
+        else:
+            predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name))
+            without_prediction = predictions[-1] < 0
+        no_id = pc.fill_null(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False) == 0
+        wrong = {"no id": no_id, "no label": labels[-1] < 0, _WITHOUT[has_scores]: without_prediction}
+        for what, rows in ((what, np.flatnonzero(mask)) for what, mask in wrong.items() if mask.any()):
+            count, examples = unusable.get(what, (0, []))
+            few = rows[: NAMED - len(examples)].tolist()
+            more = [f"row {start + row + 1}" if no_id[row] else repr(ids[row].as_py()) for row in few]
+            unusable[what] = count + rows.size, examples + more
+        start += len(ids)
+    if not start:
+        raise InputError(f"{source.name} has no rows; expected at least one")
+    problems = tuple(
+        f"{count:,} {'row' if count == 1 else 'rows'} of {source.name} with {what}: {listed(examples, count)}"
+        for what, (count, examples) in unusable.items()
+    )
+    first, second = (np.concatenate(part) for part in zip(*keys, strict=True))
+    result = Rows(
+        *(source, (first, second), np.concatenate(labels), np.concatenate(predictions), tuple(code_of)),
+        **{"known": known, "problems": problems, "ids_complete": "no id" not in unusable},
+    )
+    _require_same_kind(result)
+    return result
+
+
+def ids_of(source: Source, rows: np.ndarray) -> list[str]:
+    """Return the ids of some rows, in another pass over the column of ids."""
+    order, found, start = np.argsort(rows), [], 0
+    needed, id_ = rows[order], columns.one_of(source, IDS)
+    for batch in source.batches([id_]):
+        ids = columns.texts(batch[id_], id_, source.name)
+        first, last = np.searchsorted(needed, [start, start + len(ids)])
+        found += ids.take(pa.array(needed[first:last] - start)).to_pylist()
+        start += len(ids)
+        if last == len(needed):
+            break
+    places = np.empty(len(rows), np.intp)
+    places[order] = np.arange(len(rows))
+    return [found[place] for place in places]
+
+
+def _require_same_order(source: Source, shared: tuple[str, ...]) -> None:
+    """Reject `classes` that contradict the class names in a file."""
+    for index, (name, given) in enumerate(zip_longest(source.class_names, shared[: len(source.class_names)])):
+        if name != given:
+            raise InputError(
+                f"{source.name}: index {index} is {name!r} by its class_names, and {given or 'nothing'!r} by classes; "
+                "expected the same order, or old_classes without classes: they apply to the old model's file alone"
+            )
+
+
+def _require_same_kind(rows: Rows) -> None:
+    """Reject names on one side and indices on the other, which would look like a model that is always wrong."""
+    kinds = [set(rows.labelled_classes()), set(rows.predicted_classes())]
+    if any(
+        all(c.isdecimal() for c in one) and not any(c.isdecimal() for c in other)
+        for one, other in (kinds, kinds[::-1])
+        if one and other
+    ):
+        label, prediction = (repr(min(classes)) for classes in kinds)
+        raise InputError(
+            f"{rows.source.name} has the label {label} and the prediction {prediction}; "
+            f"expected either names or indices in both{HINT}"
+        )
+
+
+def _present(codes: np.ndarray, classes: tuple[str, ...]) -> tuple[str, ...]:
+    seen = np.zeros(len(classes) + 1, bool)
+    seen[codes] = True  # the last place is for -1
+    return tuple(name for name, is_seen in zip(classes, seen, strict=False) if is_seen)
+
+
+def _fingerprints(ids: pa.Array) -> align.Keys:
+    _, offsets, data = ids.buffers()
+    offsets = np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1]
+    return align.fingerprints(np.frombuffer(data or b"", np.uint8), offsets)
+
+
+def _codes(values: Column, code: Callable[[Any], int], column: str, name: str) -> np.ndarray:
+    """Return the code of each value; each distinct value is looked up once."""
+    try:
+        values = columns.as_arrow(values)
+        encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+        codes = [code(value) for value in encoded.dictionary.to_pylist()]
+    except (pa.ArrowException, UnicodeError) as error:
+        raise InputError(f"{name}: column {column!r}: {error}; expected names or indices") from error
+    places = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
+    return np.array([*codes, -1], np.int32)[places]

@@ -1,0 +1,69 @@
+"""One model's rows: labels and predictions as codes, the classes it knows, and unusable rows."""
+
+import numpy as np
+import pytest
+
+from mpt_jax.compare import rows
+from mpt_jax.errors import InputError
+from mpt_jax.files.predictions import formats
+
+
+def read(table, shared=None, own=None):
+    return rows.read(formats.open_source(table, "it"), shared, own)
+
+
+def test_codes_are_positions_in_the_classes_in_order_of_appearance():
+    found = read({"id": [1, 2, 3], "label": ["b", "a", ""], "prediction": ["a", "a", "c"]})
+    assert found.classes == ("b", "a", "c") and found.known is None and found.ids_complete
+    assert found.labels.tolist() == [0, 1, -1] and found.predictions.tolist() == [1, 1, 2]
+    assert found.labelled_classes() == ("b", "a") and found.predicted_classes() == ("a", "c")
+    assert found.problems == ("1 row of it with no label: '3'",)
+
+
+def test_the_known_classes_are_those_of_scores_also_beside_predictions():
+    scores = {"id": [1, 2], "label": ["a", "b"], "score_a": [1.0, 1.0], "score_b": [0.0, 0.0]}
+    for table in (scores, scores | {"prediction": ["a", "a"]}):
+        found = read(table)
+        assert found.known == ("a", "b") and found.predicted_classes() == ("a",)
+    assert read(scores, own=("a", "b", "c")).known == ("a", "b", "c")
+
+
+def test_ids_are_read_again_in_any_order(monkeypatch):
+    monkeypatch.setattr(formats, "ROWS", 2)
+    source = formats.open_source({"id": np.arange(7), "label": [0] * 7}, "it")
+    assert rows.ids_of(source, np.array([5, 0, 5, 2])) == ["5", "0", "5", "2"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"label": [0], "prediction": [0]}, "expected one called 'id'"),
+        ({"id": [1], "ids": [1], "label": [0], "prediction": [0]}, "expected one called 'id'"),
+        ({"id": [1], "prediction": [0]}, "expected one called 'label'"),
+        ({"id": [1], "label": [0]}, "expected one 'prediction', or"),
+        ({"id": [1], "label": [0], "scores": [[1.0, 0.0]], "logits": [[1.0, 0.0]]}, "expected one 'prediction', or"),
+        ({"id": [], "label": [], "prediction": []}, "has no rows"),
+        ({"id": [0.5], "label": [0], "prediction": [0]}, "whole numbers or text"),
+        ({"id": [[1]], "label": [0], "prediction": [0]}, "whole numbers or text"),
+        ({"id": [1], "label": [0.5], "prediction": [0]}, "the class 0.5; expected a name or an index"),
+        ({"id": [1], "label": [[0]], "prediction": [0]}, "expected names or indices"),
+        ({"id": [1], "label": [0], "scores": [1.0]}, "a number per class"),
+        ({"id": [1], "label": [0], "scores": [[1.0]]}, "scores of 1 class"),
+        (
+            {"id": [1], "label": [0], "score_0": [[1.0]], "score_1": [[0.0]]},
+            r"shape \(1, 1\); expected a number per class",
+        ),
+        (
+            {"id": [1], "label": ["9" * 5000], "prediction": [0], "class_names": ["a", "b"]},
+            "9999; there are 2 class names",
+        ),
+        ({"id": [1], "label": [0], "scores": [["a", "b"]]}, "a number per class"),
+        ({"id": [1], "label": [0], "scores": [[1.0, 2.0]], "class_names": ["a"]}, "2 classes, but 1 class names"),
+        ({"id": [1], "label": [2], "scores": [[1.0, 2.0]], "class_names": ["a", "b"]}, "there are 2 class names"),
+        ({"id": [1], "label": ["cat"], "prediction": [3]}, "the label 'cat' and the prediction '3'"),
+        ({"id": [1], "label": [3], "prediction": ["cat"]}, "the label '3' and the prediction 'cat'"),
+    ],
+)
+def test_a_table_that_has_no_meaning_is_an_error(table, message):
+    with pytest.raises(InputError, match=message):
+        rows.read(formats.open_source(table, "it"), None, None)
