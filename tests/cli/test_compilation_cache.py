@@ -139,28 +139,6 @@ def test_what_jax_was_told_stands(first, tmp_path):
     assert run(tmp_path, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="3600")["misses"] == 0
 
 
-@pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
-    [
-        ("linux", {"XDG_CACHE_HOME": "/caches"}, "/caches"),
-        ("linux", {"XDG_CACHE_HOME": "relative"}, "HOME/.cache"),
-        ("linux", {}, "HOME/.cache"),
-        ("darwin", {"XDG_CACHE_HOME": "/caches"}, "HOME/Library/Caches"),
-        ("win32", {"LOCALAPPDATA": "/local"}, "/local"),
-        ("win32", {}, "HOME/AppData/Local"),
-    ],
-)
-def test_the_folder_of_each_platform(platform, variables, expected, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path)
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    folder = pathlib.Path(expected.replace("HOME", str(tmp_path))) / "mpt_jax/compiled"
-    assert compilation_cache.default_folder() == folder
-
-
 def test_pruning_removes_the_oldest_beyond_the_bound(tmp_path):
     for age, name in enumerate(("newest", "newer", "old", "oldest")):
         path = tmp_path / f"{name}-cache"
