@@ -1,7 +1,8 @@
 """From a config file (`get_config() -> ConfigDict`) and `--config.key=value` overrides to one frozen, checked `Config`.
 
-Every key, its type and its default stand in the dataclasses below; a config file starts from `default_config()` and
-changes what it needs. Nothing outside `load` reads files, and nothing reads a global config.
+Every key, its type and its default stand in the dataclasses below and in `mpt_jax.data.DatasetConfig`; a config file
+starts from `default_config()` and changes what it needs. Nothing outside `load` reads files, and nothing reads a global
+config.
 """
 
 import ast
@@ -22,6 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mpt_jax import data, objectives, posttraining
+from mpt_jax.data import DatasetConfig as DatasetConfig
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS, foreign
 from mpt_jax.objectives import METHODS
@@ -31,30 +33,6 @@ TEACHERS = {"old": "old", "old_head": "old", "new": "independent", "ensemble": "
 AUTO_BIAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0)  # what `update.bias=auto` tries
 
 _LARGEST = sys.float_info.max  # beyond it, and for NaN, no comparison holds
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetConfig:
-    """Where the images come from, which classes exist in which order, and what is held out."""
-
-    name: str = "digits"  # a TFDS name, "folder", or a .csv, .parquet, .npz or .py file: see mpt_jax.data.sources.load
-    data_dir: str = ""  # TFDS data folder, that of "folder", or where a file's path begins; empty: TFDS's default, here
-    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState), or a list; "..." ends it: the rest
-    image_size: tuple[int, ...] = ()  # height and width, or one side, to which image files are brought; empty: as is
-    channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: those of the TFDS data set, 3 for one's own files
-    test_fraction: float = 0.2  # share of one's own images held out as test where they come without a test part
-    on_bad_image: str = "error"  # images that cannot be read, are in train and test, ...; "skip": leave out and count
-    validation_per_class: int = 0  # images cut from each class of train; choices are made on them, never on test
-    train_per_class: int = 0  # images kept of each class of train; 0: all
-    imbalance: float = 1.0  # long tail: images of the first class over those of the last, exponential between them
-    mean: tuple[float, ...] = ()  # per channel, of pixel/255; empty: of the first release's training images
-    std: tuple[float, ...] = ()
-    source: str = "auto"  # images decoded once into "memory", or every time as a "stream"; auto: by their size
-    augmentation: str = "crop_flip"  # by the two keys below, or "imagenet": random resized crops and flips of a stream
-    workers: int = 0  # processes that decode a stream; 0: threads, one for each core, at most 16
-    test_split: str = "test"  # of a TFDS data set
-    crop_padding: int = 0  # random crop after padding with this many black pixels
-    flip: bool = False  # random horizontal flip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +116,7 @@ class Config:
     """A whole run."""
 
     seeds: tuple[int, ...] = (0,)  # one complete update (its own three models and data order) per seed
-    dataset: DatasetConfig = DatasetConfig()
+    dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
     model: ModelConfig = ModelConfig()
     old_model: ModelConfig = ModelConfig(name="")  # of the first release; an empty name: as `model`
     old: OldConfig = OldConfig()

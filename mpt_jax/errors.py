@@ -53,5 +53,15 @@ def one_line(error: BaseException | str) -> str:
     return text if len(text) <= 2000 else f"{text[:1400]} ... {text[-595:]}"
 
 
+def describe(error: BaseException) -> str:
+    """Return the type and the first 300 characters of the message of an exception, as one line.
+
+    Examples:
+      >>> describe(KeyError("label"))
+      "KeyError: 'label'"
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)  # control characters must not reach a terminal

@@ -14,7 +14,7 @@ from mpt_jax.errors import InputError, listed
 if TYPE_CHECKING:  # at run time it imports JAX, which --help does not need
     import numpy as np
 
-    from mpt_jax.data import reading
+    from mpt_jax.data import examples
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
-    from mpt_jax.data import reading
+    from mpt_jax.data import examples
     from mpt_jax.files import released_model, storage
     from mpt_jax.files.predictions import writer
     from mpt_jax.training import inference, sharding
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would overwrite the source; expected another file")
     classifier, card = released_model.read(storage.path(arguments.release))
-    source = reading.open_stream(
+    source = examples.open_examples(
         *(arguments.source, card["image_shape"], card["classes"]), split=arguments.split, data_dir=arguments.data_dir
     )
     if not arguments.no_compilation_cache:
@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _readable(
-    source: "reading.Stream", batch_size: int, unread: list[str], *, skip: bool
-) -> "Iterator[tuple[reading.Batch, np.ndarray]]":
+    source: "examples.Examples", batch_size: int, unread: list[str], *, skip: bool
+) -> "Iterator[tuple[examples.Batch, np.ndarray]]":
     """Yield each batch of a source with its images, and append the names of unreadable examples to `unread`.
 
     Raises:

@@ -68,7 +68,7 @@ def one_device(monkeypatch):
 def digits_dir(tmp_path_factory):
     """A TFDS folder in which the digits have been prepared."""
     folder = tmp_path_factory.mktemp("tfds")
-    data.load("digits", data_dir=folder, num_classes=10)
+    data.load(data.DatasetConfig("digits", str(folder)), num_classes=10)
     return folder
 
 

@@ -145,6 +145,8 @@ def test_overrides(override, path, expected):
         ("old_model.stem=cifar", ["old_model.name", "stem"]),
         ("optimizer.learning_rate=" + "9" * 400, ["optimizer.learning_rate", "finite"]),
         ("optimizer.learning_rate={[]: 1}", ["optimizer.learning_rate"]),
+        ("dataset.validation_per_class=-1", ["dataset.validation_per_class=-1", "0 or more"]),
+        ("dataset.train_per_class=-1", ["dataset.train_per_class=-1", "0 or more"]),
         ("dataset.imbalance=0.5", ["dataset.imbalance", "1 (as it is) or more"]),
         ("update.memory=some", ["update.memory", "per_class"]),
         ("update.memory=total:-1", ["update.memory"]),

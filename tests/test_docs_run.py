@@ -65,7 +65,7 @@ def desk(tmp_path_factory, digits_dir, features_file):
     """A folder with a finished run, images, the answers of two models and of one of one's own, photographs."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
-    digits = data.load("digits", num_classes=10, data_dir=digits_dir)
+    digits = data.load(data.DatasetConfig("digits", str(digits_dir)), num_classes=10)
     for name, image, label in zip(digits.test.ids, digits.test.images, digits.test.labels, strict=True):
         (folder / "pets/test" / digits.class_names[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(folder / "pets/test" / digits.class_names[label] / f"{name}.png")

@@ -1,4 +1,4 @@
-"""A folder of images through the whole command: trained, updated with new folders, refused and mended."""
+"""The train command on a folder of images: faults are reported, fixed and skipped, and changed images are refused."""
 
 import json
 
@@ -23,7 +23,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Forty images of each of the digits 0 to 3 in folders that sort otherwise."""
+    """Save forty images of each of the digits 0 to 3 in folders whose names sort in another order."""
     root, raw = tmp_path_factory.mktemp("digits"), load_digits()
     for label, name in enumerate(("zero", "one", "two", "three")):
         (root / "train" / name).mkdir(parents=True)
@@ -32,7 +32,7 @@ def images(tmp_path_factory):
     return root
 
 
-def test_a_folder_is_trained_and_what_was_found_is_said(images, tmp_path, capsys):
+def test_faults_of_a_folder_are_reported_and_changed_images_are_refused_on_resume(images, tmp_path, capsys):
     (tmp_path / "config.py").write_text(CONFIG)
     (images / "train/two/broken.png").write_bytes(b"\x89PNG")
     command = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={images}"]
@@ -42,14 +42,14 @@ def test_a_folder_is_trained_and_what_was_found_is_said(images, tmp_path, capsys
     assert "train/two/broken.png" in error and "dataset.on_bad_image=skip" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert train.main([*command, order, "--config.dataset.on_bad_image=skip"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "left out (1): train/two/broken.png" in said and "held out as test" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "skipped (1): train/two/broken.png" in printed and "held out for testing" in printed
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["classes"] == {"order": ["zero", "one", "three", "two"], "schedule": [2, 4]}
     with np.load(tmp_path / "run/predictions/r1-no_treatment-seed0.npz", allow_pickle=False) as file:
         assert all(name.startswith("train/") and name.endswith(".png") for name in file["ids"])
         assert 8 < len(file["ids"]) < 80
-    # taken up again with an image by another name, or another image by its name
+    # resume with a renamed image, and with another image of the same name
     resumed = [*command, order, "--config.dataset.on_bad_image=skip"]
     one, other, pixels = images / "train/two/07.png", images / "train/two/!new.png", images / "train/two/08.png"
     one.rename(other)

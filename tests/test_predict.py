@@ -7,12 +7,13 @@ import os
 import signal
 
 import jax
+import load_dataset
 import numpy as np
 import pytest
 from PIL import Image
 from releases import release
 
-from mpt_jax import compare, data, models, predict
+from mpt_jax import compare, models, predict
 from mpt_jax.compare.__main__ import main as compare_command
 from mpt_jax.training import inference, sharding
 
@@ -40,7 +41,7 @@ def table(path):
 
 def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys, compiled):
     old, new, before, after = pair
-    expected = data.load("digits", data_dir=digits_dir, num_classes=10).test
+    expected = load_dataset.load(data_dir=digits_dir).test
     for folder, file, batch in ((old, "old.csv", 500), (new, "new.parquet", 64)):
         assert predict.main([str(folder), *tfds_digits, f"--output={tmp_path / file}", f"--batch={batch}"]) == 0
     assert compiled["logits"] == 2  # one program for each, though the last batches are not full
@@ -126,7 +127,7 @@ def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
         (["OLD", "digits", "--output=o.txt"], "ends in .csv, .parquet, .npz"),
         (["OLD", "digits", "--output=no/o.csv"], "--output no/o.csv"),
         (["OLD", "o.csv", "--output=o.csv"], "would overwrite"),
-        (["OLD", "digit", "--output=o.csv"], "digit does not exist, neither here nor in TFDS; expected a folder"),
+        (["OLD", "digit", "--output=o.csv"], "digit does not exist and is not a TFDS data set; expected a folder"),
         (["OLD", "digit", "--output=o.csv"], "did you mean digits"),
         (["OLD", "my images", "--output=o.csv"], "my images does not exist"),
         (["OLD", "photo.jpg", "--output=o.csv"], "photo.jpg does not exist; expected a folder"),

@@ -7,12 +7,13 @@ import pathlib
 import chex
 import jax
 import jax.numpy as jnp
+import load_dataset
 import numpy as np
 import pytest
 import random_weights
 from flax import linen as nn
 
-from mpt_jax import data, models, objectives, train, training
+from mpt_jax import models, objectives, train, training
 from mpt_jax.data import photos
 from mpt_jax.data.feeding import feed
 from mpt_jax.errors import InputError
@@ -27,8 +28,8 @@ ROWS = ("no_treatment", "mpt_kl")
 
 @pytest.fixture(scope="module")
 def digits(digits_dir):
-    options = {"data_dir": digits_dir, "num_classes": 10, "train_per_class": 9}
-    return {source: data.load("digits", source=source, **options).train for source in ("memory", "stream")}
+    options = {"data_dir": digits_dir, "train_per_class": 9}
+    return {source: load_dataset.load(source=source, **options).train for source in ("memory", "stream")}
 
 
 class Tiny(nn.Module):

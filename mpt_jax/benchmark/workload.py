@@ -85,7 +85,7 @@ class Setup:
 def examples(job: Job, mesh: Mesh, data_dir: str = "") -> tuple[jax.Array, jax.Array]:
     """Return images and labels on the device: CIFAR-100 if its data folder is given, else random ones."""
     if data_dir:
-        train = data.load("cifar100", data_dir=data_dir, num_classes=job.num_classes["new"]).train
+        train = data.load(data.DatasetConfig("cifar100", data_dir), num_classes=job.num_classes["new"]).train
         images, labels = train.images, train.labels
     else:
         random = np.random.default_rng(0)

@@ -1,6 +1,10 @@
-"""From a name to arrays on the device: sources, the order of the classes, memory, batches and their augmentation."""
+"""Data sets, class order, rehearsal memory, batches and augmentation."""
 
 from mpt_jax.data.classes import class_order as class_order
+from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS
+from mpt_jax.data.dataset_config import POLICIES as POLICIES
+from mpt_jax.data.dataset_config import SOURCES as SOURCES
+from mpt_jax.data.dataset_config import DatasetConfig as DatasetConfig
 from mpt_jax.data.feeding.augment import augment as augment
 from mpt_jax.data.feeding.feed import Feed as Feed
 from mpt_jax.data.feeding.feed import Resident as Resident
@@ -9,21 +13,18 @@ from mpt_jax.data.feeding.feed import local_part as local_part
 from mpt_jax.data.feeding.sampling import batch_indices as batch_indices
 from mpt_jax.data.feeding.sampling import epoch_permutation as epoch_permutation
 from mpt_jax.data.feeding.sampling import steps_per_epoch as steps_per_epoch
-from mpt_jax.data.feeding.stream import AUGMENTATIONS as AUGMENTATIONS
-from mpt_jax.data.feeding.stream import SOURCES as SOURCES
 from mpt_jax.data.feeding.stream import Consecutive as Consecutive
 from mpt_jax.data.feeding.stream import Reader as Reader
 from mpt_jax.data.feeding.stream import Shuffled as Shuffled
 from mpt_jax.data.feeding.stream import Stream as Stream
-from mpt_jax.data.findings import POLICIES as POLICIES
 from mpt_jax.data.findings import Finding as Finding
+from mpt_jax.data.loading import load as load
+from mpt_jax.data.normalization import statistics as statistics
 from mpt_jax.data.rehearsal import Policy as Policy
 from mpt_jax.data.rehearsal import herding as herding
 from mpt_jax.data.rehearsal import kept_counts as kept_counts
 from mpt_jax.data.rehearsal import parse_policy as parse_policy
 from mpt_jax.data.rehearsal import remember as remember
-from mpt_jax.data.sources import load as load
-from mpt_jax.data.sources import statistics as statistics
 from mpt_jax.data.splits import Dataset as Dataset
 from mpt_jax.data.splits import Split as Split
 from mpt_jax.data.splits import class_counts as class_counts

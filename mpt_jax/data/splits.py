@@ -1,6 +1,7 @@
-"""Examples with their labels and ids, and the parts of a data set: arrays, sorted so that a release is a prefix."""
+"""Examples with labels and ids, and the parts of a data set."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +12,7 @@ from mpt_jax.data.findings import Finding
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Examples sorted by label and within a label by id, so that a release's classes are a prefix."""
+    """Examples sorted by label, then by id, so that the classes of a release are a prefix."""
 
     images: np.ndarray | Stream  # uint8 [N, H, W, C]; or features, float32 [N, D]
     labels: np.ndarray  # int32 [N], positions in the run's class order
@@ -23,7 +24,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as a run sees it: `class_names` in the run's order, three disjoint parts, and what was noticed."""
+    """A data set with the run's classes: names in the run's order, three disjoint parts, and findings."""
 
     name: str
     class_names: tuple[str, ...]
@@ -33,8 +34,27 @@ class Dataset:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """The training and test examples of the chosen classes, the faults of skipped examples, and other findings."""
+
+    train: Split
+    test: Split
+    faults: Mapping[str, Sequence[str]]  # kind of fault -> examples that have it
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A data set of which only the metadata has been read: what each kind of data provides to `loading`."""
+
+    class_names: Sequence[str]  # in the order of the data set
+    read: Callable[[tuple[int, ...]], Parts]  # takes the class order; to be called once
+    published: bool = False  # training images that are also in test are kept, so that results stay comparable
+
+
 def count(split: Split, num_classes: int) -> int:
-    """How many examples a release with the first `num_classes` classes has: ``split.images[:count]`` are its images.
+    """Return the number of examples of the first `num_classes` classes: their images are ``split.images[:count]``.
 
     Examples:
       >>> labels = np.array([0, 0, 1, 2], np.int32)
@@ -45,7 +65,7 @@ def count(split: Split, num_classes: int) -> int:
 
 
 def class_counts(split: Split, num_classes: int) -> np.ndarray:
-    """How many examples each of the first `num_classes` classes has, ``int64 [num_classes]``.
+    """Return the number of examples of each of the first `num_classes` classes, ``int64 [num_classes]``.
 
     Examples:
       >>> labels = np.array([0, 0, 2], np.int32)
@@ -56,16 +76,16 @@ def class_counts(split: Split, num_classes: int) -> np.ndarray:
 
 
 def take(split: Split, indices: ArrayLike) -> Split:
-    """The examples at these positions of a split, as a split: sorted by label and id, whatever the order given.
+    """Return the examples at these positions, in any order, as a split sorted by label and id.
 
-    Positions without a gap cost no copy: the result is then a view.
+    The result is a view if the positions are consecutive.
 
     Args:
-      indices: int ``[n]``, each at most once.
+      indices: int ``[n]``, unique.
 
     Raises:
       TypeError: not a list of integers.
-      ValueError: a position that the split does not have, or one given twice.
+      ValueError: a position out of range, or one given twice.
 
     Examples:
       >>> labels = np.array([0, 0, 1, 2], np.int32)
@@ -80,12 +100,12 @@ def take(split: Split, indices: ArrayLike) -> Split:
     if chosen.size and not 0 <= chosen[0] <= chosen[-1] < len(split):
         raise ValueError(f"indices from {chosen[0]} to {chosen[-1]}; expected 0 to {len(split) - 1}")
     if np.any(chosen[1:] == chosen[:-1]):
-        raise ValueError(f"index {chosen[1:][chosen[1:] == chosen[:-1]][0]} is given twice")
+        raise ValueError(f"index {chosen[1:][chosen[1:] == chosen[:-1]][0]} is given twice; expected it once")
     return pick(split, chosen)
 
 
 def pick(split: Split, rows: np.ndarray) -> Split:
-    """The examples of these rows in this order; a view where they are consecutive, else a copy."""
+    """Return the examples of these rows in this order: a view if the rows are consecutive, else a copy."""
     if rows.size and np.all(np.diff(rows) == 1):
         rows = slice(rows[0], rows[-1] + 1)
     return Split(split.images[rows], split.labels[rows], split.ids[rows])

@@ -4,6 +4,7 @@ Ranges of config values are checked in `mpt_jax.config`. What depends on the dat
 here, once.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -143,23 +144,7 @@ def _read_dataset(
     if order != settings.class_order:
         progress.log(f"class order: the {len(order) - 1} classes of the old model first, then the others")
     progress.log(f"reading {settings.name}")
-    dataset = data.load(
-        settings.name,
-        data_dir=settings.data_dir or None,
-        num_classes=config.update.schedule[-1],
-        class_order=order,
-        validation_per_class=settings.validation_per_class,
-        train_per_class=settings.train_per_class,
-        imbalance=settings.imbalance,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        test_fraction=settings.test_fraction,
-        on_bad_image=settings.on_bad_image,
-        source=settings.source,
-        augmentation=settings.augmentation,
-        workers=settings.workers,
-        test_split=settings.test_split,
-    )
+    dataset = data.load(dataclasses.replace(settings, class_order=order), num_classes=config.update.schedule[-1])
     for finding in dataset.findings:
         progress.log(f"{settings.name}: {finding}")
     if isinstance(dataset.train.images, data.Stream):

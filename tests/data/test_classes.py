@@ -13,14 +13,14 @@ def test_natural_and_seeded_orders():
     assert class_order("natural", NAMES) == (0, 1, 2, 3)
     names = [str(i) for i in range(100)]
     order = class_order("seed:1993", names)
-    # The order of CIFAR-100 that class-incremental learning has used for years starts so.
+    # The order of CIFAR-100 that class-incremental learning has used for years starts like this.
     assert order[:10] == (68, 56, 78, 8, 23, 84, 90, 65, 74, 76)
     assert sorted(order) == list(range(100))
     assert class_order("seed:0", names) != order
 
 
 @given(st.permutations(range(4)), st.integers(1, 4))
-def test_lists_of_indices_names_or_text_mean_the_same(order, length):
+def test_lists_of_indices_names_and_text_are_equivalent(order, length):
     order = tuple(order[:length])
     names = [NAMES[index] for index in order]
     assert class_order(order, NAMES) == class_order(list(order), NAMES) == order
@@ -31,7 +31,7 @@ def test_lists_of_indices_names_or_text_mean_the_same(order, length):
     assert all(type(index) is int for index in class_order([np.int64(index) for index in order], NAMES))
 
 
-def test_text_is_a_name_before_it_is_an_index():
+def test_text_is_a_name_rather_than_an_index():
     names = ["1", "2", "0"]
     assert class_order("0,1", names) == (2, 0)
     assert class_order([0, 1], names) == (0, 1)
@@ -42,39 +42,39 @@ def test_text_is_a_name_before_it_is_an_index():
     [
         ([0, 2, 0], "class 'cat' (index 0) more than once"),
         ("dog,cat,1", "class 'dog' (index 1) more than once"),
-        ("natrual", "no class 'natrual', and not 'natural' or 'seed:N'; did you mean natural?"),
+        ("natrual", "no class 'natrual'; expected 'natural', 'seed:N' or classes; did you mean natural?"),
         (["cat", "dgo"], "did you mean dog"),
         ("xyzzy", "the classes are cat, dog, owl, emu"),
-        ([0, 4], "index 4 is not between 0 and 3"),
-        ([-1], "index -1 is not between 0 and 3"),
-        ("-1", "index -1 is not between 0 and 3"),
+        ([0, 4], "index 4; expected 0 to 3"),
+        ([-1], "index -1; expected 0 to 3"),
+        ("-1", "index -1; expected 0 to 3"),
         ("seed:", "expected seed:N"),
         ("seed:x", "expected seed:N"),
         ("seed:-3", "expected seed:N"),
         ("seed:4294967296", "expected seed:N"),
-        ([1.0], "1.0 is neither"),
-        ([True, 2], "True is neither"),
+        ([1.0], "1.0; expected a class name"),
+        ([True, 2], "True; expected a class name"),
         ([], "expected 'natural', 'seed:N' or a list"),
         (7, "expected 'natural', 'seed:N' or a list"),
         (None, "expected 'natural', 'seed:N' or a list"),
         ("", "dataset.class_order"),
     ],
 )
-def test_bad_orders_name_the_key_and_what_is_wrong(spec, expected):
+def test_errors_name_the_key_and_the_fault(spec, expected):
     with pytest.raises(InputError) as caught:
         class_order(spec, NAMES)
     text = str(caught.value)
     assert expected in text and text.startswith("dataset.class_order") and "\n" not in text
 
 
-def test_dots_at_the_end_stand_for_the_rest_in_natural_order():
+def test_a_final_ellipsis_stands_for_all_other_classes_in_natural_order():
     names = ["cat", "dog", "owl", "ant", "emu"]
     assert class_order(["owl", "cat", "..."], names) == (2, 0, 1, 3, 4)
     assert class_order("owl, cat, ...", names) == (2, 0, 1, 3, 4)
     assert class_order("...", names) == (0, 1, 2, 3, 4)
     assert class_order([*names, "..."], names) == (0, 1, 2, 3, 4)
-    assert class_order(["1", "..."], ["0", "2", "1"]) == (2, 0, 1)  # a name before an index
-    assert class_order(["b", "..."], ["...", "b"]) == (1, 0)  # and a class that is called so
+    assert class_order(["1", "..."], ["0", "2", "1"]) == (2, 0, 1)  # "1" is a name here
+    assert class_order(["b", "..."], ["...", "b"]) == (1, 0)  # a class may be named "..."
     for spec in (["...", "cat"], "cat,...,dog", ["...", "..."]):
         with pytest.raises(InputError, match="at the end"):
             class_order(spec, names)

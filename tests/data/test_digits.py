@@ -5,17 +5,18 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from load_dataset import load
 from sklearn.datasets import load_digits
 
-from mpt_jax.data import digits, sources
+from mpt_jax.data import digits
 
 LOAD = """
 import socket, sys
 def no_network(*args, **kwargs):
     raise OSError("no network in this test")
 socket.socket.connect = socket.getaddrinfo = no_network
-from mpt_jax.data import sources
-data = sources.load("digits", data_dir=sys.argv[1], num_classes=10)
+from mpt_jax import data
+data = data.load(data.DatasetConfig("digits", sys.argv[1]), num_classes=10)
 assert len(data.train) + len(data.test) == 1797
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
@@ -33,7 +34,7 @@ def run(folder, **environment):
 
 @pytest.fixture(scope="module")
 def data(digits_dir):
-    return sources.load("digits", data_dir=digits_dir, num_classes=10)
+    return load(data_dir=digits_dir)
 
 
 def test_every_image_label_and_id_is_that_of_scikit_learn(data):

@@ -7,20 +7,20 @@ from mpt_jax.data import findings
 from mpt_jax.errors import InputError
 
 
-def test_long_lists_are_counted_and_cut_and_cannot_steer_a_terminal():
+def test_long_lists_are_counted_and_cut_and_printable():
     names = [f"{i}\x1b[2J\n{'x' * 300}" for i in range(1000)]
     with pytest.raises(InputError) as caught:
-        findings.settle("pets", {"bad images": names, "none of these": []}, "error")
+        findings.resolve("pets", {"bad images": names, "none of these": []}, "error")
     text = str(caught.value)
     assert "bad images (1000): 0?[2J?xxx" in text and "and 995 more" in text and "none of these" not in text
     assert len(text) < 1300 and text.isprintable()
-    (finding,) = findings.settle("pets", {"bad images": names, "none of these": []}, "skip")
-    assert finding.names == tuple(names) and str(finding).startswith("bad images, left out (1000): 0?[2J?")
-    assert findings.settle("pets", {"none of these": []}, "error") == ()
+    (finding,) = findings.resolve("pets", {"bad images": names, "none of these": []}, "skip")
+    assert finding.names == tuple(names) and str(finding).startswith("bad images, skipped (1000): 0?[2J?")
+    assert findings.resolve("pets", {"none of these": []}, "error") == ()
 
 
 @given(st.lists(st.integers(0, 5), max_size=20), st.lists(st.integers(0, 5), max_size=5), st.booleans())
-def test_shared_rows_are_those_with_the_same_pixels(train, test, floats):
+def test_shared_rows_have_the_same_pixels(train, test, floats):
     one = lambda value: np.arange(6).reshape(2, 3) == value  # noqa: E731
     make = lambda values: np.array([one(v) for v in values]).reshape(-1, 2, 3)  # noqa: E731
     kind = np.float32 if floats else np.uint8
@@ -29,7 +29,7 @@ def test_shared_rows_are_those_with_the_same_pixels(train, test, floats):
 
 
 @given(st.lists(st.text(max_size=2)))
-def test_twice_leaves_every_value_once(values):
-    again = findings.twice(values)
-    kept = [value for i, value in enumerate(values) if i not in again]
+def test_without_duplicates_every_value_occurs_once(values):
+    repeated = findings.duplicates(values)
+    kept = [value for i, value in enumerate(values) if i not in repeated]
     assert kept == list(dict.fromkeys(values))

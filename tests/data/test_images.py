@@ -206,11 +206,11 @@ def test_all_that_can_be_read_is_read_and_the_rest_is_named(tmp_path):
     np.testing.assert_array_equal(pixels[[0, 4]], [QUARTERS, QUARTERS])
     assert not pixels[sorted(reasons)].any()
     assert reasons[2] == "no such file" and reasons[5] == reasons[6] == "not a file"
-    assert reasons[3].startswith("32x20 pixels, not 32x48 as most") and "dataset.image_size" in reasons[3]
+    assert reasons[3].startswith("32x20 pixels, not 32x48 like most") and "dataset.image_size" in reasons[3]
     pixels, reasons = images.read_files([tmp_path / "3.png", tmp_path / "0.png"], channels=1, size=(4, 6))
     assert pixels.shape == (2, 4, 6, 1) and not reasons
 
 
 def test_more_pixels_than_memory(tmp_path):
-    with pytest.raises(InputError, match=r"do not fit into memory; give a smaller dataset\.image_size"):
+    with pytest.raises(InputError, match=r"do not fit in memory; expected a smaller dataset\.image_size"):
         images.read_files([tmp_path / "none"] * 10_000, channels=3, size=(2**30, 2**30))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from load_dataset import load
 
 from mpt_jax import data
 from mpt_jax.data import Policy, herding, kept_counts, parse_policy, remember
@@ -160,7 +161,7 @@ def test_no_test_or_validation_image_is_ever_remembered(digits, policy, schedule
 
 @pytest.fixture(scope="module")
 def digits(digits_dir):
-    return data.load("digits", data_dir=digits_dir, num_classes=10, class_order="seed:3", validation_per_class=12)
+    return load(data_dir=digits_dir, class_order="seed:3", validation_per_class=12)
 
 
 # Herding

@@ -19,12 +19,11 @@ import jax
 import numpy as np
 
 from mpt_jax.data import images
+from mpt_jax.data.dataset_config import DatasetConfig
 from mpt_jax.data.feeding import crops
 from mpt_jax.data.feeding.sampling import epoch_permutation, steps_per_epoch
 from mpt_jax.errors import InputError
 
-SOURCES = ("auto", "memory", "stream")
-AUGMENTATIONS = ("crop_flip", "imagenet")
 CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 LARGEST_SHARE = 1 / 4  # of the memory that decoded images may take before they are streamed
 
@@ -78,22 +77,11 @@ class Records:
         return []
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Whether images are decoded once into memory or streamed, and what is done to them on the way."""
-
-    source: str = "memory"  # one of SOURCES
-    augmentation: str = "crop_flip"  # one of AUGMENTATIONS
-    workers: int = 0  # processes that decode; 0: threads of this one
-
-    def streams(self, number: int, shape: Sequence[int] | None) -> bool:
-        """Whether so many images of this shape are to be streamed; None: their size is not known yet."""
-        if self.source != "auto" or self.augmentation == "imagenet":
-            return self.source == "stream" or self.augmentation == "imagenet"
-        return shape is not None and number * math.prod(shape) > LARGEST_SHARE * memory()
-
-
-IN_MEMORY = Choice()
+def must_stream(settings: DatasetConfig, count: int, shape: Sequence[int] | None) -> bool:
+    """Return whether to stream `count` images of this shape (None: unknown) instead of decoding them into memory."""
+    if settings.augmentation == "imagenet" or settings.source == "stream":
+        return True
+    return settings.source == "auto" and shape is not None and count * math.prod(shape) > LARGEST_SHARE * memory()
 
 
 def memory() -> int:

@@ -1,1 +1,1 @@
-"""The user's own data sets: folders and tables of images, arrays."""
+"""Your own data sets: folders and tables of image files, .npz files, and programs that return arrays."""

@@ -1,40 +1,84 @@
-"""A data set as arrays, in an .npz file or made by Python: images, or features of a frozen network, and labels."""
+"""Arrays of images, or of features of a frozen network, from an .npz file or a Python program."""
 
 import importlib.util
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mpt_jax.data.splits import Split, pick
-from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.data import classes
+from mpt_jax.data.dataset_config import DatasetConfig
+from mpt_jax.data.splits import Parts, Source, Split, pick
+from mpt_jax.errors import DAMAGED, InputError, describe
 
 _KEYS = "train_images or train_features, train_labels, test_images or test_features, test_labels"
-_LARGE, _MOST_COMPRESSED = 2**30, 100  # bytes that any machine can take; by how much real examples may be compressed
+_LARGE = 2**30  # bytes; smaller arrays are read however well they compress
+_MAX_COMPRESSION = 100  # real data compress less
 
-Faults = dict[str, list[str]]  # what is wrong -> the rows that have it
+Arrays = Mapping[str, np.ndarray]  # an open .npz file, or what a program returned
+Faults = dict[str, list[str]]  # kind of fault -> rows that have it
+
+
+def open_source(settings: DatasetConfig) -> Source:
+    """Read the arrays of an .npz file or a .py program.
+
+    A relative name of an .npz file starts from `settings.data_dir`; a program gets `settings.data_dir` as its argument.
+
+    Raises:
+      InputError: as `read`, and settings that need encoded images.
+    """
+    name = settings.name
+    if settings.source == "stream" or settings.augmentation == "imagenet":
+        raise InputError(
+            f"dataset.source={settings.source} and dataset.augmentation={settings.augmentation} with {name}: only "
+            "encoded images can be streamed; expected dataset.source=memory (or auto) and augmentation=crop_flip"
+        )
+    path = pathlib.Path("" if name.endswith(".py") else settings.data_dir, name).expanduser()
+    class_names, parts, faults = read(path, str(settings.data_dir))
+    shape = parts["train"].images.shape[1:]
+    for key, requested, found in (
+        ("image_size", settings.size, shape[:2]),
+        ("channels", settings.channels or None, shape[-1]),
+    ):
+        if requested not in (None, found):
+            raise InputError(
+                f"dataset.{key} applies to encoded images, but {path} contains arrays of shape {shape}; leave it out"
+            )
+
+    def in_order(part: str, order: tuple[int, ...]) -> Split:
+        split = parts.pop(part)  # frees the array once its sorted copy exists
+        labels = classes.positions(order, len(class_names))[split.labels]
+        rows = np.flatnonzero(labels >= 0)
+        if not rows.size:
+            raise InputError(f"{part}_labels of {name} contain none of the chosen classes")
+        rows = rows[np.lexsort((split.ids[rows], labels[rows]))]
+        return pick(Split(split.images, labels, split.ids), rows)
+
+    return Source(class_names, lambda order: Parts(in_order("train", order), in_order("test", order), faults))
 
 
 def read(path: pathlib.Path, data_dir: str = "") -> tuple[list[str], dict[str, Split], Faults]:
-    """The class names, the parts "train" and "test" in the file's order and with its labels, and rows left out of them.
+    """Read the arrays of an .npz file, or those that a program returns.
 
-    Keys of an .npz file, others are not read:
+    Keys; others are ignored:
 
       ``train_features``, ``test_features``  float32 ``[N, D]``; or
       ``train_images``, ``test_images``      uint8 ``[N, H, W, C]``
       ``train_labels``, ``test_labels``      integers ``[N]``, ``0 .. K-1``
-      ``class_names``                        text ``[K]``; left out: the labels as text
-      ``train_ids``, ``test_ids``            text or integers ``[N]``, no two alike; left out: "train_00000", ...
+      ``class_names``                        text ``[K]``; optional, default: the labels as text
+      ``train_ids``, ``test_ids``            text or integers ``[N]``, unique; optional, default: "train_00000", ...
 
-    Features take the place of the images in `Split.images`. Rows are left out whose label is none of the classes,
-    whose features are not finite, or whose id another row has.
+    A .py file is run, and its function ``get_dataset(data_dir)`` returns a dict with these keys.
 
-    A .py file is one's own program: it is run, and its function ``get_dataset(data_dir)`` gives a dict of these keys.
+    Returns:
+      The class names; the parts "train" and "test", in the order and with the labels of the file, with features in
+      `Split.images`; and the rows that are not in the parts because their label is no class, their features are not
+      finite, or another row has their id.
 
     Raises:
-      InputError: no such file, a file that is damaged, holds Python objects or claims to hold far more than its size,
-        keys, types or shapes that do not fit.
+      InputError: no such file; a file that is damaged, contains Python objects or declares far more data than it
+        contains; keys, types or shapes that do not fit.
 
     Examples:
       >>> import tempfile
@@ -48,187 +92,70 @@ def read(path: pathlib.Path, data_dir: str = "") -> tuple[list[str], dict[str, S
       (['cat', 'dog'], (3, 8), ['test_00000', 'test_00001', 'test_00002'])
     """
     if path.suffix == ".py":
-        return _parts(path, _made(path, data_dir))
+        return _parts(path, _run(path, data_dir))
     with open_file(path) as file:
         return _parts(path, file)
 
 
-def _parts(path: pathlib.Path, file: Mapping[str, np.ndarray]) -> tuple[list[str], dict[str, Split], Faults]:
-    kind = _kind(path, file)
-    labels = {part: _labels(path, file, part) for part in ("train", "test")}
-    names = _names(path, file, labels["train"])
-    ids = {part: _ids(path, file, part, len(values)) for part, values in labels.items()}
-    examples = {part: _examples(path, file, f"{part}_{kind}", len(values)) for part, values in labels.items()}
-    shapes = {part: values.shape[1:] for part, values in examples.items()}
-    if shapes["train"] != shapes["test"]:
-        raise InputError(f"{path}: {kind} of shape {shapes['train']} in train and {shapes['test']} in test")
-    faults: Faults = {}
-    parts = {}
-    for part in ("test", "train"):
-        earlier = set(ids["test"].tolist()) if part == "train" else set()
-        strange = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(names)))
-        again = [row for row, name in enumerate(ids[part].tolist()) if name in earlier or earlier.add(name)]
-        endless = _not_finite(examples[part])
-        source = "class_names says" if "class_names" in file else "train_labels say"
-        for what, rows, column, values in (
-            (f"labels that are not 0 to {len(names) - 1}, as {source}", strange, "labels", labels[part]),
-            ("ids that another row has", again, "ids", ids[part]),
-        ):
-            faults.setdefault(what, []).extend(f"{part}_{column}[{row}] is {values[row]!s}" for row in rows)
-        what = "rows with values that are not finite"
-        faults.setdefault(what, []).extend(f"{part}_features[{row}]" for row in endless)
-        good = np.setdiff1d(np.arange(len(labels[part])), np.concatenate([strange, again, endless]).astype(np.int64))
-        whole = Split(examples.pop(part), labels[part], ids[part])
-        chosen = pick(whole, good)
-        parts[part] = Split(chosen.images, chosen.labels.astype(np.int32), chosen.ids)
-    return names, parts, faults
-
-
-def _not_finite(values: np.ndarray) -> np.ndarray:
-    # The extremes tell whether all is finite, without an array of the answers.
-    if values.dtype == np.uint8 or (np.isfinite(values.min()) and np.isfinite(values.max())):
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(~np.isfinite(values).all(1))
-
-
-def _made(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
-    """What the function of the user's own program returns."""
-    if not path.is_file():
-        raise InputError(f"no file {path}; dataset.name ending in .py is a program with a function get_dataset")
-    try:
-        spec = importlib.util.spec_from_file_location("mpt_jax_dataset", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        values = module.get_dataset(data_dir)
-        if not isinstance(values, Mapping):
-            raise TypeError(f"get_dataset gives a {type(values).__name__}, not a dict with {_KEYS}")
-        return {key: np.asarray(value) for key, value in values.items()}
-    except (Exception, SystemExit) as error:  # what it raises is theirs to read
-        raise InputError(f"dataset.name={path} failed: {_one_line(error)}") from error
-
-
 def open_file(path: pathlib.Path) -> np.lib.npyio.NpzFile:
-    """An .npz file, of which nothing is read but the table of contents.
+    """Open an .npz file; only its table of contents is read.
 
     Raises:
-      InputError: no such file, or not one of `np.savez`.
+      InputError: no such file, or not an .npz file.
     """
     if not path.is_file():
-        raise InputError(f"no file {path}; dataset.name ending in .npz is a file with {_KEYS}")
+        raise InputError(f"no file {path}; expected an .npz file with {_KEYS}")
     try:
         file = np.load(path, allow_pickle=False)
     except DAMAGED as error:
-        raise InputError(f"{path} cannot be read as .npz ({_one_line(error)}); write it with np.savez") from error
+        raise InputError(f"{path} cannot be read as .npz ({describe(error)}); write it with np.savez") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path} holds one array; expected a file of np.savez with {_KEYS}")
+        raise InputError(f"{path} contains one array; expected a file written by np.savez with {_KEYS}")
     return file
 
 
-def get(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-    """One array of a file, or of what a program made.
+def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
+    """Return one array.
 
     Raises:
-      InputError: no such array, a damaged one, Python objects, or one that claims far more than the file holds.
+      InputError: no such array, a damaged one, Python objects, or one that declares far more data than it contains.
     """
     if key not in file:
-        raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'nothing'}, expected {_KEYS}")
+        raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'no arrays'}, expected {_KEYS}")
     try:
         if isinstance(file, np.lib.npyio.NpzFile):
             refuse_bomb(path, file, key)
         return file[key]
     except InputError:
         raise
-    except DAMAGED as error:  # damaged, or Python objects, which are not read as they can run code
+    except DAMAGED as error:  # damaged, or Python objects, which can run code when loaded
         raise InputError(
-            f"{path}: {key} cannot be read ({_one_line(error)}); write it as an array of numbers or text"
+            f"{path}: {key} cannot be read ({describe(error)}); write it as an array of numbers or text"
         ) from error
 
 
 def refuse_bomb(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> None:
-    """Refuse an array whose header claims more than the archive holds, or that grows out of nearly nothing."""
+    """Raise `InputError` if an array declares another size than the archive contains, or compresses implausibly."""
     names = file.zip.namelist()
     entry = file.zip.getinfo(key if key in names else f"{key}.npy")
     with file.zip.open(entry) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-        claimed = stream.tell() + math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and claimed != entry.file_size:
-        raise InputError(f"{path}: {key} claims {claimed} bytes and has {entry.file_size}; write it with np.savez")
-    if claimed > _LARGE and claimed > _MOST_COMPRESSED * entry.compress_size:
+        declared = stream.tell() + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and declared != entry.file_size:
         raise InputError(
-            f"{path}: {key} would grow from {entry.compress_size} bytes to {claimed}, as no real data do; "
-            "write it with np.savez"
+            f"{path}: {key} declares {declared} bytes but has {entry.file_size}; write it again with np.savez"
         )
-
-
-def _kind(path: pathlib.Path, file: Mapping[str, np.ndarray]) -> str:
-    for part in ("train", "test"):
-        if f"{part}_images" in file and f"{part}_features" in file:
-            raise InputError(f"{path} has both {part}_images and {part}_features; expected one of them")
-    return "features" if "train_features" in file else "images"
-
-
-def _labels(path: pathlib.Path, file: Mapping[str, np.ndarray], part: str) -> np.ndarray:
-    labels = get(path, file, f"{part}_labels")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise InputError(f"{path}: {part}_labels are {labels.dtype} {list(labels.shape)}; expected integers [N]")
-    if not labels.size:
-        raise InputError(f"{path}: {part}_labels are empty; expected one label per row")
-    return labels
-
-
-def _names(path: pathlib.Path, file: Mapping[str, np.ndarray], train_labels: np.ndarray) -> list[str]:
-    if "class_names" in file:
-        names = text(get(path, file, "class_names"))
-        if names is None or names.ndim != 1 or not names.size:
-            raise InputError(f"{path}: class_names are not a list of texts; expected one name per class")
-        names = names.tolist()
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"{path}: class_names has {twice!r} more than once; expected one name per class")
-        return names
-    largest = int(train_labels.max())
-    if largest >= len(train_labels):  # before a name is made for each
+    if declared > _LARGE and declared > _MAX_COMPRESSION * entry.compress_size:
         raise InputError(
-            f"{path}: train_labels go up to {largest} with {len(train_labels)} rows; "
-            "expected labels 0 .. K-1, each with training examples"
+            f"{path}: {key} expands from {entry.compress_size} to {declared} bytes; expected at most "
+            f"{_MAX_COMPRESSION} times its size: write it with np.savez"
         )
-    return [str(label) for label in range(largest + 1)]
-
-
-def _ids(path: pathlib.Path, file: Mapping[str, np.ndarray], part: str, num: int) -> np.ndarray:
-    key = f"{part}_ids"
-    if key not in file:
-        digits = max(5, len(str(num - 1)))
-        return np.array([f"{part}_{row:0{digits}d}" for row in range(num)])
-    ids = get(path, file, key)
-    ids = ids.astype(str) if ids.dtype.kind in "iu" else text(ids)
-    if ids is None or ids.shape != (num,):
-        raise InputError(f"{path}: {key} are not {num} texts or integers; expected one for each of {part}_labels")
-    return ids
-
-
-def _examples(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str, num: int) -> np.ndarray:
-    values = get(path, file, key)
-    dtype, ndim, shape = (np.float32, 2, "[N, D]") if key.endswith("features") else (np.uint8, 4, "[N, H, W, C]")
-    if values.dtype != dtype or values.ndim != ndim:
-        what = f"{values.dtype} {list(values.shape)}"
-        raise InputError(f"{path}: {key} are {what}; expected {np.dtype(dtype)} {shape}")
-    if dtype == np.uint8 and values.shape[1] in (1, 3) and values.shape[2] == values.shape[3] > 4:
-        raise InputError(
-            f"{path}: {key} have shape {list(values.shape)}, as if channels came first; expected {shape}, such as by "
-            "transpose(0, 2, 3, 1)"
-        )
-    if len(values) != num:
-        raise InputError(f"{path}: {key} has {len(values)} rows for {num} labels; expected as many")
-    if not values.size:
-        raise InputError(f"{path}: {key} have shape {list(values.shape)}; expected no side of length 0")
-    return values
 
 
 def text(values: np.ndarray) -> np.ndarray | None:
-    """Text as `str`; None where it is none."""
+    """Return an array of text, decoded if it is bytes; None if it is not text."""
     if values.dtype.kind == "S":
         try:
             return np.char.decode(values, "utf-8")
@@ -237,5 +164,125 @@ def text(values: np.ndarray) -> np.ndarray | None:
     return values if values.dtype.kind == "U" else None
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _run(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
+    """Run the user's program and return its arrays."""
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected a program with a function get_dataset(data_dir)")
+    try:
+        spec = importlib.util.spec_from_file_location("mpt_jax_dataset", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        values = module.get_dataset(data_dir)
+        if not isinstance(values, Mapping):
+            raise TypeError(f"get_dataset returned a {type(values).__name__}; expected a dict with {_KEYS}")
+        return {key: np.asarray(value) for key, value in values.items()}
+    except (Exception, SystemExit) as error:
+        raise InputError(f"dataset.name={path} failed: {describe(error)}") from error
+
+
+def _parts(path: pathlib.Path, file: Arrays) -> tuple[list[str], dict[str, Split], Faults]:
+    kind = _kind(path, file)
+    labels = {part: _labels(path, file, part) for part in ("train", "test")}
+    names = _class_names(path, file, labels["train"])
+    ids = {part: _ids(path, file, part, len(values)) for part, values in labels.items()}
+    examples = {part: _examples(path, file, f"{part}_{kind}", len(values)) for part, values in labels.items()}
+    shapes = {part: values.shape[1:] for part, values in examples.items()}
+    if shapes["train"] != shapes["test"]:
+        raise InputError(
+            f"{path}: {kind} have shape {shapes['train']} in train and {shapes['test']} in test; expected the same"
+        )
+    origin = "class_names" if "class_names" in file else "train_labels"
+    faults: Faults = {}
+
+    def add(what: str, rows: Iterable[str]) -> None:
+        faults.setdefault(what, []).extend(rows)
+
+    parts = {}
+    for part in ("test", "train"):
+        taken = set(ids["test"].tolist()) if part == "train" else set()
+        unknown = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(names)))
+        repeated = [row for row, name in enumerate(ids[part].tolist()) if name in taken or taken.add(name)]
+        infinite = _not_finite(examples[part])
+        add(
+            f"labels outside 0 to {len(names) - 1}, the range of {origin}",
+            (f"{part}_labels[{row}] is {labels[part][row]}" for row in unknown),
+        )
+        add("duplicate ids", (f"{part}_ids[{row}] is {ids[part][row]}" for row in repeated))
+        add("rows with values that are not finite", (f"{part}_features[{row}]" for row in infinite))
+        faulty = np.concatenate([unknown, repeated, infinite]).astype(np.int64)
+        good = np.setdiff1d(np.arange(len(labels[part])), faulty)
+        chosen = pick(Split(examples.pop(part), labels[part], ids[part]), good)
+        parts[part] = Split(chosen.images, chosen.labels.astype(np.int32), chosen.ids)
+    return names, parts, faults
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    # Minimum and maximum show whether all values are finite without a temporary array of the same size.
+    if values.dtype == np.uint8 or (np.isfinite(values.min()) and np.isfinite(values.max())):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(~np.isfinite(values).all(1))
+
+
+def _kind(path: pathlib.Path, file: Arrays) -> str:
+    for part in ("train", "test"):
+        if f"{part}_images" in file and f"{part}_features" in file:
+            raise InputError(f"{path} has both {part}_images and {part}_features; expected one of them")
+    return "features" if "train_features" in file else "images"
+
+
+def _labels(path: pathlib.Path, file: Arrays, part: str) -> np.ndarray:
+    labels = get(path, file, f"{part}_labels")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InputError(f"{path}: {part}_labels are {labels.dtype} {list(labels.shape)}; expected integers [N]")
+    if not labels.size:
+        raise InputError(f"{path}: {part}_labels are empty; expected one label per row")
+    return labels
+
+
+def _class_names(path: pathlib.Path, file: Arrays, train_labels: np.ndarray) -> list[str]:
+    if "class_names" in file:
+        names = text(get(path, file, "class_names"))
+        if names is None or names.ndim != 1 or not names.size:
+            raise InputError(f"{path}: class_names are not a list of text; expected one name per class")
+        names = names.tolist()
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise InputError(f"{path}: class_names has {repeated!r} more than once; expected one name per class")
+        return names
+    largest = int(train_labels.max())
+    if largest >= len(train_labels):  # do not create a name for each of 10**12 classes
+        raise InputError(
+            f"{path}: train_labels go up to {largest} with {len(train_labels)} rows; "
+            "expected labels 0 .. K-1, each with training examples"
+        )
+    return [str(label) for label in range(largest + 1)]
+
+
+def _ids(path: pathlib.Path, file: Arrays, part: str, num: int) -> np.ndarray:
+    key = f"{part}_ids"
+    if key not in file:
+        digits = max(5, len(str(num - 1)))
+        return np.array([f"{part}_{row:0{digits}d}" for row in range(num)])
+    ids = get(path, file, key)
+    ids = ids.astype(str) if ids.dtype.kind in "iu" else text(ids)
+    if ids is None or ids.shape != (num,):
+        raise InputError(f"{path}: {key} are not {num} texts or integers; expected one per row of {part}_labels")
+    return ids
+
+
+def _examples(path: pathlib.Path, file: Arrays, key: str, num: int) -> np.ndarray:
+    values = get(path, file, key)
+    dtype, ndim, shape = (np.float32, 2, "[N, D]") if key.endswith("features") else (np.uint8, 4, "[N, H, W, C]")
+    if values.dtype != dtype or values.ndim != ndim:
+        found = f"{values.dtype} {list(values.shape)}"
+        raise InputError(f"{path}: {key} are {found}; expected {np.dtype(dtype)} {shape}")
+    if dtype == np.uint8 and values.shape[1] in (1, 3) and values.shape[2] == values.shape[3] > 4:
+        raise InputError(
+            f"{path}: {key} have shape {list(values.shape)}, which looks like channels first; expected {shape}: use "
+            "transpose(0, 2, 3, 1)"
+        )
+    if len(values) != num:
+        raise InputError(f"{path}: {key} has {len(values)} rows for {num} labels; expected as many rows as labels")
+    if not values.size:
+        raise InputError(f"{path}: {key} have shape {list(values.shape)}; expected no dimension of length 0")
+    return values

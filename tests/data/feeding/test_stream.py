@@ -7,10 +7,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from load_dataset import load
 from PIL import Image
 
 from mpt_jax import data
-from mpt_jax.data import sources
+from mpt_jax.data import normalization
 from mpt_jax.data.feeding import record_index, stream
 from mpt_jax.errors import InputError
 
@@ -24,7 +25,7 @@ def photos_dir(tmp_path_factory):
 
 def load_photos(folder, **options):
     recipe = {"image_size": (40, 48), "augmentation": "imagenet", "source": "stream", "test_split": "validation"}
-    return sources.load("photos", data_dir=folder, **{"num_classes": 8, **recipe, **options})
+    return load("photos", data_dir=folder, **{"num_classes": 8, **recipe, **options})
 
 
 def keys(count, seed=0):
@@ -42,7 +43,7 @@ def read(images, order, steps, start=0, part=slice(None)):
 
 def test_digits_streamed_are_the_digits_in_memory(digits_dir):
     options = {"data_dir": digits_dir, "num_classes": 7, "class_order": "seed:3", "validation_per_class": 5}
-    memory, streamed = (sources.load("digits", **options, source=source) for source in ("memory", "stream"))
+    memory, streamed = (load(**options, source=source) for source in ("memory", "stream"))
     for part in ("train", "validation", "test"):
         expected, found = getattr(memory, part), getattr(streamed, part)
         assert isinstance(found.images, data.Stream) and found.images.shape == expected.images.shape
@@ -52,14 +53,14 @@ def test_digits_streamed_are_the_digits_in_memory(digits_dir):
         for rows in (slice(3, 9, 2), np.array([4, 0]), np.array([], int)):
             np.testing.assert_array_equal(found.images[rows], expected.images[rows])
         np.testing.assert_array_equal(found.images[-1], expected.images[-1])
-    for found, expected in zip(*(sources.statistics(d.train.images) for d in (memory, streamed)), strict=True):
+    for found, expected in zip(*(data.statistics(d.train.images) for d in (memory, streamed)), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_statistics_of_a_long_stream_are_of_evenly_spaced_images(digits_dir, monkeypatch):
-    images = sources.load("digits", data_dir=digits_dir, num_classes=10, source="stream").train.images
-    monkeypatch.setattr(sources, "STATISTICS_OF", 100)  # of 516: every sixth
-    mean, std = sources.statistics(images)
+    images = load(data_dir=digits_dir, num_classes=10, source="stream").train.images
+    monkeypatch.setattr(normalization, "STREAM_SAMPLE", 100)  # of 516: every sixth
+    mean, std = data.statistics(images)
     pixels = np.asarray(images)[::6] / 255
     np.testing.assert_allclose([mean[0], std[0]], [pixels.mean(), pixels.std()], rtol=1e-6)
 
@@ -144,7 +145,7 @@ def test_folders_stream_what_they_hold_and_find_faults_by_the_header(tmp_path):
                 pixels = random.integers(0, 256, (8, 6, 3), np.uint8)
                 Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
     options = {"data_dir": tmp_path, "num_classes": 2}
-    memory, streamed = (sources.load("folder", **options, source=source) for source in ("memory", "stream"))
+    memory, streamed = (load("folder", **options, source=source) for source in ("memory", "stream"))
     for part in ("train", "test"):
         np.testing.assert_array_equal(getattr(streamed, part).images, getattr(memory, part).images)
         np.testing.assert_array_equal(getattr(streamed, part).ids, getattr(memory, part).ids)
@@ -152,8 +153,8 @@ def test_folders_stream_what_they_hold_and_find_faults_by_the_header(tmp_path):
     Image.new("RGB", (7, 7)).save(tmp_path / "train/cat/1.png")
     shutil.copy(tmp_path / "test/dog/0.png", tmp_path / "train/dog/9.png")
     with pytest.raises(InputError, match=r"cannot be read \(2\): train/cat/0\.png .*7x7 pixels, not 8x6"):
-        sources.load("folder", **options, source="stream")
-    skipped = sources.load("folder", **options, source="stream", on_bad_image="skip")
+        load("folder", **options, source="stream")
+    skipped = load("folder", **options, source="stream", on_bad_image="skip")
     assert skipped.train.ids.tolist() == [f"train/cat/{i}.png" for i in (2, 3, 4)] + [
         f"train/dog/{i}.png" for i in range(5)
     ]
@@ -168,7 +169,7 @@ def test_an_image_that_breaks_off_ends_the_run_by_its_name(tmp_path):
             Image.new("RGB", (9, 9), color + len(name)).save(tmp_path / part / name / f"{color}.png")
     whole = (tmp_path / "train/dog/20.png").read_bytes()
     (tmp_path / "train/dog/20.png").write_bytes(whole[:50])
-    images = sources.load("folder", data_dir=tmp_path, num_classes=2, source="stream").train.images
+    images = load("folder", data_dir=tmp_path, num_classes=2, source="stream").train.images
     with pytest.raises(InputError, match=r"dog/20\.png .*dataset\.source=memory looks at all of them first"):
         np.asarray(images)
 
@@ -177,14 +178,14 @@ def test_an_image_that_breaks_off_ends_the_run_by_its_name(tmp_path):
     ("name", "options", "expected"),
     [
         ("features.npz", {"source": "stream"}, "only encoded images can be streamed"),
-        ("photos", {"augmentation": "imagenet"}, "give dataset.image_size"),
+        ("photos", {"augmentation": "imagenet", "test_split": "validation"}, "expected dataset.image_size"),
         ("photos", {"source": "stream", "test_split": "validation"}, "differ in size; to stream them"),
         ("photos", {"source": "stream"}, "has no split 'test'; it has train, validation"),
     ],
 )
 def test_what_cannot_be_streamed(photos_dir, name, options, expected):
     with pytest.raises(InputError, match=expected):
-        sources.load(name, data_dir=photos_dir, num_classes=8, **options)
+        load(name, data_dir=photos_dir, num_classes=8, **options)
 
 
 def test_labels_of_many_records_are_kept_and_read_again_where_the_copy_is_damaged(photos_dir, tmp_path, monkeypatch):

@@ -5,12 +5,11 @@ import re
 import resource
 import zipfile
 
+import load_dataset
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from mpt_jax import data
-from mpt_jax.data import sources
 from mpt_jax.data.own import arrays as arrays_module
 from mpt_jax.errors import InputError
 
@@ -18,7 +17,7 @@ PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/own_data.md"
 
 
 def whole(kind="features"):
-    """A file that is right: 3 classes, 6 rows to train on and 3 to test."""
+    """Return valid arrays: 3 classes, 6 training rows and 3 test rows."""
     random = np.random.default_rng(0)
     if kind == "features":
         train, test = (random.normal(size=(n, 5)).astype(np.float32) for n in (6, 3))
@@ -35,7 +34,7 @@ def write(folder, **arrays):
 
 
 def load(path, num_classes=3, **options):
-    return sources.load(str(path), num_classes=num_classes, **options)
+    return load_dataset.load(path, num_classes=num_classes, **options)
 
 
 def message(path, **options):
@@ -78,7 +77,7 @@ def test_a_part_of_the_classes_and_of_the_rows(features_file):
     assert np.bincount(tail.train.labels)[[0, -1]].tolist() == [89, 9]
 
 
-def test_images_and_names_that_are_left_out(tmp_path):
+def test_images_with_default_names_and_ids(tmp_path):
     arrays = whole("images")
     dataset = load(write(tmp_path, **arrays, another_array=np.zeros(2)))
     assert dataset.class_names == ("0", "1", "2")
@@ -123,7 +122,7 @@ def test_ids_may_be_bytes_and_labels_any_integers(tmp_path):
 # Bad input
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_are_not_npz(tmp_path):
     assert f"no file {tmp_path}/none.npz" in message(tmp_path / "none.npz")
     (tmp_path / "folder.npz").mkdir()
     assert "no file" in message(tmp_path / "folder.npz")
@@ -132,7 +131,7 @@ def test_files_that_are_none(tmp_path):
         assert "cannot be read as .npz" in message(tmp_path / "bad.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    assert "holds one array" in message(tmp_path / "one.npz")
+    assert "contains one array" in message(tmp_path / "one.npz")
     path = pathlib.Path(write(tmp_path, **whole()))
     content = bytearray(path.read_bytes())
     start = content.index(whole()["train_features"].tobytes())
@@ -164,8 +163,8 @@ NAN = np.float32("nan")
         ({"train_features": np.zeros((6, 5))}, "train_features are float64 [6, 5]; expected float32 [N, D]"),
         ({"train_features": np.zeros((6, 5, 1), np.float32)}, "train_features are float32 [6, 5, 1]"),
         ({"train_features": np.zeros((5, 5), np.float32)}, "train_features has 5 rows for 6 labels"),
-        ({"train_features": np.zeros((6, 0), np.float32)}, "no side of length 0"),
-        ({"test_features": np.zeros((3, 4), np.float32)}, "features of shape (5,) in train and (4,) in test"),
+        ({"train_features": np.zeros((6, 0), np.float32)}, "no dimension of length 0"),
+        ({"test_features": np.zeros((3, 4), np.float32)}, "features have shape (5,) in train and (4,) in test"),
         (
             {"test_features": np.float32([[0] * 5, [NAN] * 5, [np.inf] * 5])},
             "not finite (2): test_features[1], test_features[2]",
@@ -175,26 +174,29 @@ NAN = np.float32("nan")
         ({"train_labels": np.zeros(6, bool)}, "train_labels are bool"),
         ({"train_labels": np.zeros((6, 1), int)}, "train_labels are int64 [6, 1]"),
         ({"test_labels": np.zeros(0, int)}, "test_labels are empty"),
-        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "not 0 to 2, as train_labels say (1): train_labels[5] is -1"),
+        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "range of train_labels (1): train_labels[5] is -1"),
         ({"train_labels": np.array([0, 1, 2, 2, 1, 10**12])}, "train_labels go up to 1000000000000 with 6 rows"),
         (
             {"train_labels": np.array([0, 1, 3, 3, 1, 0]), "num": 4},
-            "class '2' has no training images; expected more than dataset.validation_per_class=0 of each class",
+            "class '2' has no training images; expected more than dataset.validation_per_class=0 in each class",
         ),
-        ({"test_labels": np.array([0, 3, 1])}, "not 0 to 2, as train_labels say (1): test_labels[1] is 3"),
+        (
+            {"test_labels": np.array([0, 3, 1])},
+            "labels outside 0 to 2, the range of train_labels (1): test_labels[1] is 3",
+        ),
         (
             {"class_names": ["a", "b"], "num": 2},
-            "as class_names says (3): test_labels[0] is 2, train_labels[2] is 2, train_labels[3] is 2",
+            "range of class_names (3): test_labels[0] is 2, train_labels[2] is 2, train_labels[3] is 2",
         ),
         ({"class_names": ["a", "b", "a"]}, "class_names has 'a' more than once"),
-        ({"class_names": np.arange(3)}, "class_names are not a list of texts"),
-        ({"class_names": np.array([b"\xff", b"b", b"c"])}, "class_names are not a list of texts"),
+        ({"class_names": np.arange(3)}, "class_names are not a list of text"),
+        ({"class_names": np.array([b"\xff", b"b", b"c"])}, "class_names are not a list of text"),
         ({"class_names": ["a", "b", "c", "d"], "num": 4}, "class 'd' has no training images"),
         ({"test_ids": ["a", "b"]}, "test_ids are not 3 texts or integers"),
         ({"test_ids": np.zeros(3)}, "test_ids are not 3 texts or integers"),
-        ({"test_ids": ["a", "b", "a"]}, "ids that another row has (1): test_ids[2] is a"),
-        ({"test_ids": ["a", "train_00004", "b"]}, "another row has (1): train_ids[4] is train_00004"),
-        ({"num": 5}, "wants 5 classes, but data set"),
+        ({"test_ids": ["a", "b", "a"]}, "duplicate ids (1): test_ids[2] is a"),
+        ({"test_ids": ["a", "train_00004", "b"]}, "duplicate ids (1): train_ids[4] is train_00004"),
+        ({"num": 5}, "needs 5 classes, but dataset.class_order of"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, changes, expected):
@@ -211,7 +213,7 @@ def test_images_that_do_not_fit(tmp_path):
         text = message(write(tmp_path, **(whole("images") | {"train_images": images})))
         assert f"train_images are {images.dtype}" in text and "expected uint8 [N, H, W, C]" in text
     text = message(write(tmp_path, **(whole("images") | {"train_images": np.zeros((6, 3, 8, 8), np.uint8)})))
-    assert "as if channels came first; expected [N, H, W, C], such as by transpose(0, 2, 3, 1)" in text
+    assert "which looks like channels first; expected [N, H, W, C]: use transpose(0, 2, 3, 1)" in text
 
 
 def test_chosen_classes_without_test_examples(tmp_path):
@@ -222,17 +224,17 @@ def test_chosen_classes_without_test_examples(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "lost", "what"),
     [
-        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "train_00005", "labels that are not 0 to 2"),
+        ({"train_labels": np.array([0, 1, 2, 2, 1, -1])}, "train_00005", "labels outside 0 to 2"),
         ({"test_features": np.float32([[0] * 5, [NAN] * 5, [1] * 5])}, "test_00001", "rows with values that are not"),
-        ({"train_ids": ["a", "b", "c", "d", "c", "e"]}, None, "ids that another row has"),
-        ({"train_ids": ["a", "test_00001", "c", "d", "f", "e"]}, None, "ids that another row has"),
+        ({"train_ids": ["a", "b", "c", "d", "c", "e"]}, None, "duplicate ids"),
+        ({"train_ids": ["a", "test_00001", "c", "d", "f", "e"]}, None, "duplicate ids"),
     ],
 )
-def test_bad_rows_are_left_out_and_counted_where_that_is_wanted(tmp_path, changes, lost, what):
+def test_faulty_rows_are_skipped_and_counted_on_request(tmp_path, changes, lost, what):
     right = load(write(tmp_path, **whole()))
     dataset = load(write(tmp_path, **(whole() | changes)), on_bad_image="skip")
     finding = next(finding for finding in dataset.findings if finding.what.startswith(what))
-    assert len(finding.names) == 1 and finding.outcome == "left out"
+    assert len(finding.names) == 1 and finding.outcome == "skipped"
     assert len(dataset.train) + len(dataset.test) == 8
     if lost:
         for part in ("train", "test"):
@@ -242,7 +244,7 @@ def test_bad_rows_are_left_out_and_counted_where_that_is_wanted(tmp_path, change
     assert len({*dataset.train.ids, *dataset.test.ids}) == 8
 
 
-def test_rows_of_both_parts_are_an_error_or_leave_the_training_part(tmp_path):
+def test_training_rows_that_are_also_in_test_are_an_error_or_skipped(tmp_path):
     arrays = whole("images")
     arrays["test_images"][1] = arrays["train_images"][4]
     path = write(tmp_path, **arrays)
@@ -251,18 +253,18 @@ def test_rows_of_both_parts_are_an_error_or_leave_the_training_part(tmp_path):
     assert "train_00004" not in dataset.train.ids and len(dataset.train) == 5 and len(dataset.test) == 3
 
 
-def test_encoded_images_alone_can_be_resized(tmp_path):
+def test_arrays_cannot_be_resized(tmp_path):
     path = write(tmp_path, **whole("images"))
-    assert "dataset.image_size is for encoded images" in message(path, image_size=(8,))
-    assert "dataset.channels is for encoded images" in message(path, channels=3)
+    assert "dataset.image_size applies to encoded images" in message(path, image_size=(8,))
+    assert "dataset.channels applies to encoded images" in message(path, channels=3)
     assert len(load(path, image_size=(4, 3), channels=1).train) == 6
 
 
-# Archives that are made to do harm
+# Malicious archives
 
 
 def archive(folder, **members):
-    """An .npz file with these bytes as members, the others as they should be."""
+    """Write an .npz file with these bytes as members, and valid arrays otherwise."""
     path = pathlib.Path(write(folder, **{key: value for key, value in whole().items() if key not in members}))
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
         for key, content in members.items():
@@ -279,36 +281,36 @@ def header(shape, dtype):
 
 
 @pytest.mark.parametrize("shape", [(10**15, 5), (2**62, 2**62), (7, 5), (5, 5), (-1, 5)])
-def test_a_header_that_claims_another_size_than_the_archive_holds(tmp_path, shape):
+def test_headers_that_declare_another_size_than_the_archive_contains_are_refused(tmp_path, shape):
     path = archive(tmp_path, train_features=header(shape, np.float32) + bytes(6 * 5 * 4))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "train_features claims" in message(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # kB: nothing of that size is made
+    assert "train_features declares" in message(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # kB: nothing of that size is allocated
 
 
-def test_an_archive_that_grows_out_of_nearly_nothing(tmp_path, monkeypatch):
+def test_archives_that_expand_implausibly_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays_module, "_LARGE", 2**20)
     content = header((2**17, 5), np.float32) + bytes(2**17 * 5 * 4)
     path = archive(tmp_path, train_features=content)
     assert path.stat().st_size < 2**15
-    assert "train_features would grow from" in message(path)
+    assert "train_features expands from" in message(path)
     monkeypatch.setattr(arrays_module, "_LARGE", 2**30)
-    assert "train_features has 131072 rows for 6 labels" in message(path)  # small enough to be looked at
+    assert "train_features has 131072 rows for 6 labels" in message(path)  # small enough to be read
 
 
-def test_members_that_are_no_arrays_or_would_leave_a_folder(tmp_path):
+def test_members_that_are_not_arrays_or_have_paths_as_names(tmp_path):
     assert "train_features cannot be read" in message(archive(tmp_path, train_features=b"text"))
     path = archive(tmp_path, train_labels=header((6,), "O") + pickle.dumps([0, 1, 2]))
     assert "train_labels cannot be read" in message(path)
     escape = archive(tmp_path, **{"../../escaped": header((1,), np.int8) + b"x"})
-    assert len(load(escape).train) == 6  # a name is never a path: nothing is unpacked
+    assert len(load(escape).train) == 6  # names of members are not used as paths
     assert {file.name for file in tmp_path.rglob("*")} == {"file.npz"} and not (tmp_path.parent / "escaped").exists()
 
 
-# A program of one's own
+# Programs
 
 
-def test_a_program_of_ones_own(tmp_path):
+def test_programs(tmp_path):
     text = (
         "import numpy as np\n"
         "def get_dataset(data_dir):\n"
@@ -325,7 +327,7 @@ def test_a_program_of_ones_own(tmp_path):
         ("x = 1", "no attribute 'get_dataset'"),
         ("def get_dataset(data_dir):\n    return 1 / 0", "ZeroDivisionError"),
         ("raise SystemExit(3)", "SystemExit"),
-        ("def get_dataset(data_dir):\n    return None", "gives a NoneType, not a dict"),
+        ("def get_dataset(data_dir):\n    return None", "returned a NoneType; expected a dict"),
         ("def get_dataset(data_dir):\n    return {'train_labels': [0.5]}", "train_labels are float64"),
         ("def get_dataset(data_dir):\n    return {'train_images': [[1], [2, 3]]}", "ValueError"),
     ]:
@@ -334,7 +336,7 @@ def test_a_program_of_ones_own(tmp_path):
     assert "no file" in message(tmp_path / "none.py")
 
 
-def test_the_program_in_the_readme_is_short_and_works(tmp_path, monkeypatch):
+def test_the_program_in_the_documentation_is_short_and_works(tmp_path, monkeypatch):
     program = re.search(r"```python\n(# pets\.py\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert len(program.splitlines()) <= 20
     (tmp_path / "pets.py").write_text(program)
@@ -344,31 +346,3 @@ def test_the_program_in_the_readme_is_short_and_works(tmp_path, monkeypatch):
     raw = load_digits()
     rows = dataset.test.ids.astype(int)
     np.testing.assert_array_equal(np.array(dataset.class_names, int)[dataset.test.labels], raw.target[rows])
-
-
-# Statistics
-
-
-def test_statistics_of_features_are_those_of_float64(features_file):
-    features = load(features_file, 10).train.images * 3 + 1000
-    mean, std = data.statistics(features)
-    assert mean.dtype == std.dtype == np.float32 and mean.shape == std.shape == (64,)
-    exact = features.astype(np.float64)
-    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-7)
-    constant = exact.std(0) == 0
-    assert 0 < constant.sum() < 10  # pixels at the edge are never written on
-    np.testing.assert_array_equal(std[constant], 1)
-    np.testing.assert_allclose(std[~constant], exact.std(0)[~constant], rtol=1e-6)
-    with pytest.raises(ValueError, match="no images"):
-        data.statistics(features[:0])
-
-
-def test_features_over_many_pieces_and_with_hardly_any_spread():
-    random = np.random.default_rng(0)
-    features = (1e4 + random.normal(size=(2345, 3))).astype(np.float32)
-    features[:, 1] = np.float32(0.1)
-    features[:, 2] = random.integers(0, 2, 2345) * np.float32(1e-42)
-    mean, std = data.statistics(features)
-    np.testing.assert_allclose(mean[:2], features.astype(np.float64).mean(0)[:2], rtol=1e-7)
-    np.testing.assert_allclose(std[0], features[:, 0].astype(np.float64).std(), rtol=1e-6)
-    assert std[1:].tolist() == [1, 1]

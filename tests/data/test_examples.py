@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from load_dataset import load
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mpt_jax.data import load
-from mpt_jax.data.reading import open_stream
+from mpt_jax.data.examples import open_examples
 from mpt_jax.errors import InputError
 
 DIGITS = load_digits()
@@ -49,7 +49,7 @@ def test_a_folder_in_order_of_the_ids_with_its_folders_as_labels(tmp_path, size)
     save(tmp_path / "on top.png", 7)
     save(tmp_path / ".hidden/1.png", 8)
     (tmp_path / "cat/notes.txt").write_text("no image")
-    stream = open_stream(str(tmp_path), SHAPE, ["cat", "dog"])
+    stream = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
     assert (stream.count, stream.labelled, stream.note) == (4, True, "")
     ids, labels, images, unread = everything(stream, size)
     assert ids == sorted([*rows, "on top.png"]) and unread == []
@@ -61,14 +61,14 @@ def test_a_folder_in_order_of_the_ids_with_its_folders_as_labels(tmp_path, size)
 def test_folders_that_are_no_classes_are_no_labels(tmp_path):
     for row, name in enumerate(("2024/a.png", "2025/b.png")):
         save(tmp_path / name, row)
-    stream = open_stream(str(tmp_path), SHAPE, ["cat", "dog"])
+    stream = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
     assert not stream.labelled and "2024, 2025" in stream.note
     assert everything(stream, 8)[1] == [None, None]
 
 
 def test_images_of_another_kind_are_brought_to_what_the_model_takes(tmp_path):
     Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "a.jpg")
-    ((ids, _, images, _),) = [everything(open_stream(str(tmp_path), (5, 4, 3), ["cat"]), 2)]
+    ((ids, _, images, _),) = [everything(open_examples(str(tmp_path), (5, 4, 3), ["cat"]), 2)]
     assert ids == ["a.jpg"] and images.shape == (1, 5, 4, 3)
     assert images[..., 0].min() > 250 and images[..., 1:].max() < 5
 
@@ -77,7 +77,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     save(tmp_path / "b.png", 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     (tmp_path / "c.png").write_bytes(b"")
-    ids, _, images, unread = everything(open_stream(str(tmp_path), SHAPE, ["cat"]), 2)
+    ids, _, images, unread = everything(open_examples(str(tmp_path), SHAPE, ["cat"]), 2)
     assert ids == ["b.png"] and len(images) == 1
     assert [name.partition(" ")[0] for name in unread] == ["a.png", "c.png"]
 
@@ -91,17 +91,17 @@ def test_a_table_in_its_order(tmp_path, ending):
     )
     writer = pa.csv.write_csv if ending == "csv" else pyarrow.parquet.write_table
     writer(table, tmp_path / f"list.{ending}")
-    ids, labels, images, _ = everything(open_stream(str(tmp_path / f"list.{ending}"), SHAPE, ["a"]), 2)
+    ids, labels, images, _ = everything(open_examples(str(tmp_path / f"list.{ending}"), SHAPE, ["a"]), 2)
     assert ids == ["x", "y", "007"] and labels == ["b", None, "a"]
     np.testing.assert_array_equal(images[..., 0], [picture(row) for row in (2, 0, 1)])
     writer(table.select(["path"]), tmp_path / f"list.{ending}")
-    stream = open_stream(str(tmp_path / f"list.{ending}"), SHAPE, ["a"])
+    stream = open_examples(str(tmp_path / f"list.{ending}"), SHAPE, ["a"])
     assert not stream.labelled and everything(stream, 2)[0] == [f"images/{row}.png" for row in (2, 0, 1)]
 
 
 def test_a_part_of_a_tfds_data_set_has_the_ids_and_pixels_of_a_run(digits_dir):
-    expected = load("digits", data_dir=digits_dir, num_classes=10).test
-    stream = open_stream("digits", SHAPE, list("01234"), data_dir=str(digits_dir))
+    expected = load(data_dir=digits_dir).test
+    stream = open_examples("digits", SHAPE, list("01234"), data_dir=str(digits_dir))
     ids, labels, images, _ = everything(stream, 500)
     assert stream.count == len(ids) == len(expected)
     row = {name: i for i, name in enumerate(expected.ids.tolist())}
@@ -109,7 +109,7 @@ def test_a_part_of_a_tfds_data_set_has_the_ids_and_pixels_of_a_run(digits_dir):
     np.testing.assert_array_equal(images, expected.images[order])
     assert labels == [str(label) for label in expected.labels[order]]
     with pytest.raises(InputError, match="no split 'tests'; it has"):
-        open_stream("digits", SHAPE, ["0"], split="tests", data_dir=str(digits_dir))
+        open_examples("digits", SHAPE, ["0"], split="tests", data_dir=str(digits_dir))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -118,7 +118,7 @@ def test_arrays_a_few_rows_at_a_time(tmp_path, order, compressed):
     features = np.asarray(np.random.default_rng(0).normal(size=(7, 5)), np.float32, order=order)
     save_ = np.savez_compressed if compressed else np.savez
     save_(tmp_path / "a.npz", features=features, labels=np.arange(7) % 2, ids=np.arange(7) + 10)
-    stream = open_stream(str(tmp_path / "a.npz"), (5,), ["cat", "dog"])
+    stream = open_examples(str(tmp_path / "a.npz"), (5,), ["cat", "dog"])
     for size in (2, 7, 100):
         ids, labels, values, _ = everything(stream, size)
         np.testing.assert_array_equal(values, features)
@@ -129,12 +129,12 @@ def test_arrays_with_names_a_part_and_what_is_not_finite(tmp_path):
     features = np.ones((3, 2), np.float32)
     features[1, 0] = np.nan
     np.savez(tmp_path / "a.npz", train_features=features, train_labels=[2, 0, 1], class_names=["x", "y", "z"])
-    stream = open_stream(str(tmp_path / "a.npz"), (2,), ["x"], split="train")
+    stream = open_examples(str(tmp_path / "a.npz"), (2,), ["x"], split="train")
     ids, labels, values, unread = everything(stream, 2)
     assert ids == ["train_00000", "train_00002"] and labels == ["z", "y"] and len(values) == 2
     assert unread == ["train_00001 (not finite)"]
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 8, 8, 1), np.uint8), labels=["owl", "cat"])
-    assert everything(open_stream(str(tmp_path / "b.npz"), SHAPE, ["cat"]), 2)[1] == ["owl", "cat"]
+    assert everything(open_examples(str(tmp_path / "b.npz"), SHAPE, ["cat"]), 2)[1] == ["owl", "cat"]
 
 
 def test_what_cannot_be_answered_is_refused_in_a_line(tmp_path, monkeypatch):
@@ -154,14 +154,14 @@ def test_what_cannot_be_answered_is_refused_in_a_line(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     features = (3,)
     for source, shape, words in (
-        ("empty", SHAPE, "holds no images"),
+        ("empty", SHAPE, "contains no images"),
         ("link", SHAPE, "link"),
         ("nowhere/at/all", SHAPE, "does not exist"),
         ("text.npz/..", SHAPE, "expected a folder"),
         ("here", features, "not images"),
         ("here", (8, 8, 2), "not images"),
-        ("up.csv", SHAPE, "leave"),
-        ("twice.csv", SHAPE, "further up"),
+        ("up.csv", SHAPE, "outside"),
+        ("twice.csv", SHAPE, "duplicate ids"),
         ("no.csv", SHAPE, "no column path"),
         ("none.csv", SHAPE, "no file"),
         ("no.npz", features, "no file"),
@@ -175,5 +175,5 @@ def test_what_cannot_be_answered_is_refused_in_a_line(tmp_path, monkeypatch):
         ("text.npz", features, "cannot be read"),
     ):
         with pytest.raises(InputError, match=words) as error:
-            list(open_stream(source, shape, ["cat", "dog"]).batches(2))
+            list(open_examples(source, shape, ["cat", "dog"]).batches(2))
         assert "\n" not in str(error.value)

@@ -1,95 +1,98 @@
-"""Examples to be predicted, read batch by batch from image files, arrays or TFDS: memory holds one batch."""
+"""Examples for a released model to predict, read batch by batch from image files, arrays or TFDS."""
 
 import contextlib
 import dataclasses
 import math
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mpt_jax.data import images, sources
-from mpt_jax.data.own import arrays, folder
-from mpt_jax.errors import InputError
+from mpt_jax.data import images, tfds_source
+from mpt_jax.data.own import arrays, folder, table
+from mpt_jax.errors import InputError, describe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Some examples: ids, class names (None: not known) and inputs, and why others of these could not be read."""
+    """Some examples, and those of the batch that could not be read."""
 
     ids: list[str]
-    labels: list[str | None]
+    labels: list[str | None]  # class names; None: unknown
     images: np.ndarray  # uint8 [n, H, W, C]; or features, float32 [n, D]
-    unread: list[str]
+    unread: list[str]  # "id (reason)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Stream:
-    """Examples that are read when they are asked for, in a fixed order."""
+class Examples:
+    """Examples in a fixed order, of which one batch at a time is in memory."""
 
     name: str
     count: int
-    labelled: bool  # whether labels are known, if not of every example
-    batches: Callable[[int], Iterator[Batch]]  # of at most so many examples each
-    note: str = ""  # what a user should know about it
+    labelled: bool  # whether labels are known, for some examples at least
+    batches: Callable[[int], Iterator[Batch]]  # takes the largest size of a batch
+    note: str = ""  # for the user
 
 
-def open_stream(
+def open_examples(
     source: str, image_shape: Sequence[int], classes: Sequence[str], *, split: str = "test", data_dir: str = ""
-) -> Stream:
-    """Whatever a user names, as a stream of inputs for a network.
+) -> Examples:
+    """Open image files, arrays or a TFDS data set as inputs of a network.
 
     Args:
-      source: a folder of images, whose folders are their classes where the network knows any of these; a .csv or
-        .parquet file as `mpt_jax.data.own.folder.read_rows` describes; an .npz file with ``features`` or ``images``
-        and, if you like, ``labels``, ``ids`` and ``class_names``, or these keys after ``test_``, as
-        `mpt_jax.data.own.arrays.read` describes them; else the name of a TFDS data set.
-      image_shape: that the network takes, ``(H, W, C)`` or ``(D,)``. Encoded images are brought to it as
-        `mpt_jax.data.images.decode` says; those of TFDS are decoded as stored.
-      classes: that the network knows. A label that is an index is one of the source's own ``class_names``, or else of
-        these.
-      split: which part of a TFDS data set, or the beginning of the keys of an .npz file.
+      source: one of
+
+        - a folder of images. Its subfolders are the labels if at least one of them is a class of the network;
+        - a .csv or .parquet file, see `mpt_jax.data.own.table.read_rows`;
+        - an .npz file with ``images`` or ``features`` and optionally ``labels``, ``ids`` and ``class_names``, or with
+          these keys after ``test_`` (the split), see `mpt_jax.data.own.arrays.read`;
+        - the name of a TFDS data set.
+      image_shape: input shape of the network, ``(H, W, C)`` or ``(D,)``. Encoded images are resized as described in
+        `mpt_jax.data.images.decode`; those of TFDS are decoded as stored.
+      classes: class names of the network. An integer label is an index into the source's own ``class_names``, or else
+        into these.
+      split: split of a TFDS data set, or prefix of the keys of an .npz file.
       data_dir: TFDS data folder; empty: TFDS's default.
 
     Raises:
-      InputError: nothing of this kind, nothing in it, or nothing that such a network could take.
+      InputError: no such source, an empty one, or one that does not fit the network.
     """
     path = pathlib.Path(source).expanduser()
     shape, suffix = tuple(image_shape), path.suffix.lower()
     if suffix == ".npz":
         return _npz(path, shape, classes, split)
     if len(shape) != 3 or shape[-1] not in images.MODES:
-        raise InputError(f"the model takes inputs of shape {list(shape)}, not images; expected an .npz file of them")
+        raise InputError(f"{source}: the model takes inputs of shape {list(shape)}, not images; expected an .npz file")
     if suffix in (".csv", ".parquet"):
-        files, labels = folder.read_rows(path)
+        files, labels = table.read_rows(path)
         return _files(str(path), files, labels, shape)
     if path.is_dir():
         return _folder(path, shape, classes)
     expected = "expected a folder, a .csv, .parquet or .npz file, or the name of a TFDS data set"
     if path.exists() or len(path.parts) > 1 or suffix in images.SUFFIXES:
-        what = "is no folder of images" if path.exists() else "does not exist"
+        what = "is not a folder of images" if path.exists() else "does not exist"
         raise InputError(f"{source} {what}; {expected}")
     try:
         return _tfds(source, shape, split, data_dir)
     except InputError as error:
-        if not isinstance(error.__cause__, tfds.core.DatasetNotFoundError | ValueError):  # a name that TFDS cannot have
+        if not isinstance(error.__cause__, tfds.core.DatasetNotFoundError | ValueError):  # an invalid TFDS name
             raise
         raise InputError(
-            f"{source} does not exist, neither here nor in TFDS; {expected}{sources.similar(source)}"
+            f"{source} does not exist and is not a TFDS data set; {expected}{tfds_source.suggestion(source)}"
         ) from error
 
 
-def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str]) -> Stream:
+def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str]) -> Examples:
     files = folder.find_images(path)
     if not files:
-        raise InputError(f"{path} holds no images; expected files that end in {', '.join(images.SUFFIXES)}")
-    folders = [pathlib.PurePosixPath(name).parts[0] if "/" in name else None for name in files]
-    found = sorted({name for name in folders if name})
+        raise InputError(f"{path} contains no images; expected files that end in {', '.join(images.SUFFIXES)}")
+    labels = [pathlib.PurePosixPath(name).parts[0] if "/" in name else None for name in files]
+    found = sorted({label for label in labels if label})
     if {*found} & {*classes}:
-        return _files(str(path), files, folders, shape)
+        return _files(str(path), files, labels, shape)
     note = ""
     if found:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
@@ -103,7 +106,7 @@ def _files(
     labels: Sequence[str | None] | None,
     shape: tuple[int, ...],
     note: str = "",
-) -> Stream:
+) -> Examples:
     ids, paths = list(files), list(files.values())
     if not ids:
         raise InputError(f"{name} lists no images; expected at least one row")
@@ -121,11 +124,11 @@ def _files(
                 [f"{ids[start + row]} ({reason})" for row, reason in reasons.items()],
             )
 
-    return Stream(name, len(ids), labels is not None, batches, note)
+    return Examples(name, len(ids), labels is not None, batches, note)
 
 
-def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Stream:
-    count, names, encoded = sources.open_split(name, data_dir or None, split)
+def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Examples:
+    count, names, encoded = tfds_source.open_split(name, data_dir, split)
 
     def batches(size: int) -> Iterator[Batch]:
         for examples in encoded(size):
@@ -137,13 +140,13 @@ def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Strea
                     unread.append(f"{example_id} ({error})")
                     continue
                 ids.append(example_id)
-                labels.append(names[label] if label >= 0 else None)  # -1: TFDS's own of an unlabelled part
+                labels.append(names[label] if label >= 0 else None)  # TFDS labels unlabelled examples -1
             yield Batch(ids, labels, np.array(pixels, np.uint8).reshape(-1, *shape), unread)
 
-    return Stream(f"{name} {split}", count, True, batches)
+    return Examples(f"{name} {split}", count, True, batches)
 
 
-def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], split: str) -> Stream:
+def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], split: str) -> Examples:
     if not path.is_file():
         raise InputError(f"no file {path}; expected an .npz file with features or images")
     with arrays.open_file(path) as file:
@@ -152,9 +155,9 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
         key = prefix + kind
         if key not in file:
             raise InputError(
-                f"{path} has no {kind} and no {key}, which the model takes; it has {', '.join(sorted(file))}"
+                f"{path} has no {kind} and no {key}; it has {', '.join(sorted(file))}, expected one of them"
             )
-        with _member(path, key) as (_, found, found_dtype, _):
+        with _open_array(path, key) as (_, found, found_dtype, _):
             arrays.refuse_bomb(path, file, key)
         if found[1:] != shape or found_dtype != dtype:
             expected = f"{np.dtype(dtype)} [N, {', '.join(map(str, shape))}]"
@@ -167,7 +170,7 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
             ids = _texts(path, file, f"{prefix}ids", count)
         labels: list[str | None] = [None] * count
         if labelled := f"{prefix}labels" in file:
-            labels = [_name(path, label, names) for label in _texts(path, file, f"{prefix}labels", count)]
+            labels = [_class_name(path, label, names) for label in _texts(path, file, f"{prefix}labels", count)]
 
     def batches(size: int) -> Iterator[Batch]:
         start = 0
@@ -182,50 +185,50 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
             )
             start += len(values)
 
-    return Stream(str(path), count, labelled, batches)
+    return Examples(str(path), count, labelled, batches)
 
 
-def _texts(path: pathlib.Path, file: Mapping[str, np.ndarray], key: str, count: int | None = None) -> list[str]:
+def _texts(path: pathlib.Path, file: arrays.Arrays, key: str, count: int | None = None) -> list[str]:
     values = arrays.get(path, file, key)
+    found = f"{values.dtype} {list(values.shape)}"
     values = values.astype(str) if values.dtype.kind in "iu" else arrays.text(values)
     if values is None or values.ndim != 1 or len(values) != (count or len(values)):
-        expected = "texts or integers" if count is None else f"{count} texts or integers"
-        raise InputError(f"{path}: {key} are not {expected}, one for each row")
+        expected = "a list of texts or integers" if count is None else f"{count} texts or integers, one per row"
+        raise InputError(f"{path}: {key} are {found}; expected {expected}")
     return values.tolist()
 
 
-def _name(path: pathlib.Path, label: str, names: Sequence[str]) -> str | None:
-    """The class that a label means: a name, or the index of one."""
+def _class_name(path: pathlib.Path, label: str, names: Sequence[str]) -> str | None:
+    """Return the class name for a label, which is a name or an index."""
     if label in names or not label.lstrip("-").isdecimal():
         return label or None
     if not 0 <= int(label) < len(names):
-        raise InputError(f"{path} has the label {label}, but there are {len(names)} class names; add class_names to it")
+        raise InputError(f"{path} has label {label} with {len(names)} class names; expected class_names in the file")
     return names[int(label)]
 
 
 @contextlib.contextmanager
-def _member(path: pathlib.Path, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, bool]]:
-    """An array of an .npz file to be read on from its first value: file, shape, dtype, whether column by column."""
+def _open_array(path: pathlib.Path, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, bool]]:
+    """Open an array of an .npz file: give the file, positioned at the first value, shape, dtype and Fortran order."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_columns, dtype = header(file)
-            yield file, shape, dtype, by_columns
+            shape, fortran_order, dtype = header(file)
+            yield file, shape, dtype, fortran_order
     except InputError:
         raise
     except arrays.DAMAGED as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: {key} cannot be read ({reason}); write it with np.savez") from error
+        raise InputError(f"{path}: {key} cannot be read ({describe(error)}); write it with np.savez") from error
 
 
 def _rows(path: pathlib.Path, key: str, size: int) -> Iterator[np.ndarray]:
-    """An array of an .npz file, so many rows at a time."""
-    with _member(path, key) as (file, shape, dtype, by_columns):
+    """Yield an array of an .npz file in pieces of at most `size` rows."""
+    with _open_array(path, key) as (file, shape, dtype, fortran_order):
         whole = None
-        if by_columns:  # its rows do not lie side by side
-            with arrays.open_file(path) as arrays_of_file:
-                whole = arrays.get(path, arrays_of_file, key)
+        if fortran_order:  # rows are not contiguous in the file
+            with arrays.open_file(path) as opened:
+                whole = arrays.get(path, opened, key)
         for start in range(0, shape[0], size):
             rows = (min(size, shape[0] - start), *shape[1:])
             if whole is not None:

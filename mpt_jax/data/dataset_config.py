@@ -1,0 +1,43 @@
+"""The section `dataset` of a config: its keys, types and defaults."""
+
+import dataclasses
+
+SOURCES = ("auto", "memory", "stream")
+AUGMENTATIONS = ("crop_flip", "imagenet")
+POLICIES = ("error", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Which images to read, which classes to use in which order, and how to split and prepare the images.
+
+    `mpt_jax.config.check` checks the ranges of the values.
+
+    Examples:
+      >>> DatasetConfig("folder", data_dir="pets", image_size=(224,)).size
+      (224, 224)
+    """
+
+    name: str = "digits"  # a TFDS data set, "folder", or a .csv, .parquet, .npz or .py file
+    data_dir: str = ""  # TFDS data folder, the folder of "folder", or where a relative file name starts; empty: default
+    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState) or a list; "..." ends it: the rest
+    image_size: tuple[int, ...] = ()  # resize image files to height and width, or to one side length; empty: as stored
+    channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: as stored in TFDS, 3 for your own files
+    test_fraction: float = 0.2  # share of your own images to hold out for testing if they have no test part
+    on_bad_image: str = "error"  # unreadable images, images in both train and test, ...: "error", or "skip" and count
+    validation_per_class: int = 0  # validation images taken from each class of train; choices never use the test part
+    train_per_class: int = 0  # maximum number of training images per class; 0: all
+    imbalance: float = 1.0  # long tail: number of images of the first class over the last, exponential in between
+    mean: tuple[float, ...] = ()  # per channel, in units of pixel/255; empty: of the first release's training images
+    std: tuple[float, ...] = ()
+    source: str = "auto"  # decode images once into "memory", or when needed as a "stream"; "auto": by their size
+    augmentation: str = "crop_flip"  # the two keys at the end, or "imagenet": random resized crops and flips, streamed
+    workers: int = 0  # processes that decode a stream; 0: threads, one per core, at most 16
+    test_split: str = "test"  # of a TFDS data set
+    crop_padding: int = 0  # random crop after padding with this many black pixels
+    flip: bool = False  # random horizontal flip
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width to which images are resized; None if they keep their size."""
+        return (self.image_size[0], self.image_size[-1]) if self.image_size else None

@@ -1,0 +1,143 @@
+"""From the section `dataset` of a config to a `Dataset`: read, remove faulty examples, draw the subsets."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpt_jax.data import classes, findings, subsets, tfds_source
+from mpt_jax.data.dataset_config import DatasetConfig
+from mpt_jax.data.feeding.stream import Records, Stream
+from mpt_jax.data.findings import Finding
+from mpt_jax.data.own import arrays, folder, listing, table
+from mpt_jax.data.splits import Dataset, Parts, Source, Split, pick
+from mpt_jax.errors import InputError
+
+
+def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset:
+    """Read a data set and split it into training, validation and test examples.
+
+    Faults are reported here, before any training: unreadable images, labels outside the classes, duplicate ids, and
+    images in both train and test (identical pixels). Streamed images are not decoded here, so only their headers
+    (image files) or their labels and ids (TFDS) are checked.
+
+    Validation images are drawn from each class of train, never from test. Which ones depends only on the seed and the
+    class, not on the class order or the number of classes.
+
+    Args:
+      settings: what to read. `settings.name` decides how:
+
+        - "folder": `mpt_jax.data.own.folder.list_folder`;
+        - a .csv or .parquet file: `mpt_jax.data.own.table.list_table`;
+        - an .npz or .py file: `mpt_jax.data.own.arrays.read`;
+        - any other name: `mpt_jax.data.tfds_source`. "digits" and "photos" prepare themselves.
+
+        `mean`, `std`, `crop_padding` and `flip` have no effect here.
+      num_classes: number of classes to read, from the start of the class order.
+      seed: seed of the validation, `train_per_class` and `imbalance` subsets.
+
+    Raises:
+      InputError: an unknown data set, a folder that is missing or cannot be written, a data set that is not prepared
+        and cannot be, features, splits or image sizes that do not fit, more classes or images requested than exist,
+        faulty examples.
+    """
+    source = _open(settings)
+    order = _class_order(settings, source.class_names, num_classes)
+    class_names = tuple(source.class_names[index] for index in order)
+    parts = source.read(order)
+    usable, found = _without_faults(parts, settings, published=source.published)
+    train, validation = _draw(usable, settings, order, class_names, seed)
+    return Dataset(
+        name=settings.name,
+        class_names=class_names,
+        train=train,
+        validation=validation,
+        test=parts.test,
+        findings=(*found, *findings.unusual_classes(class_names, train.labels, parts.test.labels)),
+    )
+
+
+def _open(settings: DatasetConfig) -> Source:
+    suffix = pathlib.PurePath(settings.name).suffix
+    if settings.name == "folder" or suffix in (".csv", ".parquet"):
+        return _open_files(settings)
+    if suffix in (".npz", ".py"):
+        return arrays.open_source(settings)
+    return tfds_source.open_source(settings)
+
+
+def _open_files(settings: DatasetConfig) -> Source:
+    root = pathlib.Path(settings.data_dir).expanduser()
+    if settings.name == "folder":
+        if not settings.data_dir:
+            raise InputError("dataset.name=folder without dataset.data_dir; expected a folder with train/CLASS/IMAGE")
+        found = folder.list_folder(root)
+    else:
+        found = table.list_table((root / settings.name).expanduser(), root if settings.data_dir else None)
+    return Source(found.class_names, lambda order: listing.read(found, order, settings))
+
+
+def _class_order(settings: DatasetConfig, names: Sequence[str], num_classes: int) -> tuple[int, ...]:
+    order = classes.class_order(settings.class_order, names)
+    if not 1 <= num_classes <= len(order):
+        raise InputError(
+            f"update.schedule needs {num_classes} classes, but dataset.class_order of {settings.name} has "
+            f"{len(order)}; expected 1 to {len(order)}"
+        )
+    return order[:num_classes]
+
+
+def _without_faults(parts: Parts, settings: DatasetConfig, *, published: bool) -> tuple[Split, tuple[Finding, ...]]:
+    """Return the training examples without copies of test images, and the findings."""
+    train, found, faults = parts.train, parts.findings, dict(parts.faults)
+    copies = _copies(train.images, parts.test.images)
+    if copies.size:
+        what, ids = "training images that are also in test", train.ids[copies].tolist()
+        if published and settings.on_bad_image == "error":
+            found = (*found, Finding(what, tuple(ids), "kept as published"))
+        else:
+            faults[what] = ids
+            train = pick(train, np.setdiff1d(np.arange(len(train)), copies))
+    return train, (*found, *findings.resolve(f"data set {settings.name}", faults, settings.on_bad_image))
+
+
+def _copies(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray:
+    """Return the rows of `train` that are also in `test`; none for TFDS records, which would all have to be read."""
+    if not isinstance(train, Stream):
+        return findings.shared_rows(train, test)
+    if isinstance(train.encoded, Records):
+        return np.zeros(0, np.int64)
+    return findings.shared_files(*(images.encoded.read(images.records.tolist()) for images in (train, test)))
+
+
+def _draw(
+    train: Split, settings: DatasetConfig, order: Sequence[int], class_names: Sequence[str], seed: int
+) -> tuple[Split, Split]:
+    """Draw the training and validation examples."""
+    rows_of = subsets.by_class(train.labels, range(len(order)))
+    num_validation = settings.validation_per_class
+    _check_counts([len(rows) for rows in rows_of], num_validation, class_names)
+    drawn = [subsets.shuffled(rows, index, seed=seed) for rows, index in zip(rows_of, order, strict=True)]
+    validation = [rows[:num_validation] for rows in drawn]
+    kept = [rows[num_validation:][: settings.train_per_class or None] for rows in drawn]
+    if settings.imbalance > 1:
+        available = [len(rows) for rows in kept]
+        kept = subsets.first(kept, subsets.long_tail_counts(available, settings.imbalance))
+        if not len(kept[-1]):
+            raise InputError(
+                f"dataset.imbalance={settings.imbalance:g} leaves no training images of class {class_names[-1]!r}; "
+                f"expected at most {max(available)}, the number of images of the largest class"
+            )
+    return tuple(pick(train, np.sort(np.concatenate(rows))) for rows in (kept, validation))
+
+
+def _check_counts(counts: Sequence[int], num_validation: int, class_names: Sequence[str]) -> None:
+    short = [label for label, count in enumerate(counts) if count <= num_validation]
+    if not short:
+        return
+    others = ", ".join(repr(class_names[label]) for label in short[1:6]) + (" ..." if len(short) > 6 else "")
+    raise InputError(
+        f"class {class_names[short[0]]!r} has {counts[short[0]] or 'no'} training image{'s' * (counts[short[0]] != 1)}"
+        + (f" (and {len(short) - 1} more classes have too few: {others})" if others else "")
+        + f"; expected more than dataset.validation_per_class={num_validation} in each class"
+    )
