@@ -16,8 +16,8 @@ training images of each, 8 epochs (its table is in REPRODUCIBILITY.md);
 `configs/cifar100.py:smoke` runs the code on ten classes and a few batches.
 """
 
-from mpt_jax import posttraining
 from mpt_jax.config import default_config
+from mpt_jax.methods import DERIVED
 from mpt_jax.objectives import METHODS
 
 
@@ -64,7 +64,7 @@ def get_config(variant=""):
         config.optimizer.epochs = 8
         config.optimizer.schedule_unit = "step"
         config["update"].schedule = (10, 20)
-        config["update"].methods = (*METHODS, *(m for m in posttraining.METHODS if m not in posttraining.FINE_TUNED))
+        config["update"].methods = (*METHODS, *(m for m, row in DERIVED.items() if not row.fine_tuned))
         config["update"].bias = "1"  # the published 4 is for a hundred epochs
         config["update"].ensemble_size = 4
     elif variant == "cpu":

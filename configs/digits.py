@@ -18,8 +18,8 @@ over the seeds, in %:
 mpt_jax.reproduce digits`, with twenty seeds, in REPRODUCIBILITY.md.
 """
 
-from mpt_jax import posttraining
 from mpt_jax.config import default_config
+from mpt_jax.methods import DERIVED
 from mpt_jax.objectives import METHODS
 
 
@@ -42,7 +42,7 @@ def get_config(variant=""):
     # the new ones pay with one and two points (`reproduce digits`).
     config["update"].tune = {"bias": (0.0, 1.0, 4.0, 8.0, 12.0)}
     if variant == "all":
-        config["update"].methods = (*METHODS, *(m for m in posttraining.METHODS if m not in posttraining.FINE_TUNED))
+        config["update"].methods = (*METHODS, *(m for m, row in DERIVED.items() if not row.fine_tuned))
         config["update"].tune = {}
         config["update"].bias = "1"
     return config

@@ -22,9 +22,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mpt_jax import data, objectives, posttraining
+from mpt_jax import data, objectives
 from mpt_jax.data import DatasetConfig as DatasetConfig
 from mpt_jax.errors import InputError
+from mpt_jax.methods import DERIVED
 from mpt_jax.models import MODELS, foreign
 from mpt_jax.objectives import METHODS
 
@@ -311,7 +312,7 @@ def sources_of(method: str) -> tuple[str, ...]:
 
 def _check_update(config: Config, require: Callable[[bool, str], None], choice: Callable[..., None]) -> None:
     update, old_model = config.update, old_model_of(config)
-    methods, valid = update.methods, (*METHODS, *posttraining.METHODS)
+    methods, valid = update.methods, (*METHODS, *DERIVED)
     schedule, growths = update.schedule, list(itertools.pairwise(update.schedule))
     require(
         len(schedule) >= 2 and schedule[0] >= 2 and all(old <= new for old, new in growths),
@@ -360,16 +361,16 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
     )
     require(update.ensemble_size >= 2, f"update.ensemble_size={update.ensemble_size}; expected 2 or more")
     for method in methods:
-        if method in posttraining.FINE_TUNED:
+        if method in DERIVED and DERIVED[method].fine_tuned:
             require(
                 update.start == "old" and len(schedule) == 2,
                 f"update.methods={method} averages weights with the old model's, which takes update.start=old and two "
                 f"releases; now they are update.start={update.start} and update.schedule={list(schedule)}",
             )
-    require(
-        "posthoc_bias" not in methods or grows,
-        f"update.methods=posthoc_bias is for added classes, and update.schedule={list(schedule)} adds none",
-    )
+        require(
+            grows or method not in DERIVED or not DERIVED[method].needs_new_classes,
+            f"update.methods={method} is for added classes, and update.schedule={list(schedule)} adds none",
+        )
     require(
         update.posthoc_of in (TEACHERS["new"], *filter(objectives.is_trained, methods)),
         f"update.posthoc_of={update.posthoc_of!r}; expected 'independent' or one of update.methods that is trained",
@@ -400,7 +401,7 @@ def _check_update(config: Config, require: Callable[[bool, str], None], choice: 
             raise InputError(f"update.tune.{key}: {error}") from error
         require(len(values) > 0, f"update.tune.{key} is empty; expected candidates, such as update.tune.{key}=0,1,2")
         require(len(set(values)) == len(values), f"update.tune.{key}={list(values)} lists one twice")
-    choosing = [method for method in methods if method in posttraining.CHOSEN]
+    choosing = [method for method in methods if method in DERIVED and DERIVED[method].number]
     wants = "update.bias=auto" if update.bias == "auto" else "update.tune" if update.tune else ""
     wants = wants or (f"update.methods={choosing[0]}" if choosing else "")
     scaled = [m for m in methods if objectives.is_trained(m) and objectives.named(m).bias_power]
@@ -464,7 +465,7 @@ def _check_old(config: Config, require: Callable[[bool, str], None]) -> None:
     known = f"but of the old model old.predictions={old.predictions} gives answers alone"
     for method in update.methods:
         wanted = "features" if objectives.is_trained(method) and "old_head" in sources_of(method) else ""
-        wanted = "weights" if method in posttraining.FINE_TUNED else wanted
+        wanted = "weights" if method in DERIVED and DERIVED[method].fine_tuned else wanted
         require(not wanted, f"update.methods={method} takes the old model's {wanted}, {known}; leave the method out")
     require(
         update.start == "random",

@@ -140,13 +140,16 @@ class Objective:
     bias_power: float | jax.Array = 0.0
     average: float | jax.Array = 0.0
     sampler_rate: float | jax.Array = 0.0
+    papers: tuple[str, ...] = struct.field(pytree_node=False, default=(), compare=False)
+    family: str = struct.field(pytree_node=False, default="Others", compare=False)
 
 
-_PCT = "Yan et al., Positive-Congruent Training, 2021"
-_MPT = "Ricci et al., Margin Preserving Training, 2026"
-_ELODI = "Zhao et al., ELODI, 2022"
-_XIE = "Xie et al., Regression Bugs Are In Your Model!, 2021"
-_BALANCED = "Ren et al., Balanced Meta-Softmax, 2020; Jodelet et al., Balanced Softmax for Incremental Learning, 2021"
+_MPT = {"family": "Margin Preserving Training", "papers": ("mpt",)}
+_VARIATION = {"family": "Variations of Margin Preserving Training", "papers": ("variation by this project",)}
+_PCT = {"family": "Positive-Congruent Training", "papers": ("pct",)}
+_ELODI = {"family": "Ensemble distillation", "papers": ("elodi",)}
+_BALANCED = {"family": "Balanced Softmax", "papers": ("balanced", "incremental")}
+_BASELINE, _COMPATIBLE = "Baselines", "Distillation and compatibility"
 _OLD_KL, _OLD_LM = Term("old", "kl"), Term("old", "lm", weight=0.4)
 _NEW_KL, _NEW_LM = Term("new", "kl"), Term("new", "lm", weight=0.4)
 _WHERE_OPEN, _WHERE_SHUT = {"alpha": 0.0, "beta": 1.0}, {"alpha": 1.0, "beta": -1.0}
@@ -155,77 +158,81 @@ _OLD_KD = Term("old", "kl", weight=0.5, temperature=2.0, scale_by_temperature_sq
 _FROM_6 = {"start_epoch": 6.0, **_EVERYWHERE}
 
 METHODS: dict[str, Objective] = {
-    "no_treatment": Objective(doc="CE"),
+    "no_treatment": Objective(doc="CE: plain retraining from new random weights, the baseline", family=_BASELINE),
     "pct_naive": Objective(
-        terms=(Term("old", "ce", alpha=0.0, beta=1.0),), doc=f"CE + CE where the old model is right ({_PCT})"
+        terms=(Term("old", "ce", alpha=0.0, beta=1.0),), doc="CE + CE where the old model is right", **_PCT
     ),
-    "pct_kl": Objective(terms=(_OLD_KL,), doc=f"CE + FD-KL(old) ({_PCT})"),
-    "pct_lm": Objective(terms=(_OLD_LM,), doc=f"CE + 0.4 FD-LM(old) ({_PCT})"),
+    "pct_kl": Objective(terms=(_OLD_KL,), doc="CE + FD-KL(old)", **_PCT),
+    "pct_lm": Objective(terms=(_OLD_LM,), doc="CE + 0.4 FD-LM(old)", **_PCT),
     "mpt_kl": Objective(
-        bias=4.0, terms=(_OLD_KL, _NEW_KL), doc=f"CE(b on new classes) + FD-KL(old) + FD-KL(new) ({_MPT})"
+        bias=4.0, terms=(_OLD_KL, _NEW_KL), doc="CE(b on new classes) + FD-KL(old) + FD-KL(new)", **_MPT
     ),
     "mpt_lm": Objective(
-        bias=4.0, terms=(_OLD_LM, _NEW_LM), doc=f"CE(b on new classes) + 0.4 FD-LM(old) + 0.4 FD-LM(new) ({_MPT})"
+        bias=4.0, terms=(_OLD_LM, _NEW_LM), doc="CE(b on new classes) + 0.4 FD-LM(old) + 0.4 FD-LM(new)", **_MPT
     ),
-    "mpt_no_distillation": Objective(bias=4.0, doc=f"CE(b on new classes) ({_MPT})"),
-    "mpt_kl_no_bias": Objective(terms=(_OLD_KL, _NEW_KL), doc=f"CE + FD-KL(old) + FD-KL(new) ({_MPT})"),
-    "mpt_lm_no_bias": Objective(terms=(_OLD_LM, _NEW_LM), doc=f"CE + 0.4 FD-LM(old) + 0.4 FD-LM(new) ({_MPT})"),
+    "mpt_no_distillation": Objective(bias=4.0, doc="CE(b on new classes)", **_MPT),
+    "mpt_kl_no_bias": Objective(terms=(_OLD_KL, _NEW_KL), doc="CE + FD-KL(old) + FD-KL(new)", **_MPT),
+    "mpt_lm_no_bias": Objective(terms=(_OLD_LM, _NEW_LM), doc="CE + 0.4 FD-LM(old) + 0.4 FD-LM(new)", **_MPT),
     "mpt_kl_annealed": Objective(
-        bias=4.0,
-        bias_end=0.0,
-        terms=(_OLD_KL, _NEW_KL),
-        doc="mpt_kl with b falling in a straight line to 0 at the end of training (a variation of this project)",
+        bias=4.0, bias_end=0.0, terms=(_OLD_KL, _NEW_KL), doc="mpt_kl with b falling linearly to 0", **_VARIATION
     ),
     "mpt_kl_grown": Objective(
-        bias=4.0,
-        bias_start=0.0,
-        terms=(_OLD_KL, _NEW_KL),
-        doc="mpt_kl with b rising in a straight line from 0 at the start of training (a variation of this project)",
+        bias=4.0, bias_start=0.0, terms=(_OLD_KL, _NEW_KL), doc="mpt_kl with b rising linearly from 0", **_VARIATION
     ),
     "mpt_kl_per_class": Objective(
         bias=4.0,
         bias_power=1.0,
         terms=(_OLD_KL, _NEW_KL),
-        doc="mpt_kl with b of an image of class y times the old model's mean margin over its margin on class y, larger "
-        "where it was less sure (a variation of this project)",
+        doc="mpt_kl with b scaled for images of class y by the old model's mean margin / its margin on class y",
+        **_VARIATION,
     ),
     "mpt_kl_ema": Objective(
         bias=4.0,
         average=0.999,
         terms=(_OLD_KL, _NEW_KL),
-        doc="mpt_kl, of which the moving average of the weights is released, decay 0.999 (a variation of this project)",
+        doc="mpt_kl, releasing the moving average of the weights, decay 0.999",
+        **_VARIATION,
     ),
     "mpt_kl_ensemble": Objective(
         bias=4.0,
         terms=(_OLD_KL, Term("ensemble", "kl")),
-        doc="mpt_kl with the mean logits of several new models as the new source (a variation of this project)",
+        doc="mpt_kl with the mean logits of `update.ensemble_size` new models as the new source",
+        **_VARIATION,
     ),
     "elodi": Objective(
         cross_entropy=0.2,
         terms=(Term("ensemble", "ldi", weight=0.8, slack=0.2, **_EVERYWHERE),),
-        doc=f"0.2 CE + 0.8 LDI(ensemble of 8), p = 2, slack 0.2 (the paper: 0 to 0.2) ({_ELODI})",
+        doc="0.2 CE + 0.8 LDI(ensemble of 8), p = 2, slack 0.2 (in the paper 0 to 0.2)",
+        **_ELODI,
     ),
     "elodi_mpt": Objective(
         terms=(Term("old", "lm", weight=0.6, **_FROM_6), Term("ensemble", "lm", weight=0.4, **_FROM_6)),
-        doc=f"CE + from epoch 6 (the first is 0) 0.6 LM(old) + 0.4 LM(ensemble of 8) (ELODI as the baseline of {_MPT})",
+        doc="CE + from epoch 6 on, counted from 0, 0.6 LM(old) + 0.4 LM(ensemble of 8): ELODI as a baseline of MPT",
+        family=_ELODI["family"],
+        papers=("elodi", "mpt"),
     ),
     "elodi_mpt_topk": Objective(
         terms=(
             Term("old", "lm", weight=0.6, top_k=10, **_FROM_6),
             Term("ensemble", "lm", weight=0.4, top_k=10, **_FROM_6),
         ),
-        doc="elodi_mpt on the 10 largest logits of each image's source, still divided by all its classes "
-        f"(ELODI as the baseline of {_MPT})",
+        doc="elodi_mpt on the 10 largest logits of each image's source, divided by the number of all its classes",
+        family=_ELODI["family"],
+        papers=("elodi", "mpt"),
     ),
     "ldi": Objective(
         cross_entropy=0.5,
         terms=(Term("old", "ldi", weight=0.5, slack=0.5, unknown_classes="drop", **_EVERYWHERE),),
-        doc=f"0.5 CE + 0.5 LDI(old) on images of old classes, p = 2, slack 0.5 ({_ELODI}; numbers of its code)",
+        doc="0.5 CE + 0.5 LDI(old) on images of old classes, p = 2, slack 0.5 (numbers of ELODI's code)",
+        family=_COMPATIBLE,
+        papers=("elodi",),
     ),
     "kd": Objective(
         cross_entropy=0.5,
         terms=(_OLD_KD,),
-        doc="0.5 CE + 0.5 T^2 KL(old), T = 2 (Hinton et al., Distilling the Knowledge in a Neural Network, 2015)",
+        doc="0.5 CE + 0.5 T^2 KL(old), T = 2",
+        family=_COMPATIBLE,
+        papers=("hinton",),
     ),
     "better_teacher": Objective(
         cross_entropy=0.5,
@@ -233,7 +240,9 @@ METHODS: dict[str, Objective] = {
             _OLD_KD.replace(gate="better_teacher", **_WHERE_OPEN),
             Term("old", "ce", "better_teacher", weight=0.5, **_WHERE_SHUT),
         ),
-        doc=f"kd where the old model's CE is lower than the student's, elsewhere CE ({_XIE})",
+        doc="kd where the old model's CE is lower than the student's, else CE",
+        family=_COMPATIBLE,
+        papers=("xie",),
     ),
     "churn_distillation": Objective(
         cross_entropy=0.5,
@@ -241,8 +250,9 @@ METHODS: dict[str, Objective] = {
             Term("old", "soft_ce", "teacher_knows", weight=0.5, **_WHERE_OPEN),
             Term("old", "ce", "teacher_knows", weight=0.5, **_WHERE_SHUT),
         ),
-        doc="CE with the target 0.5 p(old) + 0.5 label, for images of new classes the label "
-        "(Jiang et al., Churn Reduction via Distillation, 2022)",
+        doc="CE with the target 0.5 p(old) + 0.5 label, for images of new classes the label",
+        family=_COMPATIBLE,
+        papers=("churn",),
     ),
     "anchor": Objective(
         cross_entropy=0.0,
@@ -251,13 +261,15 @@ METHODS: dict[str, Objective] = {
             Term("old", "ce", weight=0.5, **_WHERE_OPEN),
             Term("old", "ce", **_WHERE_SHUT, label_smoothing=0.1),
         ),
-        doc="CE with the target 0.5 p(old) + 0.5 label where the old model is right, else the label smoothed by 0.1 "
-        "(Fard et al., Launch and Iterate: Reducing Prediction Churn, 2016)",
+        doc="CE with the target 0.5 p(old) + 0.5 label where the old model is right, else the label smoothed by 0.1",
+        family=_COMPATIBLE,
+        papers=("anchor",),
     ),
     "strict_imitation": Objective(
         terms=(Term("old", "soft_ce", weight=0.5, **_WHERE_OPEN),),
-        doc="CE + 0.5 CE with the target p(old) where the old model is right "
-        "(Bansal et al., Updates in Human-AI Teams, 2019; Microsoft's BackwardCompatibilityML)",
+        doc="CE + 0.5 CE with the target p(old) where the old model is right",
+        family=_COMPATIBLE,
+        papers=("bansal", "Microsoft's BackwardCompatibilityML"),
     ),
     "muscle": Objective(
         cross_entropy=0.5,
@@ -265,42 +277,47 @@ METHODS: dict[str, Objective] = {
             Term("old", "kl", "student_wrong", weight=0.5, temperature=2.0, **_WHERE_OPEN),
             Term("new", "kl", "student_right", weight=0.5, temperature=2.0, **_WHERE_OPEN),
         ),
-        doc="0.5 CE + 0.5 KL(old) where the student is wrong, 0.5 KL(new) where it is right, T = 2 "
-        "(Echterhoff et al., MUSCLE, 2024)",
+        doc="0.5 CE + 0.5 KL(old) where the student is wrong, 0.5 KL(new) where it is right, T = 2",
+        family=_COMPATIBLE,
+        papers=("muscle",),
     ),
     "bct": Objective(
         terms=(Term("old_head", "influence", **_EVERYWHERE),),
-        doc="CE + CE of the frozen old head on the student's features, on images of old classes "
-        "(Shen et al., Backward-Compatible Representation Learning, 2020)",
+        doc="CE + CE of the frozen old head on the student's features, on images of old classes",
+        family=_COMPATIBLE,
+        papers=("bct",),
     ),
     "label_smoothing": Objective(
-        label_smoothing=0.1,
-        doc="CE with labels smoothed by 0.1 (Szegedy et al., Rethinking the Inception Architecture, 2016)",
+        label_smoothing=0.1, doc="CE with labels smoothed by 0.1", family=_BASELINE, papers=("smoothing",)
     ),
     "ema": Objective(
         average=0.999,
-        doc="CE, of which the moving average of the weights is released, decay 0.999 "
-        "(Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992)",
+        doc="CE, releasing the moving average of the weights, decay 0.999",
+        family=_BASELINE,
+        papers=("averaging",),
     ),
     "balanced_softmax": Objective(
-        balance=1.0, doc=f"CE of z + log n, n the training images of each class ({_BALANCED})"
+        balance=1.0, doc="CE of z + log n, n the number of training images of each class", **_BALANCED
     ),
     "balanced_softmax_kd": Objective(
         cross_entropy=0.5,
         balance=1.0,
         terms=(_OLD_KD,),
-        doc=f"0.5 CE of z + log n + 0.5 T^2 KL(old), T = 2 ({_BALANCED})",
+        doc="0.5 CE of z + log n + 0.5 T^2 KL(old), T = 2",
+        **_BALANCED,
     ),
     "balanced_softmax_factor": Objective(
         balance=1.0,
         old_count_factor=0.5,
-        doc=f"balanced_softmax with n of the old classes times 0.5, a number to be chosen on validation ({_BALANCED})",
+        doc="balanced_softmax with n of the old classes times 0.5, a number to tune on validation images",
+        **_BALANCED,
     ),
     "balanced_meta_softmax": Objective(
         balance=1.0,
         sampler_rate=0.01,
-        doc="balanced_softmax on batches whose class rates are learned: those whose step leaves the head the lower CE "
-        f"on a class-balanced batch ({_BALANCED})",
+        doc="balanced_softmax on batches whose class rates are learned to lower the updated head's CE on a "
+        "class-balanced batch",
+        **_BALANCED,
     ),
 }
 """The methods by name, with the published numbers.
@@ -519,7 +536,7 @@ def stack(objectives: Sequence[Objective]) -> Objective:
     union = {slot: term for row in rows for slot, term in row.items()}
     absent = {slot: term.replace(weight=0.0, alpha=0.0, beta=0.0, temperature=1.0) for slot, term in union.items()}
     rows = [
-        objective.replace(terms=tuple(row.get(slot, absent[slot]) for slot in union), doc="")
+        objective.replace(terms=tuple(row.get(slot, absent[slot]) for slot in union), doc="", papers=(), family="")
         for objective, row in zip(objectives, rows, strict=True)
     ]
     dtype = jax.dtypes.canonicalize_dtype(float)
@@ -545,7 +562,10 @@ def describe(objective: Objective) -> dict[str, Any]:
         pairs = [(field, plain(field, getattr(node, field.name))) for field in chosen]
         return {f.name: value for f, value in pairs if f.name not in _DESCRIBED_IF_SET or value != f.default}
 
-    return {**fields(objective, "terms", "doc"), "terms": [fields(term) for term in objective.terms]}
+    return {
+        **fields(objective, "terms", "doc", "papers", "family"),
+        "terms": [fields(term) for term in objective.terms],
+    }
 
 
 _DESCRIBED_IF_SET = {

@@ -18,23 +18,6 @@ from mpt_jax import losses, models
 from mpt_jax.models import Classifier
 from mpt_jax.models.layers import at_least_float32
 
-METHODS = {
-    "posthoc_bias": "c subtracted from the new classes' logits of the independent model (or `update.posthoc_of`) after "
-    "training: the trivial trade",
-    "bcwi": "a theta_old + (1 - a) theta of no_treatment fine-tuned from the old model, a chosen on validation "
-    "(Schumann et al., Backward Compatibility During Data Updates by Weight Interpolation, 2024)",
-    "bcwi_fisher": "bcwi with each weight's share of the old model by its Fisher information there (Schumann et al.)",
-    "bcwi_soup": "bcwi with the mean weights of several fine-tuned models in the place of one (Schumann et al.)",
-    "soup": "the mean weights of several models fine-tuned from the old one (Wortsman et al., Model Soups, 2022)",
-    "ensemble": "the mean logits of several new models, at that many times the cost of inference: what is to be had "
-    "(Yan et al., Positive-Congruent Training, 2021)",
-}
-"""Methods that train no student of their own, by name: what each makes of other models."""
-
-CHOSEN = ("posthoc_bias", "bcwi", "bcwi_fisher", "bcwi_soup")  # with a number that is chosen on validation images
-FINE_TUNED = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # of models that continue the old one's weights
-OF_ENSEMBLE = ("bcwi_soup", "soup", "ensemble")  # made of several new models
-
 
 def shift_new_classes(logits: jax.typing.ArrayLike, c: jax.typing.ArrayLike, num_old_classes: int) -> jax.Array:
     """Lower the new classes' logits by a constant, ``z_k - c * 1[k >= num_old_classes]``.

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax import posttraining
+from mpt_jax.methods import DERIVED
 from mpt_jax.report import plots, table
 from mpt_jax.update import lineage
 
@@ -286,18 +286,19 @@ def _selection(report: Report) -> list[Any]:
 
 def numbers(tuned: Mapping[str, float]) -> str:
     """Tuned numbers as text: `b = 2, old.weight = 0.5`."""
-    names = {"bias": "b", "posthoc_bias": "c", "share_of_old": "a"}
+    names = {"bias": "b"} | {row.number.name: row.number.symbol for row in DERIVED.values() if row.number}
     return ", ".join(f"{names.get(name, name)} = {value:.3g}" for name, value in tuned.items()) or "as published"
 
 
 def _rule(report: Report) -> str:
     method, first = next(found for found in report["selection"].items() if len(found[1]["candidates"]) > 1)
-    reference = "fine-tuned" if method in posttraining.FINE_TUNED else "independent"
+    tries = method in DERIVED and DERIVED[method].number and DERIVED[method].number.candidates
+    reference = "first candidate" if tries else "independent model"
     required, tolerance = first["required_accuracy"], report["config"]["update"]["tolerance"]
     return (
         f"On {first['validation_images']} validation images cut from the training part, never on test images: the "
         f"fewest negative flips among the candidates whose accuracy is at least {_percent(required)} % "
-        f"(the {reference} model's less the tolerance of {100 * tolerance:g} points), or else the most accurate. "
+        f"(the {reference}'s less the tolerance of {100 * tolerance:g} points), or else the most accurate. "
         f"One image is {100 / first['validation_images']:.2g} points, so near ties are decided by chance, and the "
         "deviations above leave that out."
     )

@@ -5,8 +5,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mpt_jax import objectives, posttraining
-from mpt_jax.objectives import METHODS
+from mpt_jax import methods as registry
+from mpt_jax import objectives
 
 # (key of the summary, heading, what it means)
 COLUMNS = (
@@ -32,7 +32,6 @@ CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is 
 MARGIN = ("b", "margin: bias on the new classes' logits in training (chosen on validation images if several are tried)")
 INDEPENDENT = "the new teacher: trained on all classes with no regard for the old model"
 _ROOM_FOR_NAMES = 13  # of 80 columns, beside five with deviations
-BASELINE = "the same training once more from another start: the baseline"
 
 
 def cells(report: dict[str, Any], *, spread: bool = True) -> tuple[list[str], list[list[str]]]:
@@ -64,29 +63,17 @@ def columns() -> list[tuple[str, str]]:
 
 
 def methods(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and meaning of every row."""
-    known = {"independent": INDEPENDENT, "no_treatment": BASELINE}
-    known |= posttraining.METHODS
-    if "ensemble" in report["summary"]:
-        size = report["config"]["update"]["ensemble_size"]
-        known["ensemble"] = f"{size} x the cost of inference: {posttraining.METHODS['ensemble']}"
-    # A report may be written again by a program that does not know the row, which a config had added.
-    own = "a row of the run's own config"
-    return [
-        (method, known.get(method) or (objectives.named(method).doc if objectives.is_trained(method) else own))
-        for method in report["summary"]
-    ]
+    """Return the name and meaning of every row."""
+    return [(method, _meaning(method)) for method in report["summary"]]
 
 
-def all_methods() -> str:
-    """Every method there is with its formula and source, as the markdown table in the README.
-
-    Examples:
-      >>> print(all_methods().splitlines()[2])
-      | `no_treatment` | CE |
-    """
-    known = {name: objective.doc for name, objective in METHODS.items()} | posttraining.METHODS
-    return "\n".join(["| method | objective |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in known.items())])
+def _meaning(method: str) -> str:
+    if objectives.is_trained(method):
+        return registry.describe(objectives.named(method))
+    if method in registry.DERIVED:
+        return registry.describe(registry.DERIVED[method])
+    # A config may have added a row that this program does not know when it writes the report again.
+    return INDEPENDENT if method == "independent" else "added by the config of the run"
 
 
 def title(report: dict[str, Any]) -> str:

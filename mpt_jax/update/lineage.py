@@ -1,32 +1,33 @@
-"""Which populations make which releases, from the config alone.
+"""Which populations are trained for which releases, from the config and the rows of the methods alone.
 
-Release 0 is the old model. Every later release has the independently trained model, an ensemble of such where a method
-wants one, the students, and what is made of these without training. A student's old model is the release before it of
-its own method; so the first update trains all methods as one population, which shares its teacher, and every later one
-a population per method.
+Release 0 is the old model. Every later release has the independently trained model, an ensemble of such models if a
+method needs one, the students, and the derived methods. A student's old model is the previous release of its own
+method. So the first update trains all methods as one population, which shares its teacher, and every later update one
+population per method.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 from mpt_jax import config as configs
-from mpt_jax import objectives, posttraining
+from mpt_jax import objectives
 from mpt_jax.config import Config
+from mpt_jax.methods import DERIVED
 
 OLD, INDEPENDENT, ENSEMBLE = "old", "independent", "ensemble"
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One population: models that are trained together, because they share their data and teachers."""
+    """One population: models that are trained together because they share data and teachers."""
 
     release: int
-    name: str  # "old", "independent", "ensemble", "students", or the one method it trains
-    methods: tuple[str, ...]  # what it releases
+    name: str  # "old", "independent", "ensemble", "students", or the single method it trains
+    methods: tuple[str, ...]  # the methods it releases
 
     @property
     def has_students(self) -> bool:
-        """Whether it trains what others do not learn from within their release."""
+        """Whether it trains students, which no other model of their release learns from."""
         return self.name not in (OLD, INDEPENDENT, ENSEMBLE)
 
     def __str__(self) -> str:
@@ -34,14 +35,14 @@ class Stage:
 
 
 def stages(config: Config, release: int) -> list[Stage]:
-    """The populations of a release, in the order of their training."""
+    """Return the populations of a release in the order of their training."""
     if release == 0:
         return [Stage(0, OLD, (OLD,))]
     result = [Stage(release, INDEPENDENT, (INDEPENDENT,))]
     if needs_ensemble(config):
         result.append(Stage(release, ENSEMBLE, (ENSEMBLE,)))
     together = [method for method in trained(config) if not objectives.named(method).sampler_rate]
-    # Learned class rates give every student batches of its own.
+    # Learned class rates give every student its own batches.
     alone = [method for method in trained(config) if objectives.named(method).sampler_rate]
     if release > 1:
         return result + [Stage(release, method, (method,)) for method in (*together, *alone)]
@@ -50,35 +51,47 @@ def stages(config: Config, release: int) -> list[Stage]:
 
 
 def trained(config: Config) -> list[str]:
-    """The methods that train students: those named, and what others are made of."""
-    named = list(filter(objectives.is_trained, config.update.methods))
-    interpolated = {"bcwi", "bcwi_fisher"} & set(config.update.methods)
-    return named + (["no_treatment"] if interpolated and "no_treatment" not in named else [])
+    """Return the methods that train students: those of the config, then those that derived methods are made from."""
+    parents = [parent for method in config.update.methods for parent in made_from(config, method)]
+    return list(dict.fromkeys(filter(objectives.is_trained, (*config.update.methods, *parents))))
 
 
 def derived(config: Config) -> list[str]:
-    """The methods that are made of models that are there already, but for the ensemble, which is a population."""
-    return [method for method in config.update.methods if method in posttraining.METHODS and method != ENSEMBLE]
+    """Return the methods that are computed from trained models."""
+    return [method for method in config.update.methods if method in DERIVED and DERIVED[method].build]
+
+
+def made_from(config: Config, method: str) -> tuple[str, ...]:
+    """Return the methods of its release that a derived method is computed from; none for a trained method.
+
+    Examples:
+      >>> made_from(Config(), "bcwi"), made_from(Config(), "posthoc_bias"), made_from(Config(), "mpt_kl")
+      (('no_treatment',), ('independent',), ())
+    """
+    parents = DERIVED[method].made_from if method in DERIVED else ()
+    settings = {f"update.{key}": value for key, value in vars(config.update).items()}
+    return tuple(settings.get(parent, parent) for parent in parents)
 
 
 def needs_ensemble(config: Config) -> bool:
-    """Whether any method learns from an ensemble, or is made of one."""
-    return ENSEMBLE in configs.sources(config) or bool({*posttraining.OF_ENSEMBLE} & {*config.update.methods})
+    """Return whether any method learns from an ensemble or is made from one."""
+    parents = [parent for method in config.update.methods for parent in made_from(config, method)]
+    return ENSEMBLE in (*configs.sources(config), *parents)
 
 
 def made(config: Config, release: int) -> list[str]:
-    """The methods that a release consists of."""
+    """Return the methods that a release consists of."""
     trained_here = [method for stage in stages(config, release) for method in stage.methods]
     return trained_here + (derived(config) if release else [])
 
 
 def previous(release: int, method: str) -> tuple[int, str]:
-    """The release before this one of the same method, which it is compared with: at first the old model."""
+    """Return the previous release of the same method, which a release is compared with: at first the old model."""
     return (release - 1, OLD if release == 1 else method)
 
 
 def release_name(release: int, method: str, seed: int) -> str:
-    """`r0-old-seed0`, `r1-mpt_kl-seed0`: number of the release, method, seed.
+    """Return the name of a release: its number, method and seed.
 
     Examples:
       >>> release_name(1, "mpt_kl", 0)
@@ -88,7 +101,7 @@ def release_name(release: int, method: str, seed: int) -> str:
 
 
 def stream(stage: Stage, methods: Sequence[str] = (OLD, INDEPENDENT, "students", ENSEMBLE)) -> int:
-    """The number that a stage's random numbers are drawn by: the students of a release all share theirs.
+    """Return the number that a stage's random numbers depend on; all students of a release share theirs.
 
     Examples:
       >>> stages = ((0, "old"), (1, "independent"), (1, "mpt_kl"), (2, "independent"))

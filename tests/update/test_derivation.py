@@ -6,7 +6,8 @@ import pytest
 
 from mpt_jax import posttraining, report
 from mpt_jax.files import released_model
-from mpt_jax.update import derivation, stages
+from mpt_jax.methods import DERIVED, Derived, Number
+from mpt_jax.update import stages
 
 
 @pytest.fixture
@@ -123,5 +124,43 @@ def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_cho
         assert choice["candidates"][0]["accuracy"] == pytest.approx(np.mean(answers == held_out.labels))
 
 
-def test_every_derived_method_has_a_maker():
-    assert {*derivation._MAKERS, "ensemble"} == {*posttraining.METHODS}
+def shrunk(models, factor):
+    (classifier,) = models.parents
+    head = classifier.params["head"]
+    scale = np.where(np.arange(10) < models.num_old_classes, 1, np.float32(factor))
+    return classifier.replace(params={**classifier.params, "head": {**head, "kernel": head["kernel"] * scale}})
+
+
+def half_way(models):
+    first, second = models.parents
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, first.params, second.params)
+    return models.refresh(first.replace(params=mean))
+
+
+def test_a_new_row_is_all_that_a_derived_method_needs(executed, monkeypatch):
+    number = Number("factor", "f", candidates=(1.0, 0.5))
+    rows = {
+        "shrunk": Derived("no_treatment, f times new", shrunk, made_from=("no_treatment",), number=number),
+        "half_way": Derived("mean weights", half_way, made_from=("pct_kl", "independent"), papers=("soup", "a blog")),
+    }
+    for name, row in rows.items():
+        monkeypatch.setitem(DERIVED, name, row)
+    run = executed("update.methods=pct_kl,shrunk,half_way")
+    result = report.write(run.workdir)
+    assert list(result["summary"]) == ["independent", "pct_kl", "shrunk", "half_way"]
+    choice = result["selection"]["shrunk"]
+    assert [tried["numbers"] for tried in choice["candidates"]] == [{"factor": 1.0}, {"factor": 0.5}]
+    assert choice["required_accuracy"] == choice["candidates"][0]["accuracy"] - run.config.update.tolerance
+    factor = number.candidates[choice["chosen"]]
+    plain, scaled, mean, first, second = (
+        run.read(1, method).params["head"]["kernel"]
+        for method in ("no_treatment", "shrunk", "half_way", "pct_kl", "independent")
+    )
+    np.testing.assert_allclose(scaled[..., :5], plain[..., :5])
+    np.testing.assert_allclose(scaled[..., 5:], factor * plain[..., 5:], rtol=1e-6)
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
+    card = released_model.read_card(run.folder(1, "half_way", 1))
+    assert card["parents"].keys() == {"r0-old-seed1", "r1-pct_kl-seed1", "r1-independent-seed1"}
+    page = (run.workdir / "report.md").read_text()
+    assert "f = 1" in page and "no_treatment, f times new" in page
+    assert "mean weights (Wortsman et al., Model Soups, 2022; a blog)" in page
