@@ -1,7 +1,8 @@
-"""Read which module imports which, and draw the packages as layers: `python docs/import_graph.py` writes the figure."""
+"""Which module imports which: `python docs/import_graph.py` draws the figure of `docs/architecture.md`."""
 
 import ast
 import graphlib
+import html
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -64,3 +65,60 @@ def layers(edges: Mapping[str, set[str]]) -> list[list[str]]:
         result.append(sorted(sorter.get_ready()))
         sorter.done(*result[-1])
     return result
+
+
+def purpose(source: str) -> str:
+    """Return the first sentence of a module's docstring, without its full stop.
+
+    Examples:
+      >>> purpose("'Losses of a batch. They return one value per example.'")
+      'Losses of a batch'
+    """
+    first_line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return first_line.partition(". ")[0].rstrip(".").replace("`", "")
+
+
+def draw(edges: Mapping[str, set[str]], purposes: Mapping[str, str]) -> str:
+    """Return the imports as an SVG: a row for each entry, and a square in the column of each entry that it imports.
+
+    Rows are in the order of the layers, highest first, so all squares lie on one side of the diagonal.
+    """
+    names = [name for layer in reversed(layers(edges)) for name in layer]
+    cell, left, top = 22, 130, 112
+    text_at = left + cell * len(names) + 16
+    width = text_at + 7 * max(len(purposes[name]) for name in names)
+    height = top + cell * len(names) + 12
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for row, name in enumerate(names):
+        x, y = left + cell * row, top + cell * row
+        shade = "#f3f5f8" if row % 2 == 0 else "#ffffff"
+        parts += [
+            f'<rect x="0" y="{y}" width="{width}" height="{cell}" fill="{shade}"/>',
+            f'<text x="{left - 8}" y="{y + 15}" text-anchor="end" font-weight="bold">{name}</text>',
+            f'<text x="{text_at}" y="{y + 15}" fill="#444444">{html.escape(purposes[name])}</text>',
+            f'<text transform="translate({x + 15} {top - 8}) rotate(-60)">{name}</text>',
+        ]
+    for row, name in enumerate(names):
+        for column, other in enumerate(names):
+            square = f'<rect x="{left + cell * column + 3}" y="{top + cell * row + 3}" width="16" height="16" fill='
+            if name == other:
+                parts.append(f'{square}"#c8ced8"/>')
+            elif other in edges[name]:
+                parts.append(f'{square}"#2563a8"><title>{name} imports {other}</title></rect>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def figure() -> str:
+    """Return the figure of the package as it is."""
+    sources = modules()
+    edges = entries(imports(sources), "mpt_jax")
+    own = {name: sources.get(f"mpt_jax.{name}") or sources[f"mpt_jax.{name}.__init__"] for name in edges}
+    return draw(edges, {name: purpose(source) for name, source in own.items()})
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/architecture.svg").write_text(figure(), "utf-8")
