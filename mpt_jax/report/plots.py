@@ -399,9 +399,9 @@ def _patch(column: float, row: float, colour: str, alpha: float) -> Any:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=alpha, linewidth=0)
 
 
-def png(figure: Any) -> bytes:
+def png(figure: Any, dpi: int = _DPI) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     return file.getvalue()
 
 

@@ -1,5 +1,5 @@
-"""Named tables of experiments: run, collected into `results/`, and set into `REPRODUCIBILITY.md`.
+"""Tables of experiments: trained by one command, kept in `results/` and shown in `REPRODUCIBILITY.md`.
 
-`tables.py` says what is run, `results.py` what is kept of a run and what it adds up to, `plots.py` and `page.py` how it
-looks; `__main__.py` is the command.
+`tables` defines what is run, `collection` reads a finished run, `results` keeps the numbers, `summary` computes the
+statistics, `plots`, `readme_figure` and `page` show them; `__main__` is the command.
 """

@@ -1,39 +1,70 @@
-"""`REPRODUCIBILITY.md`: the tables from `results/*.json`, and beside them what `results/*.md` says in words."""
+"""`REPRODUCIBILITY.md`: tables and figures from `results/*.json`, with the texts of `results/*.md`."""
 
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax.reproduce import results
-from mpt_jax.reproduce.plots import FIGURES
+from mpt_jax.errors import InputError
+from mpt_jax.files import storage
+from mpt_jax.reproduce import plots, readme_figure, results
+from mpt_jax.reproduce.results import BASELINE
+from mpt_jax.reproduce.summary import choose, sequences, summarize
 from mpt_jax.reproduce.tables import BUDGETS, TABLES
 
 _HEADINGS = (
-    *("method", "seeds", "all classes", "old", "new", "negative flips", "flips, paired", "p", "accuracy, paired"),
-    *("flips at equal accuracy, none's", "change", "p"),
+    *("method", "seeds", "all classes", "old classes", "new classes", "negative flips"),
+    *("flips, paired", "p", "accuracy, paired", "flips at equal accuracy (baseline's)", "change", "p"),
 )
-# What is compared across the tables: a method, and its b where it has one.
+# The columns of the overview: a method, and its b where it has one.
 _COMPARED = (
     *(("pct_kl", None), ("mpt_kl", 0.0), ("mpt_kl", 1.0), ("mpt_kl", 4.0), ("mpt_lm", 1.0)),
     ("balanced_softmax", None),
 )
 _CAPTIONS = {
     "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
-    "with a constant taken off its new classes' logits, a curve per run. Rows more than 6 points "
-    "less accurate are left out.",
-    "sequence": "Accuracy on the classes known, and negative flips since the release before, at every release; thin "
-    "grey: `independent`.",
-    "bias": "What b does; bars are standard deviations over the seeds.",
-    "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed; dotted: "
+    "with a constant subtracted from its new classes' logits, a curve per run. "
+    f"Rows more than {plots.MOST_LOST:g} points less accurate than `no_treatment` are not shown.",
+    "sequence": "Accuracy on the classes known, and negative flips since the previous release, at every release. "
+    "Thin grey: `independent`.",
+    "bias": "The effect of b. Bars: standard deviations over the seeds.",
+    "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed. Dotted: "
     "medians.",
-    "learning": "Learning curves, first seed; rows at several b share a colour.",
+    "learning": "Learning curves, first seed. Rows at several b share a colour.",
     "classes": "Negative flips per old class, mean over the runs.",
 }
 
 
+def write(folder: pathlib.Path, page: pathlib.Path) -> int:
+    """Draw the figures of all tables in a folder of results and write the page; return the number of tables.
+
+    Figures of tables that no longer exist are removed.
+
+    Raises:
+      InputError: the folder has no table.
+    """
+    found = {path.stem: results.read(path) for path in sorted(folder.glob("*.json"))}
+    if not found:
+        raise InputError(f"--results {folder} has no table; expected a folder with files such as digits-cpu.json")
+    figures = {
+        folder / "plots" / f"{name}-{figure}.png": picture
+        for name, table in found.items()
+        for figure, picture in plots.draw(table["runs"]).items()
+    }
+    if picture := readme_figure.draw(found):
+        figures[folder / "plots" / readme_figure.FILE] = picture
+    (folder / "plots").mkdir(exist_ok=True)
+    for path in (folder / "plots").glob("*.png"):
+        if path not in figures and path.stem.rpartition("-")[2] in plots.FIGURES:
+            path.unlink()
+    for path, picture in figures.items():
+        storage.write_bytes(path, picture)
+    storage.write_text(page, render(folder))
+    return len(found)
+
+
 def render(folder: pathlib.Path) -> str:
-    """The page, from everything in `results/`; the same files give the same text."""
+    """Render the page from everything in a folder of results."""
     names = [f"{name}-{budget}.json" for name in TABLES for budget in BUDGETS]
     found = [results.read(folder / name) for name in names if (folder / name).exists()]
     parts = [_text(folder / "introduction.md"), overview(found), *(section(table, folder) for table in found)]
@@ -42,41 +73,42 @@ def render(folder: pathlib.Path) -> str:
 
 
 def overview(tables: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each scenario of each table: what the methods are worth beyond a constant, and what was chosen."""
+    """Render one row per table and scenario: what the methods gain at equal accuracy, and which one was chosen."""
     columns = [f"`{method}`" + ("" if b is None else f", b = {b:g}") for method, b in _COMPARED]
-    headings = ["table", "seeds", "accuracy", "flips", "the same again", *columns, "chosen, as trained"]
+    headings = ["table", "seeds", "accuracy", "flips", "`independent`", *columns, "chosen on validation, as trained"]
     lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
     for table in tables:
-        chosen = results.choose(table["runs"])
-        for scenario, summary in results.summarize(table["runs"]).items():
+        chosen = choose(table["runs"])
+        for scenario, methods in summarize(table["runs"]).items():
             protocol = next(run["protocol"] for run in table["runs"] if run["scenario"] == scenario)
-            base = summary.get(results.BASELINE, {})
-            # Where the students start from the old model `independent`, which does not, is another training.
-            same = summary.get("independent") if protocol["start"] == "random" else None
-            compared = [same, *(_with_bias(summary, method, b, protocol["bias"]) for method, b in _COMPARED)]
+            base = methods.get(BASELINE, {})
+            # If the students start from the old model, `independent` is not the same training: it starts from scratch.
+            same = methods.get("independent") if protocol["start"] == "random" else None
+            compared = [same, *(_with_bias(methods, method, b, protocol["bias"]) for method, b in _COMPARED)]
             name = f"`{table['table']}`" + f" ({table['budget']})" * (table["budget"] != "cpu")
             cells = [name + f", {scenario}" * bool(scenario), str(base.get("seeds", "-"))]
             cells += [f"{100 * base[key]['mean']:.1f}" if key in base else "-" for key in ("accuracy", "nfr")]
             cells += [_change(found) for found in compared]
             best = chosen[scenario][0] if len(chosen[scenario]) == 1 else ""
-            against = _as_trained(summary, best)
+            against = _as_trained(methods, best)
             cells.append(f"`{best}`: {', '.join(against)}" if against else "-")
             lines.append(f"| {' | '.join(cells)} |")
     return (
-        "## In one table\n\n"
-        "*Accuracy* and *flips* are those of `no_treatment`. Of the methods: the change of negative flips at equal "
-        "accuracy, so beyond what a post-hoc bias gives for nothing; **bold** where p < 0.05 (not corrected for their "
-        "number; with one seed there is none). *The same again* is `independent`, the training of `no_treatment` with "
-        "other random numbers: the scale of chance. *Chosen, as trained*: the row chosen on validation images, where "
-        "they tell one, with its flips and its points of accuracy against `no_treatment`.\n\n" + "\n".join(lines)
+        "## All tables at a glance\n\n"
+        "- *Accuracy* and *flips* are those of the baseline, `no_treatment`.\n"
+        "- The columns of methods show the change of negative flips at equal accuracy. **Bold**: p < 0.05, not "
+        "corrected for the number of comparisons. With one seed there is no p.\n"
+        "- `independent` is the training of `no_treatment` with other random numbers: its change is chance.\n"
+        "- *Chosen on validation, as trained*: negative flips and points of accuracy against `no_treatment`, without a "
+        "correction to equal accuracy. `-`: the validation images do not single out one row.\n\n" + "\n".join(lines)
     )
 
 
-def _with_bias(summary: Mapping[str, Any], method: str, b: float | None, usual: str) -> Mapping[str, Any] | None:
-    """The row of a method at some b: the one that names it, or the plain one where the run's own b is that."""
-    if b is not None and f"{method}@bias={b:g}" in summary:
-        return summary[f"{method}@bias={b:g}"]
-    return summary.get(method) if b is None or usual == f"{b:g}" else None
+def _with_bias(methods: Mapping[str, Any], method: str, b: float | None, usual: str) -> Mapping[str, Any] | None:
+    """Return the row of a method at this b: the row that names it, or the plain one if the run's own b is the same."""
+    if b is not None and f"{method}@bias={b:g}" in methods:
+        return methods[f"{method}@bias={b:g}"]
+    return methods.get(method) if b is None or usual == f"{b:g}" else None
 
 
 def _change(found: Mapping[str, Any] | None) -> str:
@@ -87,17 +119,17 @@ def _change(found: Mapping[str, Any] | None) -> str:
     return f"**{text}**" if equal.get("p", 1.0) < 0.05 else text
 
 
-def _as_trained(summary: Mapping[str, Any], method: str) -> tuple[str, str] | None:
-    """On the test images its negative flips against those of `no_treatment`, in per cent, and points of accuracy."""
-    row, base = (summary.get(name, {}) for name in (method, results.BASELINE))
-    if "nfr" not in row or "nfr" not in base:  # every seed diverged, or there is no such row
+def _as_trained(methods: Mapping[str, Any], method: str) -> tuple[str, str] | None:
+    """Return the change of negative flips in % and of accuracy in points against `no_treatment`, on test images."""
+    row, base = (methods.get(name, {}) for name in (method, BASELINE))
+    if "nfr" not in row or "nfr" not in base:  # no such row, or every seed diverged
         return None
     change = row["nfr"]["mean"] / base["nfr"]["mean"] - 1 if base["nfr"]["mean"] else 0.0
     return f"{100 * change:+.0f} %", f"{100 * (row['accuracy']['mean'] - base['accuracy']['mean']):+.1f}"
 
 
 def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
-    """One table with its protocol, figures and words."""
+    """Render one table with its protocol, figures and text."""
     name, budget, runs = found["table"], found["budget"], found["runs"]
     table = TABLES[name]
     first = runs[0]
@@ -113,42 +145,42 @@ def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
         f"Classes {', '.join(classes)}; {first['images']['train']} training, "
         f"{first['images']['validation']} validation and {first['images']['test']} test images.",
     ]
-    chosen, sequences = results.choose(runs), results.lineages(runs)
-    for scenario, summary in results.summarize(runs).items():
+    chosen, lineages = choose(runs), sequences(runs)
+    for scenario, methods in summarize(runs).items():
         of_scenario = next(run["protocol"] for run in runs if run["scenario"] == scenario)
         parts += [*([f"**{scenario}**"] if scenario else []), protocol(of_scenario)]
         held_out = any(run["validation"] for run in runs if run["scenario"] == scenario)
-        parts += [
-            rows(summary),
-            _verdict(summary, chosen[scenario]) if held_out else "No images are held out to choose by.",
-        ]
-        if scenario in sequences:
+        verdict = _verdict(methods, chosen[scenario]) if held_out else "There are no validation images to choose with."
+        parts += [rows(methods), verdict]
+        if scenario in lineages:
             schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
-            parts.append(lineages(sequences[scenario], schedule))
-    for figure in FIGURES:
+            parts.append(updates(lineages[scenario], schedule))
+    for figure in plots.FIGURES:
         path = pathlib.Path("plots") / f"{name}-{budget}-{figure}.png"
         if (folder / path).exists():
-            parts.append(f"![{_CAPTIONS[figure]}]({folder.name}/{path})\n\n*{_CAPTIONS[figure]}*")
+            alt = _CAPTIONS[figure].partition(". ")[0].rstrip(".")
+            parts.append(f"![{alt}]({folder.name}/{path})\n\n*{_CAPTIONS[figure]}*")
     parts.append(_text(folder / f"{name}-{budget}.md"))
     return "\n\n".join(part for part in parts if part)
 
 
 def protocol(run: Mapping[str, Any]) -> str:
-    """`results.protocol` as a sentence."""
+    """Describe the protocol of a run in a sentence."""
     networks = [f"`{name}`" for name in (run["old_model"], run["model"]) if name]
     stem = f" ({run['stem']} stem)" if run["stem"] else ""
-    start = "from the release before" if run["start"] == "old" else "from random weights"
+    start = "the previous release" if run["start"] == "old" else "random weights"
     bias = "the published b" if run["bias"] == "published" else f"b = {run['bias']}"
     memory = "" if run["memory"] == "all" else f"; old images kept: {run['memory']}, by {run['memory_by']}"
+    epochs = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}"
     return (
-        f"{' -> '.join(networks)}{stem}, {run['epochs']} epochs of batches of {run['batch_size']}, learning rate "
-        f"{run['learning_rate']:g} ({run['schedule']}, by {run['schedule_unit']}); students start {start}; {bias} "
-        f"where a row names none{memory}."
+        f"{' -> '.join(networks)}{stem}, {epochs}, batches of {run['batch_size']}, learning rate "
+        f"{run['learning_rate']:g} ({run['schedule']}, by {run['schedule_unit']}); students start from {start}; {bias} "
+        f"unless the row gives one{memory}."
     )
 
 
 def _commit(revision: str | None) -> str:
-    """Ten digits of it, and whether the checkout had uncommitted changes.
+    """Shorten a commit to ten digits, and keep the mark of uncommitted changes.
 
     Examples:
       >>> _commit("0123456789abcdef-dirty"), _commit(None)
@@ -158,10 +190,10 @@ def _commit(revision: str | None) -> str:
     return commit[:10] + dash + changed
 
 
-def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """The markdown table of one scenario."""
+def rows(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Render the Markdown table of one scenario."""
     lines = [f"| {' | '.join(_HEADINGS)} |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
-    for method, found in summary.items():
+    for method, found in methods.items():
         cells = [f"`{method}`", str(found["seeds"])]
         if found["diverged"]:
             cells[1] += f" ({found['diverged']} diverged)"
@@ -174,39 +206,42 @@ def rows(summary: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def lineages(sequences: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]) -> str:
-    """What becomes of several updates, as a markdown table under a sentence that says what it shows."""
-    updates = [f"{old} -> {new}" for old, new in itertools.pairwise(schedule)]
-    headings = ["method", *updates, "lost from any release", "forgetting", "mean accuracy"]
+def updates(methods: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]) -> str:
+    """Render a Markdown table of a sequence of updates, below an explanation of its columns."""
+    steps = [f"{old} -> {new}" for old, new in itertools.pairwise(schedule)]
+    headings = ["method", *steps, "lost from any release", "forgetting", "mean accuracy"]
     lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
-    for method, found in sequences.items():
+    for method, found in methods.items():
         last = (found["cumulative_nfr"][-1], found["forgetting"][-1], found["average_incremental_accuracy"])
         cells = [f"{100 * value:.1f}" for value in (*found["nfr_against_previous"][1:], *last)]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     table = "\n".join(lines)
     return (
-        "The rows above are of the last update. Of every update the negative flips against the release before of the "
-        "same method; *lost from any release*: images that some release had right and the last has wrong, as a share "
-        "of those of the classes known before it; *forgetting*: points that the accuracy on the classes of a release "
-        "has fallen from its best; *mean accuracy*: over all releases, on the classes known then."
+        "The table above is of the last update. For every update:\n\n"
+        f"- *{steps[0]}* and so on: negative flips against the previous release of the same method.\n"
+        "- *Lost from any release*: images that some release had right and the last one has wrong, as a share of the "
+        "images of the classes known before the last update.\n"
+        "- *Forgetting*: drop of the accuracy on the classes of a release from its best value, in points.\n"
+        "- *Mean accuracy*: over all releases, on the classes known at the time."
         f"\n\n{table}"
     )
 
 
-def _verdict(summary: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:
-    if "nfr" not in summary.get(results.BASELINE, {}):
+def _verdict(methods: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:
+    if "nfr" not in methods.get(BASELINE, {}):
         return ""
     if len(best) > 1:
-        return f"The validation images do not tell {len(best)} rows apart, so nothing is chosen by them."
+        return f"Chosen on validation: none, because {len(best)} rows tie there."
     chosen = next(iter(best), "")
-    against = _as_trained(summary, chosen)
+    against = _as_trained(methods, chosen)
     if against is None:
-        return "On the validation images no row comes within `update.tolerance` of the accuracy of `no_treatment`."
+        return (
+            "Chosen on validation: none, because no row is within `update.tolerance` of the accuracy of `no_treatment`."
+        )
     change, accuracy = against
     return (
-        f"Chosen on the validation images (the fewest flips among the rows that are there at most `update.tolerance` "
-        f"less accurate than `no_treatment`): `{chosen}`, with {change} negative flips at {accuracy} "
-        "points of accuracy on the test images."
+        f"Chosen on validation: `{chosen}`, with {change} negative flips and {accuracy} points of accuracy on the test "
+        "images."
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures of a table, from what is kept in `results/`."""
+"""The figures of a table, drawn from `results/`."""
 
 import itertools
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 from mpt_jax import objectives
 from mpt_jax.report import plots
 from mpt_jax.report.plots import BASE, BEST, FADED, TRADE, new_figure
-from mpt_jax.reproduce import results
+from mpt_jax.reproduce import summary
 from mpt_jax.reproduce.results import BASELINE
 
 Runs = Sequence[Mapping[str, Any]]
@@ -23,11 +23,11 @@ _COLOURS = {
     BASELINE: BASE,
     "posthoc_bias": TRADE,
 }
-_TOO_FAR = 6.0  # points less accurate than the baseline: such a row would squeeze all others
+MOST_LOST = 6.0  # points of accuracy below the baseline; less accurate rows would compress the scale
 
 
 def draw(runs: Runs) -> dict[str, bytes]:
-    """Name -> PNG file, of every figure that the runs have the numbers for."""
+    """Draw every figure that the runs have the numbers for; return PNG files by name."""
     pictures = {}
     with plots.style():
         for name, make in FIGURES.items():
@@ -37,7 +37,7 @@ def draw(runs: Runs) -> dict[str, bytes]:
 
 
 def families(methods: Sequence[str], number: str = "bias") -> dict[str, dict[float, str]]:
-    """Row -> value of the number -> method, for rows that were trained at several values of it.
+    """Group methods by row and by the value of a number, for rows trained at several values of it.
 
     Examples:
       >>> families(["no_treatment", "mpt_kl@bias=2", "mpt_kl@bias=0", "mpt_lm@bias=1"])
@@ -52,17 +52,17 @@ def families(methods: Sequence[str], number: str = "bias") -> dict[str, dict[flo
 
 
 def _tradeoff(runs: Runs) -> Any:
-    """Accuracy against negative flips, a panel per scenario."""
-    summaries = results.summarize(runs)
+    """Plot accuracy against negative flips, a panel per scenario."""
+    summaries = summary.summarize(runs)
     columns = min(len(summaries), 3)
     lines = -(-len(summaries) // columns)
     figure = new_figure(4.4 if len(summaries) == 1 else 2.9 * lines, panels=0)[0]
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in panels[len(summaries) :]:
         axes.remove()
-    for axes, (scenario, summary) in zip(panels, summaries.items(), strict=False):
-        points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in summary.items() if "nfr" in s}
-        least = points[BASELINE][0] - _TOO_FAR if BASELINE in points else -1
+    for axes, (scenario, methods) in zip(panels, summaries.items(), strict=False):
+        points = {m: [100 * s[key]["mean"] for key in ("accuracy", "nfr")] for m, s in methods.items() if "nfr" in s}
+        least = points[BASELINE][0] - MOST_LOST if BASELINE in points else -1
         points = {method: point for method, point in points.items() if point[0] >= least}
         found = families(list(points))
         for row, values in found.items():
@@ -96,11 +96,11 @@ def _tradeoff(runs: Runs) -> Any:
 
 
 def _bias(runs: Runs) -> Any:
-    """Negative flips, accuracy and accuracy on new classes against b, a style of line per scenario."""
+    """Plot negative flips, accuracy and accuracy on new classes against b, a line style per scenario."""
     summaries = {
-        scenario: summary
-        for scenario, summary in results.summarize(runs).items()
-        if any(len(values) > 2 for values in families(list(summary)).values())
+        scenario: methods
+        for scenario, methods in summary.summarize(runs).items()
+        if any(len(values) > 2 for values in families(list(methods)).values())
     }
     if not summaries:
         return None
@@ -111,40 +111,40 @@ def _bias(runs: Runs) -> Any:
     }
     figure = new_figure(2.9, panels=0)[0]
     for axes, (key, label) in zip(figure.subplots(1, len(keys)), keys.items(), strict=True):
-        for (scenario, summary), line in zip(summaries.items(), itertools.cycle(("-", "--", "-.")), strict=False):
+        for (scenario, methods), line in zip(summaries.items(), itertools.cycle(("-", "--", "-.")), strict=False):
             of = f", {scenario}" if scenario else ""
-            for row, values in families(list(summary)).items():
-                known = {b: summary[method][key] for b, method in values.items() if key in summary[method]}
+            for row, values in families(list(methods)).items():
+                known = {b: methods[method][key] for b, method in values.items() if key in methods[method]}
                 means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
                 axes.errorbar(
                     *(list(known), means, deviations),
                     **{"color": _COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row + of},
                     **{"linestyle": line, "linewidth": 1.4, "elinewidth": 0.8},
                 )
-            level = 100 * summary[BASELINE][key]["mean"]
+            level = 100 * methods[BASELINE][key]["mean"]
             axes.axhline(level, color=BASE, linestyle=line, linewidth=1, label=BASELINE + of)
         axes.set_xlabel("b")
         axes.set_ylabel(label)
-    columns = 4 if len(summaries) == 1 else 2  # names are longer there
+    columns = 4 if len(summaries) == 1 else 2  # the scenario makes names longer
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
 
 
 def _shown(runs: Runs) -> list[str]:
-    """The baseline, and what the details are set beside it: the method chosen on validation, or else `mpt_kl`."""
-    (best,) = results.choose(runs).values()
+    """Return the methods of the detailed figures: the baseline, and the one chosen on validation or else `mpt_kl`."""
+    (best,) = summary.choose(runs).values()
     flips = runs[0]["flips"]
     trained = list(families(list(flips)).get("mpt_kl", {}).values())
     return [BASELINE, *[method for method in (best if len(best) == 1 else trained[-1:]) if method in flips]]
 
 
-def _single(runs: Runs) -> bool:
+def _has_details(runs: Runs) -> bool:
     return len({run["scenario"] for run in runs}) == 1 and bool(families(list(runs[0]["flips"])))
 
 
 def _margins(runs: Runs) -> Any:
-    """How the margins of old classes' test images lie before and after the update, of the first run."""
-    if not _single(runs):
+    """Plot the margins of the old classes' test images before and after the update, for the first run."""
+    if not _has_details(runs):
         return None
     flips = runs[0]["flips"]
     shown = list(dict.fromkeys([*_shown(runs), *families(list(flips)).get("mpt_kl", {}).values()]))
@@ -164,16 +164,16 @@ def _margins(runs: Runs) -> Any:
             axes.axvline(margins[f"median_{key}"], color=colour, linewidth=1, linestyle=":")
         axes.axvline(0, color=plots.INK, linewidth=0.8)
         axes.set_title(f"{method}: median {margins['median_before']:.2f} -> {margins['median_after']:.2f}", fontsize=8)
-    figure.axes[-1].set_xlabel("logit of the true class less the largest other one (below 0: wrong)")
+    figure.axes[-1].set_xlabel("margin: logit of the true class - largest other logit (below 0: wrong)")
     figure.axes[0].legend(loc="upper right", fontsize=7)
     figure.supylabel("old classes' test images", fontsize=9)
     return figure
 
 
 def _learning(runs: Runs) -> Any:
-    """Accuracy on the training batches of the first run."""
+    """Plot the accuracy on the training batches, for the first run."""
     history = runs[0]["history"]
-    if not _single(runs) or not history:
+    if not _has_details(runs) or not history:
         return None
     figure, axes = new_figure(3.4)
     for method, points in history.items():
@@ -188,8 +188,8 @@ def _learning(runs: Runs) -> Any:
 
 
 def _classes(runs: Runs) -> Any:
-    """Negative flips of every old class, of all runs, sorted by the baseline's."""
-    if not _single(runs):
+    """Plot the negative flips of every old class over all runs, sorted by those of the baseline."""
+    if not _has_details(runs):
         return None
     rates = {}
     for method in _shown(runs):
@@ -203,14 +203,14 @@ def _classes(runs: Runs) -> Any:
     for (method, values), colour in zip(rates.items(), (BASE, BEST), strict=False):
         axes.plot(np.array(values)[order], "o", color=colour, markersize=3.5, label=method)
     axes.legend(fontsize=7)
-    axes.set_xlabel("old classes, by the baseline's negative flips")
+    axes.set_xlabel("old classes, sorted by the negative flips of no_treatment")
     axes.set_ylabel("negative flips, %")
     return figure
 
 
 def _sequence(runs: Runs) -> Any:
-    """Accuracy and negative flips at every release, where a table's only scenario has several updates."""
-    found = results.lineages(runs)
+    """Plot accuracy and negative flips at every release, if the only scenario of a table has several updates."""
+    found = summary.sequences(runs)
     if len(found) != 1:
         return None
     (sequences,) = found.values()

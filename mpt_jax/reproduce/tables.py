@@ -1,4 +1,4 @@
-"""The tables: which configs with which overrides and seeds make them, for what a CPU and what a GPU can pay."""
+"""The tables: their configs, overrides and seeds, for the budget of a CPU and of a GPU."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,25 +9,25 @@ Run = tuple[str, tuple[int, ...], str, tuple[str, ...]]  # scenario, seeds, conf
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is run of a table within one budget."""
+    """The runs of a table within one budget."""
 
-    config: str  # a file of `configs/` with its variant
+    config: str  # a file in `configs/`, with its variant
     seeds: tuple[int, ...]
-    seeds_of_a_run: int = 0  # trained as one population, in one work directory; 0: all
-    overrides: tuple[str, ...] = ()  # of all scenarios
+    seeds_of_a_run: int = 0  # trained as one population in one work directory; 0: all
+    overrides: tuple[str, ...] = ()  # for all scenarios
     scenarios: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {"": ()})  # label -> overrides
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A question, and what is run to answer it."""
+    """A question, and the runs that answer it."""
 
     title: str
     question: str
     plans: Mapping[str, Plan]  # per budget
 
     def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[Run]:
-        """All scenarios of the first seeds, then of the next."""
+        """List the runs: all scenarios of the first seeds, then of the next."""
         plan = self.plans[budget]
         seeds = seeds or plan.seeds
         size = plan.seeds_of_a_run or len(seeds)
@@ -38,8 +38,7 @@ class Table:
         ]
 
 
-def _everywhere(plan: Plan) -> dict[str, Plan]:
-    """The same within both budgets."""
+def _both_budgets(plan: Plan) -> dict[str, Plan]:
     return dict.fromkeys(BUDGETS, plan)
 
 
@@ -47,28 +46,28 @@ def _methods(*methods: str) -> str:
     return "update.methods=" + ",".join(methods)
 
 
-_OF_WEIGHTS = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # averages of weights, hence fine-tuned
+_OF_WEIGHTS = ("bcwi", "bcwi_fisher", "bcwi_soup", "soup")  # averages of weights need fine-tuned models
 _MAIN = ("no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 _NO_DISTILLATION, _MPT_LM, _MPT_KL = (
     tuple(f"{method}@bias={b}" for b in (0, 1, 2, 4, 8)) for method in ("mpt_no_distillation", "mpt_lm", "mpt_kl")
 )
-# On the validation images of seed 0 `no_treatment` is as accurate as `mpt_lm` between b = 1 and 2; hence b = 1.5, and
-# other seeds.
+# On the validation images of seed 0, `mpt_lm` is as accurate as `no_treatment` at a b between 1 and 2. Hence b = 1.5,
+# tested on other seeds.
 _LEADING = ("no_treatment", "pct_kl", "mpt_lm@bias=1", "mpt_lm@bias=1.5", "mpt_kl@bias=1", "posthoc_bias")
 _LARGER = ("mpt_kl@bias=12", "mpt_kl@bias=16")
 _WITH_BIAS = (*_NO_DISTILLATION, *_MPT_LM, *_MPT_KL)
 _NINE = ("no_treatment", "pct_naive", "pct_kl", "pct_lm", *_WITH_BIAS)
 _TWENTY = tuple(range(20))
-# A hundred classes, a fifth of the images: what two cores can pay several times over.
+# A hundred classes with a fifth of the images: feasible for several runs on two cores.
 _FEW_IMAGES = ("dataset.train_per_class=100", "dataset.validation_per_class=20", "update.bias=1")
-# Of a GPU's budget the b of the published protocol; a few images of each class are held out for choices.
+# The GPU budget keeps the published b; a few images of each class are held out for choices.
 _FULL = ("dataset.validation_per_class=20",)
 
 TABLES: dict[str, Table] = {
     "digits": Table(
         "All methods on the digits",
-        "What does each method do to negative flips, over many seeds?",
-        _everywhere(
+        "How does each method change negative flips?",
+        _both_budgets(
             Plan(
                 "digits.py:all",
                 _TWENTY,
@@ -85,15 +84,15 @@ TABLES: dict[str, Table] = {
     ),
     "cifar100": Table(
         "CIFAR-100, 50 -> 100 classes, ResNet-18 with the ImageNet stem",
-        "The network and the classes of the paper: by how much does MPT cut negative flips, and at which b?",
+        "By how much does MPT reduce negative flips with the network and classes of the paper, and at which b?",
         {
             "cpu": Plan("cifar100.py:cpu", (0,)),  # 4.6 hours of two cores
             "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(*_FULL, _methods(*_NINE, "posthoc_bias"))),
         },
     ),
     "cifar100-seeds": Table(
-        "CIFAR-100, 50 -> 100 classes, the leading rows over three other seeds",
-        "Does the row that is chosen on validation halve the negative flips at no less accuracy?",
+        "CIFAR-100, 50 -> 100 classes, the best rows on three other seeds",
+        "Does the row chosen on validation halve the negative flips without a loss of accuracy?",
         {
             budget: Plan(config, (1, 2, 3), seeds_of_a_run=size, overrides=(*overrides, _methods(*_LEADING)))
             for budget, config, size, overrides in (("cpu", "cifar100.py:cpu", 1, ()), ("gpu", "cifar100.py", 0, _FULL))
@@ -101,7 +100,7 @@ TABLES: dict[str, Table] = {
     ),
     "cifar100-stem": Table(
         "CIFAR-100, ResNet-18 with the CIFAR stem",
-        "Does it hold on the network that suits small images?",
+        "Does the gain hold on the network made for small images?",
         {
             "cpu": Plan(
                 "cifar100.py:small",
@@ -117,7 +116,7 @@ TABLES: dict[str, Table] = {
     ),
     "splits": Table(
         "CIFAR-100, other splits of the classes",
-        "What if few classes are added, or many?",
+        "How does the gain depend on the number of new classes?",
         {
             budget: Plan(
                 config,
@@ -134,7 +133,7 @@ TABLES: dict[str, Table] = {
     ),
     "sequence": Table(
         "CIFAR-100, 50 -> 100 classes in five updates",
-        "What becomes of flips when every release is followed by another?",
+        "How do negative flips add up over several updates?",
         {
             budget: Plan(
                 config,
@@ -150,8 +149,8 @@ TABLES: dict[str, Table] = {
     ),
     "features": Table(
         "A linear head on frozen features",
-        "What is left of it where only a head is trained? (Features: the digits' 64 pixels.)",
-        _everywhere(
+        "Does the gain remain if only a linear head is trained? (Features: the 64 pixels of the digits.)",
+        _both_budgets(
             Plan(
                 "features.py:digits",
                 _TWENTY,
@@ -163,9 +162,9 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "memory": Table(
-        "Old images that are not kept",
-        "Balanced Softmax, MPT and plain cross-entropy with K images of each old class (digits).",
-        _everywhere(
+        "Few old images kept",
+        "How do MPT, Balanced Softmax and plain cross-entropy compare with K images of each old class? (Digits.)",
+        _both_budgets(
             Plan(
                 "memory.py",
                 _TWENTY,
@@ -174,18 +173,18 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "long-tail": Table(
-        "Classes that are not equally frequent",
-        "Balanced Softmax against plain cross-entropy (digits).",
-        _everywhere(Plan("long_tail.py:digits", _TWENTY)),
+        "A long tail of classes",
+        "How does Balanced Softmax compare with plain cross-entropy? (Digits.)",
+        _both_budgets(Plan("long_tail.py:digits", _TWENTY)),
     ),
     "long-tail-cifar100": Table(
         "CIFAR-100 with a long tail",
-        "Is Balanced Softmax ahead of plain cross-entropy by as much as published?",
+        "Is Balanced Softmax as far ahead of plain cross-entropy as published?",
         {"cpu": Plan("long_tail.py:cpu", (0,)), "gpu": Plan("long_tail.py", (0, 1, 2))},
     ),
     "architecture": Table(
         "CIFAR-100, ResNet-18 -> ResNet-50",
-        "What if the network changes with the classes?",
+        "Does the gain hold if the network changes with the classes?",
         {
             "cpu": Plan(
                 "cifar100.py:small",

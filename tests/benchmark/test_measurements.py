@@ -52,7 +52,7 @@ def test_step_against_a_peer_on_eight_devices(measure, peer, monkeypatch):
 
 @pytest.mark.slow
 def test_population_is_compared_with_one_student(one_device, measure):
-    result = measure("population", *SMALL, "--sizes", "2", "--peak-tflops", "0.001")
+    result = measure("population", *SMALL, "--sizes", "2", "--members-at-once", "2", "--peak-tflops", "0.001")
     one, two = result["rows"]
     assert (one["students"], two["students"], two["members_at_once"]) == (1, 2, 2)
     assert one["share_of_one"] == {"ratio": 1.0, "ratios": [1.0, 1.0]}

@@ -1,0 +1,125 @@
+"""The numbers kept of a finished run, small enough to be committed."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mpt_jax import metrics, posttraining
+from mpt_jax.report import flips
+from mpt_jax.reproduce.results import BASELINE, RATES
+from mpt_jax.update import workdir
+
+_CURVE, _HISTORY = 61, 40  # points kept
+
+
+def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, Any]:
+    """Read a finished work directory: protocol, rates per method and seed, and the data of the plots.
+
+    `at_equal_accuracy` of a row is its negative flip rate and that of `no_treatment` of the same seed, see `equalized`.
+    """
+    report = json.loads((folder / "report.json").read_text())
+    config = report["config"]
+    schedule, seeds, last = config["update"]["schedule"], config["seeds"], len(config["update"]["schedule"]) - 1
+    grows = schedule[-2] < schedule[-1]
+    rows = [
+        {key: row.get(key) for key in ("method", "seed", *RATES)} | ({"diverged": True} if row.get("diverged") else {})
+        for row in report["rows"]
+        if row["release"] == last
+    ]
+    curves = {
+        (row["method"], row["seed"]): shift_curve(flips.read(folder, config, row["method"], row["seed"]), schedule[-2])
+        for row in rows
+        if grows and not row.get("diverged")
+    }
+    for row in rows:
+        mine, base = (curves.get((method, row["seed"])) for method in (row["method"], BASELINE))
+        if mine and base:
+            row["at_equal_accuracy"] = equalized(mine, base)
+    mean_curves = {}
+    for method in report["summary"]:
+        if of_seeds := [curve for (name, _), curve in curves.items() if name == method]:
+            mean_curves[method] = _points(posttraining.mean_curve(of_seeds))
+    kept = {
+        "scenario": scenario,
+        "seeds": seeds,
+        "command": command,
+        "hardware": ", then ".join(report["hardware"]),
+        **{key: report[key] for key in ("git_revisions", "versions")},
+        "classes": schedule,
+        "protocol": _protocol(config),
+        "tolerance": config["update"]["tolerance"],
+        "images": report["dataset"]["images"],
+        "rows": rows,
+        "validation": {m: _chosen(choice) for m, choice in report["selection"].items()},
+        "curves": mean_curves,
+        "flips": {m: {key: found[key] for key in ("per_class", "margins")} for m, found in report["flips"].items()},
+        "sequences": report["sequences"],
+        "history": _history(folder, last, seeds[0]),
+    }
+    return _rounded(kept)
+
+
+def _protocol(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config that a reader needs besides classes and images."""
+    model, optimizer, update = config["model"], config["optimizer"], config["update"]
+    return {
+        **{"model": model["name"], "stem": model["stem"], "old_model": config["old_model"]["name"]},
+        **{key: optimizer[key] for key in ("epochs", "batch_size", "learning_rate", "schedule", "schedule_unit")},
+        **{key: update[key] for key in ("bias", "start", "memory", "memory_by")},
+    }
+
+
+def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: choice["candidates"][choice["chosen"]][key] for key in ("numbers", "accuracy", "nfr")}
+
+
+def shift_curve(pair: flips.Pair, num_old_classes: int) -> posttraining.PosthocCurve:
+    """Compute `posttraining.posthoc_curve` on the test images for every constant, including negative ones."""
+    lift = float(np.ptp(pair.new.astype(np.float64))) + 1.0  # raises every new class above all old ones
+    logits = pair.new.astype(np.float64)
+    logits[:, num_old_classes:] += lift
+    curve = posttraining.posthoc_curve(logits, pair.old.argmax(-1), pair.labels, num_old_classes=num_old_classes)
+    return dataclasses.replace(curve, starts=curve.starts - lift)
+
+
+def equalized(
+    curve: posttraining.PosthocCurve, baseline: posttraining.PosthocCurve, below: float = 0.005
+) -> list[float]:
+    """Return the negative flip rates of two models at the same accuracy.
+
+    That accuracy is `below` the lower of their two best ones. Each model is brought there by the constant on its new
+    classes' logits that leaves it the fewest flips. Both are treated alike, so models of any accuracy can be compared.
+    The constant is chosen on test images, so the result is for comparison, not for a choice of method.
+    """
+    accuracy = min(curve.accuracy.max(), baseline.accuracy.max()) - below
+    return [metrics.nfr_at_accuracy(c.accuracy, c.nfr, accuracy, hold_below=True) for c in (curve, baseline)]
+
+
+def _points(curve: posttraining.PosthocCurve) -> list[list[float]]:
+    """Return ``[c, accuracy, negative flip rate]`` at some steps of a curve, evenly spread over its steps."""
+    steps = np.unique(np.linspace(0, len(curve.starts) - 1, _CURVE).round().astype(int))
+    return [[float(values[i]) for values in (curve.starts, curve.accuracy, curve.nfr)] for i in steps]
+
+
+def _history(folder: pathlib.Path, release: int, seed: int) -> dict[str, list[list[float | None]]]:
+    """Return ``[step, loss, accuracy]`` on the training batches at some steps, by method."""
+    lines: dict[str, list[list[float | None]]] = {}
+    for line in workdir.read_metrics(folder):
+        method, *_, of_seed = line["member"].split()
+        if line["release"] == release and of_seed == f"seed={seed}":
+            lines.setdefault(method, []).append([line["step"], *(line["values"][key] for key in ("loss", "accuracy"))])
+    chosen = {m: np.unique(np.linspace(0, len(p) - 1, _HISTORY).round().astype(int)) for m, p in lines.items()}
+    return {method: [lines[method][i] for i in steps] for method, steps in chosen.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats to five significant digits: enough for any table, and a third of the size."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
