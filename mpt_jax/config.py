@@ -26,7 +26,7 @@ from mpt_jax import data, objectives
 from mpt_jax.data import DatasetConfig as DatasetConfig
 from mpt_jax.errors import InputError
 from mpt_jax.methods import DERIVED
-from mpt_jax.models import MODELS, foreign
+from mpt_jax.models import MODELS, pytorch_weights
 from mpt_jax.objectives import METHODS
 
 # source of an objective's term -> the release that plays it; "old" stands for the release before, whatever its method
@@ -446,9 +446,9 @@ def _check_old(config: Config, require: Callable[[bool, str], None]) -> None:
     if old.weights:
         same_inputs = (old.mean, old.std) == (config.dataset.mean, config.dataset.std)
         require(
-            network.name in foreign.NETWORKS,
+            network.name in pytorch_weights.NETWORKS,
             f"old.weights={old.weights} holds the weights of {'old_model' if config.old_model.name else 'model'}.name="
-            f"{network.name}; expected one of {', '.join(foreign.NETWORKS)}",
+            f"{network.name}; expected one of {', '.join(pytorch_weights.NETWORKS)}",
         )
         require(
             bool(old.mean or config.dataset.mean),

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from mpt_jax import data, training
 from mpt_jax.benchmark import flops
 from mpt_jax.benchmark.workload import Setup, make_inputs, make_state
-from mpt_jax.models.convolution import as_on_accelerators
+from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.objectives import Objective
 from mpt_jax.training import sharding
 
@@ -46,7 +46,7 @@ def lower(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool) 
     bound = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
     # A new function, because JAX would reuse a trace made with the other form of convolutions.
     steps = jax.jit(lambda *arguments: training.train_steps.__wrapped__(recipe, mesh, *arguments), donate_argnums=0)
-    with as_on_accelerators() if native else contextlib.nullcontext():
+    with native_convolutions() if native else contextlib.nullcontext():
         return state, inputs, steps.lower(state, inputs, bound, bound)
 
 

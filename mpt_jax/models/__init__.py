@@ -1,4 +1,4 @@
-"""Networks by name, and the classifier made of a network, its weights and the normalisation of its inputs."""
+"""Networks by name, and classifiers: a network with its weights and the normalisation of its inputs."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from flax import linen as nn
 from mpt_jax.errors import InputError
 from mpt_jax.models.classifier import (
     Classifier,
-    continued,
     features,
     fold,
     init,
     logits,
     normalize,
     train_forward,
+    warm_start,
 )
 from mpt_jax.models.convnet import ConvNet
 from mpt_jax.models.layers import at_least_float32
@@ -30,13 +30,13 @@ __all__ = [
     "ON_FEATURES",
     "Classifier",
     "build",
-    "continued",
     "features",
     "fold",
     "init",
     "logits",
     "normalize",
     "train_forward",
+    "warm_start",
 ]
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
@@ -51,23 +51,23 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "mlp": MLPHead,
     }
 )
-ON_FEATURES = ("linear", "mlp")  # of MODELS those that take arrays of features; the others take images
+ON_FEATURES = ("linear", "mlp")  # these take arrays of features, the other MODELS images
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 
-_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({"stem": STEMS})
+_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType({"stem": STEMS})  # allowed values by option
 
 
 def build(name: str, num_classes: int, *, dtype: str = "float32", **options: str) -> nn.Module:
-    """The network of a name, called as ``module.apply(variables, x, train=..., mutable=...)``.
+    """Return the network of a name, to be called as ``module.apply(variables, x, train=..., mutable=...)``.
 
     Args:
         name: a key of ``MODELS``.
         num_classes: number of logits.
-        dtype: of the computation, one of ``DTYPES``; parameters and logits are at least float32.
-        **options: of the network; the ResNets take ``stem``: ``imagenet`` or ``cifar``.
+        dtype: of the computation, one of ``DTYPES``; parameters and logits have at least float32.
+        **options: of the network; ResNets take ``stem``: ``imagenet`` or ``cifar``.
 
     Raises:
-        InputError: an unknown name, option or value.
+        InputError: unknown name, option or value.
 
     Examples:
         >>> build("resnet18", 100, stem="cifar").stem
@@ -75,7 +75,7 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: str
         >>> build("vit_tiny", 100, stem="cifar")
         Traceback (most recent call last):
         ...
-        mpt_jax.errors.InputError: model 'vit_tiny' has no option 'stem'; expected one of none
+        mpt_jax.errors.InputError: model 'vit_tiny' has no option 'stem'; expected none
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}")
@@ -83,11 +83,12 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: str
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if num_classes < 1:
         raise InputError(f"{num_classes} classes; expected at least 1")
-    known = [option for option in _CHOICES if option in inspect.signature(MODELS[name]).parameters]
+    known = [option for option in _OPTIONS if option in inspect.signature(MODELS[name]).parameters]
     for option, value in options.items():
         if option not in known:
-            raise InputError(f"model {name!r} has no option {option!r}; expected one of {', '.join(known) or 'none'}")
-        if value not in _CHOICES[option]:
-            raise InputError(f"unknown {option} {value!r}; expected one of {', '.join(_CHOICES[option])}")
+            expected = f"one of {', '.join(known)}" if known else "none"
+            raise InputError(f"model {name!r} has no option {option!r}; expected {expected}")
+        if value not in _OPTIONS[option]:
+            raise InputError(f"unknown {option} {value!r}; expected one of {', '.join(_OPTIONS[option])}")
     compute = jnp.dtype(dtype)
     return MODELS[name](num_classes=num_classes, dtype=compute, param_dtype=at_least_float32(compute), **options)

@@ -1,7 +1,6 @@
-"""A trained classifier as one pytree: network, parameters and normalisation, from raw inputs to logits.
+"""A trained classifier as one pytree, from raw inputs to logits: network, parameters and normalisation.
 
-Inputs are images of uint8 pixels, or arrays of floats such as the features of another, frozen network; their dtype says
-which.
+Inputs are uint8 images, or float arrays such as the features of a frozen network; the dtype tells which.
 """
 
 from typing import Any
@@ -19,16 +18,16 @@ from mpt_jax.models.layers import at_least_float32, fold_batch_norms
 class Classifier:
     """A network with its weights and the normalisation of its inputs.
 
-    Passed as an argument to jitted functions (a teacher), and stacked along leading axes for ``vmap``.
+    It can be passed to jitted functions (as a teacher) and stacked along leading axes for ``vmap``.
 
     Attributes:
-        module: the network, part of the program.
+        module: the network, static under ``jit``.
         params: its parameters.
-        batch_stats: its running statistics; empty for a network without.
-        mean: ``[channels]``, float32, in units of pixel / 255 or of the features; None where inputs come normalised.
-        std: ``[channels]``, float32, in the same units; None where inputs come normalised.
-        ensemble: whether this is several networks of one architecture, whose mean logits are the answer; their leaves
-            have one more leading axis, over the networks.
+        batch_stats: its running statistics; empty for a network without BatchNorm.
+        mean: ``[channels]``, float32, in units of pixel / 255 or of the features; None if inputs come normalised.
+        std: ``[channels]``, float32, in the same units; None if inputs come normalised.
+        ensemble: whether this is several networks of one architecture that predict their mean logits; leaves have an
+            additional leading axis over the networks.
     """
 
     module: nn.Module = struct.field(pytree_node=False)
@@ -40,17 +39,16 @@ class Classifier:
 
 
 def normalize(inputs: Array, mean: Array, std: Array, dtype: Any = jnp.float32) -> Array:
-    """``(inputs / 255 - mean) / std`` of pixels and ``(inputs - mean) / std`` of floats, per channel, in ``dtype``.
+    """Return ``(inputs / 255 - mean) / std`` of pixels, or ``(inputs - mean) / std`` of floats, in ``dtype``.
 
     Args:
-        inputs: ``[batch, height, width, channels]``, uint8, or ``[batch, ..., channels]`` of a floating dtype, which
-            are taken as they are.
-        mean: ``[channels]``, in units of pixel / 255, or in those of the floats.
+        inputs: ``[batch, height, width, channels]``, uint8, or ``[batch, ..., channels]`` of a floating dtype.
+        mean: ``[channels]``, in units of pixel / 255, or of the floats.
         std: ``[channels]``, in the same units.
-        dtype: of the result, a floating type.
+        dtype: floating type of the result.
 
     Returns:
-        The shape of the inputs.
+        An array of the shape of the inputs.
 
     Raises:
         TypeError: the inputs are neither uint8 nor floats.
@@ -72,12 +70,12 @@ def normalize(inputs: Array, mean: Array, std: Array, dtype: Any = jnp.float32) 
 
 
 def init(module: nn.Module, key: Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Random parameters and fresh running statistics ``(params, batch_stats)`` of a network.
+    """Initialise a network: return random parameters and initial running statistics, ``(params, batch_stats)``.
 
     Args:
         module: a network of `mpt_jax.models.build`.
         key: a typed key of `jax.random.key`.
-        image_shape: of one input: ``(height, width, channels)``, or ``(D,)`` of features.
+        image_shape: of one input: ``(height, width, channels)``, or ``(D,)`` for features.
 
     Examples:
         >>> from mpt_jax.models import build
@@ -89,19 +87,19 @@ def init(module: nn.Module, key: Array, image_shape: tuple[int, ...]) -> tuple[A
     return variables["params"], variables.get("batch_stats", {})
 
 
-def continued(fresh: Any, trained: Any) -> Any:
-    """A trained network's weights in the place of fresh ones; the head's further columns, of new classes, stay fresh.
+def warm_start(fresh: Any, trained: Any) -> Any:
+    """Replace a fresh network's weights by trained ones; the head's columns of new classes stay fresh.
 
     Args:
         fresh: ``(params, batch_stats)`` of `init`.
-        trained: the same of a network of this architecture with as many classes or fewer.
+        trained: the same of a network of this architecture with at most as many classes.
 
     Raises:
         ValueError: the networks differ in more than the number of classes.
 
     Examples:
         >>> fresh, trained = ({"head": {"bias": jnp.zeros(3)}}, {}), ({"head": {"bias": jnp.ones(2)}}, {})
-        >>> continued(fresh, trained)[0]["head"]["bias"].tolist()
+        >>> warm_start(fresh, trained)[0]["head"]["bias"].tolist()
         [1.0, 1.0, 0.0]
     """
 
@@ -120,38 +118,38 @@ def continued(fresh: Any, trained: Any) -> Any:
 
 
 def train_forward(module: nn.Module, params: Any, batch_stats: Any, inputs: Array) -> tuple[Array, Array, Any]:
-    """A network in training mode: ``(logits, features, batch_stats)``.
+    """Run a network in training mode: return ``(logits, features, batch_stats)``.
 
     Args:
         module: a network of `mpt_jax.models.build`.
         params: its parameters.
-        batch_stats: its running statistics before.
+        batch_stats: its running statistics.
         inputs: normalised, ``[batch, ...]``.
 
     Returns:
-        Logits ``[batch, num_classes]``, the input of the head ``[batch, features]``, both at least float32, and the
-        running statistics after.
+        Logits ``[batch, num_classes]``, the inputs of the head ``[batch, features]``, both at least float32, and the
+        updated running statistics.
     """
-    seen = []
+    head_inputs = []
 
     def record(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         if context.module.path == ("head",) and context.method_name == "__call__":
-            seen.append(args[0])
+            head_inputs.append(args[0])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
         variables = {"params": params, "batch_stats": batch_stats}
-        answer, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
-    return answer, seen[-1].astype(at_least_float32(module.dtype)), mutated.get("batch_stats", {})
+        outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    return outputs, head_inputs[-1].astype(at_least_float32(module.dtype)), mutated.get("batch_stats", {})
 
 
 def logits(classifier: Classifier, inputs: Array) -> Array:
-    """Inference: normalised inputs through the network with its running statistics.
+    """Return the logits of raw inputs at inference: normalised, and with the network's running statistics.
 
     Args:
-        classifier: as trained.
-        inputs: ``[batch, height, width, channels]``, uint8, or features ``[batch, D]``, floats; as the network sees
-            them where it has no normalisation.
+        classifier: a trained classifier.
+        inputs: ``[batch, height, width, channels]``, uint8, or float features ``[batch, D]``; normalised already if the
+            classifier has no mean.
 
     Returns:
         ``[batch, num_classes]``, at least float32.
@@ -168,10 +166,10 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         (2, 10)
     """
     if classifier.ensemble:
-        # one after the other where side by side is slower: see `training.members_at_once`
-        at_once = None if jax.default_backend() == "cpu" else len(jax.tree.leaves(classifier.params)[0])
-        one = lambda member: logits(member, inputs)  # noqa: E731
-        return jax.lax.map(one, classifier.replace(ensemble=False), batch_size=at_once).mean(0)
+        # On a CPU one member after another is faster than all in parallel: see `training.members_at_once`.
+        parallel = None if jax.default_backend() == "cpu" else len(jax.tree.leaves(classifier.params)[0])
+        logits_of = lambda member: logits(member, inputs)  # noqa: E731
+        return jax.lax.map(logits_of, classifier.replace(ensemble=False), batch_size=parallel).mean(0)
     if classifier.mean is not None:
         inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(classifier.module.dtype))
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
@@ -179,9 +177,9 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
 
 
 def fold(classifier: Classifier) -> Classifier:
-    """The same function for inference alone, with its batch normalisations folded into the convolutions before them.
+    """Fold the batch normalisations into the convolutions before them, for faster inference.
 
-    Equal to the classifier to rounding, and quicker; leaves may have leading axes, and numpy arrays stay on the host.
+    Logits are equal to rounding. Leaves may have leading axes, and numpy arrays stay on the host.
 
     Examples:
         >>> from mpt_jax.models import build
@@ -201,18 +199,18 @@ def fold(classifier: Classifier) -> Classifier:
 
 
 def features(classifier: Classifier, inputs: Array) -> Array:
-    """The penultimate features: `logits` with the identity in place of the network's last layer, its ``head``.
+    """Return the penultimate features: the inputs of the network's last layer, its ``head``.
 
     Args:
-        classifier: as trained.
-        inputs: as those of `logits`.
+        classifier: a trained classifier.
+        inputs: as in `logits`.
 
     Returns:
-        ``[batch, features]``, at least float32: ``features @ kernel + bias`` of the head are the logits.
+        ``[batch, features]``, at least float32, such that ``features @ kernel + bias`` of the head are the logits.
 
     Raises:
         TypeError: the inputs are neither uint8 nor floats.
-        ValueError: an ensemble, which has no features of its own.
+        ValueError: the classifier is an ensemble, which has no single features.
 
     Examples:
         >>> from mpt_jax.models import build

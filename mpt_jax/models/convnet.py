@@ -11,17 +11,17 @@ from mpt_jax.models.layers import Conv, Linear, batch_norm
 
 
 class ConvNet(nn.Module):
-    """3x3 convolutions, each followed by batch normalisation and ReLU, the second of stride 2; linear head on the map.
+    """3x3 convolutions, each with batch normalisation and ReLU, the second of stride 2; a linear head on the map.
 
-    On 8x8x1 images with the default ``features`` it takes 235 thousand multiply-adds an image and has 19 thousand
-    parameters (10 classes).
+    With the default ``features`` and 10 classes it has 19 thousand parameters, and takes 235 thousand multiply-adds for
+    an image of 8x8x1.
 
     Attributes:
         num_classes: number of logits.
         features: channels of each convolution.
-        dtype: of the computation; the head and the logits are at least float32.
+        dtype: of the computation; the head and the logits have at least float32.
         param_dtype: of the parameters.
-        folded: for inference, with the batch normalisations folded into the convolutions.
+        folded: whether batch normalisations are folded into the convolutions, for inference.
     """
 
     num_classes: int
@@ -32,7 +32,7 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        """Normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``."""
+        """Map normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = images
         for number, features in enumerate(self.features, start=1):

@@ -1,8 +1,8 @@
-"""Convolution and pooling in the form that is fast on the platform that runs them; all forms are exact.
+"""Convolution and pooling in the fastest form for each platform; all forms are exact.
 
-Accelerators keep the native convolution. XLA's CPU convolution is slow on small maps, slow under ``vmap`` over kernels
-(a grouped convolution) and tens of times slower inside ``lax.scan``; a CPU therefore multiplies matrices, and the fewer
-the better.
+Accelerators use the native convolution. XLA's CPU convolution is slow on small maps, slow under ``vmap`` over kernels
+(a grouped convolution), and tens of times slower inside ``lax.scan``; on a CPU convolutions are therefore matrix
+products, as few as possible.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_TINY_MAP = 2  # up to this output size most taps of a padded 3x3 kernel only ever multiply zeros
-_CHANNELS = 32  # below, Winograd's sums cost more than the products they save
-_SMALL_MAP = 16  # above this output size what the product reads is made again in the backward pass rather than kept
+_TINY_MAP = 2  # up to this output size most taps of a padded 3x3 kernel multiply only zeros
+_CHANNELS = 32  # with fewer, Winograd's sums cost more than the products they save
+_SMALL_MAP = 16  # above this output size the product's inputs are recomputed in the backward pass
 _only_native = contextvars.ContextVar("_only_native", default=False)
 
 
 @contextlib.contextmanager
-def as_on_accelerators() -> Iterator[None]:
-    """Networks traced in this block are made of native convolutions on a CPU too: programs to be looked at, not run."""
+def native_convolutions() -> Iterator[None]:
+    """Trace networks with native convolutions on a CPU too: for programs that are inspected, not run."""
     token = _only_native.set(True)
     try:
         yield
@@ -31,15 +31,15 @@ def as_on_accelerators() -> Iterator[None]:
 
 
 def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Array:
-    """Cross-correlation with zero padding, as PyTorch's ``conv2d``.
+    """Cross-correlate images and kernel with zero padding, as PyTorch's ``conv2d``.
 
     ``y[n, a, b] = sum_ij x[n, a * stride + i - padding, b * stride + j - padding] @ kernel[i, j]``
 
     Args:
         images: ``[batch, height, width, channels_in]``.
         kernel: ``[rows, columns, channels_in, channels_out]``, of the same dtype.
-        stride: pixels between two outputs, in both directions.
-        padding: zeros added to each of the four sides.
+        stride: pixels between outputs, in both directions.
+        padding: zeros added on each of the four sides.
 
     Returns:
         ``[batch, height_out, width_out, channels_out]``.
@@ -56,16 +56,16 @@ def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -
 
 
 def native_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    """`conv2d` as XLA's own convolution."""
+    """Compute `conv2d` with XLA's convolution."""
     return lax.conv_general_dilated(
         images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def matrix_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    """`conv2d` as matrix products: by Winograd's scheme, position by position on tiny maps, else on patches."""
+    """Compute `conv2d` by matrix products: Winograd's scheme, one product per position on tiny maps, or patches."""
     size = [_outputs(n, k, stride, padding) for n, k in zip(images.shape[1:3], kernel.shape[:2], strict=True)]
-    # In fewer than 24 bits Winograd's sums would lose what the products are made of.
+    # With fewer than 24 bits of mantissa Winograd's sums lose precision.
     same_3x3 = (kernel.shape[:2], stride, padding) == ((3, 3), 1, 1) and jnp.finfo(images.dtype).bits >= 32
     if same_3x3 and size == [2, 2]:
         return _winograd(images, kernel, _TWO_PIXELS)
@@ -83,10 +83,9 @@ def _outputs(size: int, taps: int, stride: int, padding: int) -> int:
 
 
 def _taps(x: Array, axis: int, size: int, stride: int, padding: int, fill: float = 0.0) -> list[Array]:
-    """What each tap of a window sees along an axis: ``taps[i][a] = x[a * stride + i - padding]``.
+    """Return the inputs of each tap of a window along an axis: ``taps[i][a] = x[a * stride + i - padding]``.
 
-    Split by phase first: of many strided slices straight from `x` the gradients would each be spread out before they
-    are added.
+    ``x`` is split by phase first: gradients of many strided slices of ``x`` would each be padded before they are added.
     """
     count, reach = _outputs(x.shape[axis], size, stride, padding), (size - 1) // stride
     sides = [(0, 0, 0)] * x.ndim
@@ -97,19 +96,19 @@ def _taps(x: Array, axis: int, size: int, stride: int, padding: int, fill: float
 
 
 def _by_patches(images: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """One product for the whole map: the patches ``[batch, rows, columns, taps * channels_in]`` times the kernel."""
+    """Multiply the patches ``[batch, rows, columns, taps * channels_in]`` of the whole map by the kernel, at once."""
     rows, columns, _, channels = kernel.shape
     x = jnp.concatenate(_taps(images, 2, columns, stride, padding), axis=-1)
     return _times(jnp.concatenate(_taps(x, 1, rows, stride, padding), axis=-1), kernel.reshape(-1, channels))
 
 
 def _times(x: Array, matrix: Array) -> Array:
-    """``x @ matrix`` as a product of two matrices: of more dimensions XLA would transpose a copy for the gradient."""
+    """Return ``x @ matrix`` by a product of two matrices; with more axes XLA transposes a copy for the gradient."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
 # Winograd's schemes for a 3-tap kernel along one axis: m_i = (combination of pixels) * (combination of taps), and the
-# outputs as combinations of the m_i. Images take the same along rows and columns. Of both the taps' part is
+# outputs are combinations of the m_i. Rows and columns use the same scheme. The combinations of taps are
 #     [k_0, (k_0 + k_1 + k_2) / 2, (k_0 - k_1 + k_2) / 2, k_2]  or, between zeros,  [k_1, k_2 - k_1, k_0 - k_1].
 # Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, F(2x2, 3x3).
 def _tile_pixels(x: Array, axis: int) -> list[Array]:
@@ -138,11 +137,11 @@ _TWO_PIXELS = (_pair_pixels, _pair_kernel, lambda m: [m[0] + m[1], m[0] + m[2]])
 
 
 def _winograd(images: Array, kernel: Array, scheme: tuple) -> Array:
-    """3x3, stride 1, padding 1: 16 products where 2x2 outputs take 36, or 9 where a whole map of 2x2 takes 16."""
+    """Convolve 3x3, stride 1, padding 1: 16 products instead of 36 for 2x2 outputs, 9 instead of 16 for a 2x2 map."""
     of_pixels, of_kernel, of_products = scheme
     pixels = [of_pixels(row, 2) for row in of_pixels(images, 1)]
-    # By `unstack`, whose gradient is a stack; that of `kernel[0]` is a padded array, and XLA's CPU, which fuses these
-    # sums into the update of the weights, would look at nine of them for each element.
+    # The gradient of `unstack` is a stack. That of `kernel[0]` is a padded array; XLA's CPU backend fuses the sum of
+    # nine of them into the update of the weights and would read all nine for each element.
     taps = [of_kernel(*jnp.unstack(row)) for row in of_kernel(*jnp.unstack(kernel))]
     products = [
         of_products([_times(*pair) for pair in zip(*row, strict=True)]) for row in zip(pixels, taps, strict=True)
@@ -153,17 +152,17 @@ def _winograd(images: Array, kernel: Array, scheme: tuple) -> Array:
 
 
 def _by_position(images: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """One product per output position: the pixels under the kernel times the taps that meet them."""
+    """Compute one product per output position: the pixels under the kernel times the taps that overlap them."""
 
-    def meeting(output: int, size: int, taps: int) -> tuple[slice, slice]:
+    def overlap(output: int, size: int, taps: int) -> tuple[slice, slice]:
         start = output * stride - padding
         first, last = max(start, 0), min(start + taps, size)
         return slice(first, max(first, last)), slice(first - start, max(first, last) - start)
 
     batch, height, width, _ = images.shape
     taps_down, taps_across, _, channels = kernel.shape
-    rows = [meeting(a, height, taps_down) for a in range(_outputs(height, taps_down, stride, padding))]
-    columns = [meeting(b, width, taps_across) for b in range(_outputs(width, taps_across, stride, padding))]
+    rows = [overlap(a, height, taps_down) for a in range(_outputs(height, taps_down, stride, padding))]
+    columns = [overlap(b, width, taps_across) for b in range(_outputs(width, taps_across, stride, padding))]
     outputs = [
         images[:, pixels_down, pixels_across].reshape(batch, -1) @ kernel[down, across].reshape(-1, channels)
         for pixels_down, down in rows
@@ -173,16 +172,16 @@ def _by_position(images: Array, kernel: Array, stride: int, padding: int) -> Arr
 
 
 def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Array:
-    """Largest value of each window, the padding never chosen; of equal values the first one gets the gradient.
+    """Return the largest value of each window, never the padding; the first of equal values gets the gradient.
 
-    Written as comparisons of slices, along rows and then along columns: the gradient of XLA's window reduction is tens
-    of times slower on a CPU. NaN in a window gives NaN, as in PyTorch.
+    Compares slices along rows and then along columns: the gradient of XLA's window reduction is tens of times slower on
+    a CPU. NaN in a window gives NaN, as in PyTorch.
 
     Args:
         images: ``[batch, height, width, channels]``.
         size: rows and columns of a window.
-        stride: pixels between two windows.
-        padding: pixels added to each of the four sides, at most half of ``size``.
+        stride: pixels between windows.
+        padding: pixels added on each of the four sides, at most half of ``size``.
 
     Returns:
         ``[batch, height_out, width_out, channels]``.
@@ -195,7 +194,7 @@ def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Ar
     def along(x: Array, axis: int) -> Array:
         largest, *others = _taps(x, axis, size, stride, padding, fill=-jnp.inf)
         for value in others:
-            # Not jnp.maximum, which splits the gradient between equal values.
+            # Not jnp.maximum, which divides the gradient among equal values.
             largest = jnp.where((value > largest) | jnp.isnan(value), value, largest)
         return largest
 

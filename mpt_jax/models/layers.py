@@ -1,4 +1,4 @@
-"""Layers with the initialisation and the constants of PyTorch's, in a compute dtype of choice."""
+"""Layers with PyTorch's initialisation and constants, in any compute dtype."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ _EPSILON = 1e-5  # of batch normalisation
 
 
 class Conv(nn.Module):
-    """`conv2d` without bias, its parameter named and shaped as that of ``nn.Conv``.
+    """`conv2d` without bias; its parameter has the name and shape of ``nn.Conv``'s.
 
-    Initialised normal with variance ``2 / (features * size ** 2)`` as torchvision's networks (Delving Deep into
-    Rectifiers, He et al., 2015).
+    Initialised from a normal distribution of variance ``2 / (features * size ** 2)``, as in torchvision.
+    Source: Delving Deep into Rectifiers, He et al., 2015.
     """
 
     features: int
@@ -29,7 +29,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """``[batch, height, width, channels] -> [batch, height_out, width_out, features]`` in ``dtype``."""
+        """Map ``[batch, height, width, channels]`` to ``[batch, height_out, width_out, features]`` in ``dtype``."""
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         shape = (self.size, self.size, images.shape[-1], self.features)
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
@@ -37,22 +37,22 @@ class Conv(nn.Module):
 
 
 def batch_norm(images: Array, *, train: bool, folded: bool = False, dtype: Any, name: str) -> Array:
-    """``nn.BatchNorm`` with PyTorch's constants, a part of the calling module under ``name``.
+    """Apply ``nn.BatchNorm`` with PyTorch's constants, as a submodule ``name`` of the calling module.
 
-    Computed in at least float32 and returned in ``dtype``. The recorded variance is that of the batch, where PyTorch
-    records ``n / (n - 1)`` times it.
+    Computed in at least float32. The recorded variance is that of the batch; PyTorch records ``n / (n - 1)`` times it.
 
     Args:
         images: ``[batch, ..., channels]``.
-        train: uses and records the statistics of the batch rather than the running ones.
-        folded: scale and statistics are in the convolution before it (`fold_batch_norms`), and a bias is left.
+        train: whether to use and record the statistics of the batch instead of the running ones.
+        folded: whether scale and statistics are in the convolution before it (`fold_batch_norms`), so that only a bias
+            is left.
         dtype: of the result.
-        name: of the parameters and of the statistics.
+        name: of the parameters and statistics.
     """
     wide = at_least_float32(dtype)
     if folded:
         return Bias(wide, name=name)(images.astype(wide)).astype(dtype)
-    # Without the option flax promotes dtypes implicitly and keeps float32 statistics beside float64 parameters.
+    # Otherwise flax promotes dtypes implicitly and keeps float32 statistics beside float64 parameters.
     norm = nn.BatchNorm(
         momentum=0.9, epsilon=_EPSILON, dtype=wide, param_dtype=wide, force_float32_reductions=False, name=name
     )
@@ -60,22 +60,22 @@ def batch_norm(images: Array, *, train: bool, folded: bool = False, dtype: Any, 
 
 
 class Bias(nn.Module):
-    """``x + bias``, one number per channel: what is left of a folded `batch_norm`."""
+    """``x + bias``, one number per channel: a folded `batch_norm`."""
 
     param_dtype: Any
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """``[..., channels] -> [..., channels]``."""
+        """Map ``[..., channels]`` to ``[..., channels]``."""
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         return x + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
 def fold_batch_norms(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of the folded network: ``kernel * gamma / sqrt(var + eps)`` and ``beta - mean * gamma / sqrt(...)``.
+    """Return the folded parameters: ``kernel * gamma / sqrt(var + eps)`` and ``beta - mean * gamma / sqrt(...)``.
 
-    The convolution before ``norm1`` is called ``conv1``, that before ``stem_norm`` ``stem_conv``, and so on. Leaves may
-    have leading axes.
+    The convolution before ``norm1`` must be named ``conv1``, the one before ``stem_norm`` ``stem_conv``, and so on.
+    Leaves may have leading axes.
     """
     folded = dict(params)
     for name, stats in batch_stats.items():
@@ -90,7 +90,7 @@ def fold_batch_norms(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) 
 
 
 class Linear(nn.Module):
-    """``x @ kernel + bias`` in at least float32, initialised uniform in ``+-1 / sqrt(inputs)`` as in PyTorch."""
+    """``x @ kernel + bias`` in at least float32, initialised uniformly in ``+-1 / sqrt(inputs)`` as in PyTorch."""
 
     features: int
     dtype: Any = jnp.float32
@@ -98,7 +98,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """``[batch, inputs] -> [batch, features]``."""
+        """Map ``[batch, inputs]`` to ``[batch, features]``."""
         bound = inputs.shape[-1] ** -0.5
 
         def init(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -111,7 +111,7 @@ class Linear(nn.Module):
 
 
 def at_least_float32(dtype: Any) -> jnp.dtype:
-    """The floating ``dtype``, or float32 where it is narrower.
+    """Return the floating ``dtype``, or float32 if it is narrower.
 
     Examples:
         >>> [str(at_least_float32(d)) for d in ("bfloat16", "float32", "float64")]

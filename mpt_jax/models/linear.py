@@ -1,4 +1,4 @@
-"""Heads on frozen features: a linear layer, or one with a hidden layer before it."""
+"""Heads on frozen features: a linear layer, with or without a hidden layer before it."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from mpt_jax.models.layers import Linear
 class LinearHead(nn.Module):
     """``x @ kernel + bias``: softmax regression on features ``[batch, D]``, or on the pixels of images.
 
-    ``(D + 1) * num_classes`` parameters and ``D * num_classes`` multiply-adds: 51,300 and 51,200 from the 512 features
-    of a ViT-B/32 to 100 classes.
+    It has ``(D + 1) * num_classes`` parameters and takes ``D * num_classes`` multiply-adds: 51,300 and 51,200 for 512
+    features and 100 classes.
 
     Attributes:
         num_classes: number of logits.
-        dtype: of the features; the layer and the logits are at least float32.
+        dtype: of the features; the layer and the logits have at least float32.
         param_dtype: of the parameters.
     """
 
@@ -27,21 +27,21 @@ class LinearHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> Array:
-        """Normalised features ``[batch, ...]`` to logits ``[batch, num_classes]``."""
+        """Map normalised features ``[batch, ...]`` to logits ``[batch, num_classes]``."""
         x = features.reshape(features.shape[0], -1)
         return Linear(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="head")(x)
 
 
 class MLPHead(nn.Module):
-    """``relu(x @ kernel + bias)``, then a linear head: for features that no hyperplane parts.
+    """``relu(x @ kernel + bias)``, then a linear head: for features that no hyperplane separates.
 
-    ``(D + 1) * hidden + (hidden + 1) * num_classes`` parameters: 313,956 from 512 features to 100 classes, with
+    It has ``(D + 1) * hidden + (hidden + 1) * num_classes`` parameters: 313,956 for 512 features and 100 classes, with
     313,344 multiply-adds.
 
     Attributes:
         num_classes: number of logits.
         hidden: width of the hidden layer.
-        dtype: of the computation; the head and the logits are at least float32.
+        dtype: of the computation; the head and the logits have at least float32.
         param_dtype: of the parameters.
     """
 
@@ -52,7 +52,7 @@ class MLPHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> Array:
-        """Normalised features ``[batch, ...]`` to logits ``[batch, num_classes]``."""
+        """Map normalised features ``[batch, ...]`` to logits ``[batch, num_classes]``."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = features.reshape(features.shape[0], -1)
         x = nn.relu(nn.Dense(self.hidden, **dtypes, kernel_init=nn.initializers.he_normal(), name="hidden")(x))

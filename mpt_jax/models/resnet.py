@@ -1,6 +1,6 @@
-"""ResNet-18, -34 and -50 for images of any size, layer by layer those of torchvision.
+"""ResNet-18, -34 and -50 for images of any size, identical to torchvision's layer by layer.
 
-Source: Deep Residual Learning for Image Recognition, He et al., 2016; the stride of a bottleneck sits on its 3x3
+Source: Deep Residual Learning for Image Recognition, He et al., 2016; the stride of a bottleneck is that of its 3x3
 convolution ("v1.5").
 """
 
@@ -19,17 +19,17 @@ STEMS = ("imagenet", "cifar")
 
 
 class ResNet(nn.Module):
-    """Residual network: stem, four stages of blocks, mean over the map, linear head.
+    """A residual network: stem, four stages of blocks, mean over the map, linear head.
 
     Attributes:
         num_classes: number of logits.
         depths: blocks in each of the four stages.
-        bottleneck: blocks of 1x1, 3x3, 1x1 convolutions (four times as many outputs) in place of two 3x3.
+        bottleneck: whether blocks are 1x1, 3x3, 1x1 convolutions with four times as many outputs, instead of two 3x3.
         stem: ``imagenet`` (7x7 convolution of stride 2, then 3x3 max pool of stride 2) or ``cifar`` (3x3, no pool).
-        dtype: of the computation; the head and the logits are at least float32.
+        dtype: of the computation; the head and the logits have at least float32.
         param_dtype: of the parameters.
-        folded: for inference, with the batch normalisations folded into the convolutions.
-        remat: in training, keep the blocks' inputs alone and compute the rest again for the gradient.
+        folded: whether batch normalisations are folded into the convolutions, for inference.
+        remat: whether training keeps only the blocks' inputs and recomputes the rest for the gradient.
     """
 
     num_classes: int
@@ -43,7 +43,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        """Normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``."""
+        """Map normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if self.stem == "imagenet":
             x = Conv(64, 7, stride=2, padding=3, **dtypes, name="stem_conv")(images)
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
             raise ValueError(f"unknown stem {self.stem!r}; expected one of {', '.join(STEMS)}")
         x = batch_norm(x, train=train, folded=self.folded, dtype=self.dtype, name="stem_norm")
         if self.stem == "imagenet":
-            x = max_pool2d(x, size=3, stride=2, padding=1)  # before the ReLU, with which it commutes: fewer pixels
+            x = max_pool2d(x, size=3, stride=2, padding=1)  # before the ReLU: they commute, and this has fewer pixels
         x = nn.relu(x)
         block_of = nn.remat(Block, static_argnums=(2,)) if self.remat and train else Block
         for stage, depth in enumerate(self.depths):
@@ -71,7 +71,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """``relu(x + f(x))``, with ``x`` projected by a 1x1 convolution where ``f`` changes its shape."""
+    """``relu(x + f(x))``, with ``x`` projected by a 1x1 convolution if ``f`` changes its shape."""
 
     features: int
     stride: int
@@ -82,7 +82,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """``[batch, height, width, channels]`` to ``features`` channels, or four times as many in a bottleneck."""
+        """Map ``[batch, height, width, channels]`` to ``features`` channels, or four times as many in a bottleneck."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, **dtypes)
         norm = partial(batch_norm, train=train, folded=self.folded, dtype=self.dtype)

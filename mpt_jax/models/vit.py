@@ -1,7 +1,7 @@
-"""Vision transformers of class token and learned positions, layer by layer timm's ``vit_small_patch16_224``.
+"""Vision transformers with class token and learned positions, identical to timm's ``vit_small_patch16_224``.
 
 Source: An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale, Dosovitskiy et al., 2021; the small
-size is that of Training data-efficient image transformers & distillation through attention, Touvron et al., 2021.
+size is from Training data-efficient image transformers & distillation through attention, Touvron et al., 2021.
 """
 
 from functools import partial
@@ -16,27 +16,29 @@ from mpt_jax.models.layers import Linear, at_least_float32
 
 
 class ViT(nn.Module):
-    """Patches, class token and positions through pre-norm encoder blocks; linear head on the normalised class token.
+    """Patches, class token and positions through pre-norm encoder blocks; a linear head on the normalised class token.
 
-    The variant: the class token has a position of its own, every linear layer has a bias (queries, keys and values
-    too), GELU is the exact one, LayerNorm has epsilon 1e-6, no dropout, no hidden layer before the head.
-    The image size that a network is initialised with fixes its position embeddings. Weights start as in the paper's own
-    code: Glorot's uniform in the blocks, positions normal of deviation 0.02, biases and class token zero; the head as
-    that of every network here.
+    The class token has its own position. All linear layers have biases, those of queries, keys and values included.
+    GELU is exact, LayerNorm has epsilon 1e-6, and there is no dropout and no hidden layer before the head. The image
+    size at initialisation fixes the position embeddings. Initialisation follows the paper's code: Glorot uniform in the
+    blocks, positions normal with standard deviation 0.02, biases and class token zero. The head is as in all networks.
 
-    ``vit_s16`` (patch 16, width 384, 12 blocks of 6 heads) has 22,050,664 parameters and takes 4.60 billion
-    multiply-adds for an image of 224x224x3 and 1000 classes; ``vit_tiny`` (patch 4, width 128, 6 blocks of 4 heads) has
-    1,217,508 and takes 83.6 million for 32x32x3 and 100 classes.
+    ========  =====  =====  ======  =====  ===============  =======  ==========  =============
+    name      patch  width  blocks  heads  images           classes  parameters  multiply-adds
+    ========  =====  =====  ======  =====  ===============  =======  ==========  =============
+    vit_s16      16    384      12      6  224x224x3           1000  22,050,664   4.60 billion
+    vit_tiny      4    128       6      4  32x32x3              100   1,217,508   83.6 million
+    ========  =====  =====  ======  =====  ===============  =======  ==========  =============
 
     Attributes:
         num_classes: number of logits.
-        patch: pixels of a patch's side; the image's sides are multiples of it.
+        patch: side of a patch in pixels; image sides must be multiples of it.
         width: features of a token.
         depth: number of blocks.
-        heads: attention heads of a block, a divisor of the width; a block's hidden layer is four times the width.
-        dtype: of the computation; softmax, LayerNorm, the head and the logits are at least float32.
+        heads: attention heads of a block, a divisor of the width; a block's hidden layer has four times the width.
+        dtype: of the computation; softmax, LayerNorm, the head and the logits have at least float32.
         param_dtype: of the parameters.
-        remat: in training, keep the blocks' inputs alone and compute the rest again for the gradient.
+        remat: whether training keeps only the blocks' inputs and recomputes the rest for the gradient.
     """
 
     num_classes: int
@@ -50,7 +52,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Array:
-        """Normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``.
+        """Map normalised images ``[batch, height, width, channels]`` to logits ``[batch, num_classes]``.
 
         Raises:
             InputError: a side of the images is not a multiple of the patch.
@@ -73,7 +75,7 @@ class ViT(nn.Module):
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
-    The outputs of ``qkv`` are ordered ``[3, heads, width / heads]``: all queries, all keys, all values.
+    The outputs of ``qkv`` are ordered ``[3, heads, width / heads]``: queries, keys, values.
     """
 
     heads: int
@@ -82,9 +84,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """``[batch, tokens, width] -> [batch, tokens, width]``."""
+        """Map ``[batch, tokens, width]`` to ``[batch, tokens, width]``."""
         batch, tokens, width = x.shape
-        # Not timm's normal of deviation 0.02, with which SGD leaves a narrow network at chance for hundreds of steps.
+        # Not timm's normal of standard deviation 0.02: SGD would keep a narrow network at chance for hundreds of steps.
         init = nn.initializers.xavier_uniform()
         dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init)
         y = dense(3 * width, name="qkv")(layer_norm(x, dtype=self.dtype, name="norm1"))
@@ -95,11 +97,11 @@ class Block(nn.Module):
 
 
 def patches(images: Array, size: int) -> Array:
-    """Square pieces of an image, row by row, each as one vector: a convolution of that stride is then one product.
+    """Cut images into square patches, row by row, each as one vector, so that their embedding is one product.
 
     Args:
         images: ``[batch, height, width, channels]``.
-        size: pixels of a piece's side.
+        size: side of a patch in pixels.
 
     Returns:
         ``[batch, height / size * width / size, size * size * channels]``.
@@ -114,17 +116,17 @@ def patches(images: Array, size: int) -> Array:
     batch, height, width, channels = images.shape
     if height % size or width % size:
         raise InputError(f"images of {height}x{width} pixels; expected sides that are multiples of the patch, {size}")
-    pieces = images.reshape(batch, height // size, size, width // size, size, channels)
-    return pieces.swapaxes(2, 3).reshape(batch, -1, size * size * channels)
+    grid = images.reshape(batch, height // size, size, width // size, size, channels)
+    return grid.swapaxes(2, 3).reshape(batch, -1, size * size * channels)
 
 
 def attention(queries: Array, keys: Array, values: Array) -> Array:
-    """``softmax(q k^T / sqrt(features)) v`` in every head, the softmax in at least float32.
+    """Return ``softmax(q k^T / sqrt(features)) v`` per head, with the softmax in at least float32.
 
     Args:
         queries: ``[batch, tokens, heads, features]``.
-        keys: as the queries.
-        values: as the queries.
+        keys: of the same shape.
+        values: of the same shape.
 
     Returns:
         ``[batch, tokens, heads, features]`` in the dtype of the values.
@@ -141,15 +143,15 @@ def attention(queries: Array, keys: Array, values: Array) -> Array:
 
 
 def layer_norm(x: Array, *, dtype: Any, name: str) -> Array:
-    """``nn.LayerNorm`` of epsilon 1e-6, a part of the calling module under ``name``.
+    """Apply ``nn.LayerNorm`` with epsilon 1e-6, as a submodule ``name`` of the calling module.
 
     Args:
         x: ``[..., features]``.
-        dtype: of the result; computed in at least float32.
+        dtype: of the result; the computation is in at least float32.
         name: of the parameters.
     """
     wide = at_least_float32(dtype)
-    # Without the options flax reduces float64 in float32, and takes the variance as a difference of large numbers.
+    # Otherwise flax reduces float64 in float32, and computes the variance as a difference of large numbers.
     norm = nn.LayerNorm(
         epsilon=1e-6,
         dtype=wide,

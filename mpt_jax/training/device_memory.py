@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mpt_jax import models
-from mpt_jax.models.convolution import as_on_accelerators
+from mpt_jax.models.convolution import native_convolutions
 
 SHARE = 0.85  # of a device's memory that may be planned with: the rest is fragments, and what this does not count
 
@@ -57,7 +57,7 @@ def _kept(module: nn.Module, image_shape: Sequence[int]) -> int:
 
         return jax.vjp(logits, params)[1]  # a tree of what it keeps
 
-    with as_on_accelerators():
+    with native_convolutions():
         one, two = (
             of_tree(
                 jax.eval_shape(residuals, params, batch_stats, jax.ShapeDtypeStruct((n, *image_shape), jnp.float32))

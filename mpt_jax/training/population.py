@@ -196,7 +196,7 @@ def init_state(
     def one(key, start):
         params, batch_stats = models.init(recipe.module, jax.random.fold_in(key, 0), image_shape)
         if start is not None:
-            params, batch_stats = models.continued((params, batch_stats), (start.params, start.batch_stats))
+            params, batch_stats = models.warm_start((params, batch_stats), (start.params, start.batch_stats))
         return TrainState(
             params,
             batch_stats,

@@ -14,7 +14,7 @@ from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.files import sealed
 from mpt_jax.files.predictions import columns, formats
-from mpt_jax.models import Classifier, foreign
+from mpt_jax.models import Classifier, pytorch_weights
 
 SMALLEST = 1e-12  # of a probability, whose logarithm is taken
 _OFF = 1e-2  # by how much probabilities may miss a sum of 1: they may be rounded to a few digits
@@ -68,7 +68,7 @@ def require_weights(config: Config) -> None:
       InputError: no such file, or one of another kind.
     """
     for path in _paths(config.old.weights, config) if config.old.weights else ():
-        foreign.require(path)
+        pytorch_weights.check_file(path)
 
 
 def read_weights(
@@ -90,9 +90,9 @@ def read_weights(
     shape, classes = dataset.train.images.shape[1:], dataset.class_names[:count]
     result = {}
     for path in dict.fromkeys(_paths(config.old.weights, config)):
-        state = foreign.read(path)
+        state = pytorch_weights.read(path)
         try:
-            params, batch_stats = foreign.convert(state, module, shape)
+            params, batch_stats = pytorch_weights.convert(state, module, shape)
         except InputError as error:
             raise InputError(
                 f"{path} does not fit {name} with {count} classes on images of shape {list(shape)}: {error}; "

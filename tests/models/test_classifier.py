@@ -1,3 +1,5 @@
+"""Classifiers: normalisation, logits, features, folding, warm start and ensembles."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,12 @@ from mpt_jax.models import (
     MODELS,
     Classifier,
     build,
-    continued,
     features,
     fold,
     init,
     normalize,
     train_forward,
+    warm_start,
 )
 
 logits = jax.jit(models.logits)
@@ -34,7 +36,7 @@ def _classifier(seed, classes=4):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_normalisation_is_the_formula_in_the_dtype_asked_for(dtype):
+def test_normalisation_matches_the_formula_in_each_dtype(dtype):
     pixels, mean, std = _pixels((3, 5, 4, 2)), np.array([0.49, 0.25]), np.array([0.2, 0.5])
     with jax.enable_x64(dtype == "float64"):
         ours = normalize(jnp.asarray(pixels), jnp.asarray(mean, dtype), jnp.asarray(std, dtype), jnp.dtype(dtype))
@@ -46,7 +48,7 @@ def test_normalisation_is_the_formula_in_the_dtype_asked_for(dtype):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("shape", [(7, 3), (2, 4, 5, 3)])
-def test_floats_are_normalised_as_they_are(shape, dtype):
+def test_floats_are_normalised_without_scaling(shape, dtype):
     rng = np.random.default_rng(0)
     mean, std = rng.standard_normal(3), rng.uniform(0.5, 2, 3)
     inputs = jnp.asarray(10 * rng.standard_normal(shape), dtype)
@@ -61,7 +63,7 @@ def test_inputs_that_are_neither_pixels_nor_floats_are_refused(dtype):
         logits(_classifier(0), jnp.zeros((1, 6, 6, 2), dtype))
 
 
-def test_logits_are_those_of_the_network_on_normalised_images_with_running_statistics():
+def test_logits_come_from_normalised_images_and_running_statistics():
     classifier, pixels = _classifier(0), _pixels((5, 6, 6, 2))
     images = jnp.asarray((pixels / 255 - np.array([0.3, 0.4])) / np.array([0.2, 0.1]), jnp.float32)
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
@@ -72,7 +74,7 @@ def test_logits_are_those_of_the_network_on_normalised_images_with_running_stati
     chex.assert_trees_all_close(ours, alone, atol=1e-4)
 
 
-def test_a_stack_of_classifiers_gives_what_each_gives_alone():
+def test_stacked_classifiers_give_the_logits_of_each_alone():
     members, pixels = [_classifier(seed) for seed in range(3)], jnp.asarray(_pixels((5, 6, 6, 2)))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     together = jax.vmap(logits, in_axes=(0, None))(stacked, pixels)
@@ -81,7 +83,7 @@ def test_a_stack_of_classifiers_gives_what_each_gives_alone():
     assert float(jnp.abs(alone[0] - alone[1]).max()) > 0.1
 
 
-def test_another_classifier_of_the_same_network_does_not_compile_again():
+def test_a_second_classifier_of_the_same_network_is_not_compiled_again():
     count = 0
 
     @jax.jit
@@ -97,7 +99,7 @@ def test_another_classifier_of_the_same_network_does_not_compile_again():
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "vit_tiny", "mlp"])
-def test_float64_all_through(name):
+def test_float64_throughout(name):
     module = build(name, 3, dtype="float64")
 
     def run(key, mean, std, pixels):
@@ -136,8 +138,8 @@ def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtyp
         (("resnet18", 10), {"stem": "small"}, "unknown stem 'small'; expected one of imagenet, cifar"),
         (("resnet18", 10), {"stemm": "cifar"}, "model 'resnet18' has no option 'stemm'; expected one of stem"),
         (("resnet18", 10), {"depths": (1,)}, "model 'resnet18' has no option 'depths'; expected one of stem"),
-        (("convnet", 10), {"stem": "cifar"}, "model 'convnet' has no option 'stem'; expected one of none"),
-        (("vit_tiny", 10), {"patch": 8}, "model 'vit_tiny' has no option 'patch'; expected one of none"),
+        (("convnet", 10), {"stem": "cifar"}, "model 'convnet' has no option 'stem'; expected none"),
+        (("vit_tiny", 10), {"patch": 8}, "model 'vit_tiny' has no option 'patch'; expected none"),
         (("convnet", 10), {"dtype": "int8"}, "unknown dtype 'int8'; expected one of bfloat16, float16, float32, flo"),
         (("convnet", 0), {}, "0 classes; expected at least 1"),
     ],
@@ -182,7 +184,7 @@ FEATURES = {"convnet": 4 * 4 * 32, "resnet18": 512, "vit_tiny": 128, "mlp": 512,
 
 
 def _members(name, dtype="float32", count=2):
-    """Networks of unequal weights on 8x8x2 images."""
+    """Return networks with different weights for images of 8x8x2."""
 
     def make(key, shift):
         module = build(name, 3, dtype=dtype)
@@ -235,7 +237,7 @@ def test_features_are_float32_whatever_the_compute_dtype(name, dtype):
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_training_pass_is_the_networks_with_the_input_of_its_head_beside(name):
+def test_a_training_pass_also_returns_the_inputs_of_the_head(name):
     module = build(name, 3)
     inputs = jax.random.normal(jax.random.key(1), (5, 8, 8, 2))
 
@@ -266,23 +268,23 @@ def test_the_features_of_a_training_pass_have_gradients():
 
 
 @pytest.mark.parametrize("name", ["convnet", "linear"])
-def test_a_continued_network_answers_for_the_old_classes_as_the_trained_one(name):
+def test_a_warm_started_network_has_the_trained_logits_for_old_classes(name):
     small, large = build(name, 3), build(name, 5)
     trained = random_weights.init(small, jax.random.key(0), (8, 8, 2))
     fresh = random_weights.init(large, jax.random.key(1), (8, 8, 2))
-    params, batch_stats = continued(fresh, trained)
+    params, batch_stats = warm_start(fresh, trained)
     chex.assert_trees_all_equal_shapes_and_dtypes((params, batch_stats), fresh)
     norm, pixels = (jnp.zeros(2), jnp.ones(2)), jnp.asarray(_pixels((4, 8, 8, 2)))
     old = logits(Classifier(small, *trained, *norm), pixels)
     grown = logits(Classifier(large, params, batch_stats, *norm), pixels)
     np.testing.assert_allclose(grown[:, :3], old, atol=1e-5)
     np.testing.assert_array_equal(params["head"]["kernel"][:, 3:], fresh[0]["head"]["kernel"][:, 3:])
-    chex.assert_trees_all_equal(continued(fresh, fresh), fresh)
+    chex.assert_trees_all_equal(warm_start(fresh, fresh), fresh)
     with pytest.raises(ValueError, match=r"\['head'\]\['bias'\] has shape \(5,\) in the trained network and \(3,\)"):
-        continued(trained, fresh)
+        warm_start(trained, fresh)
 
 
-def test_networks_of_other_shapes_are_not_continued():
+def test_warm_start_refuses_networks_of_other_shapes():
     def make(name, features=4, **options):
         return random_weights.init(MODELS[name](3, **options), jax.random.key(0), (features,))
 
@@ -292,14 +294,14 @@ def test_networks_of_other_shapes_are_not_continued():
         (make("linear", 5), make("linear", 4), "['head']['kernel']"),
     ):
         with pytest.raises(ValueError) as error:
-            continued(fresh, trained)
+            warm_start(fresh, trained)
         assert str(error.value).startswith(f"{name} has shape (")
     with pytest.raises(ValueError, match="hidden"):
-        continued(make("mlp"), make("linear"))
+        warm_start(make("mlp"), make("linear"))
 
 
 @pytest.mark.parametrize("name", ["convnet", "linear"])
-def test_an_ensemble_answers_with_the_mean_of_its_members(name):
+def test_an_ensemble_predicts_the_mean_logits_of_its_members(name):
     members, pixels = _members(name, count=6), jnp.asarray(_pixels((4, 8, 8, 2)))
     stacked = jax.vmap(logits, in_axes=(0, None))
     alone = np.asarray(stacked(members, pixels))

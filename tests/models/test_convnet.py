@@ -1,3 +1,5 @@
+"""The small convolutional network: its size, its statistics, and that it learns."""
+
 import functools
 
 import chex
@@ -26,7 +28,7 @@ def test_size_on_the_digits():
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 2), (5, 9, 3)])
-def test_accepts_any_small_image(shape):
+def test_any_small_image_size_works(shape):
     module = build("convnet", 4)
     params, batch_stats = random_weights.init(module, jax.random.key(0), shape)
     output, updated = train_pass(module, params, batch_stats, jnp.ones((3, *shape)))

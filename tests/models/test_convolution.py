@@ -1,3 +1,5 @@
+"""Convolution and pooling equal XLA's and PyTorch's, in values and gradients, in the form of each platform."""
+
 from functools import partial
 
 import chex
@@ -28,7 +30,7 @@ CONVOLUTIONS = {  # height, width, channels in, channels out, stride, kernel, pa
     "1x1 to 1": (2, 2, 3, 4, 2, 1, 0),
     "not square": (5, 2, 3, 4, 2, 3, 1),
     "tiny and not square": (1, 3, 3, 4, 2, 3, 1),
-    "an output of padding alone": (1, 1, 3, 4, 1, 2, 2),
+    "an output of only padding": (1, 1, 3, 4, 1, 2, 2),
 }
 
 
@@ -38,7 +40,7 @@ def _draw(shape, seed=0):
 
 @pytest.mark.parametrize("members", [None, 2], ids=["single", "vmapped"])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_convolution_on_a_cpu_is_the_plain_one(case, members):
+def test_convolution_on_a_cpu_equals_the_native_one(case, members):
     height, width, inputs, outputs, stride, size, padding = CONVOLUTIONS[case]
 
     def value_and_gradients(function):
@@ -52,14 +54,14 @@ def test_convolution_on_a_cpu_is_the_plain_one(case, members):
         lead = () if members is None else (members,)
         arguments = _draw((*lead, 2, height, width, inputs)), _draw((*lead, size, size, inputs, outputs), 1)
         options = {"stride": stride, "padding": padding}
-        ours, plain = (value_and_gradients(partial(f, **options))(*arguments) for f in (conv2d, native_conv2d))
-        chex.assert_trees_all_close(ours, plain, rtol=0, atol=1e-11)
+        ours, native = (value_and_gradients(partial(f, **options))(*arguments) for f in (conv2d, native_conv2d))
+        chex.assert_trees_all_close(ours, native, rtol=0, atol=1e-11)
         chex.assert_type(jax.tree.leaves(ours), jnp.float64)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("size", [2, 8])
-def test_the_form_on_a_cpu_rounds_like_the_plain_one(size, dtype):
+def test_the_form_on_a_cpu_rounds_like_the_native_one(size, dtype):
     with jax.enable_x64(True):
         images, kernel = (_draw(shape).astype(dtype) for shape in ((8, size, size, 64), (3, 3, 64, 64)))
         exact = native_conv2d(images.astype("float64"), kernel.astype("float64"), stride=1, padding=1)
@@ -80,7 +82,7 @@ def test_convolution_works_eagerly_in_a_scan_and_with_shared_images():
     chex.assert_trees_all_close(scanned, one_by_one, atol=1e-5)
 
 
-def test_an_accelerator_keeps_the_native_convolution():
+def test_an_accelerator_uses_the_native_convolution():
     shapes = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 4), jnp.float32)
     gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(conv2d(x, k, padding=1) ** 2), argnums=(0, 1)))
     program = {name: gradient.trace(*shapes).lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda")}
@@ -91,7 +93,7 @@ def test_an_accelerator_keeps_the_native_convolution():
 
 @pytest.mark.parametrize("rectified", [False, True], ids=["distinct values", "ties at zero"])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (5, 8), (1, 1)])
-def test_max_pool_is_the_window_reduction(height, width, rectified):
+def test_max_pool_equals_the_window_reduction(height, width, rectified):
     def reduction(images):
         window, strides, pads = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
         return lax.reduce_window(images, -jnp.inf, lax.max, window, strides, pads)

@@ -1,3 +1,5 @@
+"""Heads on features: their formula, size and initialisation, and what the hidden layer adds."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ def _inputs(batch=5):
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp"])
-def test_logits_and_features_are_those_of_the_formula(name):
+def test_logits_and_features_match_the_formula(name):
     classifier, inputs = _classifier(name), _inputs()
     tree = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), classifier.params)
     expected = (inputs - MEAN) / STD
@@ -49,15 +51,15 @@ def test_initial_parameters_keep_the_variance():
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp"])
-def test_a_stack_of_classifiers_gives_what_each_gives_alone(name):
+def test_stacked_classifiers_give_the_logits_of_each_alone(name):
     members, inputs = [_classifier(name, key) for key in range(3)], jnp.asarray(_inputs())
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     together = jax.jit(jax.vmap(logits, in_axes=(0, None)))(stacked, inputs)
     chex.assert_trees_all_close(together, jnp.stack([logits(member, inputs) for member in members]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "right"), [("linear", (0.3, 0.8)), ("mlp", (0.97, 1.0))])
-def test_only_the_hidden_layer_parts_classes_that_no_hyperplane_parts(name, right):
+@pytest.mark.parametrize(("name", "accuracy_range"), [("linear", (0.3, 0.8)), ("mlp", (0.97, 1.0))])
+def test_only_the_hidden_layer_separates_classes_that_no_hyperplane_separates(name, accuracy_range):
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((400, 2)).astype(np.float32)
     inputs = jnp.asarray(inputs[np.abs(inputs).min(1) > 0.1])
@@ -79,5 +81,5 @@ def test_only_the_hidden_layer_parts_classes_that_no_hyperplane_parts(name, righ
         params, _ = jax.lax.fori_loop(0, 100, step, (params, optimizer.init(params)))
         return (module.apply({"params": params}, inputs, train=False).argmax(-1) == labels).mean(dtype=jnp.float32)
 
-    low, high = right
+    low, high = accuracy_range
     assert low <= float(accuracy(jax.random.key(0))) <= high

@@ -1,3 +1,5 @@
+"""ResNets equal torchvision's: logits, gradients, statistics, sizes and initialisation."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from mpt_jax.models import build, init
 
 
 def _randomised_batch_norms(module, torch):
-    """Scales, biases and running statistics away from their trivial starts."""
+    """Set scales, biases and running statistics to values that are not trivial."""
     generator = torch.Generator().manual_seed(1)
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -34,7 +36,7 @@ def _randomised_batch_norms(module, torch):
         pytest.param("resnet50", "imagenet", marks=pytest.mark.slow),
     ],
 )
-def test_logits_gradients_and_statistics_are_those_of_pytorch(name, stem, train):
+def test_logits_gradients_and_statistics_match_pytorch(name, stem, train):
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import torch_reference
 
@@ -83,7 +85,7 @@ def test_logits_gradients_and_statistics_are_those_of_pytorch(name, stem, train)
         ("resnet18", 100, 11_227_812),
     ],
 )
-def test_parameter_counts_are_those_of_torchvision(name, classes, expected):
+def test_parameter_counts_match_torchvision(name, classes, expected):
     params, _ = jax.eval_shape(lambda key: init(build(name, classes), key, (32, 32, 3)), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
@@ -122,7 +124,7 @@ def test_bfloat16_logits_are_near_those_of_float32():
     assert 0 < error < 0.1
 
 
-def test_unknown_stem_of_a_network_built_directly():
+def test_an_unknown_stem_is_refused():
     from mpt_jax.models.resnet import ResNet18
 
     with pytest.raises(ValueError, match="unknown stem 'imagnet'; expected one of imagenet, cifar"):

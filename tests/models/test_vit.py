@@ -1,3 +1,5 @@
+"""Vision transformers equal timm's: logits, gradients, sizes and initialisation; and that they learn."""
+
 import math
 
 import chex
@@ -20,7 +22,7 @@ def _small(classes=5, dtype="float32", depth=2):
 
 
 def _perturbed(params, seed=0, scale=0.3):
-    """Every parameter away from its trivial start, so that a forgotten one shows."""
+    """Move every parameter away from its trivial initial value, so that one that is not used is noticed."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype), params)
 
@@ -29,7 +31,7 @@ def _images(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-def test_logits_and_gradients_are_those_of_pytorch():
+def test_logits_and_gradients_match_pytorch():
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import torch_vit_reference
 
@@ -65,7 +67,7 @@ def test_logits_and_gradients_are_those_of_pytorch():
     jax.tree.map(close, of_params, expected_gradient)
 
 
-def test_logits_are_those_of_the_formula_in_numpy():
+def test_logits_match_the_formula_in_numpy():
     module, images = _small(), _images(3, 4, 6, 2)
     params = _perturbed(random_weights.init(module, jax.random.key(0), (4, 6, 2))[0])
     tree = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
@@ -139,13 +141,13 @@ def test_patches_and_their_product_are_a_convolution_of_that_stride():
 
 
 @pytest.mark.parametrize("shape", [(30, 32, 3), (32, 33, 3)])
-def test_image_sizes_that_are_no_multiple_of_the_patch_are_one_clear_line(shape):
+def test_image_sizes_that_are_no_multiple_of_the_patch_are_refused(shape):
     message = f"images of {shape[0]}x{shape[1]} pixels; expected sides that are multiples of the patch, 4"
     with pytest.raises(InputError, match=message):
         init(build("vit_tiny", 10), jax.random.key(0), shape)
 
 
-def test_without_positions_the_order_of_the_patches_is_lost_and_with_them_it_is_not():
+def test_the_order_of_patches_matters_only_with_positions():
     module, images = _small(), _images(2, 6, 6, 1)
     params = _perturbed(random_weights.init(module, jax.random.key(0), (6, 6, 1))[0])
     order = np.random.default_rng(0).permutation(9)
@@ -180,7 +182,7 @@ def test_layer_norm_of_large_close_numbers_keeps_its_variance():
     np.testing.assert_allclose(ours[0], (values - values.mean()) / np.sqrt(values.var() + 1e-6), rtol=1e-4)
 
 
-def test_a_population_gives_the_logits_and_gradients_that_each_gives_alone():
+def test_a_population_gives_the_logits_and_gradients_of_each_alone():
     module, images, labels = _small(depth=1), _images(4, 4, 4, 3), jnp.array([0, 1, 2, 3])
     keys = jax.random.split(jax.random.key(0), 3)
     members = [_perturbed(random_weights.init(module, key, (4, 4, 3))[0], seed, 0.1) for seed, key in enumerate(keys)]
@@ -199,7 +201,7 @@ def test_a_population_gives_the_logits_and_gradients_that_each_gives_alone():
 
 
 @pytest.mark.slow
-def test_a_population_learns_the_digits_in_a_loop():
+def test_a_population_learns_the_digits():
     digits = load_digits()
     images = jnp.asarray(digits.images[:400, :, :, None] / 8 - 0.6, jnp.float32)
     labels = jnp.asarray(digits.target[:400], jnp.int32)
@@ -225,7 +227,7 @@ def test_a_population_learns_the_digits_in_a_loop():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_narrow_logits_are_near_those_of_float32(dtype):
+def test_logits_in_half_precision_are_near_those_of_float32(dtype):
     images = _images(4, 4, 4, 3)
     params = _perturbed(random_weights.init(_small(depth=1), jax.random.key(0), (4, 4, 3))[0], scale=0.1)
 

@@ -11,7 +11,7 @@ from mpt_jax import models, report
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
 from mpt_jax.files.predictions import released
-from mpt_jax.models import foreign
+from mpt_jax.models import pytorch_weights
 from mpt_jax.objectives import METHODS
 from mpt_jax.report import contents
 from mpt_jax.update import external_model, lineage, releases, selection, stages, workdir
@@ -238,8 +238,8 @@ def weights(tmp_path_factory):
     state = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         keys = tuple(key.key for key in path)
-        shape, _ = foreign._layout(keys, leaf.shape, module)
-        state[f"module.{foreign._name(keys, module)}"] = 0.1 * rng.standard_normal(shape, np.float32)
+        shape, _ = pytorch_weights._layout(keys, leaf.shape, module)
+        state[f"module.{pytorch_weights._name(keys, module)}"] = 0.1 * rng.standard_normal(shape, np.float32)
     path = tmp_path_factory.mktemp("weights") / "old.safetensors"
     safetensors.save_file(state, path)
     return path
@@ -296,8 +296,11 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
         prepared(*again, f"old.weights={weights}")
     weights.write_bytes(kept)
     for more, message in (
-        (["update.schedule=[4,5]"], r"does not fit vit_tiny with 4 classes .*'head.weight' \[3, 128\], not \[4, 128\]"),
-        (["old_model.name=resnet18"], r"names are missing: 'bn1.bias'.* names are not known: 'blocks"),
+        (
+            ["update.schedule=[4,5]"],
+            r"does not fit vit_tiny with 4 classes .*'head.weight' \[3, 128\] instead of \[4, 128\]",
+        ),
+        (["old_model.name=resnet18"], r"names are missing: 'bn1.bias'.* names are unknown: 'blocks"),
         (["old.classes=eel,bee,fly"], "no class 'fly'"),
         (["old.mean=0.5", "old.std=0.5"], "old.mean=.*; expected 3 values"),
         (

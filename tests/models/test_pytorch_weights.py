@@ -1,4 +1,4 @@
-"""Weights that PyTorch saved: by their names into our networks, with the logits that PyTorch gives."""
+"""Weights saved by PyTorch give the same logits in our networks as in PyTorch."""
 
 import builtins
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import MODELS, build, foreign
+from mpt_jax.models import MODELS, build, pytorch_weights
 from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
@@ -27,7 +27,7 @@ from mpt_jax.models.vit import ViT
         ),
     ],
 )
-def test_a_resnet_of_torchvisions_names_gives_pytorchs_logits(depths, bottleneck, stem):
+def test_a_resnet_with_torchvisions_names_gives_pytorchs_logits(depths, bottleneck, stem):
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import torch_reference
 
@@ -45,14 +45,14 @@ def test_a_resnet_of_torchvisions_names_gives_pytorchs_logits(depths, bottleneck
     arrays = {key: value.numpy() for key, value in state.items() if value.is_floating_point()}
     with jax.enable_x64(True):
         module = ResNet(7, depths, bottleneck, stem, dtype=jnp.float64, param_dtype=jnp.float64)
-        params, batch_stats = foreign.convert(arrays, module, (16, 16, 3))
+        params, batch_stats = pytorch_weights.convert(arrays, module, (16, 16, 3))
         infer = jax.jit(functools.partial(module.apply, train=False))
         ours = infer({"params": params, "batch_stats": batch_stats}, jnp.asarray(images))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-def vit_of_timms_names():
-    """A small reference in PyTorch, and its state under timm's names."""
+def vit_with_timms_names():
+    """Return torch, a small network in PyTorch, and its state with timm's names."""
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import torch_vit_reference
 
@@ -61,8 +61,8 @@ def vit_of_timms_names():
     return torch, net, torch_vit_reference.timm_names(net.state_dict())
 
 
-def test_a_vision_transformer_of_timms_names_gives_pytorchs_logits():
-    torch, net, state = vit_of_timms_names()
+def test_a_vision_transformer_with_timms_names_gives_pytorchs_logits():
+    torch, net, state = vit_with_timms_names()
     assert {
         "cls_token",
         "pos_embed",
@@ -74,7 +74,7 @@ def test_a_vision_transformer_of_timms_names_gives_pytorchs_logits():
     expected = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
     with jax.enable_x64(True):
         module = ViT(7, patch=4, width=24, depth=2, heads=3, dtype=jnp.float64, param_dtype=jnp.float64)
-        params, batch_stats = foreign.convert({k: v.numpy() for k, v in state.items()}, module, (8, 12, 3))
+        params, batch_stats = pytorch_weights.convert({k: v.numpy() for k, v in state.items()}, module, (8, 12, 3))
         ours = jax.jit(functools.partial(module.apply, train=False))({"params": params}, jnp.asarray(images))
     assert batch_stats == {}
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
@@ -85,7 +85,7 @@ SMALL = ViT(5, patch=2, width=6, depth=1, heads=2)
 
 @pytest.fixture(scope="module")
 def state():
-    """Random weights of a small transformer under timm's names and in PyTorch's layout."""
+    """Random weights of a small transformer with timm's names and PyTorch's layout."""
     shapes = {
         **{"cls_token": (1, 1, 6), "pos_embed": (1, 5, 6), "patch_embed.proj.weight": (6, 3, 2, 2)},
         **{"patch_embed.proj.bias": (6,), "norm.weight": (6,), "norm.bias": (6,)},
@@ -101,7 +101,7 @@ def state():
 
 
 def save_safetensors(path, arrays):
-    """By the format's own description: length, header, data."""
+    """Write the file as its format is specified: length, header, data."""
     header, data = {}, b""
     for name, array in arrays.items():
         kind = {"float32": "F32", "float16": "F16", "int64": "I64"}[str(array.dtype)]
@@ -112,7 +112,7 @@ def save_safetensors(path, arrays):
     return path
 
 
-def equal(found, expected):
+def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, array in found.items():
         assert array.dtype == np.float32
@@ -120,28 +120,28 @@ def equal(found, expected):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod.module."])
-def test_safetensors_are_read_without_torch_whatever_they_were_wrapped_in(state, prefix, tmp_path, monkeypatch):
+def test_safetensors_are_read_without_torch_and_prefixes_are_removed(state, prefix, tmp_path, monkeypatch):
     pytest.importorskip("safetensors", reason="needs the extra 'weights'")
     monkeypatch.setitem(sys.modules, "torch", None)
     counted = {prefix + name: array for name, array in state.items()} | {prefix + "batches": np.zeros((), np.int64)}
-    equal(foreign.read(save_safetensors(tmp_path / "old.safetensors", counted)), state)
+    assert_equal(pytorch_weights.read(save_safetensors(tmp_path / "old.safetensors", counted)), state)
 
 
 def test_half_precision_becomes_float32(state, tmp_path):
     pytest.importorskip("safetensors", reason="needs the extra 'weights'")
     half = {name: array.astype(np.float16) for name, array in state.items()}
-    equal(foreign.read(save_safetensors(tmp_path / "old.safetensors", half)), half)
+    assert_equal(pytorch_weights.read(save_safetensors(tmp_path / "old.safetensors", half)), half)
 
 
 @pytest.mark.parametrize("wrap", [(), ("state_dict",), ("model",), ("model", "state_dict")])
-def test_pth_is_read_with_weights_only_and_without_its_wrapping(state, wrap, tmp_path):
+def test_pth_is_read_with_weights_only_from_any_checkpoint(state, wrap, tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     saved = {f"module.{name}": torch.tensor(array, dtype=torch.bfloat16) for name, array in state.items()}
     expected = {name.removeprefix("module."): value.float().numpy() for name, value in saved.items()}
     for key in wrap:
         saved = {key: saved, "epoch": 3, "optimizer": {"lr": 0.1}}
     torch.save(saved, tmp_path / "old.pth")
-    equal(foreign.read(tmp_path / "old.pth"), expected)
+    assert_equal(pytorch_weights.read(tmp_path / "old.pth"), expected)
 
 
 class _Code:
@@ -154,15 +154,15 @@ def test_pth_that_holds_code_is_refused_and_does_not_run(tmp_path):
     torch.save({"fc.weight": torch.ones(2), "more": _Code()}, tmp_path / "old.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(_Code()))
     for name in ("old.pth", "bare.pth"):
-        with pytest.raises(InputError, match="cannot be read as weights alone: it holds more, such as a whole model"):
-            foreign.read(tmp_path / name)
+        with pytest.raises(InputError, match="cannot be read: it holds more than weights, such as a whole model"):
+            pytorch_weights.read(tmp_path / name)
 
 
-def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
+def test_pth_without_torch_has_a_remedy(tmp_path, monkeypatch):
     (tmp_path / "old.pth").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match=r"install torch, or save the weights as \.safetensors"):
-        foreign.read(tmp_path / "old.pth")
+        pytorch_weights.read(tmp_path / "old.pth")
 
 
 @pytest.mark.parametrize(
@@ -170,42 +170,45 @@ def test_pth_without_torch_says_what_to_do(tmp_path, monkeypatch):
     [
         ("old.safetensors", b"\x00" * 7, "cannot be read as .safetensors"),
         ("old.safetensors", (2**60).to_bytes(8, "little") + b"{}", "cannot be read as .safetensors"),
-        ("old.safetensors", (2).to_bytes(8, "little") + b"{}", "no arrays of floats"),
-        ("old.ckpt", b"", "end in .safetensors, .pth, .pt"),
+        ("old.safetensors", (2).to_bytes(8, "little") + b"{}", "no named arrays of floats"),
+        ("old.ckpt", b"", "unsupported suffix; expected one of .safetensors, .pth, .pt"),
         ("missing.pth", None, "no file"),
     ],
 )
-def test_damaged_and_other_files_are_refused(name, content, message, tmp_path):
+def test_damaged_and_unsupported_files_are_refused(name, content, message, tmp_path):
     pytest.importorskip("safetensors", reason="needs the extra 'weights'")
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        foreign.read(tmp_path / name)
+        pytorch_weights.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"head.bias": None, "norm.bias": None}, "2 names are missing: 'head.bias', 'norm.bias'"),
-        ({"head_dist.bias": np.zeros(5)}, "1 name is not known: 'head_dist.bias'"),
-        ({"head.weight": np.zeros((7, 6))}, r"1 name is of another shape: 'head.weight' \[7, 6\], not \[5, 6\]"),
-        ({"pos_embed": np.zeros((1, 17, 6))}, r"'pos_embed' \[1, 17, 6\], not \[1, 5, 6\]"),
+        ({"head_dist.bias": np.zeros(5)}, "1 name is unknown: 'head_dist.bias'"),
+        (
+            {"head.weight": np.zeros((7, 6))},
+            r"1 name is of the wrong shape: 'head.weight' \[7, 6\] instead of \[5, 6\]",
+        ),
+        ({"pos_embed": np.zeros((1, 17, 6))}, r"'pos_embed' \[1, 17, 6\] instead of \[1, 5, 6\]"),
         ({"head.bias": np.full(5, np.nan)}, "1 name is not finite: 'head.bias'"),
         (
             dict.fromkeys([f"x{i}" for i in range(9)], np.zeros(1)),
-            "9 names are not known: 'x0', 'x1', 'x2' and 6 more$",
+            "9 names are unknown: 'x0', 'x1', 'x2' and 6 more$",
         ),
     ],
 )
-def test_what_does_not_fit_the_network_is_named(state, change, message):
+def test_names_that_do_not_fit_the_network_are_listed(state, change, message):
     changed = {name: array for name, array in (state | change).items() if array is not None}
     with pytest.raises(InputError, match=message):
-        foreign.convert(changed, SMALL, (4, 4, 3))
-    foreign.convert(state, SMALL, (4, 4, 3))
+        pytorch_weights.convert(changed, SMALL, (4, 4, 3))
+    pytorch_weights.convert(state, SMALL, (4, 4, 3))
 
 
-def test_the_networks_that_are_named_are_those_whose_names_are_known(state):
+def test_every_resnet_and_vision_transformer_is_supported(state):
     known = {name for name in MODELS if isinstance(build(name, 5), ResNet | ViT)}
-    assert set(foreign.NETWORKS) == known
-    with pytest.raises(InputError, match=r"known of resnet18, .*, not of a ConvNet"):
-        foreign.convert(state, build("convnet", 5), (8, 8, 1))
+    assert set(pytorch_weights.NETWORKS) == known
+    with pytest.raises(InputError, match=r"no PyTorch weights for a ConvNet; expected one of resnet18, "):
+        pytorch_weights.convert(state, build("convnet", 5), (8, 8, 1))

@@ -1,4 +1,4 @@
-"""Weights that PyTorch saved, for the networks here: ResNets by torchvision's names, vision transformers by timm's."""
+"""Weights saved by PyTorch: ResNets with torchvision's parameter names, vision transformers with timm's."""
 
 import pathlib
 import re
@@ -15,11 +15,11 @@ from mpt_jax.models.classifier import init
 from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
-NETWORKS = ("resnet18", "resnet34", "resnet50", "vit_s16", "vit_tiny")  # of `MODELS` those whose names are known here
-ENDINGS = (".safetensors", ".pth", ".pt")
+NETWORKS = ("resnet18", "resnet34", "resnet50", "vit_s16", "vit_tiny")  # the `MODELS` with known parameter names
+SUFFIXES = (".safetensors", ".pth", ".pt")
 
-_INSIDE = ("state_dict", "model_state_dict", "model")  # where a checkpoint keeps the weights, beside an optimiser's
-_WRAPPERS = ("module.", "model.", "_orig_mod.")  # of DataParallel, of trainers, of torch.compile
+_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")  # of checkpoints that hold more than weights
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, trainers, torch.compile
 
 _RESNET = {
     r"stem_conv": "conv1",
@@ -41,61 +41,61 @@ _VIT = {
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
-def require(path: pathlib.Path) -> None:
-    """Refuse by its name what `read` would refuse.
+def check_file(path: pathlib.Path) -> None:
+    """Check that a file exists and has a supported suffix.
 
     Raises:
-      InputError: no such file, or another ending.
+      InputError: it does not.
     """
-    if path.suffix not in ENDINGS:
-        raise InputError(f"{path}: weights are read from files that end in {', '.join(ENDINGS)}")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path} has an unsupported suffix; expected one of {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise InputError(f"no file {path}; expected weights that PyTorch saved")
+        raise InputError(f"no file {path}; expected weights saved by PyTorch")
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The floating arrays of a .safetensors, .pth or .pt file by name, without the names of what they were wrapped in.
+    """Read the floating-point arrays of a .safetensors, .pth or .pt file by name, without prefixes of wrappers.
 
-    A .pth file is read by `torch.load(weights_only=True)`, which runs no code of the file's; without PyTorch it is
-    refused. Integers, such as BatchNorm's counts of batches, are left out.
+    A .pth file is read by `torch.load(weights_only=True)`, which executes no code in the file. Integers, such as
+    BatchNorm's counts of batches, are skipped.
 
     Returns:
-      float32, in PyTorch's layout.
+      float32 arrays in PyTorch's layout, by name.
 
     Raises:
-      InputError: no such file, another ending, a file that is damaged or holds more than weights, a package that reads
-        it is missing.
+      InputError: no such file, an unsupported suffix, a file that is damaged or holds more than weights, or PyTorch or
+        safetensors is missing.
     """
-    require(path)
+    check_file(path)
     state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for prefix in _WRAPPERS * 2:  # one may lie in another
+    for prefix in _PREFIXES * 2:  # they can be nested
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): array for name, array in state.items()}
     if not state:
-        raise InputError(f"{path} holds no arrays of floats by name; expected the state_dict of a network")
+        raise InputError(f"{path} holds no named arrays of floats; expected the state_dict of a network")
     return state
 
 
 def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """The parameters and running statistics ``(params, batch_stats)`` of a network out of PyTorch's arrays.
+    """Convert PyTorch's arrays into a network's parameters and running statistics ``(params, batch_stats)``.
 
     Args:
-      state: as of `read`, all names of the network and no others: torchvision's of a ResNet (which timm's ResNets
-        share), timm's of a vision transformer with class token.
+      state: result of `read`, with exactly the names of the network: torchvision's for a ResNet (timm's ResNets have
+        the same), timm's for a vision transformer with class token.
       module: a ResNet or ViT of `mpt_jax.models.build`.
-      image_shape: ``(height, width, channels)``; it fixes a vision transformer's positions.
+      image_shape: ``(height, width, channels)``; it fixes the number of a vision transformer's positions.
 
     Raises:
-      InputError: names that are missing or not known, other shapes, values that are not finite.
+      InputError: missing or unknown names, wrong shapes, or values that are not finite.
 
     Examples:
       >>> convert({"head.bias": np.zeros(10)}, ViT(10, patch=2, width=4, depth=0, heads=1), (4, 4, 3))
       Traceback (most recent call last):
       ...
-      mpt_jax.errors.InputError: 7 names are missing: 'cls_token', 'head.weight', 'norm.bias', ...
+      mpt_jax.errors.InputError: 7 names are missing: 'cls_token', 'head.weight', 'norm.bias' and 4 more
     """
     shapes = jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
-    expected = {}  # name -> (shape there, shape here, from there to here)
+    expected = {}  # name -> (shape in PyTorch, conversion of the layout)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         keys = tuple(key.key for key in path[1:])
         expected[_name(keys, module)] = _layout(keys, leaf.shape, module)
@@ -106,10 +106,13 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
         f"{len(found)} {'name is' if len(found) == 1 else 'names are'} {what}: {listed(found, most=3)}"
         for what, found in (
             ("missing", [repr(name) for name in sorted(expected.keys() - state.keys())]),
-            ("not known", [repr(name) for name in sorted(state.keys() - expected.keys())]),
+            ("unknown", [repr(name) for name in sorted(state.keys() - expected.keys())]),
             (
-                "of another shape",
-                [f"{name!r} {list(shape)}, not {list(expected[name][0])}" for name, shape in sorted(wrong.items())],
+                "of the wrong shape",
+                [
+                    f"{name!r} {list(shape)} instead of {list(expected[name][0])}"
+                    for name, shape in sorted(wrong.items())
+                ],
             ),
             ("not finite", [repr(name) for name in sorted(state) if not np.isfinite(state[name]).all()]),
         )
@@ -118,18 +121,18 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
     if problems:
         raise InputError("; ".join(problems))
 
-    def ours(path: Any, leaf: Any) -> np.ndarray:
+    def converted(path: Any, leaf: Any) -> np.ndarray:
         name = _name(tuple(key.key for key in path[1:]), module)
         return np.ascontiguousarray(expected[name][1](state[name]).reshape(leaf.shape))
 
-    return jax.tree_util.tree_map_with_path(ours, shapes)
+    return jax.tree_util.tree_map_with_path(converted, shapes)
 
 
 def _name(keys: tuple[str, ...], module: nn.Module) -> str:
-    """PyTorch's name of a leaf: `("stage1_block2", "norm1", "scale")` is `layer1.1.bn1.weight`."""
+    """Return PyTorch's name of a leaf, `layer1.1.bn1.weight` for `("stage1_block2", "norm1", "scale")`."""
     parts = _RESNET if isinstance(module, ResNet) else _VIT if isinstance(module, ViT) else None
     if parts is None:
-        raise InputError(f"weights of PyTorch are known of {', '.join(NETWORKS)}, not of a {type(module).__name__}")
+        raise InputError(f"no PyTorch weights for a {type(module).__name__}; expected one of {', '.join(NETWORKS)}")
     *blocks, leaf = keys
     names = [
         next((re.sub(pattern, theirs, key) for pattern, theirs in parts.items() if re.fullmatch(pattern, key)), key)
@@ -141,7 +144,7 @@ def _name(keys: tuple[str, ...], module: nn.Module) -> str:
 def _layout(
     keys: tuple[str, ...], shape: tuple[int, ...], module: nn.Module
 ) -> tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
-    """A leaf's shape in PyTorch, and the function that brings its axes into the order that they have here."""
+    """Return a leaf's shape in PyTorch, and the function that reorders its axes."""
     convolution = lambda array: array.transpose(2, 3, 1, 0)  # noqa: E731
     if keys == ("patch_embedding", "kernel"):
         return (shape[1], shape[0] // module.patch**2, module.patch, module.patch), convolution
@@ -155,10 +158,10 @@ def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import safetensors
     except ImportError as error:
-        raise InputError(f"reading {path} takes the package safetensors: `pip install 'mpt_jax[weights]'`") from error
+        raise InputError(f"{path} needs safetensors; install it: pip install 'mpt_jax[weights]'") from error
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read as .safetensors: {_first_line(error)}") from error
     floating = {name for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}  # bfloat16 too
@@ -170,18 +173,18 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"reading {path} takes PyTorch: install torch, or save the weights as .safetensors where they were trained "
+            f"{path} needs PyTorch; install torch, or save the weights as .safetensors where they were trained "
             "(safetensors.torch.save_file(model.state_dict(), FILE))"
         ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises many kinds; one that holds code is refused by torch
+    except Exception as error:  # a damaged file raises many kinds; torch refuses one that holds code
         holds_more = type(error).__name__ == "UnpicklingError" and "eights only" in str(error)
-        reason = "it holds more, such as a whole model" if holds_more else _first_line(error)
-        raise InputError(
-            f"{path} cannot be read as weights alone: {reason}; expected torch.save(model.state_dict(), FILE)"
-        ) from error
-    while isinstance(state, Mapping) and (inside := [key for key in _INSIDE if isinstance(state.get(key), Mapping)]):
+        reason = "it holds more than weights, such as a whole model" if holds_more else _first_line(error)
+        raise InputError(f"{path} cannot be read: {reason}; expected torch.save(model.state_dict(), FILE)") from error
+    while isinstance(state, Mapping) and (
+        inside := [key for key in _WEIGHT_KEYS if isinstance(state.get(key), Mapping)]
+    ):
         state = state[inside[0]]
     tensors = state.items() if isinstance(state, Mapping) else ()
     return {
