@@ -1,7 +1,7 @@
-"""The release gate for any two models: `python -m mpt_jax.compare OLD NEW`, and the same from Python and pytest.
+"""The release gate for any two models, as a command, in Python and in pytest; JAX is not imported.
 
-Reads the predictions of both (`read`, of which `formats` opens files and `align` finds equal ids), counts flips and
-holds them to limits (`gate`), and prints or writes the result (`show`). JAX is not imported.
+`pairs` reads both models' predictions (`rows` those of one model) and aligns them by id (`align`). `gate` counts flips
+and checks limits. `text` puts the result into words, and `show` renders it for a terminal, a page and CI.
 """
 
 import sys
@@ -30,27 +30,27 @@ def compare(
     confidence: float = 0.95,
     examples: int = 1000,
 ) -> dict[str, Any]:
-    """Compare two models' predictions on the same examples, matched by id, and hold the flips to limits.
+    """Compare two models' predictions on the same examples, matched by id, and check limits on the flips.
 
     Args:
       old: the deployed model's predictions: a file (npz, csv, tsv, parquet, jsonl) or arrays by name. Columns: `id`,
-        `label`, and `prediction`, or `scores` (or `logits`, `probabilities`; the largest wins, of equal ones the
-        first) or a column per class such as `score_cat`. The plurals `ids`, `labels`, `predictions` will do.
-      new: likewise of the model that is to replace it.
+        `label`, and `prediction`, or `scores` (also `logits`, `probabilities`; the first of the largest is the
+        prediction), or a column per class such as `score_cat`. The plurals `ids`, `labels`, `predictions` work too.
+      new: the same for the model that is to replace it.
       max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident: see `gate.Limits`.
-      classes: class names in the order of the indices; without them an index is its own name.
-      old_classes: what the old model knows: the first so many, or their names, which are then also what an index means
-        in `old`, or their indices. By default its `class_names` or score columns, else every class that it ever
-        answers.
+      classes: class names in the order of the indices; by default an index is its own name.
+      old_classes: the classes that the old model knows: their number, their names (which are then also what an index
+        means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
+        predicts.
       confidence: of the intervals, between 0 and 1.
-      examples: how many of the flipped examples are named, the first in the order of `old`.
+      examples: how many flipped examples to list, the first in the order of `old`.
 
     Returns:
-      What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` as of `gate.measure`, `classes`, `flips`,
-      `checks` as of `gate.checks`, and whether all of these `passed`.
+      What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `flips`,
+      `checks` of `gate.checks`, and whether all of them `passed`.
 
     Raises:
-      InputError: bad files, or limits that are no fractions.
+      InputError: unusable files, or limits that are not fractions.
 
     Examples:
       >>> old = {"id": [1, 2, 3], "label": ["cat", "dog", "owl"], "prediction": ["cat", "dog", "dog"]}
@@ -89,43 +89,43 @@ def compare(
         "flips": {
             "count": len(flipped),
             "examples": [
-                {"id": text, "label": names[label], "old": names[was], "new": names[now]}
-                for text, label, was, now in shown
+                {"id": id_, "label": names[label], "old": names[before], "new": names[after]}
+                for id_, label, before, after in shown
             ],
         },
     }
 
 
 def assert_no_regression(old: Predictions, new: Predictions, **limits: Any) -> dict[str, Any]:
-    """In a test: the new model keeps to the limits, or the test fails and says by how much and on which examples.
+    """Assert, in a test, that the new model stays within limits; the message has the rates and examples.
 
     Args:
-      old: as of `compare`.
-      new: as of `compare`.
-      limits: at least one of `max_nfr`, `max_relative_nfr`, `max_class_nfr`, `min_accuracy`, and what else `compare`
-        takes.
+      old: as in `compare`.
+      new: as in `compare`.
+      limits: at least one of `max_nfr`, `max_relative_nfr`, `max_class_nfr`, `min_accuracy`, and any other option of
+        `compare`.
 
     Returns:
       What `compare` returns.
 
     Raises:
-      AssertionError: a limit is broken.
-      InputError: as `compare`, or no limit.
+      AssertionError: a check failed.
+      InputError: as in `compare`, or no limit.
 
     Examples:
       >>> old = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
       >>> assert_no_regression(old, old | {"prediction": [0, 0]}, max_nfr=0.1)
       Traceback (most recent call last):
-      AssertionError: max_nfr is broken: 50.00 % [9.45, 90.55] on 2 rows of old classes, allowed is at most 10 %
+      AssertionError: max_nfr: 50.00 % [9.45, 90.55] on 2 rows of old classes exceeds the limit of 10 %
       1 negative flip, such as id '2' (label '1', old '1', new '0')
     """
-    from mpt_jax.compare import show
+    from mpt_jax.compare import text
 
     result = compare(old, new, **limits)
     if not result["checks"]:
-        raise InputError("no limit is given, so nothing could fail; expected max_nfr or another one")
+        raise InputError("no limit is given, so nothing can fail; expected max_nfr or another limit")
     if not result["passed"]:
-        raise AssertionError(show.failure(result))
+        raise AssertionError(text.failure(result))
     return result
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a comparison and the limits that they are held to; pure functions on integers."""
+"""The rates of a comparison and the checks of its limits: pure functions on integers."""
 
 import dataclasses
 import math
@@ -12,21 +12,21 @@ from mpt_jax import metrics
 from mpt_jax.errors import InputError
 
 INTERVAL = (
-    "Wilson's score interval; of the relative NFR, which is (NFR / new error) / old accuracy, that of the share of the "
-    "new model's errors that are negative flips, over the old accuracy as found"
+    "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "
+    "new errors that are negative flips, divided by the observed old accuracy"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the new model must keep to; fractions, None for no limit.
+    """Limits on the new model, as fractions; None means no limit.
 
     Attributes:
       max_nfr: negative flips as a share of the rows whose label the old model knows.
-      max_relative_nfr: the same over what models with unrelated errors would have.
+      max_relative_nfr: `max_nfr` divided by the rate of two models with unrelated errors.
       max_class_nfr: negative flips as a share of the rows of each class.
-      min_accuracy: of the new model on all rows.
-      confident: hold the interval's worse end to the limit instead of the point, so that too few rows fail.
+      min_accuracy: accuracy of the new model on all rows.
+      confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
     """
 
     max_nfr: float | None = None
@@ -41,10 +41,10 @@ class Limits:
             if not 0 <= value <= most:
                 raise InputError(f"{name} is {value}; expected a fraction from 0 to {most:g}, such as 0.01 for 1 %")
         if self.confident and not self.given():
-            raise InputError("confident says how to hold a limit, but there is none; expected max_nfr or another one")
+            raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
 
     def given(self) -> dict[str, float]:
-        """The limits that are set."""
+        """Return the limits that are set."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key != "confident"}
         return {key: value for key, value in values.items() if value is not None}
 
@@ -58,19 +58,19 @@ def measure(
     num_old_classes: int,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """Flips on the rows that the old model could have right, on all rows, and per class.
+    """Measure flips on the rows of classes that the old model knows, on all rows, and per class.
 
     Args:
-      old: answers, integers below `num_old_classes`, ``[n]``.
-      new: answers, positions in `classes`, ``[n]``.
-      labels: likewise.
+      old: predictions, integers below `num_old_classes`, ``[n]``.
+      new: predictions, positions in `classes`, ``[n]``.
+      labels: positions in `classes`, ``[n]``.
       classes: names, those that the old model knows first.
-      num_old_classes: how many it knows.
+      num_old_classes: how many classes the old model knows.
       confidence: of the intervals, between 0 and 1.
 
     Returns:
-      `old_classes_rows` and `all_rows` (`flip_metrics`, `intervals` as [low, high], and `mcnemar_p`, which asks
-      whether the two models differ in accuracy on these rows), and `per_class`, highest NFR first.
+      `old_classes_rows` and `all_rows` (`flip_metrics`, `intervals` as [low, high], and `mcnemar_p`, the p-value of
+      equal accuracy on these rows), and `per_class`, highest NFR first.
 
     Examples:
       >>> found = measure(np.array([0, 1]), np.array([0, 2]), np.array([0, 1]), classes="abc", num_old_classes=2)
@@ -94,17 +94,17 @@ def measure(
 
 
 def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
-    """Each limit with the `value` found, its interval, the number `held` to it and whether it `passed`.
+    """Check each limit: the `value` found, its `interval`, the number `held` against the limit, whether it `passed`.
 
-    Where there is no interval (the relative NFR of an old model that is never right) and one is asked for, nothing is
-    `held`, and the limit is broken.
+    With `confident` and no interval (the relative NFR of an old model that is never right), `held` is None and the
+    check fails.
 
     Examples:
-      >>> answers = np.arange(100) % 2
-      >>> found = measure(answers, answers, answers, classes="ab", num_old_classes=2)
+      >>> labels = np.arange(100) % 2
+      >>> found = measure(labels, labels, labels, classes="ab", num_old_classes=2)
       >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01))]
       [True]
-      >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01, confident=True))]  # 0 of 100 prove no 1 %
+      >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01, confident=True))]  # too few rows
       [False]
     """
     old_classes, everything = measured["old_classes_rows"], measured["all_rows"]
@@ -112,8 +112,8 @@ def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
     for name, limit in limits.given().items():
         where = f"{old_classes['count']:,} rows of old classes"
         if name == "max_class_nfr":
-            end = (lambda row: row["interval"][1]) if limits.confident else (lambda row: row["nfr"])
-            row = max((row for row in measured["per_class"] if row["known"]), key=end)
+            compared = (lambda row: row["interval"][1]) if limits.confident else (lambda row: row["nfr"])
+            row = max((row for row in measured["per_class"] if row["known"]), key=compared)
             where, value, interval = f"class {row['class']}, {row['count']:,} rows", row["nfr"], row["interval"]
         elif name == "min_accuracy":
             where = f"all {everything['count']:,} rows"
@@ -121,11 +121,11 @@ def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
         else:
             key = name.removeprefix("max_")
             value, interval = old_classes[key], old_classes["intervals"][key]
-        least = name.startswith("min_")
+        is_minimum = name.startswith("min_")
         held = value
         if limits.confident:
-            held = interval[0 if least else 1] if interval else None  # no row could tell: nothing holds
-        passed = held is not None and (held >= limit if least else held <= limit)
+            held = interval[0 if is_minimum else 1] if interval else None
+        passed = held is not None and (held >= limit if is_minimum else held <= limit)
         check = {"limit": name, "allowed": limit, "where": where, "value": value, "interval": interval, "held": held}
         found.append(check | {"passed": passed})
     return found
@@ -145,7 +145,7 @@ def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: flo
         "nfr": interval(negative),
         "pfr": interval(positive),
         "churn": interval(round(flips["churn"] * count)),
-        # where the new model makes no error, nothing is known of their share that are flips: as Wilson's for 0 of 0
+        # Without new errors the share of them that are flips is unknown, as in Wilson's interval of 0 / 0.
         "relative_nfr": [end * count / right_old for end in (interval(negative, wrong_new) if wrong_new else (0, 1))]
         if right_old
         else None,

@@ -1,55 +1,20 @@
-"""The gate from end to end: function, pytest helper and command, with its exit status on good, bad and broken input."""
+"""The gate as a function and as a helper for pytest."""
 
-import errno
 import json
-import os
-import pathlib
-import re
-import shlex
-import socket
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 
-import numpy as np
-import pyarrow.json
-import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import assert_no_regression, compare, show
-from mpt_jax.compare.__main__ import main
+from mpt_jax.compare import assert_no_regression, compare
 from mpt_jax.errors import InputError
-from mpt_jax.files.predictions import released
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Predictions of 100 examples; of the 50 of old classes 40 were right and 5 of those flip."""
-    labels = np.arange(100) % 4
-    old = np.where(labels < 2, labels, 0)
-    is_old = np.flatnonzero(labels < 2)
-    old[is_old[:10]] = 1 - labels[is_old[:10]]
-    new = labels.copy()
-    new[is_old[-5:]] = 3
-    order = np.random.default_rng(0).permutation(100)
-    (tmp_path / "old.csv").write_text(
-        "id,label,prediction\n" + "".join(f"i{i},{y},{p}\n" for i, (y, p) in enumerate(zip(labels, old, strict=True)))
-    )
-    rows = ({"id": f"i{i}", "label": int(labels[i]), "scores": np.eye(4)[new[i]].tolist()} for i in order)
-    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [str(tmp_path / "old.csv"), str(tmp_path / "new.jsonl")]
-
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)  # NumPy ends texts at \0
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)  # NumPy cuts texts at \0
 TABLES = st.lists(st.tuples(TEXTS, st.integers(0, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1)
 
 
 @given(TABLES, st.randoms(use_true_random=False))
-def test_any_small_table_in_any_order_gives_what_a_dictionary_gives(rows, random):
+def test_small_tables_in_any_order_agree_with_plain_python(rows, random):
     rows = list({i: (i, *rest) for i, *rest in rows if i}.values())
     shuffled = random.sample(rows, len(rows))
     old = {"id": [r[0] for r in rows], "label": [r[1] for r in rows], "prediction": [r[2] for r in rows]}
@@ -85,166 +50,9 @@ def test_the_result_is_a_json_contract(files):
 
 def test_the_pytest_helper(files):
     assert assert_no_regression(*files, max_nfr=0.1)["passed"]
-    with pytest.raises(AssertionError, match=r"max_nfr is broken: 10.00 % .*\n5 negative flips, such as id 'i89'"):
+    with pytest.raises(
+        AssertionError, match=r"max_nfr: 10.00 % .* exceeds the limit of 9 %\n5 negative flips, such as id 'i89'"
+    ):
         assert_no_regression(*files, max_nfr=0.09)
     with pytest.raises(InputError, match="no limit"):
         assert_no_regression(*files)
-
-
-@pytest.mark.parametrize(
-    ("options", "status"),
-    [
-        ([], 0),
-        (["--max-nfr=0.1"], 0),
-        (["--max-nfr=0.0999"], 1),
-        (["--max-nfr=0.1", "--confident"], 1),
-        (["--max-nfr=0.22", "--confident"], 0),
-        (["--max-nfr=0.22", "--confident", "--confidence=0.999"], 1),
-        (["--max-relative-nfr=1.25"], 0),
-        (["--max-relative-nfr=1.24"], 1),
-        (["--max-class-nfr=0.12"], 0),
-        (["--max-class-nfr=0.1"], 1),
-        (["--min-accuracy=0.95"], 0),
-        (["--min-accuracy=0.951"], 1),
-        (["--max-nfr=1", "--min-accuracy=0.96"], 1),
-        (["--old-classes=4", "--max-nfr=0.05"], 0),
-        (["--old-classes=0,1,2", "--max-nfr=0.05"], 1),
-        (["--classes=w,x,y,z", "--old-classes=w,x", "--max-nfr=0.1"], 0),
-    ],
-)
-def test_exit_status(files, options, status, capsys):
-    assert main([*files, *options]) == status
-    printed = capsys.readouterr()
-    assert "Flipped examples (5)" in printed.out and not printed.err
-    assert ("REGRESSION" in printed.out) == (status == 1)
-
-
-def test_the_files_that_are_asked_for(files, tmp_path, capsys):
-    (tmp_path / "names.txt").write_text("wasp\nxerus\nyak\nzebra\n")
-    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "junit")}
-    options = [f"--{kind}={path}" for kind, path in outputs.items()]
-    assert main([*files, *options, "--max-nfr=0.01", f"--classes={tmp_path / 'names.txt'}", "--examples=2"]) == 1
-    found = json.loads(outputs["json"].read_text())
-    assert found["flips"]["count"] == 5 and len(found["flips"]["examples"]) == 2
-    assert found["flips"]["examples"][0]["new"] == "zebra"
-    assert "zebra" in outputs["html"].read_text() and "zebra" in capsys.readouterr().out
-    assert ElementTree.fromstring(outputs["junit"].read_text()).get("failures") == "1"
-    assert main([*files, "--json=-"]) == 0
-    assert json.loads(capsys.readouterr().out)["old_classes_rows"]["negative_flips"] == 5
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--max-nfr=1%"], "--max-nfr: invalid float value"),
-        (["--max-nfr=5"], "max_nfr is 5.0; expected a fraction"),
-        (["--confident"], "confident says how to hold a limit"),
-        (["--confidence=95"], "between 0 and 1"),
-        (["--examples=-1"], "expected 0 or more"),
-        (["--max=0.1"], "unrecognized arguments"),
-        (["--json=/nowhere/x.json"], "expected a file in an existing, writable folder"),
-        (["--html={old}"], "would replace the predictions"),
-        (["--classes=names", "--junit=names"], "--junit names would replace the names"),
-        (["--json=x", "--html=./x"], "--html ./x would replace what --json writes"),
-        (["--html=-"], "--html - is no file"),
-        (["--junit=-"], "--junit - is no file"),
-        (["--json=socket"], "--json socket is no file"),
-        (["--classes=nowhere.txt"], "is no file"),
-        (["--classes=a,b"], "there are 2 class names"),
-        (["--old-classes=1"], "predicts '1', not among the 1 classes"),
-        (["--old-classes=0"], "expected a positive integer"),
-        (["--old-classes=" + "9" * 5000], "expected a positive integer"),
-        (["--classes=a,b,c,d", "--old-classes=30"], "old_classes is 30; expected at most 4"),
-        (["more"], "unrecognized arguments"),
-    ],
-)
-def test_bad_options_are_one_line_and_status_2(files, options, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    pathlib.Path("names").write_text("a\nb\nc\nd\n")
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind("socket")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert main([*files, *(option.format(old=files[0]) for option in options)]) == 2
-    printed = capsys.readouterr()
-    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
-
-
-@pytest.mark.parametrize("name", ["json", "html", "junit"])
-def test_on_a_full_disk_each_file_is_the_old_or_the_new_one(files, name, tmp_path, monkeypatch, capsys):
-    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "junit")}
-    for path in outputs.values():
-        path.write_text("before")
-    write_bytes = pathlib.Path.write_bytes
-
-    def full(path, content):
-        write_bytes(path, content[: len(content) // 2] if name in path.name else content)
-        if name in path.name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    assert main([*files, *(f"--{kind}={path}" for kind, path in outputs.items())]) == 3
-    assert "No space left" in capsys.readouterr().err
-    assert sorted(tmp_path.iterdir()) == sorted([*map(pathlib.Path, files), *outputs.values()])
-    assert outputs[name].read_text() == "before"
-    for kind in list(outputs)[: list(outputs).index(name)]:
-        assert len(outputs[kind].read_text()) > 1000
-
-
-def test_a_page_that_cannot_be_made_leaves_all_files(files, tmp_path, monkeypatch):
-    def fails(*args):
-        raise MemoryError
-
-    (tmp_path / "x.json").write_text("before")
-    monkeypatch.setattr(show, "page", fails)
-    with pytest.raises(MemoryError):
-        main([*files, f"--json={tmp_path / 'x.json'}", f"--html={tmp_path / 'x.html'}"])
-    assert (tmp_path / "x.json").read_text() == "before" and not (tmp_path / "x.html").exists()
-
-
-def test_links_are_followed_and_stay(files, tmp_path):
-    (tmp_path / "link.json").symlink_to(tmp_path / "x.json")
-    assert main([*files, f"--json={tmp_path / 'link.json'}"]) == 0
-    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "x.json").read_text())["passed"]
-    (tmp_path / "loop.csv").symlink_to("loop.csv")
-    assert main([str(tmp_path / "loop.csv"), files[1], f"--json={tmp_path / 'y.json'}"]) == 2
-
-
-def test_bad_files_are_one_line_status_2_and_nothing_is_written(files, tmp_path, capsys):
-    bad = tmp_path / "bad.csv"
-    bad.write_text("id,label,prediction\n" + "".join(f"i{i},{i % 4},0\n" for i in [*range(98), 97, 200, 201]))
-    assert main([str(bad), files[1], f"--json={tmp_path / 'x.json'}"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "1 id is in" in error and "more than once: 'i97'" in error
-    assert "2 ids are in" in error and "'i200', 'i201'" in error and "'i98', 'i99'" in error
-    assert not (tmp_path / "x.json").exists()
-    assert main([files[0], str(tmp_path / "nowhere.csv")]) == 2 and "no such file" in capsys.readouterr().err
-    assert main([files[0]]) == 2 and "NEW" in capsys.readouterr().err
-
-
-def test_the_real_command_on_predictions_of_a_run_without_jax(tmp_path):
-    labels = np.arange(60) % 3
-    for name, count, seed in (("old", 2, 0), ("new", 3, 1)):
-        logits = np.random.default_rng(seed).normal(size=(60, count))
-        released.write(tmp_path / f"{name}.npz", labels=labels, logits=logits, ids=np.arange(60))
-    code = (
-        "import runpy, sys\n"
-        "try: runpy.run_module('mpt_jax.compare', run_name='__main__', alter_sys=True)\n"
-        "except SystemExit as end: print(end.code, sorted({'jax', 'tensorflow', 'pandas', 'torch'} & set(sys.modules)))"
-    )
-    line = [sys.executable, "-c", code, str(tmp_path / "old.npz"), str(tmp_path / "new.npz"), "--max-nfr=0"]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100)
-    assert done.stdout.splitlines()[-1] == "1 []", done.stderr
-    assert "REGRESSION" in done.stdout
-
-
-def test_the_commands_of_the_page(files, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    pyarrow.parquet.write_table(pyarrow.json.read_json("new.jsonl"), "new.parquet")
-    text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
-    commands = re.findall(r"python -m mpt_jax\.compare (old.*)", text)
-    assert len(commands) == 2
-    for command in commands:
-        assert main(shlex.split(command)) == 1  # a tenth of these flips
-        assert "FAIL max_nfr is broken: 10.00 %" in capsys.readouterr().out
-    assert {"gate.html", "gate.xml"} <= {path.name for path in tmp_path.iterdir()}

@@ -1,0 +1,169 @@
+"""The result of `compare` in words and in cells of text, for the terminal, the page and JUnit."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+Result = dict[str, Any]
+
+CLASS_HEADINGS = ("class", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
+FLIP_HEADINGS = ("id", "label", "old", "new")
+MEANINGS = (
+    ("negative flip", "an example that the old model predicts correctly and the new one does not"),
+    ("NFR", "negative flip rate: the share of rows that are negative flips; limits apply to the rows of old classes"),
+    ("relative NFR", "NFR divided by that of two models with unrelated errors; below 1 is better than chance"),
+    ("positive flip", "an example that the new model predicts correctly and the old one does not"),
+    ("McNemar's test", "exact and two-sided: how often models of equal accuracy would differ at least this much"),
+)
+_RATES = (
+    ("accuracy_old", "accuracy, old model"),
+    ("accuracy_new", "accuracy, new model"),
+    ("nfr", "negative flips (NFR)"),
+    ("relative_nfr", "relative NFR"),
+    ("pfr", "positive flips (PFR)"),
+    ("churn", "predictions changed"),
+)
+_KNOWN_FROM = {
+    "answers": "those that it predicts",
+    "old_classes": "given by old_classes",
+    "class_names or scores": "those in its file",
+}
+
+
+def title(result: Result) -> str:
+    """Return what is compared, in one line."""
+    classes, rows = result["classes"], result["all_rows"]["count"]
+    known = f"the old model knows {len(classes['old']):,} ({_KNOWN_FROM[classes['known_from']]})"
+    names = f"{printable(result['old'])} -> {printable(result['new'])}"
+    return f"{names}: {rows:,} rows, {classes['count']:,} classes; {known}"
+
+
+def verdict(result: Result) -> str:
+    """Return whether the new model passed, in one line."""
+    failed = sum(not check["passed"] for check in result["checks"])
+    if not result["checks"]:
+        return "No limits given, so nothing was checked"
+    return f"REGRESSION: {failed} of {len(result['checks'])} checks failed" if failed else "PASS: within all limits"
+
+
+def sentence(check: dict[str, Any], result: Result) -> str:
+    """Return what was found for one limit, in one line."""
+    is_minimum = check["limit"].startswith("min_")
+    number, scale, unit = (_ratio, 1, "") if check["limit"] == "max_relative_nfr" else (_percent, 100, " %")
+    found = number(check["value"], check["interval"], digits=_precise_enough(check, scale))
+    if check["held"] is None:
+        comparison = ": no confidence interval to compare with"
+    else:
+        words = ("reaches", "is below") if is_minimum else ("is within", "exceeds")
+        bound = f": the {'lower' if is_minimum else 'upper'} bound" if result["confident"] else ""
+        comparison = f"{bound} {words[not check['passed']]}"
+    limit = f"{scale * check['allowed']:.12g}{unit}"
+    return f"{check['limit']}: {found} on {printable(check['where'])}{comparison} the limit of {limit}"
+
+
+def failure(result: Result) -> str:
+    """Return the failed checks and some flipped examples, for a failed test."""
+    lines = [sentence(check, result) for check in result["checks"] if not check["passed"]]
+    count, examples = result["flips"]["count"], result["flips"]["examples"][:5]
+    if examples:
+        named = "; ".join("id {!r} (label {!r}, old {!r}, new {!r})".format(*cells) for cells in flip_cells(result)[:5])
+        lines.append(f"{count:,} negative {'flip' if count == 1 else 'flips'}, such as {named}")
+    return "\n".join(lines)
+
+
+def interval_note(result: Result) -> str:
+    """Return what the numbers in brackets are."""
+    return f"In brackets: {100 * result['confidence']:g} % confidence intervals ({result['interval']})."
+
+
+def rate_headings(result: Result) -> list[str]:
+    """Return the headings of `rate_cells`."""
+    return [
+        "",
+        f"rows of old classes ({result['old_classes_rows']['count']:,})",
+        f"all rows ({result['all_rows']['count']:,})",
+    ]
+
+
+def rate_cells(result: Result) -> list[list[str]]:
+    """Return one row per rate, on the rows of old classes and on all rows."""
+    parts = [result["old_classes_rows"], result["all_rows"]]
+    rows = []
+    for key, name in _RATES:
+        number = _ratio if key == "relative_nfr" else _percent
+        rows.append([name, *(number(part[key], part["intervals"][key]) for part in parts)])
+    counts = [f"{part['negative_flips']:,} / {part['positive_flips']:,}" for part in parts]
+    p_values = [f"{part['mcnemar_p']:.2g}" if part["mcnemar_p"] else "< 1e-300" for part in parts]
+    return [*rows, ["flips, negative / positive", *counts], ["McNemar's test, p", *p_values]]
+
+
+def class_cells(result: Result) -> list[list[str]]:
+    """Return one row per class, highest NFR first."""
+    return [
+        [
+            printable(row["class"]) + ("" if row["known"] else " (new)"),
+            *(f"{row[key]:,}" for key in ("count", "negative_flips", "positive_flips")),
+            _percent(row["nfr"], row["interval"]),
+            *(_percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
+        ]
+        for row in result["per_class"]
+    ]
+
+
+def flip_cells(result: Result) -> list[list[str]]:
+    """Return one row per example that flipped."""
+    return [[printable(example[key]) for key in FLIP_HEADINGS] for example in result["flips"]["examples"]]
+
+
+def flips_title(result: Result, most: int) -> str:
+    """Return the heading of a table of at most so many examples that flipped."""
+    count = result["flips"]["count"]
+    shown = min(most, len(result["flips"]["examples"]))
+    return f"Flipped examples ({f'{shown:,} of ' if shown < count else ''}{count:,})"
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """Return the text with unprintable characters (control characters, changes of direction) escaped.
+
+    A text longer than `most` loses its middle: the ends of long names tell them apart.
+
+    Examples:
+      >>> printable("a" + chr(10) + "b"), printable("left_ventricle_7", 9)
+      ('a\\\\nb', 'left…le_7')
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if most is None or len(shown) <= most:
+        return shown
+    half = most // 2
+    return f"{shown[: most - half - 1]}…{shown[-half:]}"
+
+
+def _precise_enough(check: dict[str, Any], scale: float) -> Callable[[float], str]:
+    """Return a format with enough digits to show on which side of the limit the number is."""
+    held, limit, is_minimum = check["held"], round(scale * check["allowed"], 12), check["limit"].startswith("min_")
+    formats = [_two_digits, *(partial(_significant, count) for count in range(3, 17))]
+    for format_ in formats if held is not None else []:
+        shown = float(format_(scale * held))
+        if check["passed"] == (shown >= limit if is_minimum else shown <= limit):
+            return format_
+    return _two_digits
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.2g}"
+
+
+def _significant(count: int, value: float) -> str:
+    return f"{value:.{count}g}"
+
+
+def _percent(
+    value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits
+) -> str:
+    ends = f" [{', '.join(digits(100 * end) for end in interval)}]" if interval else ""
+    return f"{digits(100 * value)} %{ends}"
+
+
+def _ratio(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits) -> str:
+    ends = f" [{', '.join(map(digits, interval))}]" if interval else ""
+    return f"{digits(value)}{ends}"
