@@ -1,9 +1,7 @@
 """Train an update and report its flips: `python -m mpt_jax.train --config configs/x.py [--config.key=value ...]`."""
 
 import argparse
-import contextlib
 import dataclasses
-import logging
 import pathlib
 import shlex
 import sys
@@ -18,28 +16,29 @@ from mpt_jax.files import storage
 
 
 def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str, Any]], None] | None = None) -> int:
-    """Run the command; returns its exit status: 0 done, 2 bad input, 3 disk full, 130 SIGINT, 143 SIGTERM.
+    """Run the command and return its exit status.
 
-    Of several processes: also 4, another one was lost. JAX may be the first to know of that, and then aborts (134).
+    The status is 0 after success, 2 for bad input, 3 for a full disk, 130 after SIGINT and 143 after SIGTERM. If a run
+    of several processes loses one, the others end with 4, or with 134 if JAX notices first and aborts.
 
     Args:
       argv: the arguments; None: those of the process.
-      on_metrics: told every line of `metrics.jsonl` when it is written, for a logger of your own. A run that was killed
-        and goes on tells again of the steps that it does again.
+      on_metrics: called with every line of `metrics.jsonl` after it is written, for other loggers. After a resume,
+        repeated steps are reported again.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     command = "python -m mpt_jax.train " + shlex.join(argv)
-    joined: list[bool] = []  # whether this is to be one of several processes
+    distributed: list[bool] = []  # whether the command line asks for several processes
 
     def work() -> int:
         options = parse(argv)
-        joined.append(options.processes is not None)
+        distributed.append(options.processes is not None)
         try:
             run(options, command=command, on_metrics=on_metrics)
         except Exception as error:
-            if not any(joined) or isinstance(error, InputError | OSError) or storage.is_failure(error):
+            if not any(distributed) or isinstance(error, InputError | OSError) or storage.is_failure(error):
                 raise
-            return _fell_out(error, command)
+            return _fail_of_several(error, command)
         return 0
 
     status = commands.run(
@@ -47,20 +46,20 @@ def main(argv: Sequence[str] | None = None, *, on_metrics: Callable[[Mapping[str
         when_interrupted=f"stopped; to resume from the last checkpoint: {command}",
         when_disk_full="the last checkpoint is intact: free some space, then run the same command to resume from it",
     )
-    if any(joined):
+    if any(distributed):
         from mpt_jax.runtime import processes
 
         processes.leave(status)
     return status
 
 
-def _fell_out(error: Exception, command: str) -> int:
-    """The exit status of one of several processes that cannot go on; says why."""
+def _fail_of_several(error: Exception, command: str) -> int:
+    """Print why one of several processes cannot continue, and return its exit status."""
     import jax
 
     from mpt_jax.runtime import processes
 
-    if isinstance(error, jax.errors.JaxRuntimeError):  # what is between the processes has failed, or the device
+    if isinstance(error, jax.errors.JaxRuntimeError):  # a device or the connection failed
         print(f"error: {one_line(error)}: {processes.lost_message(command)}", file=sys.stderr)
         return processes.LOST
     traceback.print_exception(error)
@@ -69,7 +68,7 @@ def _fell_out(error: Exception, command: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """The parsed command line."""
 
     config: str
     workdir: pathlib.Path | None
@@ -78,7 +77,7 @@ class Options:
     new_run: bool = False
     plan: bool = False
     tensorboard: bool = False
-    processes: tuple[str, int, int] | tuple[()] | None = None  # coordinator, number, this one; empty: found by JAX
+    processes: tuple[str, int, int] | tuple[()] | None = None  # coordinator, number, index; empty: JAX finds them
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -130,25 +129,28 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def _processes(arguments: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | None:
-    """How this process finds the others; None: there are none."""
+    """Return how this process finds the others; None if there are none."""
     given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.distributed or given == (None, None, None):
         if given != (None, None, None):
-            raise InputError("--distributed finds the processes by itself; leave it out, or --coordinator and the like")
+            raise InputError(
+                "--distributed finds the processes itself; expected it alone, or --coordinator, --num-processes and "
+                "--process-id"
+            )
         return () if arguments.distributed else None
     coordinator, number, which = given
     if coordinator is None or number is None or which is None:
-        raise InputError("--coordinator, --num-processes and --process-id go together; one of them is missing")
+        raise InputError("one of --coordinator, --num-processes and --process-id is missing; expected all three")
     host, _, port = coordinator.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
         raise InputError(f"--coordinator={coordinator}; expected HOST:PORT, such as 10.0.0.1:8476")
     if not 0 <= which < number:
-        raise InputError(f"--process-id={which} of --num-processes={number}; expected 0 to the number less one")
+        raise InputError(f"--process-id={which} of --num-processes={number}; expected 0 to {number - 1}")
     return coordinator, number, which
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """`--config.key value` as `--config.key=value`."""
+    """Write `--config.key value` as `--config.key=value`."""
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1].startswith("--config.") and "=" not in joined[-1] and not argument.startswith("--"):
@@ -159,61 +161,33 @@ def _join_values(argv: Sequence[str]) -> list[str]:
 
 
 def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, Any]], None] | None = None) -> None:
-    """Load, say what will be done, train what is missing, write and print the report."""
-    # What orbax says of half-written files, which it clears away, and of damaged ones, which we report ourselves.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    """Join the other processes, if any, train what is missing, and print the report."""
     from rich.console import Console
 
+    from mpt_jax import api
     from mpt_jax import config as configs
-    from mpt_jax import report, update
-    from mpt_jax.cli import compilation_cache
-    from mpt_jax.cli.progress import progress
     from mpt_jax.runtime import processes
-    from mpt_jax.update import loggers, workdir
 
     config = configs.load(options.config, options.overrides)
     if options.processes is not None:
         processes.join(command, *options.processes)
         processes.require_same(configs.to_dict(config), "the config")
-    if options.cached:
-        compilation_cache.enable()
-    folder = options.workdir
-    if folder is None:
-        path, variant = configs.split_spec(options.config)
-        folder = pathlib.Path("runs") / "-".join(part for part in (path.stem, variant) if part)
-    if options.tensorboard:
-        loggers.require_tensorboard(folder)
-    if options.new_run:
-        given = folder
-        folder = storage.path(processes.from_first(lambda: str(workdir.beside(given, configs.to_dict(config)))))
-    first = processes.is_first()
-    console = Console(quiet=not first)
-    with progress(console) as shown, contextlib.ExitStack() as stack:
-        with processes.synchronized():
-            prepared = update.prepare(config, folder, shown)
-        for line in update.plan(prepared):
-            shown.log(line)
-        if options.plan:
-            return
-        told = []
-        with processes.synchronized():
-            if first:
-                stack.enter_context(workdir.locked(folder, shown.log))
-                told = [on_metrics] if on_metrics else []
-                if options.tensorboard:
-                    told.append(stack.enter_context(loggers.tensorboard(folder)))
-        workdir.require_shared(folder)
-        worked = update.execute(dataclasses.replace(prepared, on_metrics=tuple(told)), command)
-        with processes.synchronized():
-            result = report.write(folder) if first else None
-    if result is None:
-        return
-    if not worked:
-        shown.log(f"nothing left to train: all releases of {folder} exist")
-    console.print(report.terminal(result))
-    console.print(report.legend(result))
-    shown.log(f"\nreport: {folder / 'report.html'} (as text: report.md)")
+    folder = options.workdir or api.default_workdir(options.config)
+    console = Console(quiet=not processes.is_first())
+    report = api.train(
+        config,
+        api.new_run_folder(folder, config) if options.new_run else folder,
+        command=command,
+        console=console,
+        plan_only=options.plan,
+        tensorboard=options.tensorboard,
+        compile_cache=options.cached,
+        on_metrics=on_metrics,
+    )
+    if report is not None:
+        console.print(report)
+        text = f"\nreport: {report.paths['html']} (as text: report.md)"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def test_the_same_command_again_says_that_all_is_done(finished, digits_dir, caps
     before = files(finished)
     (finished / "report.md").unlink()
     assert train.main(arguments(digits_dir, finished)) == 0
-    assert "nothing left to train" in capsys.readouterr().out
+    assert "nothing to train" in capsys.readouterr().out
     assert files(finished) == before
 
 
@@ -275,7 +275,7 @@ def test_a_flag_starts_a_new_run_beside_the_one_that_is_there(finished, digits_d
     teachers += [f"--config.update.independent={finished}/releases/r1-independent-seed0"]
     other = arguments(digits_dir, tmp_path / "run", "--new-run", "--config.update.methods=posthoc_bias", *teachers)
     assert train.main(other) == 0 and train.main(other) == 0
-    assert "nothing left to train" in capsys.readouterr().out
+    assert "nothing to train" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
     assert (tmp_path / "run-2/report.json").is_file() and files(tmp_path / "run") == before
 

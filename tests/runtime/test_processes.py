@@ -239,14 +239,14 @@ def test_an_error_of_one_process_is_told_by_all(features_file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--coordinator=host:1"], "go together"),
-        (["--num-processes=2", "--process-id=0"], "go together"),
+        (["--coordinator=host:1"], "is missing; expected all three"),
+        (["--num-processes=2", "--process-id=0"], "is missing; expected all three"),
         (["--coordinator=host", "--num-processes=2", "--process-id=0"], "expected HOST:PORT"),
         (["--coordinator=host:x", "--num-processes=2", "--process-id=0"], "expected HOST:PORT"),
         (["--coordinator=host:70000", "--num-processes=2", "--process-id=0"], "expected HOST:PORT"),
         (["--coordinator=host:80", "--num-processes=2", "--process-id=2"], "--process-id=2 of --num-processes=2"),
         (["--coordinator=host:80", "--num-processes=two", "--process-id=0"], "invalid int value"),
-        (["--distributed", "--process-id=0"], "finds the processes by itself"),
+        (["--distributed", "--process-id=0"], "finds the processes itself; expected it alone"),
     ],
 )
 def test_flags_that_make_no_sense(arguments, complaint):
