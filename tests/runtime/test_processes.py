@@ -193,7 +193,7 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
         assert "students, 1 seed: 114 steps, going on from step " in group.finish()
     assert_alike(*(outcome(tmp_path / name, "") for name in ("whole", "broken")), tolerance=0)
     with start("broken", count=4) as group:
-        assert "nothing left to train" in group.finish()
+        assert "nothing to train" in group.finish()
 
 
 @pytest.mark.slow

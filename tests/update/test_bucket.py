@@ -108,4 +108,4 @@ def test_killed_runs_in_a_bucket_end_as_a_local_one(store, bucket, tmp_path, fea
     assert "lock" not in {path.name for path in bucket.iterdir()}
     process = start(bucket)
     out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0 and "nothing left to train" in out
+    assert process.returncode == 0 and "nothing to train" in out
