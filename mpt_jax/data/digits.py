@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships, as a TFDS builder that needs neither network nor TensorFlow."""
+"""scikit-learn's handwritten digits as a TFDS builder that needs neither a network connection nor TensorFlow."""
 
 import io
 
@@ -6,20 +6,20 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-# The images come writer after writer, 13 in all (the sequence of labels starts anew every 130 images or so), and 516 is
-# where the fifth begins: 51 to 53 images of each digit for train, 123 to 130 by writers never seen before for test.
+# The images are ordered by writer, 13 in all (the sequence of labels restarts about every 130 images). The fifth writer
+# begins at 516: train has 51 to 53 images of each digit, and test has 123 to 130, by other writers.
 NUM_TRAIN = 516
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1,797 grey images of 8 by 8 pixels in 10 classes: four writers to train on, nine others to test on.
+    """1,797 grey images of 8 by 8 pixels in 10 classes: four writers for training, nine others for testing.
 
-    Pixels are the source's 0 .. 16 scaled to 0 .. 255; the ids ``digits_0000`` ... give the position in the source.
+    Pixel values 0 .. 16 of the source are scaled to 0 .. 255. Ids ``digits_0000`` ... give the position in the source.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
     """
 
-    VERSION = tfds.core.Version("1.0.0")  # names the prepared copy: raise it with every change of the data or the split
+    VERSION = tfds.core.Version("1.0.0")  # of the prepared copy: raise it with every change of the data or the split
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -37,7 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        from sklearn.datasets import load_digits  # a second's import that reading a prepared copy does without
+        from sklearn.datasets import load_digits  # takes a second, and reading a prepared copy does not need it
 
         digits = load_digits()
         images = ((digits.images * 255 + 8) // 16).astype(np.uint8)
@@ -50,7 +50,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, examples):
         for name, image, label in examples:
-            png = io.BytesIO()  # TFDS needs TensorFlow to encode an array, and nothing to store an encoded image
+            png = io.BytesIO()  # TFDS needs TensorFlow to encode an array, but not to store an encoded image
             Image.fromarray(image).save(png, format="PNG")
             png.seek(0)
             yield name, {"id": name, "image": png, "label": label}

@@ -81,8 +81,8 @@ def _class_order(settings: DatasetConfig, names: Sequence[str], num_classes: int
     order = classes.class_order(settings.class_order, names)
     if not 1 <= num_classes <= len(order):
         raise InputError(
-            f"update.schedule needs {num_classes} classes, but dataset.class_order of {settings.name} has "
-            f"{len(order)}; expected 1 to {len(order)}"
+            f"update.schedule needs {num_classes} classes, but {settings.name} has {len(order)} in its class order "
+            f"(dataset.class_order); expected 1 to {len(order)}"
         )
     return order[:num_classes]
 

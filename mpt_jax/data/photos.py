@@ -1,7 +1,7 @@
-"""Made-up photographs as a TFDS builder that needs neither network nor TensorFlow: JPEG files of many sizes.
+"""Synthetic photographs as a TFDS builder that needs neither a network connection nor TensorFlow.
 
-What ImageNet is to a program (its splits are named alike), at a size that is made in a second: to try streamed data,
-and for nothing that a network's accuracy says.
+They are JPEG files of many sizes with the splits of ImageNet, generated in a second, to try streaming. Accuracies on
+them mean nothing.
 """
 
 import io
@@ -15,14 +15,14 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 24, 6
 
 
 class Photos(tfds.core.GeneratorBasedBuilder):
-    """240 colour JPEGs in 8 classes of pattern, 72 to 200 pixels a side, splits train and validation."""
+    """240 colour JPEGs with sides of 72 to 200 pixels, in 8 classes of patterns, with splits train and validation."""
 
-    VERSION = tfds.core.Version("1.0.0")  # names the prepared copy: raise it with every change of the data
+    VERSION = tfds.core.Version("1.0.0")  # of the prepared copy: raise it with every change of the data
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Made-up colour patterns of many sizes.",
+            description="Synthetic colour patterns of many sizes.",
             features=tfds.features.FeaturesDict(
                 {
                     "id": tfds.features.Text(),
@@ -50,7 +50,7 @@ class Photos(tfds.core.GeneratorBasedBuilder):
 
 
 def photograph(pattern: str, height: int, width: int, random: np.random.Generator, *, quality: int = 90) -> bytes:
-    """A JPEG with one of the patterns of `CLASSES` in random colours, light across it and noise on it."""
+    """Return a JPEG of one of the patterns in `CLASSES` with random colours, a gradient of brightness, and noise."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     period, phase = random.uniform(12, 30), random.uniform(0, 2 * np.pi)
     waves = [np.sin(2 * np.pi * along / period + phase) for along in (y, x)]

@@ -1,15 +1,15 @@
-"""Rehearsal memory: which training images of the old classes an update may still use.
+"""Rehearsal memory: the training images of old classes that an update may use.
 
-The memory is a list with one array per old class: positions in the training part, the one most worth keeping first.
-Every later memory is a prefix of it, class by class, so an image once forgotten never comes back:
+The memory is a list with one array per old class: positions in the training part, in the order in which to keep them.
+Each later memory is a prefix of it, class by class, so an image that was dropped never returns:
 
     memory = []
     for release ...:
         # train on the memory and on all images of the release's own classes, then
         memory = remember(policy, memory, rows, labels)    # rows of the release's own classes
 
-How many images of a class stay depends on the policy and the counts alone, not on the draw or the features: the
-memories of several seeds have the same shape.
+The number of images kept of a class depends only on the policy and the counts, not on the draw or the features. So the
+memories of all seeds have the same shape.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from mpt_jax.data import subsets
 from mpt_jax.errors import InputError
 
 _KINDS = ("all", "none", "per_class", "total")
-_TIE = 1e-12  # squared distance between unit vectors, far above rounding and far below what features mean
+_TIE = 1e-12  # of squared distances between unit vectors; far above rounding errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How many images of the old classes stay: all, none, a number of each class, or a number in total."""
+    """How many images of the old classes to keep: all, none, a number per class, or a number in total."""
 
     kind: str  # "all", "none", "per_class" or "total"
     number: int = 0  # of "per_class" and "total"
@@ -36,10 +36,10 @@ class Policy:
 
 
 def parse_policy(text: str, key: str = "update.memory") -> Policy:
-    """The policy that a config's text names: "all", "none", "per_class:K" or "total:K"; `str` gives the text again.
+    """Parse "all", "none", "per_class:K" or "total:K"; `str` of the policy gives the text.
 
     Raises:
-      InputError: another text, or a number below 1; it names `key`.
+      InputError: another text, or a number below 1; the message begins with `key`.
 
     Examples:
       >>> parse_policy("per_class:20")
@@ -54,16 +54,16 @@ def parse_policy(text: str, key: str = "update.memory") -> Policy:
         return Policy(kind)
     if not (number.isascii() and number.isdecimal() and int(number) > 0):
         example = {"per_class": 20, "total": 2000}[kind]
-        raise InputError(f"{key}={text!r}; expected a number from 1 on, such as '{kind}:{example}', or 'none'")
+        raise InputError(f"{key}={text!r}; expected a number of 1 or more, such as '{kind}:{example}', or 'none'")
     return Policy(kind, int(number))
 
 
 def kept_counts(policy: Policy, counts: Sequence[int]) -> np.ndarray:
-    """How many of its `counts` images each old class keeps, ``int64 [C]``.
+    """Return how many of its `counts` images each old class keeps, ``int64 [C]``.
 
-    ``total: K`` gives every class ``floor(K / C)`` and one more to each of the first ``K mod C`` classes. A class with
-    fewer images keeps all of them, and what it leaves is not given to others; so no class's share grows when classes
-    are added, and later memories are contained in earlier ones.
+    ``total:K`` gives each class ``floor(K / C)`` images, and one more to each of the first ``K mod C`` classes. A class
+    with fewer images keeps all of them; its unused share is not given to others. So no share grows when classes are
+    added, and later memories are subsets of earlier ones.
 
     Examples:
       >>> kept_counts(Policy("total", 11), [9, 9, 2]).tolist()
@@ -91,24 +91,24 @@ def remember(
     seed: int = 0,
     features: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """The memory after a release, out of what the release could see: its memory, and images of its own classes.
+    """Select the memory for the next release from a release's memory and the images of its own classes.
 
-    Without features the images of a class stay in a random order that depends only on the seed, the class and how
-    many images it has; with features in the order of `herding`.
+    With features, the images of a class are ordered by `herding`. Without, they are in a random order that depends only
+    on the seed, the class and its number of images.
 
     Args:
-      policy: how many images stay.
+      policy: how many images to keep.
       memory: the release's memory, position ``c`` for class ``c``; empty for the first release.
-      rows: int ``[n]``, positions in the training part of the images of the release's own classes, all that it saw.
-      labels: int ``[n]``, their labels: the classes after the memory's.
-      seed: of the random order.
+      rows: int ``[n]``, positions in the training part of all images of the release's own classes.
+      labels: int ``[n]``, their labels: the classes that follow those of the memory.
+      seed: seed of the random order.
       features: ``[n, D]``, of the same images from the release's network.
 
     Returns:
-      One array per class, the memory of the next release; positions in the order of their worth.
+      One array per class: positions in the order in which to keep them.
 
     Raises:
-      ValueError: rows, labels and features that do not fit each other or the memory; features that are not finite.
+      ValueError: rows, labels and features do not fit each other or the memory, or features are not finite.
 
     Examples:
       >>> memory = remember(Policy("total", 4), [], np.arange(6), np.repeat([0, 1], 3))
@@ -123,13 +123,16 @@ def remember(
         lengths = f"{rows.shape}, {labels.shape}" + ("" if features is None else f", {np.shape(features)}")
         raise ValueError(f"rows, labels and features of shapes {lengths}; expected one of each per image")
     if labels.size and labels.min() < len(memory):
-        raise ValueError(f"an image of class {labels.min()}, which the memory of classes below {len(memory)} holds")
+        raise ValueError(f"label {labels.min()}, a class of the memory; expected labels from {len(memory)} on")
     classes = range(len(memory), int(labels.max(initial=len(memory) - 1)) + 1)
     members = subsets.by_class(labels, classes)
     kept = kept_counts(policy, [len(seen) for seen in [*memory, *members]])
     ranked = []
     for label, own, number in zip(classes, members, kept[len(memory) :], strict=True):
-        if features is not None and policy.kind in ("per_class", "total"):  # a class kept whole now may shrink later
+        if features is not None and policy.kind in (
+            "per_class",
+            "total",
+        ):  # rank classes kept as a whole, too: they may shrink later
             ranked.append(rows[own[herding(features[own], number)]])
         else:
             ranked.append(subsets.shuffled(rows[own], label, seed=seed))
@@ -137,21 +140,21 @@ def remember(
 
 
 def herding(features: np.ndarray, num: int | None = None) -> np.ndarray:
-    """The `num` images of a class whose mean stays nearest to the class's, greedily, ``int64 [num]`` in that order.
+    """Choose images greedily so that their mean stays nearest to the mean of the class, ``int64 [num]`` in that order.
 
-    With ``x`` the features of unit length and ``m`` their mean, the k-th image is the one not chosen yet with the
-    smallest ``|| m - (sum of the chosen + x_i) / k ||``. Ties (to ``1e-12`` in the squared distance of the sums) go to
-    the first image. A smaller `num` gives a prefix. In float64; features of length 0 stay 0.
+    With ``x`` the features scaled to unit length and ``m`` their mean, the k-th image is the one not chosen yet with
+    the smallest ``|| m - (sum of the chosen + x_i) / k ||``. Ties (to ``1e-12`` in the squared distance of the sums) go
+    to the first image. A smaller `num` gives a prefix. Computed in float64; features of length 0 stay 0.
 
     Args:
       features: ``[n, D]``, any real type.
-      num: how many; None: all of them.
+      num: number of images; None: all.
 
     Raises:
       ValueError: not a matrix, or values that are not finite.
 
     Sources: Welling, Herding Dynamical Weights to Learn, 2009; Rebuffi et al., iCaRL: Incremental Classifier and
-    Representation Learning, 2017 (which besides scales the mean ``m`` to unit length).
+    Representation Learning, 2017, which also scales the mean ``m`` to unit length.
 
     Examples:
       >>> herding(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])).tolist()
@@ -165,10 +168,10 @@ def herding(features: np.ndarray, num: int | None = None) -> np.ndarray:
     num = len(unit) if num is None else min(int(num), len(unit))
     mean = unit.mean(0) if len(unit) else unit.sum(0)
     squares = np.einsum("nd,nd->n", unit, unit)
-    order, ahead = np.empty(num, np.int64), np.zeros_like(mean)  # ahead: the sum of the chosen less k times the mean
+    order, ahead = np.empty(num, np.int64), np.zeros_like(mean)  # ahead: sum of the chosen minus k times the mean
     for k in range(num):
         ahead -= mean
-        distances = 2 * (unit @ ahead) + squares  # squared, less what all images have in common
+        distances = 2 * (unit @ ahead) + squares  # squared, minus a term that is the same for all images
         distances[order[:k]] = np.inf
         order[k] = np.argmax(distances <= distances.min() + _TIE)
         ahead += unit[order[k]]

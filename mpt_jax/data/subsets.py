@@ -1,7 +1,7 @@
-"""How much of each class is kept, and which: every subset is a prefix of a random order of each class.
+"""Random subsets of each class: a subset is a prefix of a random order of the class.
 
-The order depends only on the seed and the class. So a smaller subset is contained in a larger one, and what is kept of
-a class does not depend on the other classes.
+The order depends only on the seed, the class and its number of images. So a smaller subset is contained in a larger
+one, and the images kept of a class do not depend on other classes.
 """
 
 import itertools
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def shuffled(rows: np.ndarray, label: int, *, seed: int) -> np.ndarray:
-    """The rows of one class, ``int [n]``, in the random order that belongs to (seed, label, n)."""
+    """Return the rows of one class, ``int [n]``, in a random order that depends on (seed, label, n)."""
     return np.random.default_rng([seed, label]).permutation(rows)
 
 
 def first(ranked: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
-    """The first `counts` rows of each class.
+    """Return the first `counts` rows of each class.
 
     Examples:
       >>> [rows.tolist() for rows in first([np.array([4, 2, 3]), np.array([9])], [2, 1])]
@@ -26,14 +26,14 @@ def first(ranked: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarra
 
 
 def part(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
-    """Sorted positions of a random part of each class: ``round(fraction * n_k)`` of its ``n_k``, and at least one.
+    """Return sorted positions of a random part of each class: ``round(fraction * n_k)`` of ``n_k``, and at least one.
 
-    More data for the same classes: the old model is trained on a part, the new one on all.
+    With it, an old model is trained on a part of the data, and a new one on all.
 
     Args:
       labels: int ``[N]``, 0 or more.
       fraction: above 0 and at most 1; halves are rounded up.
-      seed: of the order; a smaller fraction gives a subset of a larger one.
+      seed: seed of the order; for a given seed, a smaller fraction gives a subset of a larger one.
 
     Raises:
       ValueError: a fraction out of range.
@@ -52,12 +52,12 @@ def part(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
 
 
 def long_tail(labels: np.ndarray, imbalance: float, *, seed: int) -> np.ndarray:
-    """Sorted positions of a random long-tailed part, with as many images of each class as `long_tail_counts` says.
+    """Return sorted positions of a random long-tailed part, with class sizes from `long_tail_counts`.
 
     Args:
       labels: int ``[N]``, positions in the run's class order.
-      imbalance: the largest class's images over the smallest's, 1 or more.
-      seed: of the order; a larger imbalance gives a subset of a smaller one.
+      imbalance: number of images of the largest class over the smallest, 1 or more.
+      seed: seed of the order; for a given seed, a larger imbalance gives a subset of a smaller one.
 
     Raises:
       ValueError: an imbalance below 1.
@@ -71,14 +71,14 @@ def long_tail(labels: np.ndarray, imbalance: float, *, seed: int) -> np.ndarray:
 
 
 def long_tail_counts(counts: Sequence[int], imbalance: float) -> np.ndarray:
-    """Images of each class in an exponential profile, ``n_k = floor(n_max * imbalance ** (-k / (K - 1)))``, ``[K]``.
+    """Return class sizes with an exponential profile, ``n_k = floor(n_max * imbalance ** (-k / (K - 1)))``, ``[K]``.
 
-    ``n_max`` is the largest class's count, and a class with fewer than ``n_k`` images keeps all of them. Zero where
-    ``n_max < imbalance`` leaves nothing of the last classes.
+    ``n_max`` is the size of the largest class. A class with fewer than ``n_k`` images keeps all of them. With
+    ``n_max < imbalance`` the last classes get 0.
 
     Args:
-      counts: images of each class, ``[K]``, in the run's class order.
-      imbalance: ``n_0 / n_(K-1)``, 1 or more; 100 makes CIFAR-100-LT of CIFAR-100.
+      counts: number of images of each class, ``[K]``, in the run's class order.
+      imbalance: ``n_0 / n_(K-1)``, 1 or more; 100 gives CIFAR-100-LT from CIFAR-100.
 
     Raises:
       ValueError: an imbalance below 1, or not finite.
@@ -95,7 +95,7 @@ def long_tail_counts(counts: Sequence[int], imbalance: float) -> np.ndarray:
         raise ValueError(f"imbalance={imbalance}; expected 1 or more")
     counts = np.asarray(counts, np.int64)
     powers = np.arange(len(counts)) / max(len(counts) - 1, 1)
-    # A little more before the floor: the power must not make 4 images of an exact 5.
+    # The small addition keeps rounding errors of the power from turning an exact 5 into 4.
     profile = np.floor(counts.max(initial=0) * float(imbalance) ** -powers + 1e-9).astype(np.int64)
     return np.minimum(profile, counts)
 
@@ -107,7 +107,7 @@ def _draw(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
 
 
 def by_class(labels: np.ndarray, classes: range) -> list[np.ndarray]:
-    """Ascending positions of each of these classes.
+    """Return the ascending positions of each of these classes.
 
     Examples:
       >>> [rows.tolist() for rows in by_class(np.array([1, 0, 1, 3]), range(1, 3))]

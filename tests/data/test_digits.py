@@ -37,7 +37,7 @@ def data(digits_dir):
     return load(data_dir=digits_dir)
 
 
-def test_every_image_label_and_id_is_that_of_scikit_learn(data):
+def test_images_labels_and_ids_match_scikit_learn(data):
     raw = load_digits()
     seen = []
     for split in (data.train, data.test):
@@ -51,19 +51,19 @@ def test_every_image_label_and_id_is_that_of_scikit_learn(data):
     assert data.class_names == tuple("0123456789")
 
 
-def test_test_images_are_by_other_writers_and_every_class_is_well_represented(data):
+def test_test_images_are_by_other_writers_and_classes_are_balanced(data):
     assert max(data.train.ids) < min(data.test.ids)
     assert len(data.train) == digits.NUM_TRAIN
     assert np.bincount(data.train.labels).min() >= 51
     assert np.bincount(data.test.labels).min() >= 120
-    # Every writer begins with 0 .. 9 three times over: so does the sequence of labels where the test part begins.
+    # Every writer begins with three times 0 .. 9, and so does the test part.
     target = load_digits().target
     start = np.tile(np.arange(10), 3)
     np.testing.assert_array_equal(target[:30], start)
     np.testing.assert_array_equal(target[digits.NUM_TRAIN :][:30], start)
 
 
-def test_no_test_image_is_the_copy_of_a_training_image(data):
+def test_no_image_occurs_twice(data):
     train, test = ({image.tobytes() for image in split.images} for split in (data.train, data.test))
     assert len(train) == len(data.train) and len(test) == len(data.test)
     assert not train & test
@@ -75,14 +75,14 @@ def test_tfds_knows_the_builder_by_name(digits_dir):
     assert set(source[0]) == {"id", "image", "label"}
 
 
-def test_processes_prepare_at_once_quietly_without_network_and_without_tensorflow(tmp_path):
+def test_processes_prepare_concurrently_without_output_network_or_tensorflow(tmp_path):
     processes = [run(tmp_path) for _ in range(3)]
     results = [(*process.communicate(), process.returncode) for process in processes]
     assert results == [("", "", 0)] * 3
     assert os.listdir(tmp_path / "digits") == ["1.0.0"]
 
 
-def test_the_default_folder_is_made_where_it_is_missing(tmp_path):
+def test_the_default_folder_is_created(tmp_path):
     process = run("", TFDS_DATA_DIR=str(tmp_path / "new" / "folder"))
     assert (*process.communicate(), process.returncode) == ("", "", 0)
     assert (tmp_path / "new/folder/digits/1.0.0").is_dir()

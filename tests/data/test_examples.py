@@ -1,4 +1,4 @@
-"""Examples batch by batch: none is lost, doubled or moved, labels are the right ones, and what cannot be is refused."""
+"""Examples read in batches: complete, in order, with their labels; invalid sources are refused."""
 
 import os
 import zipfile
@@ -28,8 +28,8 @@ def save(path, row):
     Image.fromarray(picture(row)).save(path)
 
 
-def everything(stream, size):
-    batches = list(stream.batches(size))
+def everything(examples, size):
+    batches = list(examples.batches(size))
     assert all(0 < len(batch.ids) + len(batch.unread) <= size for batch in batches)
     return (
         [i for batch in batches for i in batch.ids],
@@ -40,7 +40,7 @@ def everything(stream, size):
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_a_folder_in_order_of_the_ids_with_its_folders_as_labels(tmp_path, size):
+def test_a_folder_is_read_in_order_of_the_ids_with_subfolders_as_labels(tmp_path, size):
     rows = {
         f"{name}/{part}{row}.png": row for row, (name, part) in enumerate([("owl", "b/"), ("cat", ""), ("owl", "")])
     }
@@ -49,31 +49,31 @@ def test_a_folder_in_order_of_the_ids_with_its_folders_as_labels(tmp_path, size)
     save(tmp_path / "on top.png", 7)
     save(tmp_path / ".hidden/1.png", 8)
     (tmp_path / "cat/notes.txt").write_text("no image")
-    stream = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
-    assert (stream.count, stream.labelled, stream.note) == (4, True, "")
-    ids, labels, images, unread = everything(stream, size)
+    examples = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
+    assert (examples.count, examples.labelled, examples.note) == (4, True, "")
+    ids, labels, images, unread = everything(examples, size)
     assert ids == sorted([*rows, "on top.png"]) and unread == []
-    assert labels == ["cat", None, "owl", "owl"]  # a class that the model does not know is a label all the same
+    assert labels == ["cat", None, "owl", "owl"]  # a label may be unknown to the model
     expected = [picture({**rows, "on top.png": 7}[name])[..., None] for name in ids]
     np.testing.assert_array_equal(images, expected)
 
 
-def test_folders_that_are_no_classes_are_no_labels(tmp_path):
+def test_subfolders_are_labels_only_if_one_is_a_class(tmp_path):
     for row, name in enumerate(("2024/a.png", "2025/b.png")):
         save(tmp_path / name, row)
-    stream = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
-    assert not stream.labelled and "2024, 2025" in stream.note
-    assert everything(stream, 8)[1] == [None, None]
+    examples = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
+    assert not examples.labelled and "2024, 2025" in examples.note
+    assert everything(examples, 8)[1] == [None, None]
 
 
-def test_images_of_another_kind_are_brought_to_what_the_model_takes(tmp_path):
+def test_images_are_converted_to_the_input_of_the_model(tmp_path):
     Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "a.jpg")
     ((ids, _, images, _),) = [everything(open_examples(str(tmp_path), (5, 4, 3), ["cat"]), 2)]
     assert ids == ["a.jpg"] and images.shape == (1, 5, 4, 3)
     assert images[..., 0].min() > 250 and images[..., 1:].max() < 5
 
 
-def test_images_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_images_are_named(tmp_path):
     save(tmp_path / "b.png", 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     (tmp_path / "c.png").write_bytes(b"")
@@ -83,7 +83,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_table_in_its_order(tmp_path, ending):
+def test_a_table_is_read_in_its_order(tmp_path, ending):
     for row in range(3):
         save(tmp_path / f"images/{row}.png", row)
     table = pa.table(
@@ -95,15 +95,15 @@ def test_a_table_in_its_order(tmp_path, ending):
     assert ids == ["x", "y", "007"] and labels == ["b", None, "a"]
     np.testing.assert_array_equal(images[..., 0], [picture(row) for row in (2, 0, 1)])
     writer(table.select(["path"]), tmp_path / f"list.{ending}")
-    stream = open_examples(str(tmp_path / f"list.{ending}"), SHAPE, ["a"])
-    assert not stream.labelled and everything(stream, 2)[0] == [f"images/{row}.png" for row in (2, 0, 1)]
+    examples = open_examples(str(tmp_path / f"list.{ending}"), SHAPE, ["a"])
+    assert not examples.labelled and everything(examples, 2)[0] == [f"images/{row}.png" for row in (2, 0, 1)]
 
 
-def test_a_part_of_a_tfds_data_set_has_the_ids_and_pixels_of_a_run(digits_dir):
+def test_a_tfds_split_has_the_ids_and_pixels_of_a_run(digits_dir):
     expected = load(data_dir=digits_dir).test
-    stream = open_examples("digits", SHAPE, list("01234"), data_dir=str(digits_dir))
-    ids, labels, images, _ = everything(stream, 500)
-    assert stream.count == len(ids) == len(expected)
+    examples = open_examples("digits", SHAPE, list("01234"), data_dir=str(digits_dir))
+    ids, labels, images, _ = everything(examples, 500)
+    assert examples.count == len(ids) == len(expected)
     row = {name: i for i, name in enumerate(expected.ids.tolist())}
     order = [row[name] for name in ids]
     np.testing.assert_array_equal(images, expected.images[order])
@@ -114,30 +114,30 @@ def test_a_part_of_a_tfds_data_set_has_the_ids_and_pixels_of_a_run(digits_dir):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_arrays_a_few_rows_at_a_time(tmp_path, order, compressed):
+def test_arrays_are_read_in_batches(tmp_path, order, compressed):
     features = np.asarray(np.random.default_rng(0).normal(size=(7, 5)), np.float32, order=order)
     save_ = np.savez_compressed if compressed else np.savez
     save_(tmp_path / "a.npz", features=features, labels=np.arange(7) % 2, ids=np.arange(7) + 10)
-    stream = open_examples(str(tmp_path / "a.npz"), (5,), ["cat", "dog"])
+    examples = open_examples(str(tmp_path / "a.npz"), (5,), ["cat", "dog"])
     for size in (2, 7, 100):
-        ids, labels, values, _ = everything(stream, size)
+        ids, labels, values, _ = everything(examples, size)
         np.testing.assert_array_equal(values, features)
         assert ids == [str(row + 10) for row in range(7)] and labels == [("cat", "dog")[row % 2] for row in range(7)]
 
 
-def test_arrays_with_names_a_part_and_what_is_not_finite(tmp_path):
+def test_arrays_with_class_names_splits_and_values_that_are_not_finite(tmp_path):
     features = np.ones((3, 2), np.float32)
     features[1, 0] = np.nan
     np.savez(tmp_path / "a.npz", train_features=features, train_labels=[2, 0, 1], class_names=["x", "y", "z"])
-    stream = open_examples(str(tmp_path / "a.npz"), (2,), ["x"], split="train")
-    ids, labels, values, unread = everything(stream, 2)
+    examples = open_examples(str(tmp_path / "a.npz"), (2,), ["x"], split="train")
+    ids, labels, values, unread = everything(examples, 2)
     assert ids == ["train_00000", "train_00002"] and labels == ["z", "y"] and len(values) == 2
     assert unread == ["train_00001 (not finite)"]
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 8, 8, 1), np.uint8), labels=["owl", "cat"])
     assert everything(open_examples(str(tmp_path / "b.npz"), SHAPE, ["cat"]), 2)[1] == ["owl", "cat"]
 
 
-def test_what_cannot_be_answered_is_refused_in_a_line(tmp_path, monkeypatch):
+def test_invalid_sources_are_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("empty")
     save(tmp_path / "here/a.png", 0)

@@ -1,4 +1,4 @@
-"""Pixels out of files of every kind, and files that are damaged or made to do harm."""
+"""Image files of all kinds, damaged files and malicious files."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def encoded(picture, kind="PNG", **options):
 
 
 def corners(pixels):
-    """The colours in the middle of the four quarters, as far as a lossy format keeps them."""
+    """Return the rounded colours in the middle of the four quarters."""
     height, width, _ = pixels.shape
     rows, columns = ([side // 4, 3 * side // 4] for side in (height, width))
     return [tuple(int(v > 127) * 255 for v in pixels[row, column]) for row in rows for column in columns]
@@ -43,7 +43,7 @@ def test_formats(kind):
 
 
 @pytest.mark.parametrize(
-    ("orientation", "expected"),  # what stands at the top left, top right, bottom left, bottom right when upright
+    ("orientation", "expected"),  # top left, top right, bottom left, bottom right
     [
         (1, [RED, LIME, BLUE, WHITE]),
         (2, [LIME, RED, WHITE, BLUE]),
@@ -56,7 +56,7 @@ def test_formats(kind):
     ],
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_images_are_turned_upright(kind, orientation, expected, tmp_path):
+def test_the_exif_orientation_is_applied(kind, orientation, expected, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(QUARTERS, kind, exif=exif)
@@ -68,7 +68,7 @@ def test_images_are_turned_upright(kind, orientation, expected, tmp_path):
     assert reasons == {} and pixels.shape[1:3] == ((48, 32) if orientation > 4 else (32, 48))
 
 
-def test_grey_palette_and_print_colours():
+def test_grey_palette_and_cmyk():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     np.testing.assert_array_equal(images.decode(encoded(grey), channels=1), grey[..., None])
     np.testing.assert_array_equal(images.decode(encoded(grey), channels=3), grey[..., None].repeat(3, -1))
@@ -80,7 +80,7 @@ def test_grey_palette_and_print_colours():
     assert images.decode(encoded(Image.new("1", (2, 2), 1)), channels=1).min() == 255
 
 
-def test_transparency_is_laid_on_white():
+def test_transparency_is_blended_with_white():
     random = np.random.default_rng(0)
     rgba = random.integers(0, 256, (5, 6, 4), dtype=np.uint8)
     alpha = rgba[..., 3:].astype(float) / 255
@@ -97,14 +97,14 @@ def test_transparency_is_laid_on_white():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20))
-def test_every_size_comes_to_the_size_asked_for(height, width, new_height, new_width):
+def test_images_get_the_requested_size(height, width, new_height, new_width):
     flat = np.full((height, width, 3), [10, 100, 200], np.uint8)
     pixels = images.decode(encoded(flat), channels=3, size=(new_height, new_width))
     assert pixels.shape == (new_height, new_width, 3)
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([10, 100, 200]), pixels.shape))
 
 
-def test_sides_stay_in_proportion_and_what_sticks_out_is_cut_off_evenly():
+def test_the_aspect_ratio_is_kept_and_the_excess_cropped_equally():
     ramp = np.tile(np.arange(0, 240, 2, dtype=np.uint8), (40, 1))  # 40 x 120, brighter from left to right
     pixels = images.decode(encoded(ramp), channels=1, size=(20, 20))[..., 0].astype(float)
     # The middle 40 x 40 shrunk by two: column c covers the source's columns 40 + 2 c and the next.
@@ -112,10 +112,10 @@ def test_sides_stay_in_proportion_and_what_sticks_out_is_cut_off_evenly():
     same = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(images.decode(encoded(same), channels=3, size=(7, 9)), same)
     noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
-    assert images.decode(encoded(noise), channels=1, size=(4, 4)).std() < 5  # averaged, not picked
+    assert images.decode(encoded(noise), channels=1, size=(4, 4)).std() < 5  # antialiased
 
 
-def test_a_large_jpeg_keeps_its_picture_when_decoded_at_a_fraction():
+def test_large_jpegs_decoded_at_a_fraction_keep_their_content():
     large = QUARTERS.repeat(40, 0).repeat(40, 1)
     content = encoded(large, "JPEG")
     assert corners(images.decode(content, channels=3, size=(24, 24))) == [RED, LIME, BLUE, WHITE]
@@ -123,11 +123,11 @@ def test_a_large_jpeg_keeps_its_picture_when_decoded_at_a_fraction():
     np.testing.assert_allclose(images.decode(content, channels=3, size=(24, 24)).astype(int), exact, atol=16)
 
 
-# Damaged, and made to do harm
+# Damaged and malicious files
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_truncated_files_are_found_out_wherever_they_end(kind):
+def test_truncated_files_are_detected_wherever_they_end(kind):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     content = encoded(noise, kind)
     for end in range(0, len(content) - 40, len(content) // 50):
@@ -136,7 +136,7 @@ def test_truncated_files_are_found_out_wherever_they_end(kind):
 
 
 @given(st.data())
-def test_damage_gives_pixels_or_one_line(data):
+def test_damaged_files_give_pixels_or_a_message_of_one_line(data):
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
     content = bytearray(encoded(QUARTERS, kind))
     for _ in range(data.draw(st.integers(1, 5))):
@@ -159,7 +159,9 @@ def png_header(width, height):
     )
 
 
-@pytest.mark.parametrize("side", [9_460, 13_400, 2**31 - 1])  # a little over PIL's limit, over twice that, the most
+@pytest.mark.parametrize(
+    "side", [9_460, 13_400, 2**31 - 1]
+)  # just above PIL's limit, above twice the limit, the maximum
 def test_decompression_bombs_are_refused(side, tmp_path, recwarn):
     (tmp_path / "bomb.png").write_bytes(png_header(side, side))
     _, reasons = images.read_files([tmp_path / "bomb.png"], channels=3, size=(8, 8))
@@ -180,7 +182,7 @@ def test_bombs_in_other_chunks_are_refused():
         np.testing.assert_array_equal(pixels, QUARTERS)
 
 
-def test_formats_whose_parsers_are_not_wanted_and_deep_pixels():
+def test_other_formats_and_deep_pixels_are_refused():
     for kind in ("GIF", "BMP", "TIFF", "EPS", "PDF"):
         with pytest.raises(ValueError, match="not JPEG, PNG, WEBP"):
             images.decode(encoded(QUARTERS, kind), channels=3)
@@ -191,14 +193,14 @@ def test_formats_whose_parsers_are_not_wanted_and_deep_pixels():
         images.decode(encoded(np.full((2, 2), 1000, np.uint16)), channels=1)
 
 
-def test_all_that_can_be_read_is_read_and_the_rest_is_named(tmp_path):
+def test_readable_images_are_read_and_others_are_named(tmp_path):
     good = encoded(QUARTERS)
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(good)
     (tmp_path / "1.png").write_bytes(good[:60])
     (tmp_path / "2.png").unlink()
     (tmp_path / "3.png").write_bytes(encoded(QUARTERS[:, :20]))
-    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would block
     (tmp_path / "folder.png").mkdir()
     names = [*(f"{i}.png" for i in range(5)), "pipe.png", "folder.png", "x" * 300 + ".png", "nul\0.png"]
     pixels, reasons = images.read_files([tmp_path / name for name in names], channels=3)

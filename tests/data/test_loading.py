@@ -97,10 +97,10 @@ def test_train_per_class_limits_the_images_that_validation_leaves(load):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"num_classes": 11}, "update.schedule needs 11 classes, but dataset.class_order of digits has 10"),
+        ({"num_classes": 11}, "update.schedule needs 11 classes, but digits has 10 in its class order"),
         (
             {"num_classes": 4, "class_order": [1, 2, 3]},
-            "needs 4 classes, but dataset.class_order of digits has 3; expected 1 to 3",
+            "needs 4 classes, but digits has 3 in its class order (dataset.class_order); expected 1 to 3",
         ),
         ({"validation_per_class": 51}, "class '4' has 51 training images (and 4 more classes"),
         ({"class_order": "alphabetic"}, "dataset.class_order"),

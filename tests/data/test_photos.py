@@ -1,4 +1,4 @@
-"""The made-up photographs: real JPEG files of many sizes, the same every time."""
+"""The synthetic photographs: JPEG files of many sizes, deterministic."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 from mpt_jax.data import photos
 
 
-def test_photographs_are_jpegs_that_depend_on_nothing_but_their_random_numbers():
+def test_photographs_are_jpegs_that_depend_only_on_their_random_numbers():
     found = {}
     for pattern in photos.CLASSES:
         first, again = (photos.photograph(pattern, 60, 90, np.random.default_rng(5)) for _ in range(2))
@@ -17,4 +17,4 @@ def test_photographs_are_jpegs_that_depend_on_nothing_but_their_random_numbers()
         found[pattern] = np.asarray(image)
     assert len({pixels.tobytes() for pixels in found.values()}) == len(photos.CLASSES)
     across, down = (found["vertical"].astype(int).mean((axis, 2)).std() for axis in (0, 1))
-    assert across > 4 * down  # stripes from top to bottom
+    assert across > 4 * down  # vertical stripes

@@ -19,7 +19,7 @@ COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(lambda coun
 
 
 def release(counts, first=0):
-    """Rows and labels of classes first, first + 1, ... with these many images each, shuffled; rows start at 1000."""
+    """Return shuffled rows and labels of classes first, first + 1, ... with these counts; rows start at 1000."""
     labels = np.repeat(np.arange(len(counts)), counts) + first
     order = np.random.default_rng(0).permutation(len(labels))
     return (1000 * (first + 1) + np.arange(len(labels)))[order], labels[order]
@@ -29,11 +29,11 @@ def lists(memory):
     return [rows.tolist() for rows in memory]
 
 
-# The policy
+# Policies
 
 
 @given(POLICIES)
-def test_text_of_a_policy_is_read_as_that_policy(policy):
+def test_policies_are_parsed_from_their_text(policy):
     assert parse_policy(str(policy)) == policy == parse_policy(f" {policy} ")
 
 
@@ -44,7 +44,7 @@ def test_text_of_a_policy_is_read_as_that_policy(policy):
         *("all:3", "none:", "per_class:3:4", "Total:3", 20, None),
     ],
 )
-def test_other_texts_are_one_line_with_what_would_work(text):
+def test_other_texts_are_refused_with_what_would_work(text):
     with pytest.raises(InputError, match=r"^update\.memory=.*expected.*'none'") as caught:
         parse_policy(text)
     assert "\n" not in str(caught.value)
@@ -53,7 +53,7 @@ def test_other_texts_are_one_line_with_what_would_work(text):
 
 
 @given(POLICIES, COUNTS)
-def test_how_many_stay(policy, counts):
+def test_kept_counts(policy, counts):
     kept = kept_counts(policy, counts).tolist()
     assert all(0 <= k <= n for k, n in zip(kept, counts, strict=True))
     if policy.kind == "total":
@@ -67,11 +67,11 @@ def test_how_many_stay(policy, counts):
         assert kept == [min(n, number) for n in counts]
 
 
-# What is remembered
+# Memory
 
 
 @given(POLICIES, COUNTS, st.integers(0, 5))
-def test_a_random_memory_is_nested_and_blind_to_other_classes(policy, counts, seed):
+def test_a_random_memory_is_nested_and_independent_of_other_classes(policy, counts, seed):
     rows, labels = release(counts)
     memory = remember(policy, [], rows, labels, seed=seed)
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
@@ -95,7 +95,7 @@ def test_the_random_order_depends_on_the_seed_and_the_class():
 
 
 @given(POLICIES, st.lists(COUNTS, min_size=2, max_size=5), st.booleans())
-def test_an_image_once_forgotten_never_comes_back(policy, releases, herded):
+def test_dropped_images_never_return(policy, releases, herded):
     random = np.random.default_rng(1)
     memory, seen, first = [], [], 0
     for counts in releases:
@@ -110,28 +110,30 @@ def test_an_image_once_forgotten_never_comes_back(policy, releases, herded):
         ]
         first += len(counts)
         seen += counts
-        assert [len(kept) for kept in later] == kept_counts(policy, seen).tolist()  # as if all had been there at once
+        assert [len(kept) for kept in later] == kept_counts(
+            policy, seen
+        ).tolist()  # as if all classes had been added together
         memory = later
 
 
-def test_with_features_the_herd_is_remembered():
+def test_memories_with_features_are_selected_by_herding():
     rows, labels = release([8, 1, 9])
     features = np.random.default_rng(3).normal(size=(len(rows), 4)).astype(np.float32)
     memory = remember(Policy("per_class", 4), [], rows, labels, features=features)
     for label, kept in enumerate(memory):
         members = np.flatnonzero(labels == label)
         np.testing.assert_array_equal(kept, rows[members][greedy(features[members], 4)])
-    total = Policy("total", 30)  # keeps every image now, and must know later which ones to keep
+    total = Policy("total", 30)  # keeps all images now, so their order matters later
     memory = remember(total, remember(total, [], rows, labels, features=features), *release([6, 6, 6], 3))
     for label, number in enumerate((5, 1, 5)):
         members = np.flatnonzero(labels == label)
         np.testing.assert_array_equal(memory[label], rows[members][greedy(features[members], number)])
-    for policy in (Policy("all"), Policy("none")):  # nothing to choose: not even looked at
+    for policy in (Policy("all"), Policy("none")):  # features are ignored
         without = remember(policy, [], rows, labels, seed=3)
         assert lists(remember(policy, [], rows, labels, seed=3, features=np.full((18, 1), np.nan))) == lists(without)
 
 
-def test_parts_that_do_not_fit():
+def test_inputs_that_do_not_fit():
     rows, labels = release([3, 3])
     for bad in ((rows[1:], labels), (rows[:, None], labels[:, None])):
         with pytest.raises(ValueError, match="expected one of each per image"):
@@ -139,13 +141,13 @@ def test_parts_that_do_not_fit():
     with pytest.raises(ValueError, match="expected one of each per image"):
         remember(Policy("per_class", 1), [], rows, labels, features=np.zeros((5, 2)))
     memory = remember(Policy("all"), [], rows, labels)
-    with pytest.raises(ValueError, match="class 1, which the memory of classes below 2 holds"):
+    with pytest.raises(ValueError, match="label 1, a class of the memory; expected labels from 2 on"):
         remember(Policy("all"), memory, *release([2], 1))
 
 
 @settings(max_examples=25)
 @given(POLICIES, st.sampled_from([(2, 5), (4, 7, 10), (1, 3, 5, 9)]), st.integers(0, 3))
-def test_no_test_or_validation_image_is_ever_remembered(digits, policy, schedule, seed):
+def test_test_and_validation_images_are_never_selected(digits, policy, schedule, seed):
     memory, start = [], 0
     for num_classes in schedule:
         stop = data.count(digits.train, num_classes)
@@ -168,7 +170,7 @@ def digits(digits_dir):
 
 
 def greedy(features, num):
-    """Every image tried at every step, the distance of the means as the papers write it; float64."""
+    """Try every image at every step with the distance as written in the papers, in float64."""
     units = [np.asarray(x, np.float64) / (np.linalg.norm(np.asarray(x, np.float64)) or 1.0) for x in features]
     mean, chosen = np.mean(units, 0), []
     for k in range(1, min(num, len(units)) + 1):
@@ -184,14 +186,14 @@ def greedy(features, num):
 @pytest.mark.parametrize(("number", "size", "seed"), [(1, 1, 0), (7, 2, 1), (30, 5, 2), (60, 64, 3)])
 def test_herding_is_the_greedy_search(number, size, seed, dtype):
     features = np.random.default_rng(seed).normal(0.3, 1, (number, size)).astype(dtype)
-    features[::7] *= 100  # length does not count
+    features[::7] *= 100  # the length must not matter
     order = herding(features)
     assert order.tolist() == greedy(features, number) and order.dtype == np.int64
     for num in (0, 1, number // 2, number + 3):
         assert herding(features, num).tolist() == order[:num].tolist()
 
 
-# Vectors of rational length, so that the greedy search can be done without any rounding, ties included.
+# Vectors of rational length, so that the greedy search is exact.
 PYTHAGOREAN = st.sampled_from([(1, 0), (0, 2), (-1, 0), (0, -1), (3, 4), (4, 3), (-3, 4), (6, -8), (5, 12), (0, 0)])
 
 
@@ -218,18 +220,20 @@ def test_the_order_of_the_images_does_not_matter(permutation, seed):
     assert [permutation[i] for i in order] == herding(features).tolist()
 
 
-def test_the_mean_of_the_herd_is_nearer_than_that_of_random_images():
+def test_herding_approximates_the_mean_better_than_random_images():
     features = np.random.default_rng(0).normal(0.2, 1, (200, 16))
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     distance = lambda rows: np.linalg.norm(units[rows].mean(0) - units.mean(0))  # noqa: E731
-    herd = [distance(herding(features, k)) for k in (5, 20, 80)]
-    lucky = [min(distance(np.random.default_rng(i).permutation(200)[:k]) for i in range(100)) for k in (5, 20, 80)]
-    assert all(a < b for a, b in zip(herd, lucky, strict=True))
-    assert all(a > b for a, b in itertools.pairwise(herd))
+    herded = [distance(herding(features, k)) for k in (5, 20, 80)]
+    best_random = [
+        min(distance(np.random.default_rng(i).permutation(200)[:k]) for i in range(100)) for k in (5, 20, 80)
+    ]
+    assert all(a < b for a, b in zip(herded, best_random, strict=True))
+    assert all(a > b for a, b in itertools.pairwise(herded))
     assert distance(herding(features)) < 1e-12
 
 
-def test_features_that_are_none():
+def test_invalid_features():
     for features in (np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 0.0]])):
         with pytest.raises(ValueError, match="expected finite numbers"):
             herding(features)

@@ -13,7 +13,7 @@ def split_of(counts):
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.data())
-def test_a_taken_part_is_sorted_and_keeps_its_rows_together(counts, data):
+def test_take_sorts_and_keeps_rows_aligned(counts, data):
     split = split_of(counts)
     chosen = data.draw(st.lists(st.integers(0, max(len(split) - 1, 0)), unique=True, max_size=len(split)))
     part = take(split, chosen)
@@ -26,7 +26,7 @@ def test_a_taken_part_is_sorted_and_keeps_its_rows_together(counts, data):
         assert class_counts(part, number).tolist() == in_class and count(part, number) == sum(in_class)
 
 
-def test_rows_without_a_gap_are_not_copied():
+def test_consecutive_rows_are_not_copied():
     split = split_of([3, 2, 4])
     for rows in (range(9), [4, 3, 2], np.arange(5)):
         assert np.shares_memory(take(split, rows).images, split.images)
@@ -44,6 +44,6 @@ def test_rows_without_a_gap_are_not_copied():
         ([[1], [2]], TypeError, "shape"),
     ],
 )
-def test_indices_that_are_none(indices, error, words):
+def test_invalid_indices(indices, error, words):
     with pytest.raises(error, match=words):
         take(split_of([3, 2, 4]), indices)

@@ -27,7 +27,7 @@ def test_rows_by_class(labels, start, length):
 @pytest.mark.parametrize(
     ("imbalance", "last", "total"), [(200, 2, 9502), (100, 5, 10847), (50, 10, 12608), (10, 50, 19573)]
 )
-def test_the_long_tailed_cifar_100_of_the_papers(imbalance, last, total):
+def test_long_tailed_cifar_100_matches_the_papers(imbalance, last, total):
     counts = long_tail_counts([500] * 100, imbalance)
     assert (counts[0], counts[-1], counts.sum()) == (500, last, total)
     assert np.all(np.diff(counts) <= 0)
@@ -45,7 +45,7 @@ def test_the_profile_is_the_floor_of_exact_powers(largest, imbalance, num_classe
 
 
 @given(COUNTS, st.floats(1, 300), st.floats(1, 300))
-def test_a_stronger_long_tail_is_contained_in_a_weaker_one(counts, one, other):
+def test_a_stronger_long_tail_is_a_subset_of_a_weaker_one(counts, one, other):
     labels = labels_of(counts)
     weak, strong = (long_tail(labels, imbalance, seed=5) for imbalance in sorted((one, other)))
     assert set(strong) <= set(weak) and np.all(np.diff(weak) > 0)
@@ -57,7 +57,7 @@ def test_a_stronger_long_tail_is_contained_in_a_weaker_one(counts, one, other):
 
 
 @given(COUNTS, st.integers(0, 20), st.integers(0, 20))
-def test_a_smaller_part_is_contained_in_a_larger_one(counts, one, other):
+def test_a_smaller_part_is_a_subset_of_a_larger_one(counts, one, other):
     labels = labels_of(counts)
     small, large = (Fraction(1 + n, 21) for n in sorted((one, other)))
     rows, more = (part(labels, float(fraction), seed=2) for fraction in (small, large))
@@ -68,7 +68,7 @@ def test_a_smaller_part_is_contained_in_a_larger_one(counts, one, other):
     np.testing.assert_array_equal(part(labels, 1, seed=2), np.arange(len(labels)))
 
 
-def test_what_is_kept_of_a_class_depends_on_the_seed_and_on_no_other_class():
+def test_the_draw_depends_on_seed_and_class_only():
     alone, among = part(np.zeros(40, int), 0.5, seed=3), part(labels_of([40, 7, 90]), 0.5, seed=3)
     np.testing.assert_array_equal(alone, among[among < 40])
     assert set(alone) != set(part(np.zeros(40, int), 0.5, seed=4))
@@ -76,18 +76,18 @@ def test_what_is_kept_of_a_class_depends_on_the_seed_and_on_no_other_class():
     assert set(second[second >= 40] - 40) != set(alone)  # another class, another draw
 
 
-def test_every_image_is_as_likely_as_any_other():
+def test_all_images_are_equally_likely():
     drawn = np.concatenate([part(np.zeros(10, int), 0.3, seed=seed) for seed in range(1000)])
     assert abs(np.bincount(drawn, minlength=10) - 300).max() < 6 * math.sqrt(1000 * 0.3 * 0.7)
 
 
 @pytest.mark.parametrize("imbalance", [0.5, 0, -1, math.inf, math.nan])
-def test_imbalances_that_are_none(imbalance):
+def test_invalid_imbalances(imbalance):
     with pytest.raises(ValueError, match="expected 1 or more"):
         long_tail_counts([10, 10], imbalance)
 
 
 @pytest.mark.parametrize("fraction", [0, 1.01, -1, math.nan])
-def test_fractions_that_are_none(fraction):
+def test_invalid_fractions(fraction):
     with pytest.raises(ValueError, match="fraction="):
         part(np.zeros(3, int), fraction, seed=0)

@@ -196,7 +196,7 @@ NAN = np.float32("nan")
         ({"test_ids": np.zeros(3)}, "test_ids are not 3 texts or integers"),
         ({"test_ids": ["a", "b", "a"]}, "duplicate ids (1): test_ids[2] is a"),
         ({"test_ids": ["a", "train_00004", "b"]}, "duplicate ids (1): train_ids[4] is train_00004"),
-        ({"num": 5}, "needs 5 classes, but dataset.class_order of"),
+        ({"num": 5}, "update.schedule needs 5 classes, but"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, changes, expected):
