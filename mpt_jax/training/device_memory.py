@@ -1,42 +1,110 @@
-"""How much memory a device has, and how many members of a population it can train side by side.
+"""The memory of a device, and how many members of a population it can train side by side.
 
-An estimate from shapes alone, for a choice that has to be made before anything is compiled; what a compiled program
-takes is said by `python -m mpt_jax.benchmark step --memory`.
+These are estimates from shapes, for a choice that is made before anything is compiled. The memory of a compiled program
+is reported by `python -m mpt_jax.benchmark step --memory`.
 """
 
+import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 
+<<<<<<< HEAD
 from mpt_jax import models
 from mpt_jax.models.convolution import native_convolutions
+=======
+from mpt_jax import data, models
+from mpt_jax.models.convolution import as_on_accelerators
+from mpt_jax.training import sharding
+from mpt_jax.training.recipe import Recipe
+from mpt_jax.training.state import Inputs, init_state
+>>>>>>> 53c7d3b (Training split into modules: state, optimizer, batches, teachers, step, member, population)
 
-SHARE = 0.85  # of a device's memory that may be planned with: the rest is fragments, and what this does not count
+SHARE = 0.85  # of a device's memory that may be planned with; the rest covers fragmentation and what is not counted
 
 
 def limit() -> int | None:
-    """Bytes of memory that this process may use on the first device; None where there is no limit to be asked for.
+    """Return the bytes of memory that this process may use on the first device; None if JAX does not report them.
 
-    That is so on a CPU, where members run a few at a time anyway.
+    A CPU reports none; members do not run side by side there.
     """
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
-def of_tree(tree: Any) -> int:
-    """Bytes of all arrays of a tree (or of their shapes)."""
+def fastest_members_at_once() -> int:
+    """Return how many members should run side by side (`vmap`) for speed: all on an accelerator, one on a CPU.
+
+    A CPU core is slower with several side by side.
+    """
+    return 1 if jax.default_backend() == "cpu" else sys.maxsize
+
+
+def limit_members(recipe: Recipe, mesh: Mesh, inputs: Inputs, images: Any, limit: int | None) -> Recipe:
+    """Return the recipe with at most as many members side by side as fit a device.
+
+    Args:
+      mesh: of `sharding.choose_mesh`.
+      images: uint8 ``[N, H, W, C]``, an array or a `data.Stream`.
+      limit: bytes of a device; None: unknown, and nothing changes.
+    """
+    if limit is None:
+        return recipe
+    seeds, num_objectives, shape = inputs.keys.shape[0], inputs.num_objectives, images.shape[1:]
+    state = jax.eval_shape(
+        lambda keys: init_state(recipe, keys, num_objectives, shape, inputs.num_examples), inputs.keys
+    )
+    members = seeds * num_objectives // (mesh.shape["seeds"] * mesh.shape["objectives"])
+    images_at_once = recipe.batch_size // sharding.data_devices(mesh) // recipe.optimizer.accumulate
+    resident = (None if isinstance(images, data.Stream) else images, inputs.labels)
+    fit = members_side_by_side(
+        limit,
+        shared=tree_bytes(resident) + tree_bytes(inputs.teachers) // mesh.shape["seeds"],
+        state=tree_bytes(state) // (seeds * num_objectives * mesh.shape["fsdp"]),
+        work=images_at_once * activations(recipe.module, shape, remat=recipe.remat)
+        + 2 * tree_bytes(state.params) // (seeds * num_objectives),
+        members=members,
+    )
+    return recipe if fit >= members else dataclasses.replace(recipe, members_at_once=min(recipe.members_at_once, fit))
+
+
+def members_side_by_side(limit: int, *, shared: int, state: int, work: int, members: int) -> int:
+    """Return ``(SHARE * limit - shared - members * state) / work``, from 1 to `members`.
+
+    Args:
+      limit: bytes of the device.
+      shared: bytes that all members use: images, teachers.
+      state: bytes that each member keeps: parameters, momentum, statistics, averages.
+      work: bytes that a member takes while it trains: its activations, and its parameters and gradient once more.
+      members: that the device has.
+
+    Examples:
+      >>> members_side_by_side(100, shared=15, state=5, work=20, members=4)
+      2
+      >>> members_side_by_side(100, shared=90, state=5, work=20, members=4)
+      1
+    """
+    free = SHARE * limit - shared - members * state
+    return max(1, min(members, int(free // work)))
+
+
+def tree_bytes(tree: Any) -> int:
+    """Return the bytes of all arrays of a tree (or of their shapes)."""
     sizes = [math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)]
     return sum(sizes)
 
 
 def activations(module: nn.Module, image_shape: Sequence[int], *, remat: bool = False) -> int:
-    """Bytes that one image leaves behind for the backward pass: every array that JAX keeps, on an accelerator.
+    """Return the bytes that one image adds to what the backward pass needs: every array that JAX keeps.
 
-    More than a compiler keeps, which computes the cheap ones again (a normalisation, a ReLU). With `remat`, of networks
-    that have blocks, what is kept between them, and a quarter of the rest for the block at work.
+    The convolutions are those of accelerators. A compiler keeps less, because it recomputes cheap arrays
+    (normalisations, ReLUs). With `remat`, networks with blocks keep the arrays between blocks and a quarter of the
+    rest, for the block that is being recomputed.
 
     Examples:
       >>> activations(models.build("linear", 10), (64,))
@@ -55,33 +123,13 @@ def _kept(module: nn.Module, image_shape: Sequence[int]) -> int:
         def logits(params: Any) -> jax.Array:
             return models.train_forward(module, params, batch_stats, images)[0]
 
-        return jax.vjp(logits, params)[1]  # a tree of what it keeps
+        return jax.vjp(logits, params)[1]  # a tree of the arrays that it keeps
 
     with native_convolutions():
         one, two = (
-            of_tree(
+            tree_bytes(
                 jax.eval_shape(residuals, params, batch_stats, jax.ShapeDtypeStruct((n, *image_shape), jnp.float32))
             )
             for n in (1, 2)
         )
-    return two - one  # parameters are among them, but not once per image
-
-
-def members_side_by_side(limit: int, *, shared: int, state: int, work: int, members: int) -> int:
-    """``(SHARE * limit - shared - members * state) / work`` and at least one, of all members that a device has.
-
-    Args:
-      limit: bytes of the device.
-      shared: bytes that all members use: images, teachers.
-      state: bytes that a member keeps: parameters, momentum, statistics, averages.
-      work: bytes that a member takes while it trains: its activations, and its parameters and gradient once more.
-      members: how many the device has.
-
-    Examples:
-      >>> members_side_by_side(100, shared=15, state=5, work=20, members=4)
-      2
-      >>> members_side_by_side(100, shared=90, state=5, work=20, members=4)
-      1
-    """
-    free = SHARE * limit - shared - members * state
-    return max(1, min(members, int(free // work)))
+    return two - one  # the parameters are among them, but not once per image

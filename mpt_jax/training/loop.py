@@ -1,6 +1,10 @@
-"""The training loop: calls of the compiled steps, the next on its way before one ends; values, checkpoints, signals."""
+"""The training loop of a stage: calls of the compiled steps, values, checkpoints and signals.
+
+The next call is dispatched before the values of the last one are fetched, so that the device never waits for the host.
+"""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -18,16 +22,131 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import checkpoint
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import interruption, processes
-from mpt_jax.training import population, sharding
-from mpt_jax.training.population import Inputs, Recipe, TrainState
+from mpt_jax.training import population, sharding, teachers
+from mpt_jax.training.member import Sums
+from mpt_jax.training.recipe import Recipe
+from mpt_jax.training.state import Inputs, TrainState, new_state, place, zero_sums
 
-# At most, where a single step takes less: a signal is heard between two calls. Not shorter, since a call costs as much
-# as a third of a step of four ResNet-18 on a CPU, whose temporaries are new pages of memory every time.
+# Longest call, unless a single step takes longer: a signal is heard between two calls. It is not shorter because a call
+# costs a third of a step of four ResNet-18 on a CPU, whose temporaries are new pages of memory in every call.
 SECONDS_PER_CALL = 5.0
+
+OnValues = Callable[[int, dict[str, np.ndarray]], None]
+
+
+def fit(
+    recipe: Recipe,
+    mesh: Mesh,
+    inputs: Inputs,
+    images: np.ndarray | data.Stream,
+    *,
+    folder: pathlib.Path,
+    checkpoint_every: int,
+    teacher_digests: Sequence[str],
+    on_start: Callable[[int], None],
+    on_values: OnValues,
+    start: Classifier | None = None,
+    log: Callable[[str], None] = print,
+    checkpoint_seconds: float = 0.0,
+) -> tuple[TrainState, float]:
+    """Train a stage to its end, from its newest intact checkpoint if there is one.
+
+    Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` at every multiple of
+    `steps_per_call` and of `checkpoint_every`, with the means since the last one, ``[seeds, objectives]`` each. Calls of
+    the compiled program are shorter if steps are slow, which changes no result.
+
+    Args:
+      mesh: of `sharding.choose_mesh`.
+      inputs: with teachers as they were released.
+      images: uint8 ``[N, H, W, C]``.
+      folder: of the checkpoints.
+      checkpoint_every: steps between checkpoints.
+      teacher_digests: digests of the teachers, which are not in the checkpoints themselves.
+      start: initial weights of the members, see `init_state`.
+      log: receives messages about damaged checkpoints.
+      checkpoint_seconds: longest time between checkpoints, estimated from the time of a step; 0: no limit.
+
+    Returns:
+      The final state, and the seconds spent over all sessions of this stage, compilation included.
+
+    Raises:
+      InputError: the checkpoint was made with other teachers.
+      Interrupted: a signal was received; the state has been saved.
+    """
+    total, image_shape = recipe.total_steps(inputs.num_examples), images.shape[1:]
+    feed = make_feed(recipe, mesh, inputs, images)
+    inputs = inputs.replace(teachers=teachers.freeze_all(inputs.teachers, inputs.mean, inputs.std))
+    inputs = place(mesh, inputs)
+    of_members = sharding.member_sharding(mesh, inputs.num_objectives)
+    zeros = processes.device_put(zero_sums(recipe, inputs), of_members)
+    stage = _Stage(new_state(recipe, mesh, inputs, image_shape, start), zeros)
+    checkpoints = _Checkpoints(folder, list(teacher_digests), log)
+    checkpoints.restore(stage, of_members)
+    on_start(stage.step)
+    if stage.step == total:
+        return stage.state, stage.seconds
+    started = time.perf_counter() - stage.seconds
+    call = functools.partial(_call, recipe, mesh, inputs, feed, stage)
+    call(stage.step)  # compiles, and does no step: a signal has nothing to save meanwhile
+    jax.block_until_ready(stage.sums)
+    pace = _Pace(feed.steps)
+
+    def end_of_interval(step: int) -> int:
+        return min(total, *((step // every + 1) * every for every in (recipe.steps_per_call, checkpoint_every)))
+
+    def settle(begin: int, stop: int, since: int, sums: Sums) -> None:
+        """Wait for a call, and report the means at the end of an interval."""
+        values = jax.device_get(sums)
+        pace.measure(stop - begin)
+        if stop == end_of_interval(begin):
+            on_values(stop, means(values, stop - since))
+        pace.agree()
+
+    with interruption.deferred(), contextlib.closing(feed):
+        pending, saved, stopping = None, stage.step, False
+        while stage.step < total and not stopping:
+            begin, end = stage.step, end_of_interval(stage.step)
+            call(min(end, begin + pace.steps_per_call))
+            if pending is not None:  # only now, so that the host never makes the device wait
+                settle(*pending)
+            pending = (begin, stage.step, stage.since, stage.sums)
+            if stage.step == end:
+                stage.since, stage.sums = end, zeros
+            stopping = processes.stop_requested()
+            due = 0 < checkpoint_seconds <= (stage.step - saved) * pace.seconds_per_step
+            if stage.step % checkpoint_every == 0 or stage.step == total or stopping or due:
+                settle(*pending)  # before the checkpoint: values of saved steps are never reported again
+                pending, saved = None, stage.step
+                stage.seconds = time.perf_counter() - started
+                checkpoints.save(stage)
+                pace.restart()
+        processes.share_stop_request()
+    return stage.state, stage.seconds
+
+
+def make_feed(
+    recipe: Recipe, mesh: Mesh, inputs: Inputs, images: np.ndarray | data.Stream
+) -> data.Feed | data.Resident:
+    """Return the source of the images of each call; a stream's batches are those that the program would draw."""
+    if not isinstance(images, data.Stream):
+        return data.Resident(processes.device_put(images, NamedSharding(mesh, P())), recipe.steps_per_call)
+    order_keys, augment_keys = (jax.vmap(jax.random.fold_in, in_axes=(0, None))(inputs.keys, i) for i in (1, 2))
+    rows = None if inputs.rows is None else np.asarray(inputs.rows)
+    order = data.Shuffled(
+        order_keys, augment_keys, num_examples=inputs.num_examples, batch_size=recipe.batch_size, chosen=rows
+    )
+    return data.Feed(
+        images, order, steps=recipe.steps_per_call, batches=NamedSharding(mesh, P(sharding.BATCH))
+    )
 
 
 def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
-    """``sums / steps``, the loss over the steps that were not skipped; NaN where all of them were."""
+    """Return ``sums / steps``, and the loss over the steps that were not skipped: NaN if all of them were.
+
+    Examples:
+      >>> {k: float(v) for k, v in means({"loss": np.float32(6), "skipped": np.float32(1)}, 4).items()}
+      {'loss': 2.0, 'skipped': 0.25}
+    """
     result = {name: total / total.dtype.type(steps) for name, total in sums.items()}
     if "skipped" in result:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -35,143 +154,84 @@ def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
     return result
 
 
-def feed_of(recipe: Recipe, mesh: Mesh, inputs: Inputs) -> data.Feed | data.Resident:
-    """Where the images of each call come from: of a stream the rows are those that `training.train_steps` would draw.
+@dataclasses.dataclass
+class _Stage:
+    """How far a stage has come; the arrays may still be in the making."""
 
-    Raises:
-      InputError: a stream for objectives that draw their batches themselves.
-    """
-    if not isinstance(inputs.images, data.Stream):
-        return data.Resident(processes.device_put(inputs.images, NamedSharding(mesh, P())), recipe.steps_per_call)
-    if recipe.sampled:
-        raise InputError(
-            "learned class rates (balanced_meta_softmax) choose their images on the device, where a stream has them "
-            "not; expected dataset.source=memory, or other methods"
-        )
-    order_keys, augment_keys = (jax.vmap(jax.random.fold_in, in_axes=(0, None))(inputs.keys, i) for i in (1, 2))
-    rows = None if inputs.rows is None else np.asarray(inputs.rows)
-    order = data.Shuffled(
-        order_keys, augment_keys, num_examples=inputs.num_examples, batch_size=recipe.batch_size, chosen=rows
+    state: TrainState
+    sums: Sums  # of the values since the last report
+    step: int = 0  # steps done
+    since: int = 0  # step of the last report
+    seconds: float = 0.0  # spent until the last checkpoint
+
+
+def _call(
+    recipe: Recipe, mesh: Mesh, inputs: Inputs, feed: data.Feed | data.Resident, stage: _Stage, stop: int
+) -> None:
+    """Dispatch the steps up to `stop`."""
+    number = np.int32 if processes.is_distributed() else jnp.int32  # several processes cannot share an array of one device
+    window = feed.window(stage.step, stop)
+    stage.state, stage.sums = population.train_steps(
+        recipe, mesh, stage.state, inputs, window, number(stage.step), number(stop), stage.sums
     )
-    if mesh.shape["seeds"] * mesh.shape["objectives"] > 1:
-        raise InputError("mesh.members splits students whose images are in memory; expected dataset.source=memory")
-    batches = NamedSharding(mesh, P(sharding.BATCH))
-    return data.Feed(inputs.images, order, steps=recipe.steps_per_call, batches=batches)
+    stage.step = stop
 
 
-def fit(
-    recipe: Recipe,
-    mesh: Mesh,
-    inputs: Inputs,
-    *,
-    folder: pathlib.Path,
-    checkpoint_every: int,
-    teachers: Sequence[str],
-    on_start: Callable[[int], None],
-    on_values: Callable[[int, dict[str, np.ndarray]], None],
-    start: Classifier | None = None,
-    say: Callable[[str], None] = print,
-    checkpoint_seconds: float = 0.0,
-) -> tuple[TrainState, float]:
-    """Train a stage to its end, from the newest whole checkpoint in `folder` if there is one.
+@dataclasses.dataclass(frozen=True)
+class _Checkpoints:
+    """The checkpoints of a stage."""
 
-    Tells `say` of damaged checkpoints. A checkpoint does not hold the teachers but `teachers`, their digests, and is
-    refused where they have changed.
+    folder: pathlib.Path
+    teacher_digests: list[str]
+    log: Callable[[str], None]
 
-    Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` at every multiple of
-    `steps_per_call` and of `checkpoint_every` with the means since the last one, ``[seeds, objectives]`` each. Calls of
-    the compiled program are shorter where steps are slow, which changes no result.
+    def restore(self, stage: _Stage, of_members: NamedSharding) -> None:
+        """Continue the stage from the newest intact checkpoint, if there is one."""
+        restored = checkpoint.restore(self.folder, stage.state, self.log)
+        if restored is None:
+            return
+        stage.step, stage.state, notes = restored
+        if notes["teachers"] != self.teacher_digests:
+            raise InputError(
+                f"{self.folder} was trained with other teachers; expected the same ones, or remove that folder to retrain"
+            )
+        stage.seconds, stage.since = notes["seconds"], notes["since"]
+        sums = {name: np.array(notes["sums"][name], zero.dtype) for name, zero in stage.sums.items()}
+        stage.sums = processes.device_put(sums, of_members)
 
-    Args:
-      mesh: see `training.mesh_of`.
-      inputs: its images an array, or a `data.Stream`, of which every call gets a `data.Window`.
-      start: what the members start from instead of random weights, see `training.init_state`.
-      checkpoint_seconds: longest time between checkpoints, by how long the steps take; 0: no matter how long.
+    def save(self, stage: _Stage) -> None:
+        """Save the stage; its steps must have been settled."""
+        sums = {name: np.asarray(value).tolist() for name, value in stage.sums.items()}
+        notes = {"seconds": stage.seconds, "teachers": self.teacher_digests, "since": stage.since, "sums": sums}
+        checkpoint.save(self.folder, stage.step, stage.state, notes)
 
-    Returns:
-      The final state, and the seconds spent over all sessions of this stage, compilation included.
 
-    Raises:
-      Interrupted: a signal came; what was done until then is saved.
+class _Pace:
+    """How long a step takes, and how many steps a call has.
+
+    All processes must make the same calls, so they go by the times of the first process.
     """
-    num_examples = inputs.num_examples
-    total = recipe.total_steps(num_examples)
-    num_objectives = jax.tree.leaves(inputs.objectives)[0].shape[0]
-    mesh = sharding.of_population(mesh, inputs.keys.shape[0], num_objectives)
-    teachers_as_run = {
-        source: teacher.replace(params={"head": teacher.params["head"]}, batch_stats={})
-        if source == "old_head"
-        else population.frozen(teacher, inputs.mean, inputs.std)
-        for source, teacher in inputs.teachers.items()
-    }
-    image_shape, feed = inputs.images.shape[1:], feed_of(recipe, mesh, inputs)
-    inputs = population.place(mesh, inputs.replace(teachers=teachers_as_run, images=None))
-    state = population.new_state(recipe, mesh, inputs, image_shape, start)
-    of_members = sharding.of_members(mesh, num_objectives)
-    zeros = sums = processes.device_put(population.no_sums(recipe, inputs), of_members)
 
-    def seen(begin: int, stop: int) -> Inputs:
-        return inputs.replace(images=feed.window(begin, stop))
+    def __init__(self, most: int):
+        self.steps_per_call, self.seconds_per_step = 1, 0.0
+        self._most = most
+        self._agreed: list[float] = []
+        self.restart()
 
-    step = since = 0
-    seconds = 0.0
-    restored = checkpoint.restore(folder, state, say)
-    if restored is not None:
-        step, state, notes = restored
-        seconds, since = notes["seconds"], notes["since"]
-        saved = {name: np.array(notes["sums"][name], zeros[name].dtype) for name in zeros}
-        sums = processes.device_put(saved, of_members)
-        if notes["teachers"] != list(teachers):
-            raise InputError(f"{folder} was begun with other teachers; remove that folder to train anew")
-    on_start(step)
-    if step == total:
-        return state, seconds
-    started = time.perf_counter() - seconds
-    number = np.int32 if processes.is_distributed() else jnp.int32  # on one device it cannot be an argument of several
-    steps = functools.partial(population.train_steps, recipe, mesh)
-    # Compiles, and does no step: a signal has nothing to save meanwhile.
-    state, sums = steps(state, seen(step, step), number(step), number(step), sums)
-    jax.block_until_ready(sums)
-    free = time.perf_counter()  # when the device had nothing to do, or began with what it does now
-    measured: list[float] = []  # seconds of a step in the first process: several all make the same calls
+    def restart(self) -> None:
+        """Start the clock of the call that is being dispatched."""
+        self._idle_since = time.perf_counter()
 
-    def end_of_interval(step: int) -> int:
-        return min(total, *((step // every + 1) * every for every in (recipe.steps_per_call, checkpoint_every)))
-
-    def settle(begin: int, stop: int, since: int, sums: Any) -> tuple[int, float]:
-        """Wait for a call and tell its values at the end of an interval; steps of the next one, seconds of a step."""
-        nonlocal free
-        sums = jax.device_get(sums)
+    def measure(self, steps: int) -> None:
+        """Take the time of a call that has just ended, after which the device began the next one."""
         now = time.perf_counter()
-        seconds_per_step, free = (now - free) / (stop - begin), now
-        if stop == end_of_interval(begin):
-            on_values(stop, means(sums, stop - since))
-        if processes.is_distributed():
-            if len(measured) < 2:  # the first call is a single step; to agree on every one would make the devices wait
-                measured.append(processes.from_first(lambda: seconds_per_step))
-            seconds_per_step = measured[-1]
-        return max(1, min(feed.steps, int(SECONDS_PER_CALL / seconds_per_step))), seconds_per_step
+        self.seconds_per_step, self._idle_since = (now - self._idle_since) / steps, now
 
-    with interruption.deferred(), contextlib.closing(feed):
-        pending, steps_per_call, seconds_per_step, saved, stopping = None, 1, 0.0, step, False
-        while step < total and not stopping:
-            begin, end = step, end_of_interval(step)
-            step = min(end, begin + steps_per_call)
-            state, sums = steps(state, seen(begin, step), number(begin), number(step), sums)
-            if pending is not None:  # waited for only now, so that the host never makes the device wait
-                steps_per_call, seconds_per_step = settle(*pending)
-            pending = (begin, step, since, sums)
-            if step == end:
-                since, sums = end, zeros
-            stopping = processes.stop_requested()
-            due = 0 < checkpoint_seconds <= (step - saved) * seconds_per_step
-            if step % checkpoint_every == 0 or step == total or stopping or due:
-                # before the save: saved steps are never told again
-                (steps_per_call, seconds_per_step), pending = settle(*pending), None
-                seconds = time.perf_counter() - started
-                told = {name: np.asarray(value).tolist() for name, value in sums.items()}
-                notes = {"seconds": seconds, "teachers": list(teachers), "since": since, "sums": told}
-                checkpoint.save(folder, step, state, notes)
-                free, saved = time.perf_counter(), step
-        processes.share_stop_request()
-    return state, seconds
+    def agree(self) -> None:
+        """Agree with the other processes on the time of a step, and choose the steps of the next calls."""
+        if processes.is_distributed():
+            # The first call is a single step. To agree on every call would make the devices wait.
+            if len(self._agreed) < 2:
+                self._agreed.append(processes.from_first(lambda: self.seconds_per_step))
+            self.seconds_per_step = self._agreed[-1]
+        self.steps_per_call = max(1, min(self._most, int(SECONDS_PER_CALL / self.seconds_per_step)))

@@ -1,9 +1,13 @@
 """The mesh of devices, and the rules by which a population, its parameters and its batches are split over it.
 
-Four axes. `seeds` and `objectives` split the members of a population, the two leading axes of its state: no device
-needs anything from another one along them. `data` and `fsdp` both split the batch; parameters, optimiser state and
-averages are whole on every device of `data` and in pieces over those of `fsdp`. Everything else (the images, the
-teachers of a seed) is whole on every device. A floor below `training`, which alone says what is split where.
+The mesh has four axes:
+
+* `seeds` and `objectives` split the members of a population, the two leading axes of its state. Devices communicate
+  nothing along them.
+* `data` and `fsdp` both split the batch. Parameters, optimizer state and averages are replicated over `data` and split
+  over `fsdp`.
+
+Everything else (images in memory, the teachers of a seed) is replicated over `data` and `fsdp`.
 """
 
 import math
@@ -12,24 +16,29 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mpt_jax import data, models
 from mpt_jax.errors import InputError
 
 MEMBERS, BATCH = ("seeds", "objectives"), ("data", "fsdp")
-SMALLEST = 2**12  # numbers in a parameter; smaller ones stay whole, as their transfer costs more than they take
+SMALLEST = 2**12  # numbers in a parameter; smaller ones stay whole, because their transfer costs more than it saves
+
+_SMALL_NETWORK = 1_000_000  # parameters; operations of smaller networks are too short to be shared by cores
+_COPIES = 2**30  # bytes of images on all cores of a CPU together
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, *, members: int = 1, fsdp: int = 1) -> Mesh:
-    """All devices (or these) with ``members`` times ``data`` times ``fsdp`` of them; `of_population` divides `members`.
+    """Return a mesh of all devices (or these): ``members`` times ``data`` times ``fsdp``.
 
     Args:
-      members: devices over which the members of a population are split.
-      fsdp: devices over which parameters are split; 0: all but those of other members.
+      members: devices over which the members of a population are split; `choose_mesh` divides them between the axes.
+      fsdp: devices over which parameters are split; 0: all that `members` leaves.
 
     Raises:
-      InputError: the devices cannot be laid out so.
+      InputError: the devices cannot be laid out like this.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) % members or (fsdp and len(devices) // members % fsdp):
@@ -42,15 +51,47 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, members: int = 1, 
     return jax.make_mesh(shape, (*MEMBERS, *BATCH), axis_types=(AxisType.Auto,) * 4, devices=devices)
 
 
-def of_population(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
-    """The same devices for a population of this size: members split by seed as far as they divide, then by objective.
+def run_mesh(cores: Sequence[jax.Device], *, members: int = 1, fsdp: int = 1) -> Mesh:
+    """Return the mesh of a run, for everything that is not a population: one core of a CPU, or all devices.
 
-    Objectives need not divide, see `shares`. The devices that are left over join `data`.
+    Args:
+      cores: of `hardware.cores`; empty: there are none to choose from.
+    """
+    return make_mesh(cores[:1]) if cores else make_mesh(members=members, fsdp=fsdp)
+
+
+def choose_mesh(
+    mesh: Mesh, cores: Sequence[jax.Device], module: nn.Module, images: Any, seeds: int, objectives: int
+) -> Mesh:
+    """Return the mesh that a population trains on: `mesh`, or a mesh of `cores` on which no batch is split.
+
+    Cores serve networks of fewer than a million parameters with images in memory. Each core has a copy of the images,
+    1 GiB in total at most.
+
+    Args:
+      mesh: of `run_mesh`.
+      cores: of `hardware.cores`.
+      images: uint8 ``[N, H, W, C]``, an array or a `data.Stream`.
+    """
+    params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), images.shape[1:]))
+    small = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < _SMALL_NETWORK
+    if small and not isinstance(images, data.Stream):
+        cores = cores[: _COPIES // images.nbytes]
+        if cores:
+            return core_mesh(cores, seeds, objectives)
+    return population_mesh(mesh, seeds, objectives)
+
+
+def population_mesh(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
+    """Return a mesh of the same devices for a population of this size.
+
+    The devices for members are split by seed as far as they divide, then by objective. Objectives need not divide, see
+    `assign_members`. Devices left over join `data`.
 
     Examples:
       >>> import numpy as np
       >>> mesh = Mesh(np.array(jax.devices() * 6)[:6].reshape(6, 1, 1, 1), (*MEMBERS, *BATCH))
-      >>> [tuple(of_population(mesh, *size).shape.values()) for size in ((2, 7), (3, 1), (5, 1))]
+      >>> [tuple(population_mesh(mesh, *size).shape.values()) for size in ((2, 7), (3, 1), (5, 1))]
       [(2, 3, 1, 1), (3, 1, 2, 1), (1, 1, 6, 1)]
     """
     members = mesh.shape["seeds"] * mesh.shape["objectives"]
@@ -61,28 +102,29 @@ def of_population(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
     return Mesh(mesh.devices.reshape(shape), mesh.axis_names, axis_types=mesh.axis_types)
 
 
-def of_cores(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
-    """A mesh for a population of this size in which no batch is split: of as many cores as make it soonest done.
+def core_mesh(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
+    """Return the mesh on which a population of this size finishes first if no batch is split, with as few cores as that.
 
     Examples:
       >>> six = jax.devices() * 6
-      >>> [tuple(of_cores(six[:6], *size).shape.values()) for size in ((8, 1), (1, 9), (3, 4), (5, 1), (1, 1))]
+      >>> [tuple(core_mesh(six[:6], *size).shape.values()) for size in ((8, 1), (1, 9), (3, 4), (5, 1), (1, 1))]
       [(4, 1, 1, 1), (1, 5, 1, 1), (3, 2, 1, 1), (5, 1, 1, 1), (1, 1, 1, 1)]
     """
 
-    def in_turn(mesh: Mesh) -> float:
-        """How many members' times it takes, see `shares`."""
+    def duration(mesh: Mesh) -> float:
+        """In units of the time that one member takes, see `assign_members`."""
         each = objectives / mesh.shape["objectives"]
         return seeds / mesh.shape["seeds"] * (each if each >= 2 else math.ceil(each))
 
     meshes = (
-        of_population(make_mesh(cores[:count], members=count), seeds, objectives) for count in range(1, len(cores) + 1)
+        population_mesh(make_mesh(cores[:count], members=count), seeds, objectives)
+        for count in range(1, len(cores) + 1)
     )
-    return min((mesh for mesh in meshes if data_devices(mesh) == 1), key=in_turn)
+    return min((mesh for mesh in meshes if data_devices(mesh) == 1), key=duration)
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int, key: str = "optimizer.batch_size") -> None:
-    """Every device of a member must have as many images as the others, in every micro-batch.
+    """Check that the devices of a member get equally many images in every micro-batch.
 
     Raises:
       InputError: the batch does not divide.
@@ -95,12 +137,12 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int, key: str = "optimi
 
 
 def data_devices(mesh: Mesh) -> int:
-    """Over how many devices a batch is split."""
+    """Return the number of devices over which a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def parameter_spec(shape: Sequence[int], devices: int, smallest: int | None = None) -> P:
-    """How an array of a member is split over the `fsdp` axis: along its largest dimension that divides, if any.
+    """Return how an array of a member is split over the `fsdp` axis: along its largest dimension that divides, if any.
 
     Args:
       shape: without the leading axes over members.
@@ -117,8 +159,8 @@ def parameter_spec(shape: Sequence[int], devices: int, smallest: int | None = No
     return P(*[None] * max(dividing, key=lambda axis: (shape[axis], axis)), "fsdp")
 
 
-def of_state(mesh: Mesh, state: Any) -> Any:
-    """The sharding of every leaf ``[seeds, objectives, ...]`` of a population's state (arrays or their shapes)."""
+def state_shardings(mesh: Mesh, state: Any) -> Any:
+    """Return the sharding of every leaf ``[seeds, objectives, ...]`` of a state (arrays or their shapes)."""
 
     def sharding(leaf):
         pieces = parameter_spec(leaf.shape[2:], mesh.shape["fsdp"])
@@ -127,23 +169,26 @@ def of_state(mesh: Mesh, state: Any) -> Any:
     return jax.tree.map(sharding, state)
 
 
-def of_members(mesh: Mesh, objectives: int) -> NamedSharding:
-    """Of numbers ``[seeds, objectives]``."""
+def member_sharding(mesh: Mesh, objectives: int) -> NamedSharding:
+    """Return the sharding of numbers ``[seeds, objectives]``."""
     return _sharding(mesh, members_spec(mesh, objectives))
 
 
 def members_spec(mesh: Mesh, objectives: int) -> P:
-    """What splits arrays ``[seeds, objectives]``: JAX knows no uneven parts, each device has all objectives then."""
+    """Return the spec of arrays ``[seeds, objectives]``.
+
+    JAX cannot split unevenly, so every device has all objectives if they do not divide.
+    """
     return P("seeds", "objectives" if objectives % mesh.shape["objectives"] == 0 else None)
 
 
 def split_batch(mesh: Mesh, batch: Any) -> Any:
-    """Arrays ``[batch, ...]`` split over the devices of a member, inside of a compiled function."""
+    """Split arrays ``[batch, ...]`` over the devices of a member, inside a compiled function."""
     return jax.lax.with_sharding_constraint(batch, NamedSharding(_visible(mesh), P(BATCH)))
 
 
 def split_parameters(mesh: Mesh, state: Any) -> Any:
-    """The state of one member in pieces over `fsdp`, inside of a compiled function."""
+    """Split the state of one member over `fsdp`, inside a compiled function."""
     fsdp, here = mesh.shape["fsdp"], _visible(mesh)
     if fsdp == 1:
         return state
@@ -152,27 +197,31 @@ def split_parameters(mesh: Mesh, state: Any) -> Any:
 
 
 def gather_parameters(mesh: Mesh, params: Any) -> Any:
-    """The parameters of one member whole on each of its devices, inside of a compiled function.
+    """Gather the parameters of one member on each of its devices, inside a compiled function.
 
-    Each is gathered on its own, so that the compiler may do it where it is used and drop it after.
+    Each parameter is gathered on its own, so that the compiler may gather it where it is used and free it afterwards.
     """
     if mesh.shape["fsdp"] == 1:
         return params
     return jax.lax.with_sharding_constraint(params, NamedSharding(_visible(mesh), P()))
 
 
-def shares(members: int, devices: int, *, in_pieces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who trains which member when, where members do not divide by the devices: indices and bounds ``[2, devices, n]``.
+def assign_members(members: int, devices: int, *, in_pieces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which device trains which member when, for members that do not divide by the devices.
 
-    In each of the two rounds, between which members may change their device, a device trains its n members one after
-    another from step ``begin * steps // devices`` to ``end * steps // devices``. An index of `members` is none.
+    Training has two rounds, between which members may change their device. In each, a device trains its n members one
+    after another, from step ``begin * steps // devices`` to ``end * steps // devices``.
 
-    In pieces, and with at least two members for each device, all devices work ``members / devices`` times as long as a
-    member takes (McNaughton, Scheduling with deadlines and loss functions, 1959): a member that two devices share is in
-    the first round with one of them and ends in the second with the other. Else the second round is empty.
+    With `in_pieces` and at least two members per device, all devices work ``members / devices`` times as long as a
+    member takes (McNaughton, Scheduling with deadlines and loss functions, 1959): a member that two devices share is
+    trained by one of them in the first round and finished by the other in the second. Otherwise the second round is
+    empty.
+
+    Returns:
+      Indices of the members, begin and end, each ``[2, devices, n]``. The index `members` stands for none.
 
     Examples:
-      >>> index, begin, end = shares(5, 2, in_pieces=True)
+      >>> index, begin, end = assign_members(5, 2, in_pieces=True)
       >>> index.tolist()
       [[[0, 5, 5], [2, 3, 5]], [[0, 1, 2], [3, 4, 5]]]
       >>> (end - begin).tolist()
@@ -183,11 +232,11 @@ def shares(members: int, devices: int, *, in_pieces: bool) -> tuple[np.ndarray, 
         index = np.minimum(np.arange(devices * most), members).reshape(1, devices, most)
         index = np.concatenate([index, np.full_like(index, members)]).astype(np.int32)
         return index, np.zeros_like(index), np.int32(index < members) * np.int32(devices)
-    # A line of `members` times `devices` units of work, cut into pieces of `members` units, one for each device.
+    # A line of `members * devices` units of work, cut into one piece of `members` units per device.
     pieces = []
     for device in range(devices):
         first, last = device * members, (device + 1) * members
-        done = -first % devices  # units of its first member that it shares with the device before: those come first
+        done = -first % devices  # units of its first member that it shares with the device before: they come first
         row = [(i, 0, devices) for i in range(-(-first // devices), last // devices)]
         early = [(row[0][0], 0, devices - done)]
         late = [(row[0][0], devices - done, devices), *row[1:]]
@@ -202,9 +251,9 @@ def shares(members: int, devices: int, *, in_pieces: bool) -> tuple[np.ndarray, 
 
 
 def over_members(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """``function(...)`` on each device's own members, arrays split as the specs say.
+    """Return a function that applies `function` on each device to its own members, with arrays split by the specs.
 
-    Not a `vmap` whose axis is split: that would turn a network's convolutions into grouped ones.
+    A `vmap` over a split axis would not do: it turns the convolutions of a network into grouped ones.
     """
     if mesh.shape["seeds"] == mesh.shape["objectives"] == 1:
         return function
@@ -213,8 +262,8 @@ def over_members(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any) 
     )
 
 
-def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
-    """Shardings of a tree from a tree of its prefixes in specs."""
+def named_shardings(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Return the shardings of a tree, from specs that are a prefix of it."""
     return jax.tree.map(
         lambda spec, part: jax.tree.map(lambda _: _sharding(mesh, spec), part),
         *(specs, tree),
@@ -223,7 +272,7 @@ def placed(mesh: Mesh, tree: Any, specs: Any) -> Any:
 
 
 def _sharding(mesh: Mesh, spec: P) -> NamedSharding:
-    """In its shortest form, so that equal placements are equal: another one would be compiled for anew."""
+    """Return the sharding in its shortest form: JAX compiles again for an equal placement in another form."""
     axes = [axis if axis is not None and mesh.shape[axis] > 1 else None for axis in spec]
     while axes and axes[-1] is None:
         axes.pop()
@@ -231,6 +280,6 @@ def _sharding(mesh: Mesh, spec: P) -> NamedSharding:
 
 
 def _visible(mesh: Mesh) -> Any:
-    """The mesh as it is known where this is traced: inside of `over_members` the members' axes are spoken for."""
+    """Return the mesh as it is known where this is traced: inside `over_members` the axes of members are taken."""
     abstract = jax.sharding.get_abstract_mesh()
     return mesh if abstract.empty else abstract

@@ -12,48 +12,60 @@ from jax.sharding import PartitionSpec as P
 
 from mpt_jax.data.feeding.stream import Order, Reader, Stream
 
-WINDOW_BYTES = 2**27  # of the images of one call, on each process; four times that is in flight
+WINDOW_BYTES = 2**27  # of the images of one call, on each process; up to four times as much is in flight
 
 
 @struct.dataclass
 class Window:
-    """The batches of the steps of one call, on the devices."""
+    """The images of one call of the train steps, on the devices.
 
-    images: jax.Array  # uint8 ``[seeds, steps, batch, H, W, C]``, the batch over the devices
-    rows: jax.Array  # int32 ``[seeds, steps, batch]``, which examples these are
+    Attributes:
+      images: uint8 ``[N, H, W, C]``, all images; of a stream ``[seeds, steps, batch, H, W, C]``, the batches of the
+        call, split over the devices by `batch`.
+      rows: int32 ``[seeds, steps, batch]``, which examples these batches hold; None: all images are here, and the
+        program draws its batches.
+    """
+
+    images: jax.Array
+    rows: jax.Array | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether these are the batches of one call."""
+        return self.rows is not None
 
 
 class Resident:
-    """Images that are on the device: every call finds all of them.
+    """Images that stay on the device: every call finds all of them.
 
     Attributes:
-      steps: that one call may have, at most.
+      steps: most steps of one call.
     """
 
     def __init__(self, images: jax.Array, steps: int):
         self.steps, self._images = steps, images
 
-    def window(self, begin: int, stop: int) -> jax.Array:
-        """``uint8 [N, H, W, C]``, whatever the steps."""
-        return self._images
+    def window(self, begin: int, stop: int) -> Window:
+        """Return all images; they do not depend on the steps."""
+        return Window(self._images)
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: nothing is running."""
 
 
 class Feed:
     """Images that are decoded while the device works on the call before.
 
-    Of every batch a process reads the part that its own devices hold.
+    Each process reads the part of every batch that its own devices hold.
 
     Attributes:
-      steps: that one call may have: as many as `WINDOW_BYTES` hold.
-      waited: seconds spent in `window` until images were decoded.
+      steps: most steps of one call: as many as fit in `WINDOW_BYTES`.
+      waited: seconds that `window` has waited for images.
 
     Args:
       order: of the rows.
-      steps: at most in one call.
-      batches: how a batch lies on the devices.
+      steps: most steps of one call.
+      batches: how a batch is placed on the devices.
     """
 
     def __init__(self, stream: Stream, order: Order, *, steps: int, batches: NamedSharding):
@@ -66,10 +78,13 @@ class Feed:
         self._step = 0
 
     def window(self, begin: int, stop: int) -> Window:
-        """The batches of the steps ``begin .. stop-1``, which follow on those of the last call; room for `steps`."""
+        """Return the batches of the steps ``begin .. stop-1`` with room for `steps`.
+
+        Steps that follow on those of the last call have been read ahead.
+        """
         started, order, stream = time.perf_counter(), self._order, self._stream
         local = (order.seeds, self.steps, self._part.stop - self._part.start, *stream.image_shape)
-        pixels = np.zeros(local, np.uint8)  # of its own for every call: a CPU device uses it without a copy
+        pixels = np.zeros(local, np.uint8)  # new for every call: a CPU device uses it without a copy
         rows = np.zeros((order.seeds, self.steps, order.batch_size), np.int32)
         if stop > begin:
             if self._reader is None or begin != self._step:
@@ -97,7 +112,7 @@ class Feed:
 
 
 def local_part(batches: NamedSharding, size: int) -> slice:
-    """The part of a batch, sharded over its only axis, that this process's own devices hold.
+    """Return the part of a batch, sharded over its only axis, that the devices of this process hold.
 
     Examples:
       >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))

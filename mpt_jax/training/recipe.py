@@ -1,0 +1,51 @@
+"""The static settings of a training stage: together with the shapes of its arrays they fix the compiled program."""
+
+import dataclasses
+import sys
+
+from flax import linen as nn
+
+from mpt_jax import data
+from mpt_jax.config import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The network, the optimizer and how a population is trained.
+
+    Attributes:
+      module: the network of every member.
+      num_old_classes: classes from this position on are new; all of them in a first release.
+      optimizer: the section of the config.
+      crop_padding: pixels of padding of the random crop, see `data.augment`.
+      flip: whether images are flipped at random.
+      members_at_once: members that run side by side on a device (`vmap`); the others follow.
+      steps_per_call: most train steps in one call of the program.
+      remat: whether the blocks of the network are recomputed in the backward pass.
+      averaged: whether any objective has an `average`.
+      sampled: whether all objectives have a `sampler_rate`.
+    """
+
+    module: nn.Module
+    num_old_classes: int
+    optimizer: OptimizerConfig
+    crop_padding: int = 0
+    flip: bool = False
+    members_at_once: int = sys.maxsize
+    steps_per_call: int = 50
+    remat: bool = False
+    averaged: bool = False
+    sampled: bool = False
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step of a member."""
+        return self.optimizer.batch_size
+
+    def steps_per_epoch(self, num_examples: int) -> int:
+        """Return ``ceil(N / batch_size)``."""
+        return data.steps_per_epoch(num_examples, self.batch_size)
+
+    def total_steps(self, num_examples: int) -> int:
+        """Return the steps of the whole stage: ``epochs * ceil(N / batch_size)``."""
+        return self.optimizer.epochs * self.steps_per_epoch(num_examples)

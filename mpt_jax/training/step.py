@@ -1,0 +1,90 @@
+"""The train step of one member on one batch: the whole method, without axes, devices or loops."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mpt_jax import models, objectives, posttraining
+from mpt_jax.objectives import Objective
+from mpt_jax.training import micro_batches
+from mpt_jax.training.batches import Batch
+from mpt_jax.training.optimizer import make_optimizer
+from mpt_jax.training.recipe import Recipe
+from mpt_jax.training.state import TrainState
+
+
+@struct.dataclass
+class SeedFacts:
+    """What the members of a seed share besides their batches."""
+
+    num_examples: int = struct.field(pytree_node=False)  # that the seed learns from
+    class_counts: jax.Array | None = None  # its images of each class, ``[K]``, for objectives with a balance
+    label_scale: jax.Array | None = None  # ``[K]``, for objectives with a `bias_power`
+    # ``{"kernel": [D, K_old], "bias": [K_old]}``: the source "old_head" applies it to the student's features.
+    old_head: Mapping[str, jax.Array] | None = None
+
+
+def train_step(
+    recipe: Recipe,
+    facts: SeedFacts,
+    state: TrainState,
+    objective: Objective,
+    batch: Batch,
+    step: jax.typing.ArrayLike = 0,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Take one SGD step of one member on one batch of normalised images.
+
+    With ``accumulate`` A, the gradient is the mean of those of A micro-batches, see `micro_batches`. It equals the
+    gradient of the whole batch except through BatchNorm, which normalises each micro-batch by its own statistics (those
+    of all devices together). The statistics of the whole batch would take another forward pass per layer. The running
+    statistics move once per step, by the mean over the micro-batches, so their decay does not depend on A.
+
+    Args:
+      state: without leading axes.
+      step: steps done before, for the schedules of the objective (may be traced).
+
+    Returns:
+      The next state, and ``{"loss", "accuracy"}`` of the batch before the step. With ``skip_nonfinite`` also
+      ``"skipped"``, 1 if the update was not finite; the state is then unchanged and the loss 0.
+    """
+    module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
+
+    def loss_function(params, batch):
+        logits, features, batch_stats = models.train_forward(module, params, state.batch_stats, batch.images)
+        teacher_logits = dict(batch.teacher_logits)
+        if facts.old_head is not None:
+            teacher_logits["old_head"] = features @ facts.old_head["kernel"] + facts.old_head["bias"][None]
+        losses = objectives.per_example_loss(
+            objective,
+            logits,
+            batch.labels,
+            teacher_logits,
+            num_old_classes=recipe.num_old_classes,
+            class_counts=facts.class_counts,
+            label_scale=facts.label_scale,
+            epoch=jnp.asarray(step) // recipe.steps_per_epoch(facts.num_examples),
+            progress=jnp.asarray(step, float) / recipe.total_steps(facts.num_examples),
+        )
+        accuracy = (jnp.argmax(logits, axis=-1).astype(batch.labels.dtype) == batch.labels).mean(dtype=float)
+        return losses.mean(), (accuracy, batch_stats)
+
+    def gradient(batch):
+        return jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
+
+    (loss, (accuracy, batch_stats)), grads = micro_batches.mean(recipe.optimizer.accumulate, gradient, batch)
+    optimizer = make_optimizer(recipe, facts.num_examples)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    after = state
+    if state.average is not None:
+        after = after.replace(average=posttraining.ema(state.average, (params, batch_stats), objective.average, step))
+    values = {"loss": loss.astype(float), "accuracy": accuracy}
+    after = after.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
+    if recipe.optimizer.skip_nonfinite:
+        finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss)
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        values |= {"loss": jnp.where(finite, values["loss"], 0.0), "skipped": (~finite).astype(float)}
+    return after, values
