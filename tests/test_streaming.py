@@ -1,6 +1,5 @@
 """Streamed images train to the last bit what the same images on the device do, and predict it to rounding."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -12,11 +11,11 @@ import numpy as np
 import pytest
 import random_weights
 from flax import linen as nn
+from populations import recipe_of
 
 from mpt_jax import models, objectives, train, training
 from mpt_jax.data import photos
 from mpt_jax.data.feeding import feed
-from mpt_jax.errors import InputError
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.training import inference, loop, sharding
@@ -47,7 +46,7 @@ class Tiny(nn.Module):
 def make_recipe(**changes):
     settings = dict(module=models.build("convnet", ALL), num_old_classes=OLD, batch_size=16, epochs=2)
     settings |= dict(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, crop_padding=1, flip=True, steps_per_call=4)
-    return training.Recipe(**settings | changes)
+    return recipe_of(**settings | changes)
 
 
 def make_inputs(split, rows=None, objective_rows=ROWS):
@@ -59,7 +58,6 @@ def make_inputs(split, rows=None, objective_rows=ROWS):
     old = jax.tree.map(lambda leaf: leaf[..., :OLD] if leaf.shape[-1] == ALL else leaf, teacher)
     old = old.replace(module=models.build("convnet", OLD))
     return training.Inputs(
-        images=split.images,
         labels=split.labels,
         mean=middle,
         std=middle,
@@ -74,7 +72,7 @@ class Stopped(Exception):
     pass
 
 
-def fit(recipe, inputs, folder, devices=1, stop_at=None):
+def fit(recipe, inputs, images, folder, devices=1, stop_at=None):
     seen = []
 
     def on_values(step, values):
@@ -86,9 +84,10 @@ def fit(recipe, inputs, folder, devices=1, stop_at=None):
         recipe,
         sharding.make_mesh(jax.devices()[:devices]),
         inputs,
+        images,
         folder=folder,
         checkpoint_every=5,
-        teachers=(),
+        teacher_digests=(),
         on_start=lambda step: None,
         on_values=on_values,
     )
@@ -96,12 +95,15 @@ def fit(recipe, inputs, folder, devices=1, stop_at=None):
 
 
 def test_a_stream_that_was_stopped_gives_the_weights_of_the_memory_bit_for_bit(digits, tmp_path, compiled):
-    recipe, row = make_recipe(module=Tiny(), epochs=1), ("no_treatment",)
-    whole, seen = fit(recipe, make_inputs(digits["memory"], objective_rows=row), tmp_path / "whole")
-    inputs = make_inputs(digits["stream"], objective_rows=row)
+    recipe, inputs = (
+        make_recipe(module=Tiny(), epochs=1),
+        make_inputs(digits["memory"], objective_rows=("no_treatment",)),
+    )
+    stream = digits["stream"].images
+    whole, seen = fit(recipe, inputs, digits["memory"].images, tmp_path / "whole")
     with pytest.raises(Stopped):
-        fit(recipe, inputs, tmp_path / "broken", stop_at=6)
-    resumed, seen_after = fit(recipe, inputs, tmp_path / "broken")
+        fit(recipe, inputs, stream, tmp_path / "broken", stop_at=6)
+    resumed, seen_after = fit(recipe, inputs, stream, tmp_path / "broken")
     assert [step for step, _ in seen_after] == [6]  # of 6 steps 5 were saved
     chex.assert_trees_all_equal(resumed, whole)
     chex.assert_trees_all_equal(seen_after[-1], seen[-1])
@@ -117,7 +119,8 @@ def test_populations_subsets_and_several_devices_stream_bit_for_bit(
     rows = np.stack([np.arange(0, 80, dtype=np.int32), np.arange(10, 90, dtype=np.int32)]) if part else None
     recipe = make_recipe(members_at_once=at_once)
     found = {
-        source: fit(recipe, make_inputs(split, rows), tmp_path / source, devices) for source, split in digits.items()
+        source: fit(recipe, make_inputs(split, rows), split.images, tmp_path / source, devices)
+        for source, split in digits.items()
     }
     chex.assert_trees_all_equal(found["stream"], found["memory"])
     assert [step for step, _ in found["stream"][1]] == ([4, 5, 8, 10] if part else [4, 5, 8, 10, 12])
@@ -145,16 +148,10 @@ def test_the_small_run_of_imagenet_goes_from_jpeg_files_to_a_report(tmp_path):
     assert sorted(answers["ids"]) == sorted(f"{name}_{i}" for name in photos.CLASSES for i in range(24, 30))
 
 
-def test_learned_class_rates_have_no_stream(digits):
-    recipe = make_recipe(sampled=True)
-    with pytest.raises(InputError, match=r"dataset\.source=memory"):
-        loop.feed_of(recipe, sharding.make_mesh(), make_inputs(digits["stream"]))
-
-
 def test_a_window_holds_the_steps_asked_for_and_reads_ahead_in_order(digits):
     mesh = sharding.make_mesh(jax.devices()[:2])
     inputs = make_inputs(digits["stream"])
-    fed = loop.feed_of(make_recipe(), mesh, inputs)
+    fed = loop.make_feed(make_recipe(), mesh, inputs, digits["stream"].images)
     pixels, size = digits["memory"].images, 0
     for begin, stop in ((0, 0), (0, 1), (1, 5), (5, 7), (2, 4)):  # the last: another place, as after a restart
         window = fed.window(begin, stop)
@@ -164,9 +161,3 @@ def test_a_window_holds_the_steps_asked_for_and_reads_ahead_in_order(digits):
         size += stop - begin
     assert size == 9 and fed.waited > 0
     fed.close()
-
-
-def test_thirds_of_the_epochs_have_a_tenth_of_the_rate_before():
-    rate = training.learning_rate(dataclasses.replace(make_recipe(), schedule="thirds", epochs=90), 160)
-    found = [float(rate(jnp.int32(10 * epoch + step))) for epoch, step in ((0, 0), (29, 9), (30, 0), (59, 9), (60, 0))]
-    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)

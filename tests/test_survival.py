@@ -391,11 +391,15 @@ def test_memory_and_open_files_do_not_grow_over_two_thousand_steps(tmp_path):
     code = """
 import json, os, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
-from mpt_jax import fitting, models, objectives, sharding, training
-recipe = training.Recipe(models.build("linear", 10), 5, 16, 140, 0.01, 0.9, 0.0, steps_per_call=20)
+from mpt_jax import models, objectives, training
+from mpt_jax.config import OptimizerConfig
+from mpt_jax.training import sharding
+optimizer = OptimizerConfig(learning_rate=0.01, weight_decay=0.0, epochs=140, batch_size=16)
+recipe = training.Recipe(models.build("linear", 10), 5, optimizer, steps_per_call=20)
 random = np.random.default_rng(0)
+images = random.integers(0, 256, (240, 8, 8, 1), np.uint8)
 inputs = training.Inputs(
-    random.integers(0, 256, (240, 8, 8, 1), np.uint8), np.sort(random.integers(0, 10, 240).astype(np.int32)),
+    np.sort(random.integers(0, 10, 240).astype(np.int32)),
     np.full(1, 0.4, np.float32), np.full(1, 0.3, np.float32), jnp.stack([jax.random.key(0)]),
     objectives.stack([objectives.METHODS["no_treatment"]]), {},
 )
@@ -404,8 +408,8 @@ def on_values(step, values):
     if step % 300 == 0:
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
         seen.append((step, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir("/proc/self/fd"))))
-fitting.fit(recipe, sharding.make_mesh(jax.devices()[:1]), inputs, folder=pathlib.Path(sys.argv[1]),
-             checkpoint_every=60, teachers=[], on_start=lambda step: None, on_values=on_values)
+training.fit(recipe, sharding.make_mesh(jax.devices()[:1]), inputs, images, folder=pathlib.Path(sys.argv[1]),
+             checkpoint_every=60, teacher_digests=[], on_start=lambda step: None, on_values=on_values)
 print(json.dumps(seen))
 """
     line = [sys.executable, "-c", code, str(tmp_path / "state")]

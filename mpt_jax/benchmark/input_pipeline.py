@@ -136,16 +136,15 @@ def _measure_waiting(setup: Setup, log: Log, split: stream.Stream, steps: int) -
     # The stream augments by itself. Calls are short, so that there are several.
     recipe = dataclasses.replace(setup.recipe(), crop_padding=0, flip=False, steps_per_call=max(1, steps // 4))
     labels = np.zeros(len(split), np.int32)
-    inputs = make_inputs(setup, [row], split, labels)
-    state = make_state(recipe, inputs, 1)
-    state = jax.device_put(state, sharding.of_state(mesh, state))
-    feed = loop.feed_of(recipe, mesh, inputs)
-    inputs = training.place(mesh, inputs.replace(images=None))
+    inputs = make_inputs(setup, [row], labels)
+    state = make_state(recipe, inputs, split.image_shape, 1)
+    state = jax.device_put(state, sharding.state_shardings(mesh, state))
+    feed = loop.make_feed(recipe, mesh, inputs, split)
+    inputs = training.place(mesh, inputs)
     ready = feed.window(0, feed.steps)
 
     def run(state: Any, window: Any, begin: int, stop: int) -> Any:
-        seen = inputs.replace(images=window)
-        return training.train_steps(recipe, mesh, state, seen, jnp.int32(begin), jnp.int32(stop))[0]
+        return training.train_steps(recipe, mesh, state, inputs, window, jnp.int32(begin), jnp.int32(stop))[0]
 
     state = jax.block_until_ready(run(state, ready, 0, 1))
     milliseconds = {}

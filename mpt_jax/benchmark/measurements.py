@@ -167,8 +167,7 @@ def _prepare(setup: Setup, methods: Sequence[str], against: str = "") -> Mesh:
     setup.network()
     if against:
         check_command(against)
-    cores = _cores(setup)
-    mesh = sharding.make_mesh(cores[:1]) if cores else sharding.make_mesh(fsdp=setup.fsdp)
+    mesh = sharding.run_mesh(_cores(setup), fsdp=setup.fsdp)
     sharding.check_batch(mesh, setup.job.batch, setup.accumulate, key="--batch")
     return mesh
 
@@ -236,7 +235,7 @@ def _row(
 
 
 def _compile(setup: Setup, log: Log, rows: Sequence[Objective], shared: Shared, mesh: Mesh) -> Program:
-    mesh = training.mesh_of(mesh, _cores(setup), setup.network(), shared[0], 1, len(rows))
+    mesh = training.choose_mesh(mesh, _cores(setup), setup.network(), shared[0], 1, len(rows))
     program = Program(setup, rows, *shared, mesh)
     log(f"compiled {setup.dtype}, {_students(len(rows))}: {program.compile_seconds:.1f} s")
     return program

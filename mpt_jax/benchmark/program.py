@@ -23,31 +23,34 @@ CALLS = 2  # timed calls per round; the median is used
 SECONDS_PER_CALL, FEWEST_STEPS, MOST_STEPS = 3.0, 10, 1000  # if the number of steps per call is not given
 
 
-def lower(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool) -> tuple[Any, Any, jax.stages.Lowered]:
+def lower(
+    setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
+) -> tuple[Any, Any, Any, jax.stages.Lowered]:
     """Lower the train steps of a population of one seed without allocating any array.
 
     Args:
       native: use the convolutions of accelerators, whatever platform the program is compiled for.
 
     Returns:
-      State and inputs as shapes with shardings, and the lowered program.
+      State, inputs and images as shapes with shardings, and the lowered program.
     """
-    recipe, mesh, job = setup.recipe(), sharding.of_population(mesh, 1, len(rows)), setup.job
+    recipe, job = setup.recipe(), setup.job
     images = jax.ShapeDtypeStruct((job.num_images, *job.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((job.num_images,), jnp.int32)
-    inputs = make_inputs(setup, rows, images, labels)
-    state = make_state(recipe, inputs, len(rows))
+    inputs = make_inputs(setup, rows, labels)
+    state = make_state(recipe, inputs, job.image_shape, len(rows))
 
     def shapes(tree: Any, shardings: Any) -> Any:
         return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings)
 
-    inputs = shapes(inputs, sharding.placed(mesh, inputs, training.input_specs()))
-    state = shapes(state, sharding.of_state(mesh, state))
+    inputs = shapes(inputs, sharding.named_shardings(mesh, inputs, training.input_specs()))
+    state = shapes(state, sharding.state_shardings(mesh, state))
+    window = shapes(data.Window(images), data.Window(NamedSharding(mesh, P())))
     bound = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
     # A new function, because JAX would reuse a trace made with the other form of convolutions.
     steps = jax.jit(lambda *arguments: training.train_steps.__wrapped__(recipe, mesh, *arguments), donate_argnums=0)
     with native_convolutions() if native else contextlib.nullcontext():
-        return state, inputs, steps.lower(state, inputs, bound, bound)
+        return state, inputs, window, steps.lower(state, inputs, window, bound, bound)
 
 
 class Program:
@@ -62,8 +65,7 @@ class Program:
     """
 
     def __init__(self, setup: Setup, rows: Sequence[Objective], images: jax.Array, labels: jax.Array, mesh: Mesh):
-        recipe, mesh = setup.recipe(), sharding.of_population(mesh, 1, len(rows))
-        inputs = training.place(mesh, make_inputs(setup, rows, images, labels))
+        recipe, inputs = setup.recipe(), training.place(mesh, make_inputs(setup, rows, labels))
         groups = mesh.shape["seeds"] * mesh.shape["objectives"]
         self.students, self.at_once = len(rows), min(recipe.members_at_once * groups, len(rows))
         self.work = flops.step(
@@ -74,11 +76,12 @@ class Program:
             students=len(rows),
         )
         self.steps_per_epoch = data.steps_per_epoch(len(labels), recipe.batch_size)
-        state = make_state(recipe, inputs, len(rows))
-        self._state = jax.device_put(state, sharding.of_state(mesh, state))
+        state = make_state(recipe, inputs, images.shape[1:], len(rows))
+        self._state = jax.device_put(state, sharding.state_shardings(mesh, state))
+        self._window = data.Window(images)
         self._inputs, self._step, self._steps_per_call = inputs, 0, recipe.steps_per_call
         started, none = time.perf_counter(), jnp.int32(0)
-        self._call = training.train_steps.lower(recipe, mesh, self._state, inputs, none, none).compile()
+        self._call = training.train_steps.lower(recipe, mesh, self._state, inputs, self._window, none, none).compile()
         self.compile_seconds = time.perf_counter() - started
         self.program_bytes = program_bytes(self._call)
         self.run(1)  # the first call also allocates
@@ -91,7 +94,8 @@ class Program:
         end, started = self._step + steps, time.perf_counter()
         while True:  # at least one call, even for 0 steps
             stop = min(end, self._step + self._steps_per_call)
-            self._state, values = self._call(self._state, self._inputs, jnp.int32(self._step), jnp.int32(stop))
+            bounds = jnp.int32(self._step), jnp.int32(stop)
+            self._state, values = self._call(self._state, self._inputs, self._window, *bounds)
             self._step = stop
             if stop == end:
                 break

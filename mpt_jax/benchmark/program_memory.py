@@ -25,7 +25,7 @@ def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
     Args:
       native: use the convolutions of accelerators; the form for CPUs needs more (patches of every convolution).
     """
-    state, inputs, lowered = lower(setup, rows, mesh, native=native)
+    state, inputs, window, lowered = lower(setup, rows, mesh, native=native)
     sizes = lowered.compile().memory_analysis()
     temporaries = sizes.temp_size_in_bytes
     if native and setup.remat and jax.default_backend() == "cpu":
@@ -34,7 +34,7 @@ def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
         temporaries = max(0, temporaries - round(images * (1 - _share_kept_by_remat(setup)) * _activations(setup)))
     parts = {
         "state": _bytes_per_device(state),
-        "images": _bytes_per_device((inputs.images, inputs.labels)),
+        "images": _bytes_per_device((window, inputs.labels)),
         "teachers": _bytes_per_device(inputs.teachers),
         "temporaries": temporaries,
     }

@@ -69,7 +69,7 @@ def measure(setup: Setup, log: Log, *, method: str, devices: Sequence[int], weak
 
 def describe(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Compile the program of these students for a mesh; return what a step sends and what a device holds."""
-    state, inputs, lowered = lower(setup, rows, mesh, native=True)
+    state, inputs, _, lowered = lower(setup, rows, mesh, native=True)
     compiled, devices = lowered.compile(), mesh.size
     teachers = [teacher.module for teacher in inputs.teachers.values()]
     work = flops.step(setup.network(), teachers, setup.job.image_shape, batch=setup.job.batch, students=len(rows))
@@ -79,8 +79,8 @@ def describe(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) -
         "gflop_per_device": 1e-9 * work.dense / devices,
         "bytes_per_device": program_bytes(compiled),
         "collectives": [each._asdict() for each in collectives.of_step(compiled.as_text())],
-        "gradient_bytes": device_memory.of_tree(state.params),
-        "statistics_bytes": device_memory.of_tree(state.batch_stats),
+        "gradient_bytes": device_memory.tree_bytes(state.params),
+        "statistics_bytes": device_memory.tree_bytes(state.batch_stats),
     }
 
 

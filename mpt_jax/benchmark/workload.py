@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mpt_jax import data, models, objectives, training
+from mpt_jax.config import OptimizerConfig
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import Objective
 from mpt_jax.training import TrainState
@@ -68,16 +69,12 @@ class Setup:
         return training.Recipe(
             module=module,
             num_old_classes=job.num_classes["old"],
-            batch_size=job.batch,
-            epochs=1,
-            learning_rate=1e-3,
-            momentum=0.9,
-            weight_decay=5e-4,
-            schedule="constant",
+            optimizer=OptimizerConfig(
+                learning_rate=1e-3, epochs=1, batch_size=job.batch, schedule="constant", accumulate=self.accumulate
+            ),
             crop_padding=job.crop_padding,
             flip=job.flip,
-            members_at_once=self.members_at_once or training.members_at_once(),
-            accumulate=self.accumulate,
+            members_at_once=self.members_at_once or training.fastest_members_at_once(),
             remat=self.remat,
         )
 
@@ -94,21 +91,24 @@ def examples(job: Job, mesh: Mesh, data_dir: str = "") -> tuple[jax.Array, jax.A
     return jax.device_put((images, labels), NamedSharding(mesh, P()))
 
 
-def make_inputs(setup: Setup, rows: Sequence[Objective], images: jax.Array, labels: jax.Array) -> training.Inputs:
+def make_inputs(setup: Setup, rows: Sequence[Objective], labels: jax.Array) -> training.Inputs:
     """Build the arguments of the train steps: one seed, and a random teacher for each source that the rows name."""
-    middle, key = np.full(images.shape[-1], 0.5, np.float32), jax.random.key(0)
+    shape, key = setup.job.image_shape, jax.random.key(0)
+    middle = np.full(shape[-1], 0.5, np.float32)
     teachers = {}
     for source in dict.fromkeys(source for row in rows for source in objectives.sources(row)):
         module = setup.network(source)
-        weights = _random_weights(*jax.eval_shape(functools.partial(models.init, module, key, images.shape[1:])))
-        teacher = training.frozen(Classifier(module, *weights, middle, middle), middle, middle)
+        weights = _random_weights(*jax.eval_shape(functools.partial(models.init, module, key, shape)))
+        teacher = training.freeze(Classifier(module, *weights, middle, middle), middle, middle)
         teachers[source] = jax.tree.map(lambda leaf: leaf[None], teacher)
-    return training.Inputs(images, labels, middle, middle, jnp.stack([key]), objectives.stack(rows), teachers)
+    return training.Inputs(labels, middle, middle, jnp.stack([key]), objectives.stack(rows), teachers)
 
 
-def make_state(recipe: training.Recipe, inputs: training.Inputs, students: int) -> TrainState:
+def make_state(
+    recipe: training.Recipe, inputs: training.Inputs, image_shape: Sequence[int], students: int
+) -> TrainState:
     """Build what `training.init_state` returns without compiling it; all students get the same random weights."""
-    rest = (1, inputs.images.shape[1:], len(inputs.labels))
+    rest = (1, image_shape, len(inputs.labels))
     shapes = jax.eval_shape(lambda keys: training.init_state(recipe, keys, *rest), inputs.keys)
     opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.opt_state)
     one = TrainState(*_random_weights(shapes.params, shapes.batch_stats), opt_state)

@@ -76,7 +76,9 @@ class SeedBatches:
         images = sharding.split_batch(self.mesh, images)
         images = data.augment(key, images, crop_padding=self.recipe.crop_padding, flip=self.recipe.flip)
         labels, tables = self.inputs.labels[rows], self.inputs.precomputed_logits
-        return Batch(images, labels, {source: table[self.seed.number % len(table), rows] for source, table in tables.items()})
+        return Batch(
+            images, labels, {source: table[self.seed.number % len(table), rows] for source, table in tables.items()}
+        )
 
 
 def of_seed(

@@ -20,7 +20,7 @@ from mpt_jax import models
 from mpt_jax.models.convolution import native_convolutions
 =======
 from mpt_jax import data, models
-from mpt_jax.models.convolution import as_on_accelerators
+from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.training import sharding
 from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs, init_state

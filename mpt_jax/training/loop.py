@@ -9,7 +9,6 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,9 +50,8 @@ def fit(
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from its newest intact checkpoint if there is one.
 
-    Calls `on_start(step)` once with the steps already done, then `on_values(step, means)` at every multiple of
-    `steps_per_call` and of `checkpoint_every`, with the means since the last one, ``[seeds, objectives]`` each. Calls of
-    the compiled program are shorter if steps are slow, which changes no result.
+    Calls of the compiled program have at most `steps_per_call` steps, and fewer if steps are slow, which changes no
+    result.
 
     Args:
       mesh: of `sharding.choose_mesh`.
@@ -61,7 +59,10 @@ def fit(
       images: uint8 ``[N, H, W, C]``.
       folder: of the checkpoints.
       checkpoint_every: steps between checkpoints.
-      teacher_digests: digests of the teachers, which are not in the checkpoints themselves.
+      teacher_digests: digests of the teachers, which checkpoints hold in place of the teachers.
+      on_start: called once with the number of steps already done.
+      on_values: called with the step and the means since the last call, ``[seeds, objectives]`` each, at every multiple
+        of `steps_per_call` and of `checkpoint_every`.
       start: initial weights of the members, see `init_state`.
       log: receives messages about damaged checkpoints.
       checkpoint_seconds: longest time between checkpoints, estimated from the time of a step; 0: no limit.
@@ -135,9 +136,7 @@ def make_feed(
     order = data.Shuffled(
         order_keys, augment_keys, num_examples=inputs.num_examples, batch_size=recipe.batch_size, chosen=rows
     )
-    return data.Feed(
-        images, order, steps=recipe.steps_per_call, batches=NamedSharding(mesh, P(sharding.BATCH))
-    )
+    return data.Feed(images, order, steps=recipe.steps_per_call, batches=NamedSharding(mesh, P(sharding.BATCH)))
 
 
 def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
@@ -169,7 +168,9 @@ def _call(
     recipe: Recipe, mesh: Mesh, inputs: Inputs, feed: data.Feed | data.Resident, stage: _Stage, stop: int
 ) -> None:
     """Dispatch the steps up to `stop`."""
-    number = np.int32 if processes.is_distributed() else jnp.int32  # several processes cannot share an array of one device
+    number = (
+        np.int32 if processes.is_distributed() else jnp.int32
+    )  # several processes cannot share an array of one device
     window = feed.window(stage.step, stop)
     stage.state, stage.sums = population.train_steps(
         recipe, mesh, stage.state, inputs, window, number(stage.step), number(stop), stage.sums
@@ -193,7 +194,8 @@ class _Checkpoints:
         stage.step, stage.state, notes = restored
         if notes["teachers"] != self.teacher_digests:
             raise InputError(
-                f"{self.folder} was trained with other teachers; expected the same ones, or remove that folder to retrain"
+                f"{self.folder} was trained with other teachers; expected the same teachers, or no such folder: remove "
+                "it to train this stage again"
             )
         stage.seconds, stage.since = notes["seconds"], notes["since"]
         sums = {name: np.array(notes["sums"][name], zero.dtype) for name, zero in stage.sums.items()}

@@ -32,6 +32,6 @@ def learning_rate(recipe: Recipe, num_examples: int) -> optax.Schedule:
 
 
 def make_optimizer(recipe: Recipe, num_examples: int) -> optax.GradientTransformation:
-    """Return SGD as PyTorch defines it: weight decay is added to the gradient of every parameter before the momentum."""
+    """Return SGD as PyTorch defines it: weight decay is added to every gradient before the momentum."""
     settings, rate = recipe.optimizer, learning_rate(recipe, num_examples)
     return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.sgd(rate, settings.momentum))

@@ -84,9 +84,7 @@ def _train_seeds(
 
     def train_seed(state, sums, seed):
         of_seed = batches.of_seed(recipe, mesh, inputs, window, seed, start, stop)
-        facts = SeedFacts(
-            inputs.num_examples, of_seed.class_counts, seed.label_scale, teachers.old_head(seed.teachers)
-        )
+        facts = SeedFacts(inputs.num_examples, of_seed.class_counts, seed.label_scale, teachers.old_head(seed.teachers))
         tape, groups = None, mesh.shape["objectives"]
         if teachers.needs_tape(recipe, inputs.num_objectives, groups):
             tape = teachers.record(of_seed, stop, groups)

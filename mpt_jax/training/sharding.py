@@ -103,7 +103,7 @@ def population_mesh(mesh: Mesh, seeds: int, objectives: int) -> Mesh:
 
 
 def core_mesh(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
-    """Return the mesh on which a population of this size finishes first if no batch is split, with as few cores as that.
+    """Return the mesh of the fewest cores on which a population of this size finishes first, with no batch split.
 
     Examples:
       >>> six = jax.devices() * 6

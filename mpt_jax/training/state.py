@@ -95,7 +95,7 @@ def init_state(
     def one_seed(key, start):
         params, batch_stats = models.init(recipe.module, jax.random.fold_in(key, 0), image_shape)
         if start is not None:
-            params, batch_stats = models.continued((params, batch_stats), (start.params, start.batch_stats))
+            params, batch_stats = models.warm_start((params, batch_stats), (start.params, start.batch_stats))
         return TrainState(
             params,
             batch_stats,
@@ -126,7 +126,7 @@ def zero_sums(recipe: Recipe, inputs: Inputs) -> dict[str, jax.Array]:
 
 
 def input_specs() -> Inputs:
-    """Return the partition specs of `Inputs`: what belongs to a seed is split like the seeds, the rest is replicated."""
+    """Return the partition specs of `Inputs`: split by seed what belongs to a seed, replicate the rest."""
     of_seeds = ("keys", "teachers", "rows", "label_scale")
     return Inputs(**{field.name: P("seeds") if field.name in of_seeds else P() for field in dataclasses.fields(Inputs)})
 

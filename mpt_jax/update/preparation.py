@@ -96,7 +96,7 @@ def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
     if config.mesh == MeshConfig() and config.training.cores != 1 and not processes.is_distributed():
         cores = hardware.core_devices()[: config.training.cores or None]
     if cores:
-        return sharding.make_mesh(cores[:1]), cores
+        return sharding.run_mesh(cores), cores
     layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
     for key, value in layout.items():
         if value != 1 and processes.is_distributed():
@@ -104,7 +104,7 @@ def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
                 f"mesh.{key}={value} divides the devices of one process, but there are {jax.process_count()} "
                 f"processes; expected mesh.{key}=1"
             )
-    return sharding.make_mesh(**layout), ()
+    return sharding.run_mesh((), **layout), ()
 
 
 def _device_facts(mesh: jax.sharding.Mesh) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mpt_jax import config as configs
-from mpt_jax import metrics, models, objectives, training
+from mpt_jax import data, metrics, models, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.files import sealed
 from mpt_jax.models import Classifier
@@ -29,13 +29,14 @@ class Population:
 
     recipe: training.Recipe
     inputs: training.Inputs
+    images: np.ndarray | data.Stream
     start: Classifier | None  # weights that fine-tuning starts from
     teacher_digests: list[str]  # of all models that it learns from or starts from
 
     @property
     def shape(self) -> tuple[int, int]:
         """The numbers of replicas and members."""
-        return len(self.inputs.keys), jax.tree.leaves(self.inputs.objectives)[0].shape[0]
+        return len(self.inputs.keys), self.inputs.num_objectives
 
     @property
     def total_steps(self) -> int:
@@ -56,7 +57,6 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
         keys, rows = ensemble_keys(keys, size), None if rows is None else np.repeat(rows, size, axis=0)
         start = None if start is None else _for_each_model(start, size)
     inputs = training.Inputs(
-        images=train.images,
         labels=train.labels,
         mean=run.mean,
         std=run.std,
@@ -65,12 +65,12 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
         teachers=teachers,
         rows=rows if rows is None else rows.astype(np.int32),
         label_scale=label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
-        tables={source: logits.of(train.ids) for source, logits in tables.items()},
+        precomputed_logits={source: logits.of(train.ids) for source, logits in tables.items()},
     )
     weights = [model for model in (*teachers.values(), start) if model is not None]
     digests = [sealed.digest((model.params, model.batch_stats)) for model in weights]
     digests += [digest for logits in tables.values() for digest in logits.digests]
-    return Population(_recipe(config, release, members), inputs, start, sorted(digests))
+    return Population(_recipe(config, release, members), inputs, train.images, start, sorted(digests))
 
 
 def _recipe(config: Config, release: int, members: Sequence[Member]) -> training.Recipe:
@@ -79,14 +79,14 @@ def _recipe(config: Config, release: int, members: Sequence[Member]) -> training
     return training.Recipe(
         module=models.build(network.name, schedule[release], **releases.network_options(network)),
         num_old_classes=schedule[max(release - 1, 0)],
+        optimizer=config.optimizer,
         crop_padding=config.dataset.crop_padding,
         flip=config.dataset.flip,
-        members_at_once=config.training.members_at_once or training.members_at_once(),
+        members_at_once=config.training.members_at_once or training.fastest_members_at_once(),
         steps_per_call=config.training.steps_per_dispatch,
         remat=config.training.remat,
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
-        **dataclasses.asdict(config.optimizer),
     )
 
 

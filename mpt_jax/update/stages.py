@@ -130,10 +130,10 @@ def _release_trained(run: Run, stage: Stage) -> None:
 def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifier, dict[str, Any]]:
     """Train a population; return its classifiers, leaves ``[replicas, members, ...]``, and what it cost."""
     config, population = run.config, stage_inputs.assemble(run, stage, members)
-    recipe, inputs, shape = population.recipe, population.inputs, population.shape
-    mesh = training.mesh_of(run.mesh, run.cores, recipe.module, inputs.images, *shape)
+    recipe, inputs, images, shape = population.recipe, population.inputs, population.images, population.shape
+    mesh = training.choose_mesh(run.mesh, run.cores, recipe.module, images, *shape)
     if not config.training.members_at_once:
-        recipe = training.within_memory(recipe, mesh, inputs, processes.from_first(device_memory.limit))
+        recipe = training.limit_members(recipe, mesh, inputs, images, processes.from_first(device_memory.limit))
     total, title = population.total_steps, planning.title(run, stage)
 
     def on_start(step: int) -> None:
@@ -145,14 +145,15 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         recipe,
         mesh,
         inputs,
+        images,
         folder=run.workdir / "checkpoints" / str(stage),
         checkpoint_every=config.training.checkpoint_every,
         checkpoint_seconds=config.training.checkpoint_seconds,
-        teachers=population.teacher_digests,
+        teacher_digests=population.teacher_digests,
         on_start=on_start,
         on_values=stage_metrics.recorder(run, stage, members),
         start=population.start,
-        say=run.progress.log,
+        log=run.progress.log,
     )
     run.progress.finish(f"{title}: {total} steps in {seconds:.1f} s")
     mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in (run.mean, run.std))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax import training
+from mpt_jax import data, training
 from mpt_jax.benchmark import program, workload
 from mpt_jax.objectives import METHODS
 from mpt_jax.training import sharding
@@ -19,13 +19,14 @@ def test_the_program_runs_the_steps_of_training_in_order(one_device):
     timed = program.Program(setup, rows, images, labels, mesh)  # runs one step
     assert timed.run(4) > 0 and timed.milliseconds() > 0 and timed.call_milliseconds() > 0
 
-    recipe, inputs = setup.recipe(), workload.make_inputs(setup, rows, images, labels)
+    recipe, inputs = setup.recipe(), workload.make_inputs(setup, rows, labels)
     state, inputs = jax.device_put(
-        (workload.make_state(recipe, inputs, 2), inputs),
+        (workload.make_state(recipe, inputs, setup.job.image_shape, 2), inputs),
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
     )
     done = 1 + 4 + 2 * program.CALLS
-    state, values = training.train_steps(recipe, mesh, state, inputs, jnp.int32(0), jnp.int32(done))
+    window = data.Window(images)
+    state, values = training.train_steps(recipe, mesh, state, inputs, window, jnp.int32(0), jnp.int32(done))
     assert np.isfinite(values["loss"]).all()
     for expected, found in zip(jax.tree.leaves(state), jax.tree.leaves(timed._state), strict=True):
         np.testing.assert_array_equal(expected, found)

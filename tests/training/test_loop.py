@@ -5,7 +5,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from populations import LINEAR, ROWS, assert_same, long_tailed, make_inputs, make_recipe
+from populations import IMAGES, LINEAR, ROWS, assert_same, long_tailed, make_inputs, make_recipe
 
 from mpt_jax import training
 from mpt_jax.errors import InputError
@@ -32,9 +32,10 @@ def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step
         recipe,
         sharding.make_mesh(jax.devices()[:1]),
         inputs,
+        IMAGES,
         folder=folder,
         checkpoint_every=5,
-        teachers=teachers,
+        teacher_digests=teachers,
         on_start=starts.append,
         on_values=on_values,
         **options,
@@ -67,7 +68,7 @@ def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and
     calls, steps = [], training.train_steps
 
     def interrupted(*args):
-        calls.append(int(args[5]))
+        calls.append(int(args[6]))
         if len(calls) == 8:
             signal.raise_signal(signal.SIGTERM)
         return steps(*args)
@@ -105,8 +106,8 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
     events, steps, save = [], training.train_steps, checkpoint.save
 
     def dispatch(*args):
-        if args[4] < args[5]:  # (the first call compiles, and does no step)
-            events.append(("call", int(args[5])))
+        if args[5] < args[6]:  # (the first call compiles, and does no step)
+            events.append(("call", int(args[6])))
         with jax.transfer_guard("disallow"):  # all that a call needs is on the device already
             return steps(*args)
 

@@ -1,9 +1,7 @@
 """Members, batches and parameters over eight devices, micro-batches and blocks made again: one and the same result."""
 
-import dataclasses
 import fractions
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
+from populations import ALL, IMAGES, LABELS, OLD, SHAPE, N, recipe_of
 
 from mpt_jax import data, models, objectives, training
 from mpt_jax.benchmark import collectives
@@ -20,9 +19,9 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import checkpoint
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
-from mpt_jax.training import device_memory, loop, sharding
+from mpt_jax.training import loop, sharding
 
-OLD, ALL, N, BATCH, SHAPE = 3, 6, 40, 16, (8, 8, 1)
+BATCH = 16
 ROWS = ("no_treatment", "pct_lm")
 THREE = (*ROWS, "mpt_lm")
 FIVE = (*THREE, "mpt_kl", "pct_naive")
@@ -63,11 +62,10 @@ def normed(num_classes=ALL):
 
 def make_recipe(module, **changes):
     settings = dict(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)
-    return training.Recipe(module, OLD, BATCH, epochs=4, **{**settings, **changes})
+    return recipe_of(module=module, num_old_classes=OLD, batch_size=BATCH, epochs=4, **{**settings, **changes})
 
 
 def make_inputs(build, seeds=(0, 1), rows=ROWS):
-    random = np.random.default_rng(0)
     keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
     weights = jax.vmap(lambda key: models.init(build(OLD), jax.random.fold_in(key, 99), SHAPE))(keys)
     mean, std = np.full(1, 0.4), np.full(1, 0.3)
@@ -75,8 +73,7 @@ def make_inputs(build, seeds=(0, 1), rows=ROWS):
     named = {source for row in chosen for source in objectives.sources(row)}
     teacher = Classifier(build(OLD), *weights, *(np.broadcast_to(each, (len(seeds), 1)) for each in (mean, std)))
     return training.Inputs(
-        images=random.integers(0, 256, (N, *SHAPE), np.uint8),
-        labels=np.sort(random.integers(0, ALL, N).astype(np.int32)),
+        labels=LABELS,
         mean=mean,
         std=std,
         keys=keys,
@@ -99,16 +96,17 @@ def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, **changes):
         patch.setattr(sharding, "SMALLEST", 100)
         recipe, inputs = make_recipe(build(), **changes), make_inputs(build, rows=rows)
         mesh = sharding.make_mesh(jax.devices()[:devices], members=members, fsdp=fsdp)
-        mesh = sharding.of_population(mesh, 2, len(rows))
+        mesh = sharding.population_mesh(mesh, 2, len(rows))
         inputs = training.place(mesh, inputs)
+        window = data.Window(jax.device_put(IMAGES, jax.sharding.NamedSharding(mesh, P())))
         state = beginning(build, rows)
-        shardings = sharding.of_state(mesh, state)
+        shardings = sharding.state_shardings(mesh, state)
         first, bounds = jax.device_put(state, shardings), (jnp.int32(0), jnp.int32(0))
-        program = training.train_steps.lower(recipe, mesh, first, inputs, *bounds).compile()
+        program = training.train_steps.lower(recipe, mesh, first, inputs, window, *bounds).compile()
 
     def steps(state, start, stop):
         """State and sums after these steps."""
-        state, sums = program(state, inputs, jnp.int32(start), jnp.int32(stop))
+        state, sums = program(state, inputs, window, jnp.int32(start), jnp.int32(stop))
         assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings  # else the next call would compile anew
         return state, sums
 
@@ -142,7 +140,7 @@ def test_members_that_do_not_divide_are_trained_all_the_same(rows, at_once):
 
 @given(members=st.integers(1, 30), devices=st.integers(2, 8), in_pieces=st.booleans())
 def test_shares_do_every_step_of_every_member_once_and_in_order(members, devices, in_pieces):
-    index, begin, end = sharding.shares(members, devices, in_pieces=in_pieces)
+    index, begin, end = sharding.assign_members(members, devices, in_pieces=in_pieces)
     done = [0] * members
     for row, starts, ends in zip(index, begin, end, strict=True):
         real = row[row < members].tolist()
@@ -160,13 +158,13 @@ def test_shares_do_every_step_of_every_member_once_and_in_order(members, devices
 
 
 def members_times(seeds, by_seed, objectives, by_objective):
-    _, begin, end = sharding.shares(objectives, by_objective, in_pieces=True)
+    _, begin, end = sharding.assign_members(objectives, by_objective, in_pieces=True)
     return fractions.Fraction(int((end - begin).sum(axis=2).max(axis=1).sum()), by_objective) * seeds / by_seed
 
 
 @given(seeds=st.integers(1, 9), objectives=st.integers(1, 12), cores=st.integers(1, 8))
 def test_cores_take_members_and_never_a_part_of_a_batch(seeds, objectives, cores):
-    mesh = sharding.of_cores(jax.devices()[:cores], seeds, objectives)
+    mesh = sharding.core_mesh(jax.devices()[:cores], seeds, objectives)
     by_seed, by_objective, data, fsdp = mesh.shape.values()
     assert data == fsdp == 1 and mesh.size <= cores and seeds % by_seed == 0
     in_turn = members_times(seeds, by_seed, objectives, by_objective)
@@ -174,7 +172,7 @@ def test_cores_take_members_and_never_a_part_of_a_batch(seeds, objectives, cores
     for a in (n for n in range(1, cores + 1) if seeds % n == 0):
         for b in range(1, min(cores // a, objectives) + 1):
             assert (in_turn, mesh.size) <= (members_times(seeds, a, objectives, b), a * b)
-    assert sharding.of_population(mesh, seeds, objectives) == mesh
+    assert sharding.population_mesh(mesh, seeds, objectives) == mesh
 
 
 def test_cores_are_for_small_networks_and_images_in_memory():
@@ -183,7 +181,7 @@ def test_cores_are_for_small_networks_and_images_in_memory():
     images = np.zeros((10, *SHAPE), np.uint8)
 
     def devices(module=small, images=images, cores=cores, members=(2, 3)):
-        return training.mesh_of(mesh, cores, module, images, *members).size
+        return training.choose_mesh(mesh, cores, module, images, *members).size
 
     assert devices() == 6 and devices(cores=cores[:5]) == 3  # of five as soon done as of three
     assert devices(members=(1, 1)) == 1
@@ -207,7 +205,7 @@ def test_micro_batches_of_all_devices_are_normalised_one_by_one_and_their_gradie
         inputs = make_inputs(normed, rows=rows)
         order = data.epoch_permutation(jax.random.fold_in(inputs.keys[0], 1), 0, N)
         batch = np.asarray(data.batch_indices(order, 0, BATCH))
-        images, labels = (inputs.images[batch] / 255 - 0.4) / 0.3, inputs.labels[batch]
+        images, labels = (IMAGES[batch] / 255 - 0.4) / 0.3, inputs.labels[batch]
         start = jax.tree.map(lambda leaf: leaf[0, 0], beginning(normed, rows))
 
         @functools.partial(jax.grad, has_aux=True)
@@ -255,22 +253,6 @@ def test_a_checkpoint_of_one_layout_goes_on_in_another(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module", [models.vit.ViT(ALL, patch=1, width=16, depth=3, heads=2), models.resnet.ResNet(ALL, depths=(1, 1))]
-)
-def test_rematerialised_networks_have_the_same_parameters_and_keep_less(module):
-    remat = module.clone(remat=True)
-    shapes = [jax.eval_shape(lambda m=m: models.init(m, jax.random.key(0), SHAPE)) for m in (module, remat)]
-    assert shapes[0] == shapes[1]
-    images = jax.ShapeDtypeStruct((2, *SHAPE), jnp.float32)
-    outputs = [jax.eval_shape(functools.partial(models.train_forward, m), *shapes[0], images) for m in (module, remat)]
-    assert outputs[0] == outputs[1]
-    kept, between = (device_memory._kept(m, SHAPE) for m in (module, remat))
-    assert 0 < between < 0.6 * kept
-    assert between < device_memory.activations(module, SHAPE, remat=True) < kept
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny", "resnet18"])
 def test_rematerialised_networks_have_the_same_gradients(name):
     with jax.enable_x64(True):
@@ -296,10 +278,12 @@ def fit(folder, devices, every=2, stop=None, **layout):
     steps = []
     with jax.enable_x64(True):
         recipe, inputs = make_recipe(normed(), steps_per_call=2), make_inputs(normed, rows=("no_treatment",))
-        mesh = sharding.make_mesh(jax.devices()[:devices], **layout)
-        tell = dict(on_start=steps.append, on_values=on_values, folder=folder, checkpoint_every=every, teachers=("t",))
+        mesh = sharding.population_mesh(sharding.make_mesh(jax.devices()[:devices], **layout), 2, 1)
+        tell = dict(
+            on_start=steps.append, on_values=on_values, folder=folder, checkpoint_every=every, teacher_digests=("t",)
+        )
         try:
-            return jax.device_get(loop.fit(recipe, mesh, inputs, **tell)[0]), steps
+            return jax.device_get(loop.fit(recipe, mesh, inputs, IMAGES, **tell)[0]), steps
         except Stopped:
             return None, steps
 
@@ -355,23 +339,3 @@ def test_what_does_not_divide_is_refused_with_its_keys():
         sharding.check_batch(sharding.make_mesh(), 12, 1)
     with pytest.raises(InputError, match=r"mesh\.members=2.*optimizer\.accumulate=3"):
         sharding.check_batch(sharding.make_mesh(members=2), 16, 3)
-
-
-def test_members_side_by_side_fit_the_device():
-    with jax.enable_x64(True):
-        inputs, mesh = make_inputs(normed), sharding.make_mesh(jax.devices()[:2])
-        recipe = make_recipe(normed())
-
-        def chosen(limit, **changes):
-            return training.within_memory(dataclasses.replace(recipe, **changes), mesh, inputs, limit).members_at_once
-
-        state = jax.eval_shape(lambda keys: training.init_state(recipe, keys, 2, SHAPE, N), inputs.keys)
-        teachers = jax.tree.leaves(inputs.teachers)
-        fixed = N * 64 + N * 4 + sum(np.asarray(leaf).nbytes for leaf in teachers) + device_memory.of_tree(state)
-        work = BATCH // 2 * device_memory.activations(normed(), SHAPE) + 2 * device_memory.of_tree(state.params) // 4
-        fits = lambda members: math.ceil((fixed + members * work) / device_memory.SHARE) + 1  # noqa: E731
-        assert [chosen(fits(members)) for members in (1, 2, 3)] == [1, 2, 3]
-        assert chosen(fits(4)) == chosen(None) == recipe.members_at_once  # all four
-        assert chosen(fits(3) - 4) == 2 and chosen(1) == 1
-        assert chosen(fits(3), members_at_once=2) == 2
-        assert chosen(fits(1) + 8 * work // 3, accumulate=4) > chosen(fits(1) + 8 * work // 3)

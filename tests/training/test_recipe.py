@@ -1,0 +1,18 @@
+"""The static settings of a stage."""
+
+import dataclasses
+
+import pytest
+from populations import make_recipe
+
+
+@pytest.mark.parametrize(("num_examples", "steps"), [(160, 10), (161, 11), (3, 1)])
+def test_an_epoch_shows_every_example(num_examples, steps):
+    recipe = make_recipe(epochs=7, batch_size=16)
+    assert recipe.steps_per_epoch(num_examples) == steps
+    assert recipe.total_steps(num_examples) == 7 * steps
+
+
+def test_equal_recipes_share_a_compiled_program():
+    assert hash(make_recipe()) == hash(make_recipe()) and make_recipe() == make_recipe()
+    assert dataclasses.replace(make_recipe(), flip=False) != make_recipe()
