@@ -119,12 +119,12 @@ def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objective
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_every_entry_is_advanced_with_its_own_arguments(size, at_once):
-    carry = {"a": jnp.arange(size), "b": jnp.ones((size, 2))}, jnp.zeros(size)
+    carry = {"a": jnp.arange(float(size)), "b": jnp.ones((size, 2))}, jnp.zeros(size)
 
     def function(tree, total, x):
         return jax.tree.map(lambda leaf: leaf + x, tree), total - x
 
-    tree, total = jax.jit(lambda *args: advance(at_once, function, *args))(carry, 10 * jnp.arange(size))
+    tree, total = jax.jit(lambda carry, x: advance(at_once, function, carry, x))(carry, 10 * jnp.arange(float(size)))
     np.testing.assert_array_equal(tree["a"], 11 * np.arange(size))
     np.testing.assert_array_equal(tree["b"][:, 1], 1 + 10 * np.arange(size))
     np.testing.assert_array_equal(total, -10 * np.arange(size))
