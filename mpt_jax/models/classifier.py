@@ -166,7 +166,7 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         (2, 10)
     """
     if classifier.ensemble:
-        # On a CPU one member after another is faster than all in parallel: see `training.members_at_once`.
+        # On a CPU one member after another is faster than all in parallel: see `training.fastest_members_at_once`.
         parallel = None if jax.default_backend() == "cpu" else len(jax.tree.leaves(classifier.params)[0])
         logits_of = lambda member: logits(member, inputs)  # noqa: E731
         return jax.lax.map(logits_of, classifier.replace(ensemble=False), batch_size=parallel).mean(0)
