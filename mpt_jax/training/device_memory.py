@@ -15,16 +15,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
-<<<<<<< HEAD
-from mpt_jax import models
-from mpt_jax.models.convolution import native_convolutions
-=======
 from mpt_jax import data, models
 from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.training import sharding
 from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs, init_state
->>>>>>> 53c7d3b (Training split into modules: state, optimizer, batches, teachers, step, member, population)
 
 SHARE = 0.85  # of a device's memory that may be planned with; the rest covers fragmentation and what is not counted
 
