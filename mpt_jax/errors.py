@@ -1,6 +1,6 @@
-"""The one exception a user causes; the commands print its message as one line and exit with status 2.
+"""The exception for bad input, which commands print in one line before they exit with status 2, and its messages.
 
-And what a damaged file causes in the libraries that read it, which is to become that one.
+Also the exceptions that libraries raise for damaged files, to be converted to it.
 """
 
 import contextlib
@@ -9,8 +9,8 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 
-# What numpy, and zipfile below it, raise of a damaged .npz file: a changed byte can ask for a password or for another
-# method of compression, leave a bracket open, or nest deeper than Python reads.
+# What numpy and zipfile raise for a damaged .npz file: a changed byte can request a password or another compression
+# method, leave a bracket open, or nest deeper than Python allows.
 DAMAGED: tuple[type[Exception], ...] = (
     *(OSError, MemoryError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -22,7 +22,7 @@ with contextlib.suppress(ImportError):  # Python may have been built without it
 
 
 class InputError(ValueError):
-    """Bad input from a user: the message says what is wrong, what was expected and what would work."""
+    """Bad input from a user. The message says what was given, what was expected, and what would work."""
 
 
 def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> str:

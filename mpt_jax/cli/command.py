@@ -1,6 +1,5 @@
 """How every command ends: one line on stderr and an exit status."""
 
-import errno
 import io
 import os
 import sys
@@ -43,7 +42,7 @@ def run(
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
-        disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        disk_full = error.errno in storage.DISK_FULL
         remedy = when_disk_full if disk_full else "give paths that exist and can be used"
         reason = f"{error.filename or 'disk'}: {error.strerror or str(error) or type(error).__name__}"
         return _fail(f"{reason}; {remedy}", DISK_FULL if disk_full else BAD_INPUT)

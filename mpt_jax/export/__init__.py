@@ -1,1 +1,1 @@
-"""Export a released model as StableHLO and safetensors: `python -m mpt_jax.export`."""
+"""Export of a released model for use without this package: `python -m mpt_jax.export`."""
