@@ -67,8 +67,9 @@ def render(folder: pathlib.Path) -> str:
     """Render the page from everything in a folder of results."""
     names = [f"{name}-{budget}.json" for name in TABLES for budget in BUDGETS]
     found = [results.read(folder / name) for name in names if (folder / name).exists()]
-    parts = [_text(folder / "introduction.md"), overview(found), *(section(table, folder) for table in found)]
-    parts += [_text(folder / f"{name}.md") for name in ("judgement", "earlier", "speed", "beyond", "survival")]
+    parts = [_text(folder / "introduction.md"), overview(found), _text(folder / "judgement.md")]
+    parts += [section(table, folder) for table in found]
+    parts += [_text(folder / f"{name}.md") for name in ("earlier", "speed", "beyond", "survival")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
