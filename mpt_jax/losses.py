@@ -1,11 +1,12 @@
-"""Losses of model updates: pure functions on logits, one value per example, in the conventions of `optax.losses`.
+"""Losses for model updates: pure functions on logits, with the conventions of `optax.losses`.
 
-Logits are ``[..., K]``, labels ``[...]`` integers; classes are positions in the class order of the run, so the classes
-of a teacher that knows fewer are always the first ones. Everything is computed in float32, or in float64 where the
-logits are. `where` is a boolean mask over classes that broadcasts to the student's logits: a masked class takes no part
-in softmax, argmax or mean, exactly as if it were sliced away. Nothing is reduced over the batch. The cross-entropy of a
-label that is no class of the logits (below 0, or from K on) is NaN, to a distillation it is a class that the teacher
-does not know; a label whose class is masked or has no count costs infinity.
+- Logits are ``[..., K]`` and labels are integers ``[...]``. Each function returns one value per example.
+- A class is its position in the class order of the run. A teacher that knows fewer classes knows the first ones.
+- Everything is computed in float32, or in float64 if the logits are float64.
+- `where` is a boolean mask over classes that broadcasts to the student's logits. A masked class has no part in softmax,
+  argmax or mean, exactly as if it were sliced away.
+- The cross-entropy of a label outside 0 to K - 1 is NaN. In distillation, it is a class that the teacher does not know.
+- The cross-entropy of a label whose class is masked or has count 0 is infinite.
 """
 
 import numbers
@@ -29,7 +30,7 @@ def cross_entropy(
     label_smoothing: jax.typing.ArrayLike = 0.0,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy of the softmax, with an optional offset per class that exists in training only.
+    """Return the cross-entropy of the softmax, with an optional offset per class that is used in training only.
 
     ``-sum_k ((1 - eps) 1[k = y] + eps / K) log softmax(z + offset)_k``, which is ``-log softmax(z + offset)_y`` for
     eps = 0.
@@ -38,8 +39,8 @@ def cross_entropy(
       logits: floating point, ``[..., K]``.
       labels: integers, ``[...]``.
       offset: added to the logits, ``[K]``; minus infinity for a class that cannot occur.
-      label_smoothing: eps, a scalar from 0 to 1 (may be traced), spread over all K classes, the label's among them;
-        classes that are masked or cannot occur have no part in it.
+      label_smoothing: eps, a scalar from 0 to 1 (may be traced). It is spread over all K classes, including the
+        label's, except those that are masked or cannot occur.
       where: boolean mask over classes.
 
     Returns:
@@ -60,10 +61,10 @@ def cross_entropy(
         logits = logits + jnp.broadcast_to(_per_class("the offsets", offset, logits), logits.shape)
     where = _mask(where, logits.shape)
     if where is not None:
-        # optax leaves masked classes out of the normaliser only; here a masked label must not look possible
+        # optax removes masked classes from the normaliser only; a masked label must cost infinity
         logits = jnp.where(where, logits, -jnp.inf)
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels, where=where)
-    # smoothing replaces eps * z_y by eps * mean(z) and leaves the normaliser as it is
+    # smoothing replaces eps * z_y by eps * mean(z) and does not change the normaliser
     label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     label_logits, possible = jnp.where(jnp.isneginf(label_logits), 0.0, label_logits), ~jnp.isneginf(logits)
     total = jnp.where(possible, logits, 0.0).sum(-1)
@@ -81,16 +82,16 @@ def margin_calibrated_cross_entropy(
     label_smoothing: jax.typing.ArrayLike = 0.0,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy with a bias on the new classes, so that old classes must win over them by that margin.
+    """Return the cross-entropy with a bias on the new classes, so that old classes must win by that margin.
 
-    ``-log softmax(z + b * 1[k >= num_old_classes])_y``; predictions use the raw z.
+    ``-log softmax(z + b * 1[k >= num_old_classes])_y``; predictions use z without the bias.
 
     Args:
       logits: floating point, ``[..., K]``.
       labels: integers, ``[...]``.
       num_old_classes: classes from this position on are new; K if there are none.
       bias: b in logits, a scalar or one per example, ``[...]`` (may be traced); 0 is plain cross-entropy.
-      offset: a further offset per class, such as `log_prior`, ``[K]``.
+      offset: another offset per class, such as `log_prior`, ``[K]``.
       label_smoothing: see `cross_entropy`.
       where: boolean mask over classes.
 
@@ -133,13 +134,13 @@ def balanced_softmax_cross_entropy(
     *,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy of a softmax whose prior is the number of training images of each class.
+    """Return the cross-entropy of a softmax whose prior is the number of training images of each class.
 
-    ``-log( n_y e^{z_y} / sum_k n_k e^{z_k} )``, which is the cross-entropy of ``z + log n``; predictions use the raw z.
+    ``-log( n_y e^{z_y} / sum_k n_k e^{z_k} )``, the cross-entropy of ``z + log n``; predictions use z alone.
 
     Args:
       logits: floating point, ``[..., K]``.
-      labels: integers, ``[...]``; the label's own class needs a count above 0.
+      labels: integers, ``[...]``; the class of each label needs a count above 0.
       class_counts: n, numbers of images or any multiple of them, ``[K]``; a class of count 0 cannot occur.
       where: boolean mask over classes.
 
@@ -165,7 +166,7 @@ def balanced_softmax_cross_entropy(
 
 
 def log_prior(class_counts: jax.typing.ArrayLike, *, exponent: jax.typing.ArrayLike = 1.0) -> jax.Array:
-    """Offset of the logits that makes the number of training images of each class the prior of a softmax.
+    """Return the offset of the logits that makes the number of training images of each class the softmax's prior.
 
     ``tau * log n``, and minus infinity where n = 0, unless tau = 0: then 0 for all.
 
@@ -201,12 +202,12 @@ def kl_distance(
     scale_by_temperature_squared: bool = False,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Kullback-Leibler divergence from teacher to student over the teacher's classes, at a temperature.
+    """Return the Kullback-Leibler divergence from teacher to student over the teacher's classes, at a temperature.
 
     ``sum_k p_s,k (log p_s,k - log p_k)`` with ``p_s = softmax(z_s / tau)`` and ``p = softmax(z[:K_s] / tau)``.
 
-    At a large tau the float32 value is a difference of nearly equal logarithms and loses digits (about 1e-7 in all,
-    before any tau^2); the gradient does not.
+    At a large tau, the value is a difference of nearly equal logarithms: in float32 its absolute error is about 1e-7,
+    before any tau^2. The gradient is not affected.
 
     Args:
       student_logits: z, floating point, ``[..., K]``.
@@ -234,10 +235,7 @@ def kl_distance(
     temperature = _scalar("temperature", temperature, student_logits.dtype)
     log_p = jax.nn.log_softmax(student_logits / temperature, where=where)
     log_target = jax.nn.log_softmax(teacher_logits / temperature, where=where)
-    # where the target is 0 (masked, or ruled out by the teacher) its term is 0, not 0 * inf
-    impossible = jnp.isneginf(log_target)
-    log_p, log_target = jnp.where(impossible, 0.0, log_p), jnp.where(impossible, 0.0, log_target)
-    distance = optax.losses.kl_divergence_with_log_targets(log_p, log_target)
+    distance = optax.losses.kl_divergence_with_log_targets(*_without_impossible(log_p, log_target))
     return distance * temperature**2 if scale_by_temperature_squared else distance
 
 
@@ -249,7 +247,7 @@ def logit_matching(
     top_k: int | None = None,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Squared difference of logits over the teacher's classes.
+    """Return the squared difference of logits over the teacher's classes.
 
     ``1/2 mean_k (z_k - z_s,k)^2`` over ``k < K_s``.
 
@@ -257,8 +255,8 @@ def logit_matching(
       student_logits: z, floating point, ``[..., K]``.
       teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
       matching: `"half_mean"` as above, `"mean"` without the half, `"half_sum"` with the sum over classes.
-      top_k: only the classes of the teacher's so many largest logits of each example differ from 0; the mean is still
-        over all K_s. None for all classes.
+      top_k: number of the teacher's largest logits of each example that count; the mean is still over all K_s classes.
+        None for all classes.
       where: boolean mask over classes.
 
     Returns:
@@ -291,21 +289,21 @@ def logit_difference_inhibition(
     top_k: int | None = None,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Difference of logits beyond a slack, over the teacher's classes.
+    """Return the difference of logits beyond a slack, over the teacher's classes.
 
     ``mean_k max(|z_k - z_s,k| - xi, 0)^p`` over ``k < K_s``.
 
     Args:
       student_logits: z, floating point, ``[..., K]``.
       teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
-      slack: xi, the difference that costs nothing, in logits, a scalar (may be traced).
+      slack: xi, the largest difference without cost, in logits, a scalar (may be traced).
       power: p, a scalar above 0 (may be traced).
-      top_k: only the classes of the teacher's so many largest logits of each example cost anything; the mean is still
-        over all K_s. None for all classes.
+      top_k: number of the teacher's largest logits of each example that count; the mean is still over all K_s classes.
+        None for all classes.
       where: boolean mask over classes.
 
     Returns:
-      Logits to the power p, ``[...]``; the gradient is finite everywhere, and 0 within the slack and on its edge.
+      Logits to the power p, ``[...]``. The gradient is finite everywhere, and 0 within the slack and on its edge.
 
     Raises:
       TypeError, ValueError: as `kl_distance`; ValueError also for a top_k below 1.
@@ -321,7 +319,7 @@ def logit_difference_inhibition(
     difference, count = _difference(student_logits, teacher_logits, top_k, where)
     slack, power = _scalar("slack", slack, difference.dtype), _scalar("power", power, difference.dtype)
     excess = jnp.abs(difference) - slack
-    within = excess <= 0  # false for NaN, which must show
+    within = excess <= 0  # False for NaN, which must propagate
     # the inner select keeps the gradient of the power finite at 0
     return jnp.where(within, 0.0, jnp.where(within, 1.0, excess) ** power).sum(-1) / count
 
@@ -332,7 +330,7 @@ def soft_cross_entropy(
     *,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy with the teacher's probabilities as the target, all of the student's classes competing.
+    """Return the cross-entropy with the teacher's probabilities as the target, over all of the student's classes.
 
     ``-sum_k p_s,k log softmax(z)_k`` over ``k < K_s`` with ``p_s = softmax(z_s)`` and the softmax of z over all K.
 
@@ -359,9 +357,8 @@ def soft_cross_entropy(
     student_logits = _logits("student_logits", student_logits).astype(known.dtype)
     log_p = jax.nn.log_softmax(student_logits, where=_mask(where, student_logits.shape))[..., : known.shape[-1]]
     log_target = jax.nn.log_softmax(teacher_logits, where=known_where)
-    # where the target is 0 (masked, or ruled out by the teacher) its term is 0, not 0 * inf
-    impossible = jnp.isneginf(log_target)
-    return -jnp.sum(jnp.where(impossible, 0.0, jnp.exp(log_target)) * jnp.where(impossible, 0.0, log_p), axis=-1)
+    log_p, log_target = _without_impossible(log_p, log_target)
+    return -jnp.sum(jnp.exp(log_target) * log_p, axis=-1)
 
 
 def influence_loss(
@@ -370,12 +367,12 @@ def influence_loss(
     *,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy of the frozen old head on the student's features, so that the old head still reads them.
+    """Return the cross-entropy of the frozen old head on the student's features, which keeps them compatible with it.
 
     ``-log softmax(z_s)_y``, and 0 for classes that the old head does not know.
 
     Args:
-      source_logits: z_s, floating point, ``[..., K_s]``; the gradient flows into them, and by them into the features.
+      source_logits: z_s, floating point, ``[..., K_s]``; the gradient flows through them into the features.
       labels: integers, ``[...]``.
       where: boolean mask over the K_s classes.
 
@@ -394,9 +391,8 @@ def influence_loss(
     Source: Shen et al., Towards Backward-Compatible Representation Learning, 2020.
     """
     source_logits = _logits("source_logits", source_logits)
-    labels = _labels(labels, source_logits)
-    known = labels < source_logits.shape[-1]
-    return jnp.where(known, cross_entropy(source_logits, jnp.where(known, labels, 0), where=where), 0.0)
+    known, loss = _known_cross_entropy(source_logits, _labels(labels, source_logits), where)
+    return jnp.where(known, loss, 0.0)
 
 
 def teacher_right(
@@ -405,7 +401,9 @@ def teacher_right(
     *,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Whether the teacher classifies the example correctly, ``argmax z_s == y``; never for a class it does not know.
+    """Return whether the teacher classifies the example correctly, ``argmax z_s == y``.
+
+    False for a class that it does not know.
 
     Args:
       teacher_logits: z_s, floating point, ``[..., K_s]``.
@@ -438,9 +436,10 @@ def better_teacher(
     *,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Whether the teacher's cross-entropy is lower than the student's; never for a class it does not know.
+    """Return whether the teacher's cross-entropy is lower than the student's.
 
-    ``-log softmax(z_s)_y < -log softmax(z)_y``, each over the classes of its own.
+    ``-log softmax(z_s)_y < -log softmax(z)_y``, each over its model's classes. False for a class that the teacher does
+    not know.
 
     Args:
       student_logits: z, floating point, ``[..., K]``.
@@ -464,9 +463,8 @@ def better_teacher(
     """
     _, teacher_logits, known_where = _pair(student_logits, teacher_logits, where)
     labels = _labels(labels, teacher_logits)
-    known = labels < teacher_logits.shape[-1]
     student_loss = cross_entropy(student_logits, labels, where=where)
-    teacher_loss = cross_entropy(teacher_logits, jnp.where(known, labels, 0), where=known_where)
+    known, teacher_loss = _known_cross_entropy(teacher_logits, labels, known_where)
     return known & (teacher_loss < student_loss.astype(teacher_loss.dtype))
 
 
@@ -480,20 +478,20 @@ def focal_weighting(
     beta: jax.typing.ArrayLike = 5.0,
     unknown_classes: str = "keep",
 ) -> jax.Array:
-    """Distances weighted by a gate, ``(alpha + beta * gate) * D``.
+    """Return distances weighted by a gate, ``(alpha + beta * gate) * D``.
 
     Args:
       distances: D, floating point, ``[...]``.
       gate: booleans, or numbers from 0 to 1, ``[...]``.
       labels: integers, ``[...]``.
-      num_teacher_classes: K_s; labels from there on are of classes that the teacher does not know.
+      num_teacher_classes: K_s; the teacher does not know the classes from this position on.
       alpha: weight of every example, a scalar (may be traced).
-      beta: further weight where the gate is open, a scalar (may be traced).
-      unknown_classes: examples of classes that the teacher does not know are weighted like all (`"keep"`) or give
-        0 (`"drop"`).
+      beta: additional weight where the gate is open, a scalar (may be traced).
+      unknown_classes: what to do with examples of classes that the teacher does not know: `"keep"` weights them like
+        all others, `"drop"` gives 0.
 
     Returns:
-      In the unit of the distances, ``[...]``.
+      The unit of the distances, ``[...]``.
 
     Raises:
       ValueError: unknown option, or shapes differ.
@@ -534,24 +532,24 @@ def focal_distillation(
     matching: str = "half_mean",
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Distillation that weighs more where the teacher is right, since only there the update can flip negatively.
+    """Return a distillation loss with a larger weight where the teacher is right: only there can the update flip.
 
-    ``(alpha + beta * 1[argmax z_s == y]) * D(z[:K_s], z_s)`` with D one of `kl_distance` and `logit_matching`.
+    ``(alpha + beta * 1[argmax z_s == y]) * D(z[:K_s], z_s)``, where D is `kl_distance` or `logit_matching`.
 
-    Public implementations disagree on the last four options; the defaults are those of the authors of Margin
-    Preserving Training. Positive-Congruent Training in the code of its authors: tau^2, "drop", "mean", tau = 100.
+    Public implementations disagree on the last four options. The defaults are those of the code of Margin Preserving
+    Training. The code of Positive-Congruent Training uses tau^2, "drop", "mean" and tau = 100.
 
     Args:
-      student_logits: z, floating point, ``[..., K]``; cut here to the teacher's classes.
+      student_logits: z, floating point, ``[..., K]``; only the teacher's classes are used.
       teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
       labels: integers, ``[...]``.
       distance: `"kl"` or `"lm"`.
       alpha: weight of every example, a scalar (may be traced).
-      beta: further weight where the teacher is right, a scalar (may be traced).
-      temperature: tau of `"kl"`, a scalar above 0 (may be traced).
-      scale_by_temperature_squared: of `"kl"`, see `kl_distance`.
-      unknown_classes: `"keep"` or `"drop"`, see `focal_weighting`.
-      matching: of `"lm"`, see `logit_matching`.
+      beta: additional weight where the teacher is right, a scalar (may be traced).
+      temperature: tau, used by `"kl"`, a scalar above 0 (may be traced).
+      scale_by_temperature_squared: used by `"kl"`; see `kl_distance`.
+      unknown_classes: `"keep"` or `"drop"`; see `focal_weighting`.
+      matching: used by `"lm"`; see `logit_matching`.
       where: boolean mask over classes.
 
     Returns:
@@ -603,18 +601,18 @@ def double_source_focal_distillation(
     new_weight: jax.typing.ArrayLike = 1.0,
     **options,
 ) -> jax.Array:
-    """Focal distillation from the old model and from an independently trained new one.
+    """Return the focal distillation from the old model and from an independently trained new one.
 
     ``old_weight * FD(z, z_old, y) + new_weight * FD(z, z_new, y)``
 
     Args:
       logits: z, floating point, ``[..., K]``.
-      old_logits: of the old model, floating point, ``[..., K_old]`` with K_old <= K; no gradient flows into them.
-      new_logits: of the independent new model, floating point, ``[..., K]``; no gradient flows into them.
+      old_logits: the old model's, floating point, ``[..., K_old]`` with K_old <= K; no gradient flows into them.
+      new_logits: the independent new model's, floating point, ``[..., K]``; no gradient flows into them.
       labels: integers, ``[...]``.
       old_weight: a scalar (may be traced).
       new_weight: a scalar (may be traced).
-      **options: the options of `focal_distillation`, the same for both sources.
+      **options: options of `focal_distillation`, the same for both sources.
 
     Returns:
       Nats (`"kl"`) or squared logits (`"lm"`), ``[...]``.
@@ -653,7 +651,7 @@ def _labels(labels: jax.typing.ArrayLike, logits: jax.Array) -> jax.Array:
         raise TypeError(f"the labels have dtype {labels.dtype}; expected integers, the position of each class")
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"the labels have shape {labels.shape}; expected {logits.shape[:-1]}, the logits' without K")
-    # Below 0 indices would count from the end; beyond all classes they are found out.
+    # A negative index would count from the end; beyond all classes it is found to be invalid.
     return jnp.where(labels < 0, jnp.iinfo(jnp.int32).max, labels.astype(int))
 
 
@@ -662,14 +660,14 @@ def _mask(where: jax.typing.ArrayLike | None, shape: tuple[int, ...]) -> jax.Arr
         return None
     where = jnp.asarray(where)
     if where.dtype != jnp.bool_:
-        raise TypeError(f"where has dtype {where.dtype}; expected booleans, False for the classes to leave out")
+        raise TypeError(f"where has dtype {where.dtype}; expected booleans, False for the classes to exclude")
     return jnp.broadcast_to(where, shape)
 
 
 def _pair(
     student_logits: jax.typing.ArrayLike, teacher_logits: jax.typing.ArrayLike, where: jax.typing.ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Student's logits and mask cut to the teacher's classes, and the teacher's logits without gradient."""
+    """Return the student's logits, the teacher's logits without gradient, and the mask, for the teacher's classes."""
     student, teacher = _logits("student_logits", student_logits), _logits("teacher_logits", teacher_logits)
     if student.shape[:-1] != teacher.shape[:-1] or student.shape[-1] < teacher.shape[-1]:
         raise ValueError(
@@ -691,7 +689,7 @@ def _difference(
     top_k: int | None,
     where: jax.typing.ArrayLike | None,
 ) -> tuple[jax.Array, int | jax.Array]:
-    """``z - z_s`` over the classes that count, ``[..., K_s or top_k]``, and how many classes a mean is over."""
+    """Return ``z - z_s`` over the classes that count, ``[..., K_s or top_k]``, and the divisor of their mean."""
     student_logits, teacher_logits, where = _pair(student_logits, teacher_logits, where)
     num_classes = teacher_logits.shape[-1]
     count = num_classes if where is None else jnp.maximum(where.sum(-1), 1).astype(teacher_logits.dtype)
@@ -706,6 +704,20 @@ def _difference(
         where = None if where is None else jnp.take_along_axis(where, largest, axis=-1)
     difference = student_logits - teacher_logits
     return difference if where is None else jnp.where(where, difference, 0.0), count
+
+
+def _without_impossible(log_p: jax.Array, log_target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both with 0 where the target is 0 (masked, or impossible to the teacher): its term is 0, not 0 * inf."""
+    impossible = jnp.isneginf(log_target)
+    return jnp.where(impossible, 0.0, log_p), jnp.where(impossible, 0.0, log_target)
+
+
+def _known_cross_entropy(
+    logits: jax.Array, labels: jax.Array, where: jax.typing.ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return which labels are classes of the logits, and the cross-entropy, which means nothing for the others."""
+    known = labels < logits.shape[-1]
+    return known, cross_entropy(logits, jnp.where(known, labels, 0), where=where)
 
 
 def _per_class(name: str, values: jax.typing.ArrayLike, logits: jax.Array) -> jax.Array:
