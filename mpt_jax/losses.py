@@ -172,7 +172,7 @@ def log_prior(class_counts: jax.typing.ArrayLike, *, exponent: jax.typing.ArrayL
 
     Args:
       class_counts: n, numbers of images or any multiple of them (may be traced), ``[K]``.
-      exponent: tau, a scalar from 0 on (may be traced); 1 is Balanced Softmax.
+      exponent: tau, a scalar of 0 or more (may be traced); 1 is Balanced Softmax.
 
     Returns:
       Logits, ``[K]``.
@@ -532,7 +532,7 @@ def focal_distillation(
     matching: str = "half_mean",
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    """Return a distillation loss with a larger weight where the teacher is right: only there can the update flip.
+    """Return a distillation loss with a larger weight where the teacher is right: only there, negative flips can occur.
 
     ``(alpha + beta * 1[argmax z_s == y]) * D(z[:K_s], z_s)``, where D is `kl_distance` or `logit_matching`.
 

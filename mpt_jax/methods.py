@@ -127,7 +127,7 @@ class Number:
     Attributes:
       name: its name in cards and reports.
       symbol: its name in formulas.
-      candidates: the values to try. The first leaves the parent as it is; its accuracy less `update.tolerance` is the
+      candidates: the values to try. The first must not change the parent; its accuracy less `update.tolerance` is the
         required one.
       choose: used instead of `candidates`: from `Validation` to the number and the record of the choice for the card.
     """

@@ -1,8 +1,9 @@
 """Flips between models on the same images: exact integer counts first, then one division per rate.
 
-Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`. A whole
-lineage: `sequence_metrics`, `mean_of_sequences`. Many candidates: `pareto_front`, `nfr_at_accuracy`. How sure the
-numbers are: `wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
+- Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`.
+- A sequence of releases: `sequence_metrics`, `mean_of_sequences`.
+- Many candidates: `pareto_front`, `nfr_at_accuracy`.
+- Uncertainty: `wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
 """
 
 import statistics
@@ -21,15 +22,15 @@ MEANINGS: dict[str, str] = {
     "accuracy_new": "Share of the images that the new model classifies correctly.",
     "error_old": "Share of the images that the old model classifies wrongly.",
     "error_new": "Share of the images that the new model classifies wrongly.",
-    "nfr": "Negative flip rate: share of the images that the old model had right and the new one has wrong.",
+    "nfr": "Negative flip rate: share of the images that the old model classifies correctly and the new one wrongly.",
     "relative_nfr": "Negative flip rate relative to that of two models whose errors are unrelated; below 1 is better.",
-    "pfr": "Positive flip rate: share of the images that the old model had wrong and the new one has right.",
+    "pfr": "Positive flip rate: share of the images that the old model classifies wrongly and the new one correctly.",
     "nfi": "Share of the new model's errors that are negative flips.",
-    "pfi": "Share of the new model's right answers that are positive flips.",
+    "pfi": "Share of the new model's correct predictions that are positive flips.",
     "churn": "Share of the images on which the two models' predictions differ, right or wrong.",
-    "nfr_mc": "Share of the images on which the new model is wrong and says something else than the old one.",
-    "btc": "Share of the old model's right answers that stay right (backward trust compatibility).",
-    "bec": "Share of the new model's errors that the old one made too (backward error compatibility).",
+    "nfr_mc": "Share of the images on which the new model is wrong and its prediction differs from the old model's.",
+    "btc": "Share of the old model's correct predictions that stay correct (backward trust compatibility).",
+    "bec": "Share of the new model's errors that the old model made too (backward error compatibility).",
     "bec_old": "Share of the old model's errors that are still errors.",
     "accuracy": "Share of all the images that the new model classifies correctly.",
     "accuracy_old_classes": "The new model's accuracy on images of the old classes, choosing among all classes.",
@@ -37,22 +38,22 @@ MEANINGS: dict[str, str] = {
     "accuracy_previous": "The old model's accuracy on images of the old classes.",
     "nfr_all_classes": "Negative flip rate on all the images; on new classes the old model is always wrong.",
     "accuracy_of_release": "Per release: its accuracy on images of all the classes that it knows.",
-    "nfr_against_previous": "Per release: negative flip rate against the release before it, on images of its classes.",
-    "flips_against": "Per release and ancestor: number of images that the ancestor had right and it has wrong.",
-    "cumulative_flips": "Per release: number of images that it has wrong and any ancestor had right, each once.",
+    "nfr_against_previous": "Per release: negative flip rate against the previous release, on images of its classes.",
+    "flips_against": "Per release and ancestor: number of images that were right in the ancestor and are wrong in it.",
+    "cumulative_flips": "Per release: number of images that are wrong in it and were right in any ancestor.",
     "cumulative_nfr": "Per release: its cumulative flips as a share of the images of the previous release's classes.",
     "task_accuracy": "Per release and task (the classes that one release added): accuracy on the task's images.",
-    "average_incremental_accuracy": "Mean over all releases, the first one too, of the accuracy on the known classes.",
-    "forgetting": "Per release: how far accuracy on an earlier task is below its best so far, mean over those tasks.",
+    "average_incremental_accuracy": "Mean over all releases, including the first, of the accuracy on known classes.",
+    "forgetting": "Per release: how far the accuracy on earlier tasks is below its best so far, averaged over them.",
 }
-"""One sentence for every key of `flip_metrics`, `class_growth_metrics` and `sequence_metrics`."""
+"""The meaning of every key of `flip_metrics`, `class_growth_metrics` and `sequence_metrics`."""
 
 
 def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dict[str, int | float]:
     """Compare two models' predictions on the same images.
 
     With `nf` negative and `pf` positive flips, `br` both right, `bw` both wrong, `n = br + nf + pf + bw`; 0/0 is 0.
-    What each means in a sentence: `MEANINGS`.
+    `MEANINGS` explains each in a sentence.
 
     - `count`, `both_right`, `negative_flips`, `positive_flips`, `both_wrong`: n, br, nf, pf, bw (integers)
     - `accuracy_old`, `error_old`: (br + nf) / n, (pf + bw) / n
@@ -75,7 +76,7 @@ def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dic
 
     Raises:
       TypeError: not integers.
-      ValueError: not of one dimension, of different lengths, or empty.
+      ValueError: not one-dimensional, of different lengths, or empty.
 
     Examples:
       >>> import numpy as np
@@ -125,13 +126,13 @@ def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dic
 def class_growth_metrics(
     old_predictions: Any, new_predictions: Any, labels: Any, *, num_old_classes: int
 ) -> dict[str, float | None]:
-    """Compare a model with its successor that knows more classes, by the protocol of the papers.
+    """Compare a model with its successor that knows more classes, with the protocol of the papers.
 
-    Flips (`nfr relative_nfr pfr nfi churn btc`, see `flip_metrics`) are those on the images of the old classes, the
-    new model choosing among all classes; `accuracy` and `nfr_all_classes` are on all the images.
+    Flips (`nfr relative_nfr pfr nfi churn btc`, see `flip_metrics`) are counted on the images of the old classes, while
+    the new model chooses among all classes. `accuracy` and `nfr_all_classes` are computed on all images.
 
     Args:
-      old_predictions: integers below `num_old_classes`, ``[n]``, on all the images, NumPy or JAX.
+      old_predictions: integers below `num_old_classes`, ``[n]``, on all images, NumPy or JAX.
       new_predictions: integers, ``[n]``.
       labels: integers, ``[n]``; those below `num_old_classes` are of old classes.
       num_old_classes: number of classes of the old model.
@@ -141,7 +142,7 @@ def class_growth_metrics(
 
     Raises:
       TypeError: not integers.
-      ValueError: as `flip_metrics`, no image of an old class, or an old prediction that is no old class.
+      ValueError: as `flip_metrics`, no image of an old class, or an old prediction that is not an old class.
 
     Examples:
       >>> import numpy as np
@@ -175,7 +176,7 @@ def class_growth_metrics(
 def per_class_flips(
     old_predictions: Any, new_predictions: Any, labels: Any, *, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """The counts of `flip_metrics` for each true class.
+    """Count as in `flip_metrics` for each true class.
 
     Args:
       old_predictions: integers, ``[n]``, NumPy or JAX.
@@ -187,7 +188,7 @@ def per_class_flips(
       `count`, `both_right`, `negative_flips`, `positive_flips` and `both_wrong`, integers, ``[num_classes]`` each.
 
     Raises:
-      TypeError, ValueError: as `flip_metrics`; ValueError also for a label that is no class.
+      TypeError, ValueError: as `flip_metrics`; ValueError also for a label that is not a class.
 
     Examples:
       >>> import numpy as np
@@ -210,7 +211,7 @@ def per_class_flips(
 
 
 def confidences(logits: Any) -> np.ndarray:
-    """How sure a model is of its answer, ``max_k softmax(z)_k``: from 1/K to 1.
+    """Return the confidence of each prediction, ``max_k softmax(z)_k``, from 1/K to 1.
 
     Args:
       logits: floating point, ``[n, K]``, NumPy or JAX.
@@ -229,7 +230,7 @@ def confidences(logits: Any) -> np.ndarray:
 
 
 def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
-    """The images that flip negatively, those first whose wrong new answer is the most confident.
+    """Return the images that flip negatively, sorted by falling confidence of the new model's wrong prediction.
 
     Args:
       old_logits: floating point, ``[n, K_old]``.
@@ -237,7 +238,7 @@ def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
       labels: integers, ``[n]``.
 
     Returns:
-      Positions, integers; of equal confidences the first one first.
+      Positions, integers; equal confidences keep their order.
 
     Examples:
       >>> import numpy as np
@@ -251,17 +252,17 @@ def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
 
 
 def margins(logits: Any, labels: Any) -> np.ndarray:
-    """By how much the true class wins over the best other one, ``z_y - max_{k != y} z_k``; negative where it loses.
+    """Return the margin of the true class over the best other one, ``z_y - max_{k != y} z_k``; negative if wrong.
 
     Args:
-      logits: floating point, ``[n, K]`` with K from 2, NumPy or JAX.
+      logits: floating point, ``[n, K]`` with K of 2 or more, NumPy or JAX.
       labels: integers below K, ``[n]``.
 
     Returns:
       In logits, at least float32, ``[n]``.
 
     Raises:
-      ValueError: shapes do not fit, or a label that is no class.
+      ValueError: shapes do not fit, or a label is not a class.
 
     Examples:
       >>> import numpy as np
@@ -283,14 +284,14 @@ def margins(logits: Any, labels: Any) -> np.ndarray:
 def margin_histograms(
     old_logits: Any, new_logits: Any, labels: Any, *, num_old_classes: int, bins: int = 50
 ) -> dict[str, np.ndarray]:
-    """How `margins` of the old classes' images are distributed before and after an update, in the same bins.
+    """Return histograms of the old classes' `margins` before and after an update, in the same bins.
 
     Args:
       old_logits: ``[n, K_old]``.
-      new_logits: ``[n, K]``; here an image of an old class must also win over the new classes.
+      new_logits: ``[n, K]``; the margins over these also compare with the new classes.
       labels: integers, ``[n]``; those below `num_old_classes` are of old classes.
       num_old_classes: K_old.
-      bins: of equal width over the range of both.
+      bins: number of bins of equal width over the range of both.
 
     Returns:
       `edges`, in logits, ``[bins + 1]``, and the numbers of images `before` and `after`, ``[bins]``.
@@ -317,11 +318,11 @@ def margin_histograms(
 def sequence_metrics(
     predictions_of_each_release: Sequence[Any], labels: Any, *, schedule: Sequence[int]
 ) -> dict[str, Any]:
-    """Flips, accuracy and forgetting along a lineage of releases that know more and more classes.
+    """Compute flips, accuracy and forgetting along a sequence of releases that know more and more classes.
 
-    Release r knows the classes below ``schedule[r]`` and chooses among all of them; a task is the classes that one
-    release added. With ``R_r`` the images that release r has right, ``N_r`` those of its classes and ``A_r,j`` its
-    accuracy on task j (# counts images):
+    Release r knows the classes below ``schedule[r]`` and chooses among all of them. A task is the classes that one
+    release added. ``R_r`` are the images that release r classifies correctly, ``N_r`` the images of its classes, and
+    ``A_r,j`` its accuracy on task j (# counts images):
 
     - `accuracy_of_release`: #R_r / #N_r
     - `nfr_against_previous`: #(R_(r-1) without R_r) / #N_(r-1)
@@ -329,18 +330,19 @@ def sequence_metrics(
     - `cumulative_flips`: #((R_0 or .. or R_(r-1)) without R_r)
     - `cumulative_nfr`: `cumulative_flips` / #N_(r-1)
     - `task_accuracy`: A_r,j for j = 0 .. r; None for a task without images
-    - `average_incremental_accuracy`: mean over r of `accuracy_of_release`, the first release too (one number)
+    - `average_incremental_accuracy`: mean over r of `accuracy_of_release`, including the first release (one number)
     - `forgetting`: mean over j < r of (max over l = j .. r-1 of A_l,j) - A_r,j
 
-    Forgetting can be negative; with more classes to choose from it also counts images that go to new classes.
+    Forgetting can be negative. Since later releases choose among more classes, it includes images that are predicted as
+    new classes.
 
     Args:
-      predictions_of_each_release: per release integers below ``schedule[r]``, ``[n]``, on all the images.
+      predictions_of_each_release: per release, integers below ``schedule[r]``, ``[n]``, on all images.
       labels: integers below ``schedule[-1]``, ``[n]``.
-      schedule: number of classes that each release knows, not falling.
+      schedule: number of classes that each release knows, not decreasing.
 
     Returns:
-      Lists with an entry per release, plain Python numbers; None where a release has no ancestor.
+      Lists with an entry per release, plain Python numbers; None if a release has no ancestor.
 
     Raises:
       TypeError: not integers.
@@ -362,9 +364,10 @@ def sequence_metrics(
     """
     releases, schedule = len(schedule), np.asarray(schedule)
     if releases != len(predictions_of_each_release) or not releases:
-        raise ValueError(f"{len(predictions_of_each_release)} releases, but a schedule of {releases}; expected as many")
+        given = len(predictions_of_each_release)
+        raise ValueError(f"{given} releases and a schedule of {releases}; expected equal lengths of 1 or more")
     if np.any(np.diff(schedule) < 0):
-        raise ValueError(f"the schedule {schedule.tolist()} falls; expected each release to know at least as many")
+        raise ValueError(f"schedule={schedule.tolist()} decreases; expected numbers of classes that do not decrease")
     pairs = [_predictions(predictions, predictions, labels) for predictions in predictions_of_each_release]
     for r, (predictions, _, _) in enumerate(pairs):
         if np.any(predictions >= schedule[r]):
@@ -383,7 +386,7 @@ def sequence_metrics(
     by_task = task_right / np.where(filled, sizes, 1)
 
     def forgetting(r: int) -> float:
-        # before release j its task's accuracy is 0, which never is the largest
+        # before release j, the accuracy on its task is 0, which is never the largest
         fallen = by_task[:r].max(0) - by_task[r]
         return float(fallen[:r][filled[:r]].mean())
 
@@ -404,7 +407,7 @@ def sequence_metrics(
 
 
 def mean_of_sequences(sequences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of several results of `sequence_metrics` with one schedule, number by number; None where there is none.
+    """Average several results of `sequence_metrics` with the same schedule, elementwise; None stays None.
 
     Examples:
       >>> mean_of_sequences([{"forgetting": [None, 0.25]}, {"forgetting": [None, 0.5]}])
@@ -420,15 +423,14 @@ def mean_of_sequences(sequences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pareto_front(accuracy: Any, nfr: Any) -> np.ndarray:
-    """Indices of the candidates that no other one beats: none is as accurate with fewer flips, or more accurate with
-    as few.
+    """Return the indices of the candidates on the Pareto front of high accuracy and few negative flips.
 
     Args:
       accuracy: floats, ``[n]``, NumPy or JAX.
       nfr: floats, ``[n]``.
 
     Returns:
-      Integers, by rising accuracy and therefore rising nfr; of equal candidates the first.
+      Integers, sorted by rising accuracy and therefore rising nfr; of equal candidates the first.
 
     Raises:
       ValueError: shapes do not fit, or NaN.
@@ -448,17 +450,16 @@ def pareto_front(accuracy: Any, nfr: Any) -> np.ndarray:
 
 
 def nfr_at_accuracy(accuracies: Any, nfrs: Any, accuracy: float, *, hold_below: bool = False) -> float | None:
-    """The negative flip rate that a method reaches at an accuracy: linear between neighbours of its `pareto_front`.
+    """Return a method's negative flip rate at an accuracy, by linear interpolation along its `pareto_front`.
 
-    A point between two neighbours can be had: answering each image by one of the two models, at random, gives the mean
-    accuracy and the mean rate in proportion.
+    A point between two neighbours is achievable: predicting each image with one of the two models at random gives their
+    mean accuracy and negative flip rate, weighted by the share of each model.
 
     Args:
-      accuracies: of the method's candidates, floats, ``[n]``; those that are not on the front do not count.
+      accuracies: of the method's candidates, floats, ``[n]``; candidates that are not on the front are ignored.
       nfrs: floats, ``[n]``.
-      accuracy: where to read the front.
-      hold_below: below the front's lowest accuracy give the rate there, which is reached at more than the accuracy
-        asked for, rather than None.
+      accuracy: a fraction.
+      hold_below: for an accuracy below the front, return the rate at the front's lowest accuracy instead of None.
 
     Returns:
       A fraction; None for an accuracy outside the front, or without candidates.
@@ -481,13 +482,13 @@ def nfr_at_accuracy(accuracies: Any, nfrs: Any, accuracy: float, *, hold_below: 
 
 
 def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate: which true rates the count found is compatible with.
+    """Return Wilson's score interval of a rate: the true rates that the counts are compatible with.
 
-    The p with ``|successes / count - p| <= z sqrt(p (1 - p) / count)``, z the normal quantile of the confidence.
+    All p with ``|successes / count - p| <= z sqrt(p (1 - p) / count)``, z the normal quantile of the confidence.
 
     Args:
-      successes: images counted, from 0 to `count`.
-      count: images in all, from 1.
+      successes: number of images counted, from 0 to `count`.
+      count: number of all images, 1 or more.
       confidence: between 0 and 1.
 
     Returns:
@@ -502,30 +503,31 @@ def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> 
 
     Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
     """
-    from scipy import stats  # takes longer to import than all else here
+    from scipy import stats  # slow to import
 
     _check_confidence(confidence)
     if not 0 <= successes <= count or not count:
-        raise ValueError(f"{successes} of {count} images; expected at least one image, and no more counted than there")
+        raise ValueError(f"{successes} of {count} images; expected a count of 1 or more, and 0 to count successes")
     interval = stats.binomtest(int(successes), int(count)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"the confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
+        raise ValueError(f"confidence={confidence}; expected a number between 0 and 1, such as 0.95")
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """McNemar's exact test, two-sided: would two models that are equally good differ by as much on the same images?
+    """Return the p-value of McNemar's exact two-sided test that two models are equally good, on the same images.
 
-    Under that hypothesis each of the ``n = only_first + only_second`` images that tell the two apart is a fair coin;
+    Under this hypothesis, each of the ``n = only_first + only_second`` images that only one model has right is a fair
+    coin:
     ``min(1, 2 P(Binomial(n, 1/2) <= min(only_first, only_second)))``.
 
     Args:
-      only_first: images that only the first model has right; of an update, the negative flips. Or, to compare two
-        updates, the images that only the first one flips.
-      only_second: likewise of the second; of an update, the positive flips.
+      only_first: number of images that only the first model classifies correctly; for an update, its negative flips. To
+        compare two updates, the number of images that only the first one flips.
+      only_second: the same for the second model; for an update, its positive flips.
 
     Returns:
       The p-value; 1 for equal counts.
@@ -557,19 +559,19 @@ def bootstrap_nfr_difference(
     resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> dict[str, float]:
-    """``NFR_first - NFR_second`` of two updates of one old model, with its percentile bootstrap interval over images.
+    """Return ``NFR_first - NFR_second`` of two updates of one old model, with its percentile bootstrap interval.
 
-    Images are drawn with replacement, for both models the same ones. Only an image's ``1[first flips] - 1[second
-    flips]`` in {-1, 0, 1} counts, so a resample is one draw of three multinomial counts. It measures the chance in the
-    test images, not in the training seeds.
+    Images are drawn with replacement, the same ones for both updates. Only ``1[first flips] - 1[second flips]`` of an
+    image counts, which is -1, 0 or 1. So a resample is one multinomial draw of three counts. The interval covers the
+    randomness of the test images, not that of the training seeds.
 
     Args:
-      old_predictions: integers, ``[n]``, NumPy or JAX; give the old classes' images alone for the papers' NFR.
+      old_predictions: integers, ``[n]``, NumPy or JAX; pass only images of old classes for the NFR of the papers.
       first_predictions: integers, ``[n]``.
       second_predictions: integers, ``[n]``.
       labels: integers, ``[n]``.
-      seed: of the resamples; the same seed gives the same interval.
-      resamples: number of them.
+      seed: of the random resamples; the same seed gives the same interval.
+      resamples: number of resamples.
       confidence: between 0 and 1.
 
     Returns:

@@ -1,13 +1,13 @@
-"""Update methods as rows of numbers: an `Objective` is a pytree, `METHODS` the table of the published ones.
+"""Training objectives as rows of numbers: an `Objective` is a pytree, `METHODS` the table of published ones.
 
     loss(i) = cross_entropy * CE(z_i + offset, y_i)
             + sum over terms t of  weight_t * (alpha_t + beta_t * gate_t(i)) * D_t(z_i[:K_s], z_s,i)
     offset_k = bias(progress) * scale_y ** bias_power * 1[k is new]
                + balance * log(n_k * old_count_factor ** 1[k is old])
 
-The numbers are leaves, the structure (source, distance, gate) is static; so objectives that differ in numbers `stack`
-into one that trains in a single vmapped program. A new method is a new row of `METHODS`, a new gate or distance a new
-entry of `GATES` or `DISTANCES`.
+Numbers are leaves; the structure (source, distance, gate) is static. So several objectives `stack` into one and train
+in a single vmapped program. To add a method, add a row to `METHODS`. To add a gate or a distance, add an entry to
+`GATES` or `DISTANCES`.
 """
 
 import dataclasses
@@ -32,14 +32,15 @@ GATES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "student_right": lambda logits, teacher_logits, labels: losses.teacher_right(logits, labels),
     "student_wrong": lambda logits, teacher_logits, labels: ~losses.teacher_right(logits, labels),
 }
-"""What opens a term's beta, from (student's logits, teacher's logits, labels) to ``[...]``, without gradient.
+"""Gates by name: functions of (student logits, teacher logits, labels) that return ``[...]``, without gradient.
 
-A teacher is wrong, and not better, on images of classes that it does not know.
+A gate says on which images a term's beta counts. On images of classes that a teacher does not know, it counts as wrong
+and as not better.
 """
 
 SOURCES = ("old", "new", "ensemble", "old_head")
-"""Names of the teachers: the old model, one trained independently on all classes, the mean logits of several of these,
-and the frozen old head on the student's features."""
+"""Names of the teachers: the old model; a model trained independently on all classes; the mean logits of several such
+models; the frozen old head on the student's features."""
 
 DISTANCES: dict[str, Callable[["Term", jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "kl": lambda term, logits, teacher_logits, labels: losses.kl_distance(
@@ -60,10 +61,11 @@ DISTANCES: dict[str, Callable[["Term", jax.Array, jax.Array, jax.Array], jax.Arr
     ),
     "influence": lambda term, logits, teacher_logits, labels: losses.influence_loss(teacher_logits, labels),
 }
-"""What a term measures, from (term, student's logits, teacher's logits, labels) to ``[...]``.
+"""Distances by name: functions of (term, student logits, teacher logits, labels) that return ``[...]``.
 
-The target of "ce" is the label (its teacher only serves the gate), that of "soft_ce" the teacher's probabilities;
-"influence" is the label's cross-entropy of the source's own logits, the one distance whose gradient flows into them.
+The target of "ce" is the label; its teacher is used by the gate only. The target of "soft_ce" is the teacher's
+probabilities. "influence" is the cross-entropy of the source's logits, and the only distance whose gradient flows into
+them.
 """
 
 
@@ -71,16 +73,31 @@ The target of "ce" is the label (its teacher only serves the gate), that of "sof
 class Term:
     """One term of an objective, ``weight * (alpha + beta * gate) * D(z[:K_s], z_s)``.
 
-    Static: `source`, the name of the teacher ("old", "new": trained independently on all classes, "ensemble": mean
-    logits of several such models, "old_head": the frozen old head on the student's features); `distance`, one of
-    `DISTANCES`; `gate`, one of `GATES`; `top_k`, of "lm" and "ldi"; and the choices on which public code disagrees (see
-    `losses.focal_distillation`), whose defaults are those of Margin Preserving Training's authors. The rest are leaves,
-    numbers or scalar arrays: `temperature` of "kl", `slack` and `power` of "ldi", `label_smoothing` of "ce", and
-    `start_epoch`, the epoch from which on the term counts, epochs being counted from 0. A term of weight 0, or before
-    its epoch, takes no part at all, even if its teacher's logits are not finite.
+    A term has no effect if its weight is 0 or its epoch has not come, even if its teacher's logits are not finite.
+
+    Static fields are the structure; the others are leaves, numbers or scalar arrays. Public implementations disagree on
+    `scale_by_temperature_squared`, `unknown_classes` and `matching`. The defaults are those of the code of Margin
+    Preserving Training; see `losses.focal_distillation`.
+
+    Attributes:
+      source: the teacher, one of `SOURCES` (static).
+      distance: one of `DISTANCES` (static).
+      gate: one of `GATES` (static).
+      weight: of the term.
+      alpha: weight of every image.
+      beta: additional weight where the gate is open.
+      temperature: used by "kl".
+      scale_by_temperature_squared: used by "kl" (static).
+      unknown_classes: one of `losses.UNKNOWN_CLASSES` (static).
+      matching: used by "lm", one of `losses.MATCHINGS` (static).
+      top_k: used by "lm" and "ldi" (static).
+      slack: used by "ldi".
+      power: used by "ldi".
+      label_smoothing: used by "ce".
+      start_epoch: the first epoch in which the term counts; epochs are counted from 0.
 
     Raises:
-      ValueError: unknown source, distance, gate or choice.
+      ValueError: unknown source, distance, gate or option.
 
     Examples:
       >>> Term("old", "lm", weight=0.4).alpha
@@ -115,13 +132,23 @@ class Term:
 class Objective:
     """A training objective: cross-entropy with an offset per class, and distillation terms.
 
-    Leaves: `cross_entropy`, its weight; `bias`, on the logits of the new classes inside the training softmax only,
-    times a factor that goes in a straight line from `bias_start` to `bias_end` over the training, and times the
-    `bias_power`-th power of a scale that the caller gives for each label; `balance`, the exponent on the number of
-    training images of each class (Balanced Softmax: 1), and `old_count_factor` on that of the old classes;
-    `label_smoothing`, over all classes; `average`, the decay of the weights' moving average that is released instead of
-    the last weights (0: these); `sampler_rate`, the step of the log-rates at which classes are drawn (0: none, and
-    every image once an epoch); `terms`. Static: `doc`, formula and source in one line.
+    Static fields describe it; the others are leaves, numbers or scalar arrays.
+
+    Attributes:
+      cross_entropy: weight of the cross-entropy.
+      bias: b, added to the logits of the new classes in the training softmax.
+      terms: the distillation terms.
+      doc: formula, in one line (static).
+      bias_start: factor on b at the start of training; it changes linearly to `bias_end`.
+      bias_end: factor on b at the end of training.
+      balance: exponent on the number of training images of each class; 1 is Balanced Softmax.
+      old_count_factor: factor on that number for the old classes.
+      label_smoothing: over all classes.
+      bias_power: b is multiplied by this power of a scale per label, which the caller gives.
+      average: decay of the moving average of the weights that is released; 0 releases the last weights.
+      sampler_rate: step size of the log-rates at which classes are drawn; 0 visits every image once per epoch.
+      papers: where it comes from, keys of `methods.PAPERS` or free text (static).
+      family: heading in `docs/methods.md` (static).
 
     Examples:
       >>> METHODS["mpt_kl"].replace(bias=2.0).bias
@@ -152,7 +179,7 @@ _BALANCED = {"family": "Balanced Softmax", "papers": ("balanced", "incremental")
 _BASELINE, _COMPATIBLE = "Baselines", "Distillation and compatibility"
 _OLD_KL, _OLD_LM = Term("old", "kl"), Term("old", "lm", weight=0.4)
 _NEW_KL, _NEW_LM = Term("new", "kl"), Term("new", "lm", weight=0.4)
-_WHERE_OPEN, _WHERE_SHUT = {"alpha": 0.0, "beta": 1.0}, {"alpha": 1.0, "beta": -1.0}
+_GATE_OPEN, _GATE_CLOSED = {"alpha": 0.0, "beta": 1.0}, {"alpha": 1.0, "beta": -1.0}
 _EVERYWHERE = {"gate": "none", "beta": 0.0}
 _OLD_KD = Term("old", "kl", weight=0.5, temperature=2.0, scale_by_temperature_squared=True, **_EVERYWHERE)
 _FROM_6 = {"start_epoch": 6.0, **_EVERYWHERE}
@@ -237,8 +264,8 @@ METHODS: dict[str, Objective] = {
     "better_teacher": Objective(
         cross_entropy=0.5,
         terms=(
-            _OLD_KD.replace(gate="better_teacher", **_WHERE_OPEN),
-            Term("old", "ce", "better_teacher", weight=0.5, **_WHERE_SHUT),
+            _OLD_KD.replace(gate="better_teacher", **_GATE_OPEN),
+            Term("old", "ce", "better_teacher", weight=0.5, **_GATE_CLOSED),
         ),
         doc="kd where the old model's CE is lower than the student's, else CE",
         family=_COMPATIBLE,
@@ -247,8 +274,8 @@ METHODS: dict[str, Objective] = {
     "churn_distillation": Objective(
         cross_entropy=0.5,
         terms=(
-            Term("old", "soft_ce", "teacher_knows", weight=0.5, **_WHERE_OPEN),
-            Term("old", "ce", "teacher_knows", weight=0.5, **_WHERE_SHUT),
+            Term("old", "soft_ce", "teacher_knows", weight=0.5, **_GATE_OPEN),
+            Term("old", "ce", "teacher_knows", weight=0.5, **_GATE_CLOSED),
         ),
         doc="CE with the target 0.5 p(old) + 0.5 label, for images of new classes the label",
         family=_COMPATIBLE,
@@ -257,16 +284,16 @@ METHODS: dict[str, Objective] = {
     "anchor": Objective(
         cross_entropy=0.0,
         terms=(
-            Term("old", "soft_ce", weight=0.5, **_WHERE_OPEN),
-            Term("old", "ce", weight=0.5, **_WHERE_OPEN),
-            Term("old", "ce", **_WHERE_SHUT, label_smoothing=0.1),
+            Term("old", "soft_ce", weight=0.5, **_GATE_OPEN),
+            Term("old", "ce", weight=0.5, **_GATE_OPEN),
+            Term("old", "ce", **_GATE_CLOSED, label_smoothing=0.1),
         ),
         doc="CE with the target 0.5 p(old) + 0.5 label where the old model is right, else the label smoothed by 0.1",
         family=_COMPATIBLE,
         papers=("anchor",),
     ),
     "strict_imitation": Objective(
-        terms=(Term("old", "soft_ce", weight=0.5, **_WHERE_OPEN),),
+        terms=(Term("old", "soft_ce", weight=0.5, **_GATE_OPEN),),
         doc="CE + 0.5 CE with the target p(old) where the old model is right",
         family=_COMPATIBLE,
         papers=("bansal", "Microsoft's BackwardCompatibilityML"),
@@ -274,8 +301,8 @@ METHODS: dict[str, Objective] = {
     "muscle": Objective(
         cross_entropy=0.5,
         terms=(
-            Term("old", "kl", "student_wrong", weight=0.5, temperature=2.0, **_WHERE_OPEN),
-            Term("new", "kl", "student_right", weight=0.5, temperature=2.0, **_WHERE_OPEN),
+            Term("old", "kl", "student_wrong", weight=0.5, temperature=2.0, **_GATE_OPEN),
+            Term("new", "kl", "student_right", weight=0.5, temperature=2.0, **_GATE_OPEN),
         ),
         doc="0.5 CE + 0.5 KL(old) where the student is wrong, 0.5 KL(new) where it is right, T = 2",
         family=_COMPATIBLE,
@@ -320,38 +347,38 @@ METHODS: dict[str, Objective] = {
         **_BALANCED,
     ),
 }
-"""The methods by name, with the published numbers.
+"""The trained methods by name, with the published numbers.
 
-Where a source searches over a number instead of giving one, it is a start for a search of one's own: the weights 0.5 of
-`churn_distillation`, `anchor`, `strict_imitation` and `muscle`, the smoothing of `anchor`, and the factor of
+Some papers tune a number instead of publishing one. The value here is then a starting point for tuning: the weight 0.5
+of `churn_distillation`, `anchor`, `strict_imitation` and `muscle`, the smoothing of `anchor`, and the factor of
 `balanced_softmax_factor`.
 """
 
 
-_MEANS_NOTHING_WITHOUT = {
+_UNUSED_WITHOUT = {
     **dict.fromkeys(("bias_start", "bias_end", "bias_power"), "bias"),
     "old_count_factor": "balance",
 }
 
 
 def check_number(name: str, values: Sequence[float] = ()) -> None:
-    """Whether a number of objectives has this name, and may have these values.
+    """Check that a number of an objective has this name and may have these values.
 
-    A name is that of a leaf of `Objective`, such as ``bias``, or ``SOURCE.LEAF`` for the terms with that source, such
-    as ``old.weight``.
+    A name is a leaf of `Objective`, such as ``bias``, or ``SOURCE.LEAF`` for the terms with that source, such as
+    ``old.weight``.
 
     Raises:
-      ValueError: it has not.
+      ValueError: unknown name, or a value out of range.
     """
     source, dot, leaf = name.rpartition(".")
     valid = _leaves(Term if dot else Objective)
     if leaf not in valid or (dot and source not in SOURCES):
         raise ValueError(
             f"no number of an objective is called {name!r}; valid: {', '.join(valid)}"
-            + (f" of the sources {', '.join(SOURCES)}" if dot else ", or such as old.weight")
+            + (f" of the sources {', '.join(SOURCES)}" if dot else ", or SOURCE.NUMBER such as old.weight")
         )
     if any(value < 0 for value in values):
-        raise ValueError(f"{list(values)}; expected numbers from 0 on")
+        raise ValueError(f"{list(values)}; expected numbers of 0 or more")
     if leaf in ("label_smoothing", "average") and any(value >= 1 for value in values):
         raise ValueError(f"{list(values)}; expected numbers from 0 to below 1")
     if leaf in ("temperature", "sampler_rate", "old_count_factor") and any(value == 0 for value in values):
@@ -364,10 +391,10 @@ def _leaves(cls: type) -> list[str]:
 
 
 def with_numbers(objective: Objective, numbers: Mapping[str, float]) -> Objective:
-    """The objective with other numbers, named as in `check_number`; those that it makes no use of are left alone.
+    """Return the objective with other numbers, named as in `check_number`; numbers that it does not use are ignored.
 
-    It makes use of a number that is not 0 in it, of ``bias_*`` if it has a bias, of ``old_count_factor`` if it has a
-    balance, and of those of a source if it has a term with it.
+    An objective uses its numbers that are not 0, ``bias_*`` if it has a bias, ``old_count_factor`` if it has a balance,
+    and the numbers of a source if it has a term with that source.
 
     Examples:
       >>> changed = with_numbers(METHODS["mpt_lm"], {"bias": 2.0, "old.weight": 0.1, "balance": 1.0})
@@ -375,10 +402,10 @@ def with_numbers(objective: Objective, numbers: Mapping[str, float]) -> Objectiv
       (2.0, [0.1, 0.4], 0.0)
     """
 
-    def uses(leaf: str) -> bool:
-        return bool(getattr(objective, _MEANS_NOTHING_WITHOUT.get(leaf, leaf)))
+    def is_used(leaf: str) -> bool:
+        return bool(getattr(objective, _UNUSED_WITHOUT.get(leaf, leaf)))
 
-    own = {leaf: value for leaf, value in numbers.items() if "." not in leaf and uses(leaf)}
+    own = {leaf: value for leaf, value in numbers.items() if "." not in leaf and is_used(leaf)}
     terms = []
     for term in objective.terms:
         named = {leaf: f"{term.source}.{leaf}" for leaf in _leaves(Term)}
@@ -386,25 +413,25 @@ def with_numbers(objective: Objective, numbers: Mapping[str, float]) -> Objectiv
     return objective.replace(**own, terms=tuple(terms))
 
 
-def makes_use_of(objective: Objective, name: str) -> bool:
-    """Whether a number of this name changes the objective, as in `with_numbers`."""
+def uses(objective: Objective, name: str) -> bool:
+    """Return whether a number of this name changes the objective, as in `with_numbers`."""
     return any(with_numbers(objective, {name: value}) != objective for value in (0.25, 0.5))
 
 
 def is_trained(method: str) -> bool:
-    """Whether the name is that of a row of `METHODS`, with or without numbers of its own (see `named`)."""
+    """Return whether the name is a row of `METHODS`, with or without numbers (see `named`)."""
     return method.partition("@")[0] in METHODS
 
 
 def own_numbers(method: str) -> dict[str, float]:
-    """The numbers that the name of a method fixes: those behind each ``@``.
+    """Return the numbers that a method's name fixes, those after each ``@``.
 
     Examples:
       >>> own_numbers("mpt_kl@bias=2@old.weight=0.5"), own_numbers("mpt_kl")
       ({'bias': 2.0, 'old.weight': 0.5}, {})
 
     Raises:
-      ValueError: one is no ``NAME=NUMBER``, unknown, out of range, given twice or not used by the method.
+      ValueError: one is not ``NAME=NUMBER``, unknown, out of range, given twice or not used by the method.
     """
     row, *pairs = method.split("@")
     numbers: dict[str, float] = {}
@@ -419,14 +446,14 @@ def own_numbers(method: str) -> dict[str, float]:
         check_number(name, [value])
         if name in numbers:
             raise ValueError(f"{method!r} gives {name} twice")
-        if not makes_use_of(METHODS[row], name):
-            raise ValueError(f"{method!r}: {row} makes no use of {name}")
+        if not uses(METHODS[row], name):
+            raise ValueError(f"{method!r}: {row} does not use {name}")
         numbers[name] = value
     return numbers
 
 
 def named(method: str) -> Objective:
-    """The row of `METHODS` of this name, with the numbers that the name itself fixes.
+    """Return the row of `METHODS` of this name, with the numbers that the name fixes.
 
     Examples:
       >>> named("mpt_kl@bias=2") == METHODS["mpt_kl"].replace(bias=2.0, doc=named("mpt_kl@bias=2").doc)
@@ -442,7 +469,7 @@ def named(method: str) -> Objective:
 
 
 def sources(objective: Objective) -> tuple[str, ...]:
-    """Names of the teachers that the objective needs, each once, in the order of its terms.
+    """Return the names of the teachers that the objective needs, each once, in the order of its terms.
 
     Examples:
       >>> sources(METHODS["mpt_kl"]), sources(METHODS["no_treatment"])
@@ -463,28 +490,28 @@ def per_example_loss(
     epoch: jax.typing.ArrayLike = 0,
     progress: jax.typing.ArrayLike = 0.0,
 ) -> jax.Array:
-    """The objective on a batch, one value per example; formula at the head of the module.
+    """Return the objective on a batch, one value per example; the formula is at the top of the module.
 
     Args:
       objective: its leaves may be traced, or mapped by `jax.vmap`.
       logits: the student's, floating point, ``[..., K]``.
       labels: integers, ``[...]``.
-      teacher_logits: ``[..., K_s]`` with K_s <= K by name of the source; further names are ignored, and no gradient
-        flows into them, except by the distance "influence".
+      teacher_logits: ``[..., K_s]`` with K_s <= K, by name of the source. Other names are ignored. No gradient flows
+        into them, except by the distance "influence".
       num_old_classes: classes from this position on are new; K if there are none, as in a first release.
-      class_counts: training images of each class at this step, ``[K]``, for objectives with a `balance`.
-      label_scale: the scale of b for images of each class, above 0, ``[K]``, for objectives with a `bias_power`.
-      epoch: epochs done, for terms with a `start_epoch` (may be traced).
-      progress: share of the training that is done, 0 to 1, for a `bias` on a schedule (may be traced).
+      class_counts: number of training images of each class, ``[K]``, for objectives with a `balance`.
+      label_scale: scale of b for images of each class, above 0, ``[K]``, for objectives with a `bias_power`.
+      epoch: number of completed epochs, for terms with a `start_epoch` (may be traced).
+      progress: completed share of the training, 0 to 1, for a `bias` on a schedule (may be traced).
 
     Returns:
-      ``[...]``, float32, or float64 where the logits are. NaN where a traced objective has a `balance` and no counts
-      are given, or a `bias_power` and no scale.
+      ``[...]``, float32, or float64 if the logits are float64. NaN if a traced objective has a `balance` without
+      `class_counts`, or a `bias_power` without `label_scale`.
 
     Raises:
       TypeError: logits are not floating point, or labels not integers.
-      ValueError: logits of a source are missing, a `balance` without counts, a `bias_power` without a scale, or shapes
-        do not fit.
+      ValueError: missing logits of a source, a `balance` without `class_counts`, a `bias_power` without `label_scale`,
+        or shapes that do not fit.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -517,9 +544,9 @@ def per_example_loss(
 
 
 def stack(objectives: Sequence[Objective]) -> Objective:
-    """One objective whose leaves have a leading axis over the given ones, for `jax.vmap` of `per_example_loss`.
+    """Stack objectives into one whose leaves have a leading axis, for `jax.vmap` of `per_example_loss`.
 
-    Its terms are the union of the given objectives' terms (the same structure twice in one of them stays twice); a term
+    Its terms are the union of the objectives' terms; two terms of the same structure in one objective stay two. A term
     that an objective lacks has weight 0 in its row.
 
     Raises:
@@ -544,9 +571,9 @@ def stack(objectives: Sequence[Objective]) -> Objective:
 
 
 def describe(objective: Objective) -> dict[str, Any]:
-    """The objective as nested dicts and lists of JSON types, for reports and cards; not of a stack.
+    """Return an objective, not a stack, as nested dicts and lists of JSON types, for reports and cards.
 
-    What only some methods use is left out where it has its default.
+    Numbers that only some methods use are omitted if they have their default.
 
     Examples:
       >>> describe(Objective(bias=4.0))
@@ -554,7 +581,7 @@ def describe(objective: Objective) -> dict[str, Any]:
     """
 
     def plain(field, value):
-        # by way of text: a float32 0.4 becomes 0.4, not 0.4000000059604645
+        # through text, so that a float32 0.4 becomes 0.4, not 0.4000000059604645
         return float(str(jax.device_get(value))) if field.metadata.get("pytree_node", True) else value
 
     def fields(node, *without):
@@ -577,7 +604,7 @@ _DESCRIBED_IF_SET = {
 def _bias(
     objective: Objective, progress: jax.typing.ArrayLike, labels: jax.Array, label_scale: jax.typing.ArrayLike | None
 ) -> jax.Array:
-    """The margin b at this point of the training; of each example where there is a scale."""
+    """Return the margin b at this point of the training; one per example if there is a scale."""
     bias, start, end, progress, power = (
         jnp.asarray(number, float)
         for number in (objective.bias, objective.bias_start, objective.bias_end, progress, objective.bias_power)
@@ -589,7 +616,7 @@ def _bias(
 
 
 def _unless_needed(name: str, given: Any, number: jax.Array, neutral: float, missing: str) -> jax.Array:
-    """`neutral` where the number is 0; whether a traced one is shows only as it runs: then NaN, never another loss."""
+    """Return `neutral` if the number is 0, else raise; for a traced number, which is known too late to raise, NaN."""
     if not isinstance(given, jax.core.Tracer) and np.any(np.asarray(given) != 0):
         raise ValueError(f"{name}={given} without {missing}; expected one number per class")
     return jnp.where(number == 0, neutral, jnp.nan)
@@ -598,7 +625,7 @@ def _unless_needed(name: str, given: Any, number: jax.Array, neutral: float, mis
 def _prior(
     objective: Objective, class_counts: jax.typing.ArrayLike | None, num_old_classes: int, num_classes: int
 ) -> jax.Array:
-    """The offset of the logits that the numbers of training images give, ``[K]``."""
+    """Return the offset of the logits for the numbers of training images, ``[K]``."""
     balance = jnp.asarray(objective.balance, float)
     if class_counts is None:
         return jnp.full(num_classes, _unless_needed("balance", objective.balance, balance, 0.0, "class_counts"))
@@ -611,7 +638,7 @@ def _prior(
 def _term_loss(
     term: Term, logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array, epoch: jax.typing.ArrayLike
 ) -> jax.Array:
-    # in a stack, rows that lack this term must not see it: 0 * NaN would be NaN, in the value or in the gradient
+    # in a stack, a teacher's NaN must not reach rows that lack the term: 0 * NaN is NaN, in value and gradient
     started = jnp.asarray(epoch, float) >= jnp.asarray(term.start_epoch, float)
     present = (jnp.asarray(term.weight) != 0) & started
     logits, teacher_logits = (jnp.where(present, x, jnp.zeros_like(x)) for x in (logits, teacher_logits))
@@ -628,7 +655,7 @@ def _term_loss(
 
 
 def _slots(objective: Objective) -> dict[tuple, Term]:
-    """Terms by (structure, how many of that structure came before): what rows of a stack have in common."""
+    """Return the terms by (structure, count of earlier terms of that structure), which rows of a stack share."""
     seen, slots = Counter(), {}
     for term in objective.terms:
         structure = jax.tree.structure(term)

@@ -1,8 +1,8 @@
-"""What can be done to models after training: a bias on the new classes, weights between two models, averages.
+"""Operations on trained models: a bias on the new classes, interpolated and averaged weights, averaged logits.
 
-A bias (`posthoc_curve`, `choose_posthoc_bias`) is found exactly, without a grid, and deployed inside the weights
-(`with_new_class_bias`). `interpolate`, `soup` and `ema` average weights, at the inference cost of one model;
-`logit_mean` averages answers, at the cost of all of them.
+`posthoc_curve` and `choose_posthoc_bias` find a bias exactly, without a grid; `with_new_class_bias` moves it into the
+weights. `interpolate`, `soup` and `ema` average weights, at the inference cost of one model. `logit_mean` averages the
+logits of an ensemble, at the inference cost of all its models. The methods made from them are in `methods.DERIVED`.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from mpt_jax.models.layers import at_least_float32
 
 
 def shift_new_classes(logits: jax.typing.ArrayLike, c: jax.typing.ArrayLike, num_old_classes: int) -> jax.Array:
-    """Lower the new classes' logits by a constant, ``z_k - c * 1[k >= num_old_classes]``.
+    """Subtract a constant from the new classes' logits, ``z_k - c * 1[k >= num_old_classes]``.
 
     Args:
       logits: floating point, ``[..., K]``.
-      c: in logits, a scalar (may be traced; `jax.vmap` for several).
+      c: in logits, a scalar (may be traced; use `jax.vmap` for several).
       num_old_classes: classes from this position on are new.
 
     Returns:
-      Of the logits' shape and dtype.
+      The logits' shape and dtype.
 
     Examples:
       >>> print(shift_new_classes(jnp.array([1.0, 0.0, 3.0]), 2.5, num_old_classes=2))
@@ -40,11 +40,11 @@ def shift_new_classes(logits: jax.typing.ArrayLike, c: jax.typing.ArrayLike, num
 
 
 def with_new_class_bias(classifier: Classifier, c: jax.typing.ArrayLike, num_old_classes: int) -> Classifier:
-    """The classifier whose new classes' logits are lower by a constant, which moves into the bias of its head.
+    """Subtract a constant from the new classes' logits of a classifier, in the bias of its head.
 
     Args:
-      classifier: one, or a stack with any leading axes.
-      c: in logits, a scalar; `jax.vmap` for one c per member of a stack.
+      classifier: a classifier, or a stack with any leading axes.
+      c: in logits, a scalar; use `jax.vmap` for one c per member of a stack.
       num_old_classes: classes from this position on are new.
 
     Examples:
@@ -60,16 +60,16 @@ def with_new_class_bias(classifier: Classifier, c: jax.typing.ArrayLike, num_old
 
 @dataclasses.dataclass(frozen=True)
 class PosthocCurve:
-    """Rates as functions of the constant c that is taken off the new classes' logits, exact for every ``c >= 0``.
+    """Rates as functions of the constant c that is subtracted from the new classes' logits, exact for every ``c >= 0``.
 
-    Each rate is a step function: entry i holds for ``starts[i] <= c < starts[i + 1]``, the last one for all larger c.
+    Each rate is a step function. Entry i applies to ``starts[i] <= c < starts[i + 1]``, the last entry to all larger c.
 
     Attributes:
       starts: c in logits, rising, ``[steps]``; the first is 0.
-      accuracy: share of all images that are right, ``[steps]``.
-      accuracy_old_classes: of the images of old classes.
-      accuracy_new_classes: of the images of new classes; NaN without such images.
-      nfr: share of the old classes' images that the old model had right and this one has wrong.
+      accuracy: accuracy on all images, ``[steps]``.
+      accuracy_old_classes: accuracy on images of old classes.
+      accuracy_new_classes: accuracy on images of new classes; NaN without such images.
+      nfr: share of the old classes' images that the old model classifies correctly and this one wrongly.
     """
 
     starts: np.ndarray
@@ -83,15 +83,15 @@ _RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr")
 
 
 def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_classes: int) -> PosthocCurve:
-    """Accuracy and negative flips for every constant taken off the new classes' logits, without a grid.
+    """Compute accuracy and negative flips for every constant subtracted from the new classes' logits, without a grid.
 
-    An image's answer is its best new class as long as ``c < max_{k new} z_k - max_{k old} z_k`` and its best old class
-    from there on (at equality too: the lowest index wins), so the rates only change at these N thresholds. One sort and
-    cumulative sums of integers, O(N K + N log N); differences are taken in float64.
+    The predicted class of an image is its best new class while ``c < max_{k new} z_k - max_{k old} z_k``, and its best
+    old class for larger or equal c (the lowest index wins a tie). So the rates change at these N thresholds only. The
+    cost is a sort and cumulative sums of integers, O(N K + N log N). Differences are computed in float64.
 
     Args:
-      logits: of the model to be shifted, finite floats, ``[N, K]``, NumPy or JAX.
-      old_predictions: of the old model, integers below `num_old_classes`, ``[N]``.
+      logits: of the model to change, finite floats, ``[N, K]``, NumPy or JAX.
+      old_predictions: predicted classes of the old model, integers below `num_old_classes`, ``[N]``.
       labels: integers, ``[N]``; those below `num_old_classes` are of old classes.
       num_old_classes: from 1 to K - 1.
 
@@ -99,8 +99,8 @@ def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_cla
       The curve, with at most N + 1 steps.
 
     Raises:
-      ValueError: shapes do not fit, logits are not finite, no new classes, no image of an old class, or an old
-        prediction that is no old class.
+      ValueError: shapes do not fit, logits are not finite, there are no new classes or no image of an old class, or
+        an old prediction is not an old class.
 
     Examples:
       >>> logits = np.array([[0.0, 1.0, 3.0], [2.0, 0.0, 2.5], [0.0, 0.0, 4.0]])
@@ -121,16 +121,18 @@ def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_cla
     if not 0 < num_old_classes < logits.shape[1]:
         raise ValueError(f"{num_old_classes} old of {logits.shape[1]} classes; expected at least one old and one new")
     if not np.isfinite(logits).all():
-        raise ValueError("logits are not finite; expected numbers, without classes masked by -inf")
+        raise ValueError("logits are not finite; expected finite numbers, without classes masked by -inf")
     is_old = labels < num_old_classes
     if not is_old.any():
         raise ValueError(f"no image of an old class (label below {num_old_classes}); expected at least one")
     if np.any(old_predictions >= num_old_classes):
-        raise ValueError(f"old_predictions hold a class from {num_old_classes} on; expected the old classes")
+        raise ValueError(
+            f"old_predictions hold class {old_predictions.max()}; expected the old classes 0 to {num_old_classes - 1}"
+        )
     old_logits, new_logits = logits[:, :num_old_classes], logits[:, num_old_classes:]
     threshold = new_logits.max(-1).astype(np.float64) - old_logits.max(-1).astype(np.float64)
     starts, step = np.unique(np.append(0.0, np.maximum(threshold, 0.0)), return_inverse=True)
-    step = step[1:]  # from which step on the image gets its best old class
+    step = step[1:]  # the first step at which the image is predicted as its best old class
     right_before = num_old_classes + new_logits.argmax(-1) == labels
     right_after = old_logits.argmax(-1) == labels
 
@@ -151,7 +153,7 @@ def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_cla
 
 
 def mean_curve(curves: Sequence[PosthocCurve]) -> PosthocCurve:
-    """The mean of several curves (of seeds, say) at every c; its steps are those of all of them.
+    """Return the mean of several curves, such as those of several seeds, at every c; it has the steps of all of them.
 
     Examples:
       >>> one = PosthocCurve(np.array([0.0, 2.0]), *np.array([[0.5, 1.0]] * 4))
@@ -167,7 +169,7 @@ def mean_curve(curves: Sequence[PosthocCurve]) -> PosthocCurve:
 
 
 def rates_at(curve: PosthocCurve, c: float) -> dict[str, float]:
-    """The four rates of a curve at one ``c >= 0``.
+    """Return the four rates of a curve at one ``c >= 0``.
 
     Examples:
       >>> rates_at(PosthocCurve(np.array([0.0, 2.0]), *np.array([[0.5, 1.0]] * 4)), 1.9)["accuracy"]
@@ -180,18 +182,19 @@ def rates_at(curve: PosthocCurve, c: float) -> dict[str, float]:
 
 
 def choose_posthoc_bias(curve: PosthocCurve, *, required_accuracy: float) -> float:
-    """The constant with the fewest negative flips of those that reach the accuracy; else the most accurate.
+    """Choose the constant with the fewest negative flips among those that reach an accuracy, else the most accurate.
 
-    Ties go to the more accurate, then to the smaller c. Of the interval of c with one and the same accuracy and rate of
-    negative flips, the middle is taken, farthest from where an image changes its answer; 0, which leaves the model as
-    it is, where the interval begins there. The last, endless interval counts as long as the step before it.
+    Ties go to the more accurate, then to the smaller c. All c of an interval have the same accuracy and negative flip
+    rate; the middle is chosen, which is farthest from any change of a predicted class. An interval that
+    starts at 0 gives 0, which does not change the model. The last interval is infinite; it is treated as if it were as
+    long as the step before it.
 
     Args:
-      curve: on validation images.
+      curve: from validation images.
       required_accuracy: on all images, a fraction.
 
     Returns:
-      c in logits, from 0.
+      c in logits, 0 or more.
 
     Examples:
       >>> logits = np.array([[0.0, 1.0, 3.0], [2.0, 0.0, 2.5], [0.0, 0.0, 4.0]])
@@ -200,7 +203,8 @@ def choose_posthoc_bias(curve: PosthocCurve, *, required_accuracy: float) -> flo
       3.0
     """
     starts = curve.starts
-    accuracy, nfr = (np.round(rate, 12) for rate in (curve.accuracy, curve.nfr))  # equal means may differ in a last bit
+    # rounded, because equal means may differ in the last bit
+    accuracy, nfr = (np.round(rate, 12) for rate in (curve.accuracy, curve.nfr))
     steps = np.arange(len(starts))
     reaching = np.flatnonzero(accuracy >= required_accuracy - 1e-12)
     if len(reaching):
@@ -216,24 +220,25 @@ def choose_posthoc_bias(curve: PosthocCurve, *, required_accuracy: float) -> flo
 
 @jax.jit
 def interpolate(old: Classifier, new: Classifier, a: jax.typing.ArrayLike, *, importance: Any = None) -> Classifier:
-    """Backward compatible weight interpolation: a model between the old one and one that was fine-tuned from it.
+    """Interpolate between the weights of the old model and of one that was fine-tuned from it (BCWI).
 
-    ``theta = a theta_old + (1 - a) theta_new``, or with importances F of the old weights, number by number,
-    ``theta = (a F theta_old + (1 - a) theta_new) / (a F + 1 - a)``. The new classes' columns of the head are the new
-    model's. a = 0 is the new model and a = 1 the old one with the new one's further columns, both exactly.
+    ``theta = a theta_old + (1 - a) theta_new``, or elementwise with the importance F of the old weights
+    ``theta = (a F theta_old + (1 - a) theta_new) / (a F + 1 - a)``. The columns of the head for new classes are the new
+    model's. a = 0 gives exactly the new model, a = 1 exactly the old one with the new model's additional columns.
 
-    Running means and variances are interpolated too, by a without F. Neither is what a batch would give between the
-    models (the activations there are no mixture of theirs): `refresh_batch_stats` measures them anew.
+    Running means and variances are interpolated too, by a without F. They do not match the activations of the
+    interpolated model; measure them again with `refresh_batch_stats`.
 
     Args:
       old: leaves without leading axes.
-      new: of the same architecture with as many classes or more, fine-tuned from `old`; its normalisation is kept.
+      new: fine-tuned from `old`, with the same architecture and as many classes or more. Its input normalisation is
+        kept.
       a: from 0 to 1, a scalar (may be traced).
-      importance: F, of the structure and shapes of the old params, not negative, such as
+      importance: F, 0 or more, with the structure and shapes of the old params, such as
         `relative_importance(fisher(...))`.
 
     Returns:
-      A classifier of the new classes. `jax.vmap` over `a` gives the whole grid as a stack.
+      A classifier with the classes of `new`. `jax.vmap` over `a` gives a grid as a stack.
 
     Raises:
       ValueError: the networks differ in more than the number of classes.
@@ -271,7 +276,7 @@ def interpolate(old: Classifier, new: Classifier, a: jax.typing.ArrayLike, *, im
 
 
 def soup(classifiers: Classifier) -> Classifier:
-    """The mean of several models' weights and running statistics, fine-tuned from one model with different seeds.
+    """Average the weights and running statistics of several models, fine-tuned from one model with different seeds.
 
     Args:
       classifiers: a stack, leaves ``[members, ...]``.
@@ -282,7 +287,7 @@ def soup(classifiers: Classifier) -> Classifier:
       [2.0, 1.0]
 
     Source: Wortsman et al., Model Soups: Averaging Weights of Multiple Fine-Tuned Models Improves Accuracy Without
-    Increasing Inference Time, 2022; between it and the old model: Schumann et al. as in `interpolate`.
+    Increasing Inference Time, 2022. For its interpolation with the old model: Schumann et al., see `interpolate`.
     """
     average = functools.partial(jax.tree.map, lambda leaf: jnp.mean(leaf, axis=0))
     params, batch_stats = average(classifiers.params), average(classifiers.batch_stats)
@@ -290,18 +295,18 @@ def soup(classifiers: Classifier) -> Classifier:
 
 
 def fisher(classifier: Classifier, images: Any, labels: Any, *, chunk: int = 16) -> Any:
-    """Diagonal of the empirical Fisher information: how much each weight matters to the answers on these images.
+    """Compute the diagonal of the empirical Fisher information: how much the predictions depend on each weight.
 
-    ``F = 1/N sum_n (d log p(y_n | x_n) / d theta)^2``, with the running statistics held fixed.
+    ``F = 1/N sum_n (d log p(y_n | x_n) / d theta)^2``, with fixed running statistics.
 
     Args:
       classifier: without leading axes.
       images: ``[N, height, width, channels]``, uint8.
       labels: integers below the number of classes, ``[N]``.
-      chunk: images at a time; each needs the memory of one gradient.
+      chunk: number of images at a time; each needs the memory of one gradient.
 
     Returns:
-      Of the structure and shapes of the params.
+      The structure and shapes of the params.
 
     Raises:
       TypeError: labels are not integers, or images not uint8.
@@ -315,7 +320,7 @@ def fisher(classifier: Classifier, images: Any, labels: Any, *, chunk: int = 16)
       >>> bool((F["head"]["bias"][0] > 0) & jnp.allclose(*F["head"]["bias"]))  # two classes: opposite gradients
       True
 
-    Source: Kirkpatrick et al., Overcoming Catastrophic Forgetting in Neural Networks, 2017; Schumann et al. as in
+    Source: Kirkpatrick et al., Overcoming Catastrophic Forgetting in Neural Networks, 2017; Schumann et al., see
     `interpolate`.
     """
     images, labels = np.asarray(images), np.asarray(labels)
@@ -343,9 +348,9 @@ def _fisher(classifier, images, labels, weights):
 
 
 def relative_importance(fisher: Any) -> Any:
-    """A Fisher diagonal divided by its mean over all weights, so that it is on the scale of the 1 of plain weights.
+    """Divide a Fisher diagonal by its mean over all weights, so that its scale is that of importance 1.
 
-    Raw values are so small (1e-4 and less) that `interpolate` would stay at the new model until a is close to 1.
+    Raw values are 1e-4 and less: with them, `interpolate` stays at the new model until a is close to 1.
 
     Examples:
       >>> relative_importance({"bias": jnp.array([1e-6, 3e-6])})["bias"].tolist()
@@ -358,13 +363,13 @@ def relative_importance(fisher: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames="batch_size")
 def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size: int = 128) -> Classifier:
-    """The running statistics measured anew for averaged weights, by forward passes as in training.
+    """Measure the running statistics of averaged weights again, by forward passes as in training.
 
     Args:
-      classifier: without leading axes (`jax.vmap` or `jax.lax.map` over a stack).
-      images: of the training part in random order, ``[N, height, width, channels]``, uint8. A last part smaller than a
-        batch is left out; after n batches the former statistics still weigh 0.9 ** n.
-      batch_size: images a batch, at most N.
+      classifier: without leading axes (use `jax.vmap` or `jax.lax.map` for a stack).
+      images: training images in random order, ``[N, height, width, channels]``, uint8. An incomplete last batch is
+        ignored. After n batches the previous statistics still weigh 0.9 ** n.
+      batch_size: images per batch, at most N.
 
     Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018.
     """
@@ -381,17 +386,17 @@ def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size
 
 
 def ema(average: Any, params: Any, decay: jax.typing.ArrayLike, step: jax.typing.ArrayLike) -> Any:
-    """Exponential moving average without a bias to its start: after step t, the params of step i weigh d^(t - i).
+    """Update an exponential moving average that is not biased to its start: params of step i weigh d^(t - i) at step t.
 
     ``average_t = (1 - r_t) average_(t-1) + r_t params_t`` with ``r_t = (1 - d) / (1 - d^(t+1))``, hence
-    ``average_t = sum_{i<=t} d^(t-i) params_i / sum_{i<=t} d^(t-i)``: at t = 0 the params themselves, whatever finite
-    numbers `average` holds, then nearly their plain mean, and r = 1 - d once t is well above 1 / (1 - d).
+    ``average_t = sum_{i<=t} d^(t-i) params_i / sum_{i<=t} d^(t-i)``. At t = 0 this is the params themselves, for any
+    finite `average`. It is close to their plain mean at first, and r approaches 1 - d once t is well above 1 / (1 - d).
 
     Args:
-      average: of the step before, a pytree of floats; params, or params and running statistics together.
-      params: of this step, of the same structure.
+      average: of the previous step, a pytree of floats; params, or params and running statistics together.
+      params: of this step, with the same structure.
       decay: d, from 0 to below 1, a scalar (may be traced).
-      step: t, the number of params averaged before, an integer from 0 (may be traced).
+      step: t, the number of params averaged so far, an integer of 0 or more (may be traced).
 
     Examples:
       >>> average = jnp.zeros(())
@@ -403,7 +408,7 @@ def ema(average: Any, params: Any, decay: jax.typing.ArrayLike, step: jax.typing
     Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; the start is corrected as
     in Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015.
     """
-    rate = 1 - decay  # a Python float keeps its digits here, where 1 - float32(0.9999) would lose four
+    rate = 1 - decay  # exact for a Python float; 1 - float32(0.9999) would lose four digits
     step = jnp.asarray(step)
 
     def mix(average, params):
@@ -417,10 +422,10 @@ def ema(average: Any, params: Any, decay: jax.typing.ArrayLike, step: jax.typing
 
 
 def logit_mean(logits: jax.typing.ArrayLike) -> jax.Array:
-    """The logits of an ensemble, ``1/m sum_j z_j``: what one model could reach, at m times the inference cost.
+    """Return the mean logits of an ensemble, ``1/m sum_j z_j``.
 
     Args:
-      logits: of the members, floating point, ``[m, ..., K]``.
+      logits: the members', floating point, ``[m, ..., K]``.
 
     Returns:
       ``[..., K]``, at least float32.

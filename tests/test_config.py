@@ -127,7 +127,7 @@ def test_overrides(override, path, expected):
     [
         ("update.tune.bias=0,1,0.0", ["update.tune.bias", "twice"]),
         ("update.tune.bias=()", ["update.tune.bias", "empty"]),
-        ("update.tune.bias=-1", ["update.tune.bias", "from 0 on"]),
+        ("update.tune.bias=-1", ["update.tune.bias", "numbers of 0 or more"]),
         ("update.tune.margin=1", ["update.tune.margin", "margin", "bias"]),
         ("update.tune.older.weight=1", ["update.tune.older"]),
         ("update.bias=large", ["update.bias", "auto", "published"]),

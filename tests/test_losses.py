@@ -1,4 +1,4 @@
-"""Every loss and option against float64 references written from the formulas, and what users may rely on besides."""
+"""Every loss and option against float64 references written from the formulas, and the properties they guarantee."""
 
 import functools
 
@@ -21,10 +21,10 @@ def random_logits(seed, *shape, scale=3.0):
 
 
 STUDENT, OLD, NEW = random_logits(0, N, K), random_logits(1, N, K_OLD), random_logits(2, N, K)
-OLD[0, 0], OLD[1, 1], NEW[4, 4] = 9.0, 9.0, 9.0  # some right answers, so that both sides of the gate occur
+OLD[0, 0], OLD[1, 1], NEW[4, 4] = 9.0, 9.0, 9.0  # some correct predictions, so that both sides of the gate occur
 
 
-# References: one example at a time, in float64, over a plain list of the classes that take part.
+# References: one example at a time, in float64, over a list of the classes that count.
 
 
 def ref_log_softmax(z):
@@ -79,7 +79,7 @@ def rows(function, *arrays):
 
 
 MARGIN = {"num_old_classes": K_OLD, "bias": 4.0}
-# name: (loss of student's, old and new model's logits; expected values)
+# name: (loss as a function of the student's, old and new model's logits; expected values)
 CASES = {
     "ce": (lambda z, old, new: losses.cross_entropy(z, LABELS), rows(ref_ce, STUDENT, LABELS)),
     "margin": (
@@ -165,7 +165,7 @@ cases = pytest.mark.parametrize("name", CASES)
 
 
 def arrays(dtype):
-    """The logits as fresh JAX arrays: made under the precision in force, nothing left from another one."""
+    """Return the logits as new JAX arrays in the current precision."""
     return tuple(jnp.array(x, dtype) for x in (STUDENT, OLD, NEW))
 
 
@@ -217,7 +217,7 @@ def test_finite_at_extreme_logits(name, scale):
 
 
 def calls(z, old, new, y, where=None):
-    """Every public loss once, for tests of what they share."""
+    """Call every public loss once, for tests of their common properties."""
     return {
         "ce": losses.cross_entropy(z, y, where=where),
         "margin": losses.margin_calibrated_cross_entropy(z, y, num_old_classes=old.shape[-1], bias=4.0, where=where),
@@ -323,17 +323,17 @@ def test_mask_may_differ_between_examples_and_be_empty():
     for name in plain:
         np.testing.assert_allclose(values[name][0], plain[name][0], rtol=1e-6)
         np.testing.assert_allclose(values[name][2], alone[name][0], rtol=1e-6)
-        assert values[name][1] == 0  # no class, no loss
+        assert values[name][1] == 0  # no classes: loss 0
     total = lambda z: sum(value.sum() for value in calls(z, old, new, y, where=where).values())  # noqa: E731
     gradient = jax.grad(total)(z)
     chex.assert_tree_all_finite(gradient)
     assert not gradient[1].any()
 
 
-def test_examples_can_be_left_out_by_a_select():
+def test_examples_can_be_excluded_by_a_select():
     z, old, new = arrays(jnp.float32)
     used = np.arange(N) % 2 == 0
-    z = jnp.where(used[:, None], z, 1e4)  # padding of any content
+    z = jnp.where(used[:, None], z, 1e4)  # padding may hold any values
 
     def total(z):
         return sum(jnp.where(used, value, 0.0).sum() for value in calls(z, old, new, LABELS).values())
@@ -366,7 +366,7 @@ def test_classes_without_images_cannot_occur():
 
 
 @pytest.mark.parametrize("label", [-1, -K, K, 100])
-def test_a_label_that_is_no_class_is_found_out_or_unknown_to_the_teacher(label):
+def test_an_invalid_label_gives_nan_or_is_unknown_to_the_teacher(label):
     z, old, y = jnp.asarray(STUDENT[:2]), jnp.asarray(OLD[:2]), jnp.full(2, label)
     counts = jnp.asarray(COUNTS)
     assert np.isnan(losses.cross_entropy(z, y)).all()
@@ -479,14 +479,14 @@ def test_inhibition_without_slack_is_logit_matching():
     np.testing.assert_array_equal(losses.logit_matching(z, new, top_k=K), losses.logit_matching(z, new, top_k=100))
 
 
-def test_the_largest_logits_are_the_teachers_and_each_rows_own():
+def test_top_k_uses_the_teachers_largest_logits_of_each_row():
     z = jnp.array([[10.0, 10.0, 10.0], [10.0, 10.0, 10.0]])
     teacher = jnp.array([[3.0, 0.0, 1.0], [0.0, 1.0, 4.0]])
     one = losses.logit_difference_inhibition(z, teacher, slack=0.0, power=1.0, top_k=1)
     np.testing.assert_allclose(one, [7 / 3, 6 / 3], rtol=1e-6)  # divided by all classes
 
 
-def test_smoothing_is_over_the_classes_that_can_occur():
+def test_smoothing_covers_the_classes_that_can_occur():
     z, y = jnp.asarray(STUDENT, jnp.float32), np.array([0, 2, 4] * 4, np.int32)
     offset = losses.log_prior(np.array([5, 0, 5, 0, 5, 5, 5]))
     keep = np.array([0, 2, 4, 5, 6])
@@ -498,7 +498,7 @@ def test_smoothing_is_over_the_classes_that_can_occur():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("offset", [None, np.linspace(-2, 3, K)])
-def test_a_bias_of_each_example(offset, smoothing):
+def test_a_bias_per_example(offset, smoothing):
     biases, by = random_logits(7, N), 0 if offset is None else offset
     is_new = np.arange(K) >= K_OLD
     expected = [
@@ -532,7 +532,7 @@ def test_log_prior():
         np.testing.assert_allclose(gradient, [exponent / 4, exponent / 2, 0], rtol=1e-6)
 
 
-def test_the_old_head_reads_and_teaches_the_features():
+def test_the_old_head_is_evaluated_on_the_features_and_trains_them():
     head = jnp.asarray(OLD, jnp.float32)
     gradient = jax.grad(lambda z: losses.influence_loss(z, LABELS).sum())(head)
     expected = np.asarray(jax.nn.softmax(head)) - (np.arange(K_OLD) == LABELS[:, None])

@@ -1,4 +1,4 @@
-"""Metrics: worked examples, brute force, the identities they must obey, and what bad input gets."""
+"""Metrics: worked examples, brute force, identities, and errors for bad input."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def test_worked_example():
             "relative_nfr": 2 / 3,  # 0.2 / (0.6 * 0.5)
             "pfr": 0.1,
             "nfi": 0.4,  # 2 of 5 errors
-            "pfi": 0.2,  # 1 of 5 right answers
+            "pfi": 0.2,  # 1 of 5 correct predictions
             "churn": 0.4,
             "nfr_mc": 0.3,  # images 2, 5, 6
             "btc": 4 / 6,
@@ -48,7 +48,7 @@ def test_worked_example():
 
 
 def test_worked_example_of_class_growth():
-    # class 2 is new: images 7 8 9, on which a model of the classes 0 and 1 is always wrong
+    # class 2 is new: images 7 8 9, which a model of classes 0 and 1 always gets wrong
     old = [0, 0, 0, 1, 1, 1, 0, 1, 0, 0]
     assert class_growth_metrics(old, NEW, LABELS, num_old_classes=2) == pytest.approx(
         {
@@ -98,10 +98,10 @@ def test_identities(comparison):
     assert m["accuracy_new"] + m["error_new"] == close(1, abs=1e-12)
     assert m["nfr"] <= m["error_new"] and m["nfr"] <= 1 - m["error_old"] + 1e-12
     assert m["pfr"] <= m["error_old"] and m["pfr"] <= m["accuracy_new"]
-    assert m["nfr"] + m["pfr"] <= m["churn"] + 1e-12  # whoever flips has changed
+    assert m["nfr"] + m["pfr"] <= m["churn"] + 1e-12  # a flip is a change
     assert m["churn"] <= 1 - m["both_right"] / m["count"] + 1e-12
     assert m["nfr"] <= m["nfr_mc"] <= min(m["churn"], m["error_new"])
-    assert m["churn"] == close(m["nfr_mc"] + m["pfr"], abs=1e-12)  # a change ends wrong, or right where it was wrong
+    assert m["churn"] == close(m["nfr_mc"] + m["pfr"], abs=1e-12)  # a change is wrong now, or was wrong before
     assert m["nfi"] * m["error_new"] == close(m["nfr"], abs=1e-12)
     assert m["pfi"] * m["accuracy_new"] == close(m["pfr"], abs=1e-12)
     assert m["relative_nfr"] * m["accuracy_old"] * m["error_new"] == close(m["nfr"], abs=1e-12)
@@ -156,7 +156,7 @@ def test_class_growth_is_composed_of_flips(comparison):
     assert row["accuracy"] == pytest.approx(by_group, abs=1e-12)
 
 
-def test_nothing_to_divide_by_is_0():
+def test_a_ratio_without_denominator_is_0():
     right, wrong = [1, 1], [0, 0]
     perfect = flip_metrics(right, right, right)
     assert perfect["relative_nfr"] == perfect["nfi"] == perfect["bec"] == perfect["bec_old"] == 0
@@ -168,7 +168,7 @@ def test_no_images_of_new_classes():
     assert class_growth_metrics([0, 1], [0, 1], [0, 1], num_old_classes=2)["accuracy_new_classes"] is None
 
 
-def test_results_are_json_and_any_integers_do():
+def test_results_are_json_and_any_integer_dtype_works():
     expected = flip_metrics(OLD, NEW, LABELS)
     assert {type(value) for value in expected.values()} == {int, float}
     row = class_growth_metrics([0, 1, 0], [0, 0, 2], [0, 1, 2], num_old_classes=2)
@@ -190,7 +190,7 @@ def test_every_key_has_a_meaning():
 
 
 def test_large_counts_stay_exact():
-    count = 200_000  # products of counts pass 2**31
+    count = 200_000  # products of counts exceed 2**31
     labels = np.zeros(count, np.int32)
     old, new = labels.copy(), labels.copy()
     old[:1], new[1:] = 1, 1
@@ -270,7 +270,7 @@ def test_worked_example_of_a_sequence():
     releases = [
         [0, 0, 1, 0, 0, 1],  # right: 0 1 2
         [0, 2, 0, 1, 2, 2],  # right: 0 3 4; lost 1 2
-        [1, 0, 1, 0, 2, 3],  # right: 1 2 4 5; lost 0 (had by both), 3 (had by release 1)
+        [1, 0, 1, 0, 2, 3],  # right: 1 2 4 5; lost 0 (right in both), 3 (right in release 1)
     ]
     lineage = sequence_metrics(releases, labels, schedule=[2, 3, 4])
     assert lineage.pop("task_accuracy") == [[0.75], [0.5, 1.0], [0.5, 1.0, 1.0]]
@@ -332,16 +332,16 @@ def test_a_sequence_of_two_is_class_growth():
     lineage = sequence_metrics([old, new], labels, schedule=[2, 4])
     assert lineage["accuracy_of_release"] == [row["accuracy_previous"], row["accuracy"]]
     assert lineage["nfr_against_previous"][1] == lineage["cumulative_nfr"][1] == row["nfr"]
-    # one task: what is forgotten is the old classes' error growth, ER_new - ER_old = NFR - PFR
+    # one task: forgetting is the error growth of the old classes, ER_new - ER_old = NFR - PFR
     assert lineage["forgetting"][1] == pytest.approx(row["nfr"] - row["pfr"], abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("releases", "labels", "schedule", "error", "message"),
     [
-        ([[0], [0]], [0], [1], ValueError, "2 releases, but a schedule of 1"),
+        ([[0], [0]], [0], [1], ValueError, "2 releases and a schedule of 1; expected equal lengths"),
         ([], [0], [], ValueError, "0 releases"),
-        ([[0], [0]], [0], [2, 1], ValueError, "falls"),
+        ([[0], [0]], [0], [2, 1], ValueError, "decreases"),
         ([[1], [0]], [0], [1, 2], ValueError, "release 0 predicts class 1"),
         ([[0], [0]], [2], [1, 2], ValueError, "labels hold class 2"),
         ([[0], [0]], [1], [1, 2], ValueError, "no image of the first release"),
@@ -358,7 +358,7 @@ points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 
 
 @given(points)
-def test_the_front_is_what_no_point_beats(tried):
+def test_no_point_dominates_the_front(tried):
     accuracy, nfr = (np.array([point[i] / 8 for point in tried]) for i in range(2))
     front = metrics.pareto_front(accuracy, nfr).tolist()
 
@@ -371,8 +371,8 @@ def test_the_front_is_what_no_point_beats(tried):
 
 
 @given(points, st.integers(0, 48))
-def test_the_rate_at_an_accuracy_lies_on_the_front(tried, asked):
-    accuracies, nfrs, accuracy = [a / 8 for a, _ in tried], [n / 8 for _, n in tried], asked / 64
+def test_the_rate_at_an_accuracy_lies_on_the_front(tried, sixty_fourths):
+    accuracies, nfrs, accuracy = [a / 8 for a, _ in tried], [n / 8 for _, n in tried], sixty_fourths / 64
     front = metrics.pareto_front(accuracies, nfrs)
     found = metrics.nfr_at_accuracy(accuracies, nfrs, accuracy)
     held = metrics.nfr_at_accuracy(accuracies, nfrs, accuracy, hold_below=True)
@@ -404,7 +404,7 @@ def test_wilson_ends_are_where_the_score_test_turns(successes, count, confidence
     assert (low, high) == pytest.approx((kept[0], kept[-1]), abs=1e-5)
 
 
-def test_numbers_that_mean_no_confidence_and_no_resamples():
+def test_bad_confidence_and_resamples():
     for confidence in (-1, 0, 1, 95):
         with pytest.raises(ValueError, match="expected a number between 0 and 1"):
             metrics.wilson_interval(1, 2, confidence=confidence)
@@ -417,13 +417,13 @@ def test_numbers_that_mean_no_confidence_and_no_resamples():
 
 @settings(deadline=None)  # the first call imports scipy.stats
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_mcnemar_counts_coins(first, second):
+def test_mcnemar_is_a_fair_coin_test(first, second):
     count, fewer = first + second, min(first, second)
     expected = min(1, 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count)
     assert metrics.mcnemar_exact(first, second) == pytest.approx(expected, rel=1e-9)
 
 
-def test_counts_that_cannot_be():
+def test_bad_counts():
     for counts in ((3, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="images"):
             metrics.wilson_interval(*counts)
@@ -431,7 +431,7 @@ def test_counts_that_cannot_be():
         metrics.mcnemar_exact(-1, 2)
 
 
-def test_the_bootstrap_is_that_of_drawing_images():
+def test_the_bootstrap_equals_drawing_images():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
     old, first, second = (np.where(rng.random(300) < p, labels, (labels + 1) % 3) for p in (0.8, 0.7, 0.85))

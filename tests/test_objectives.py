@@ -1,4 +1,4 @@
-"""Every row of the table of methods against a float64 reference, and objectives as pytrees."""
+"""Every trained method against a float64 reference, and objectives as pytrees."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ OLD[0, 0], OLD[1, 1], NEW[4, 4] = 12.0, 12.0, 12.0  # both sides of every gate o
 STUDENT[2, 2], STUDENT[5, 5] = 6.0, 6.0
 COUNTS = np.array([400, 100, 20, 7, 500, 30], np.int32)
 SCALE = np.array([0.5, 2.0, 1.0, 4.0, 0.25, 1.5])
-# A moment of the training: terms that begin at epoch 6 count, and a schedule is under way.
+# A point of the training at which terms that start at epoch 6 count and a schedule is in progress.
 EPOCH, PROGRESS = 6, 0.25
 MOMENT = {
     **{"num_old_classes": K_OLD, "class_counts": COUNTS, "label_scale": SCALE},
@@ -52,7 +52,7 @@ def loss(objective, dtype=jnp.float32, **moment):
     return per_example_loss(objective, z, LABELS, teachers, **{**MOMENT, **moment})
 
 
-# The published table, written once more in NumPy, one image at a time.
+# The published table, written again in NumPy, one image at a time.
 
 
 def log_softmax(z):
@@ -150,7 +150,7 @@ MIXED = [
         terms=(
             Term("old", "lm", weight=0.3, unknown_classes="drop", matching="mean"),
             Term("old", "lm", weight=0.5, alpha=0.1),
-            Term("old", "lm", weight=0.7, beta=0.2),  # the structure of the one before, twice in one objective
+            Term("old", "lm", weight=0.7, beta=0.2),  # the same structure twice in one objective
             Term("new", "kl", gate="none", alpha=2.0, temperature=3.0, scale_by_temperature_squared=True),
         ),
     ),
@@ -191,7 +191,7 @@ def test_row_of_the_table(name):
     np.testing.assert_allclose(double, EXPECTED[name], rtol=1e-12)
 
 
-def test_every_number_and_option_takes_part():
+def test_every_number_and_option_has_an_effect():
     terms = (
         Term("old", "kl", "none", 0.3, 2.0, 7.0, 4.0, scale_by_temperature_squared=True, unknown_classes="drop"),
         Term("new", "lm", "teacher_right", 0.6, 0.5, 3.0, matching="half_sum"),
@@ -322,14 +322,14 @@ def test_stack_equals_its_rows():
     chex.assert_tree_shape_prefix(stacked, (len(MIXED),))
     chex.assert_type(jax.tree.leaves(stacked), jnp.float32)
     structures = {jax.tree.structure(term) for objective in MIXED for term in objective.terms}
-    assert len(stacked.terms) == len(structures) + 2  # two structures are there twice in one objective
+    assert len(stacked.terms) == len(structures) + 2  # two structures occur twice in one objective
     values, gradients = of_population(stacked, z, teachers)
     for i, (value, gradient) in enumerate(of_each_alone(z, teachers)):
         np.testing.assert_allclose(values[i], value, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(gradients[i], gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_stack_keeps_float64_where_it_is_on():
+def test_stack_keeps_float64_if_enabled():
     with jax.enable_x64(True):
         stacked = stack([METHODS["pct_lm"], METHODS["mpt_lm"]])
         z, teachers = arrays(jnp.float64)
@@ -345,7 +345,7 @@ def test_stack_of_the_same_structure_has_no_further_terms():
     np.testing.assert_array_equal(stacked.terms[1].weight, [1.0, 1.0, 1.0])
 
 
-def test_an_absent_term_cannot_harm():
+def test_an_absent_term_has_no_effect():
     z, teachers = arrays()
     broken = {
         **{"old": jnp.full((N, K_OLD), jnp.nan), "new": jnp.full((N, K), jnp.inf)},
@@ -408,7 +408,7 @@ def test_low_precision_is_computed_in_float32():
         np.testing.assert_array_equal(values, per_example_loss(objective, z32, LABELS, teachers32, **MOMENT))
 
 
-def test_small_label_types_do():
+def test_small_label_dtypes_work():
     z, teachers = arrays()
     values = per_example_loss(MIXED[-1], z, LABELS.astype(np.uint8), teachers, **MOMENT)
     np.testing.assert_array_equal(values, loss(MIXED[-1]))
@@ -431,7 +431,7 @@ def test_sources():
     assert set(sources(stack(list(METHODS.values())))) == {"old", "new", "ensemble", "old_head"}
 
 
-def test_muscle_is_one_teacher_per_image():
+def test_muscle_uses_one_teacher_per_image():
     old, new = (Objective(0.0, terms=(term,)) for term in METHODS["muscle"].terms)
     both = np.stack([loss(old), loss(new)])
     np.testing.assert_array_equal((both > 0).sum(0), 1)
@@ -451,7 +451,7 @@ def test_churn_distillation_lies_between_the_label_and_the_old_model():
     np.testing.assert_allclose(churn(0.25), 0.75 * plain + 0.25 * churn(1.0), rtol=1e-5, atol=1e-6)
 
 
-def test_terms_begin_at_their_epoch_and_even_broken_teachers_do_no_harm_before():
+def test_terms_start_at_their_epoch_and_broken_teachers_have_no_effect_before():
     z, _ = arrays()
     broken = {"old": jnp.full((N, K_OLD), jnp.nan), "ensemble": jnp.full((N, K), jnp.nan)}
     plain = loss(METHODS["no_treatment"])
@@ -471,7 +471,7 @@ def test_a_bias_follows_its_schedule():
     for progress, annealed, grown in ((0.0, 4.0, 0.0), (0.25, 3.0, 1.0), (1.0, 0.0, 4.0)):
         for name, b in (("mpt_kl_annealed", annealed), ("mpt_kl_grown", grown), ("mpt_kl", 4.0)):
             np.testing.assert_allclose(loss(METHODS[name], progress=progress), constant[b], rtol=1e-6, atol=1e-6)
-            half = loss(METHODS[name].replace(bias=2.0), progress=progress)  # the schedule is a shape, b its size
+            half = loss(METHODS[name].replace(bias=2.0), progress=progress)  # the schedule scales b
             np.testing.assert_allclose(half, loss(METHODS["mpt_kl"].replace(bias=b / 2)), rtol=1e-6, atol=1e-6)
     along = jax.vmap(lambda p: loss(METHODS["mpt_kl_annealed"], progress=p))(jnp.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(along, [constant[4.0], constant[3.0], constant[0.0]], rtol=1e-5, atol=1e-6)
@@ -487,14 +487,14 @@ def test_balance():
     margin = loss(Objective(bias=np.log(4.0)))
     factor = loss(Objective(balance=1.0, old_count_factor=0.25), class_counts=even)
     np.testing.assert_allclose(factor, margin, rtol=1e-5, atol=1e-6)
-    # and adds to one
+    # and adds to an existing one
     np.testing.assert_allclose(
         loss(Objective(balance=1.0, bias=1.0)),
         [ce(x[0], x[-1], 1, np.log(COUNTS)) for x in IMAGES],
         rtol=1e-5,
         atol=1e-6,
     )
-    # without memory, old classes cannot occur; their images cost nothing that is finite, all others are new ones
+    # without rehearsal images, old classes cannot occur: their images cost infinity, and only new classes compete
     new = np.where(np.arange(K) >= K_OLD, 500, 0)
     known = LABELS >= K_OLD
     among_new = losses.cross_entropy(z[known][:, K_OLD:], LABELS[known] - K_OLD)
@@ -507,7 +507,7 @@ def test_a_balance_needs_counts():
     with pytest.raises(ValueError, match=r"balance=1\.0 without class_counts"):
         loss(METHODS["balanced_softmax"], class_counts=None)
     np.testing.assert_array_equal(loss(METHODS["kd"], class_counts=None), loss(METHODS["kd"]))
-    # where it shows only as the program runs: never silently another loss, and no harm to its neighbours
+    # for a traced objective, NaN instead of a wrong loss, and no effect on other rows
     rows = stack([METHODS["no_treatment"], METHODS["balanced_softmax"]])
     values = jax.jit(jax.vmap(lambda o: loss(o, class_counts=None)))(rows)
     np.testing.assert_allclose(values[0], loss(METHODS["no_treatment"]), rtol=1e-6)
@@ -526,7 +526,7 @@ def test_a_bias_power_needs_a_scale():
     for name in ("mpt_kl", "mpt_kl_per_class"):
         np.testing.assert_array_equal(loss(METHODS[name], label_scale=ones), loss(METHODS["mpt_kl"], label_scale=ones))
     np.testing.assert_allclose(loss(METHODS["mpt_kl"], label_scale=none), loss(METHODS["mpt_kl"]), rtol=1e-6)
-    # where it shows only as the program runs: never silently another loss, and no harm to its neighbours
+    # for a traced objective, NaN instead of a wrong loss, and no effect on other rows
     rows = stack([METHODS["mpt_kl"], METHODS["mpt_kl_per_class"]])
     values = jax.jit(jax.vmap(lambda o: loss(o, label_scale=none)))(rows)
     np.testing.assert_allclose(values[0], EXPECTED["mpt_kl"], rtol=1e-5)
@@ -535,7 +535,7 @@ def test_a_bias_power_needs_a_scale():
     np.testing.assert_allclose(values, [EXPECTED["mpt_kl"], EXPECTED["mpt_kl_per_class"]], rtol=1e-5)
 
 
-def test_what_concerns_the_training_has_no_part_in_the_loss():
+def test_numbers_of_the_training_loop_do_not_change_the_loss():
     for name, number in (("ema", "average"), ("mpt_kl_ema", "average"), ("balanced_meta_softmax", "sampler_rate")):
         assert getattr(METHODS[name], number) > 0
         np.testing.assert_array_equal(loss(METHODS[name]), loss(METHODS[name].replace(**{number: 0.0})))
@@ -586,8 +586,8 @@ def test_the_numbers_of_objectives_have_ranges(name, good, bad):
         check_number(name, [*good, bad])
 
 
-def made_use_of(objective, name):
-    """Whether the objective has a part whose number this is."""
+def is_used_by(objective, name):
+    """Return whether the objective has a part with this number."""
     source, _, leaf = name.rpartition(".")
     if source:
         return any(term.source == source for term in objective.terms)
@@ -599,7 +599,7 @@ def made_use_of(objective, name):
 def test_numbers_change_where_they_are_used_and_nothing_else_does(method, numbers):
     objective = METHODS[method]
     changed = with_numbers(objective, numbers)
-    used = {name: value for name, value in numbers.items() if made_use_of(objective, name)}
+    used = {name: value for name, value in numbers.items() if is_used_by(objective, name)}
     assert with_numbers(objective, {name: numbers[name] for name in numbers.keys() - used.keys()}) == objective
     for leaf in OWN:
         assert getattr(changed, leaf) == used.get(leaf, getattr(objective, leaf))
@@ -607,7 +607,7 @@ def test_numbers_change_where_they_are_used_and_nothing_else_does(method, number
         for leaf in OF_TERMS:
             assert getattr(after, leaf) == used.get(f"{before.source}.{leaf}", getattr(before, leaf))
         assert jax.tree.structure(after) == jax.tree.structure(before)
-    assert jax.tree.structure(changed) == jax.tree.structure(objective)  # still of one stack
+    assert jax.tree.structure(changed) == jax.tree.structure(objective)  # the structure is the same
     step_by_step = objective
     for name, value in numbers.items():
         step_by_step = with_numbers(step_by_step, {name: value})
@@ -618,12 +618,12 @@ def test_numbers_change_where_they_are_used_and_nothing_else_does(method, number
 def test_describe(name):
     text = json.loads(json.dumps(describe(METHODS[name])))
     assert text["bias"] == METHODS[name].bias and len(text["terms"]) == len(METHODS[name].terms)
-    # everything is there: the objective can be built again from it
+    # complete: the objective can be built again from it
     terms = tuple(Term(**term) for term in text.pop("terms"))
     assert Objective(**text, terms=terms, doc=METHODS[name].doc) == METHODS[name]
 
 
-def test_describe_says_what_is_special_and_nothing_else():
+def test_describe_omits_defaults_of_special_numbers():
     assert describe(METHODS["balanced_softmax_factor"]) == {
         **{"cross_entropy": 1.0, "bias": 0.0, "balance": 1.0, "old_count_factor": 0.5, "terms": []}
     }
@@ -641,14 +641,14 @@ def test_describe_says_what_is_special_and_nothing_else():
     }
 
 
-def test_describe_reads_arrays_as_they_were_written():
+def test_describe_rounds_float32_to_the_written_number():
     row = jax.tree.map(lambda x: x[1], stack([METHODS["pct_kl"], METHODS["pct_lm"]]))
     described = describe(row.replace(terms=row.terms[1:]))
     assert described["terms"] == describe(METHODS["pct_lm"])["terms"]
     assert described["terms"][0]["weight"] == 0.4
 
 
-def test_every_row_says_what_it_is():
+def test_every_row_has_a_formula_in_one_line():
     assert all(objective.doc and "\n" not in objective.doc for objective in METHODS.values())
 
 
@@ -684,7 +684,7 @@ def test_errors():
         METHODS["mpt_kl"].bias = 0.0
 
 
-def test_a_name_may_fix_numbers_of_its_own():
+def test_a_name_may_fix_numbers():
     assert objectives.named("mpt_kl") is METHODS["mpt_kl"]
     fixed = objectives.named("mpt_lm@bias=2@old.weight=0.25")
     assert (fixed.bias, [term.weight for term in fixed.terms]) == (2.0, [0.25, 0.4])
@@ -698,13 +698,13 @@ def test_a_name_may_fix_numbers_of_its_own():
         ("mpt_kl@bias", "expected ROW@NAME=NUMBER"),
         ("mpt_kl@bias=nan", "expected ROW@NAME=NUMBER"),
         ("mpt_kl@bias=inf", "expected ROW@NAME=NUMBER"),
-        ("mpt_kl@bias=-1", "from 0 on"),
+        ("mpt_kl@bias=-1", "numbers of 0 or more"),
         ("mpt_kl@margin=1", "no number of an objective"),
         ("mpt_kl@bias=1@bias=2", "gives bias twice"),
-        ("no_treatment@bias=1", "makes no use of bias"),
-        ("pct_kl@new.weight=1", "makes no use of new.weight"),
+        ("no_treatment@bias=1", "does not use bias"),
+        ("pct_kl@new.weight=1", "does not use new.weight"),
     ],
 )
-def test_a_name_with_numbers_that_cannot_be_is_refused(name, message):
+def test_a_name_with_bad_numbers_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
         objectives.own_numbers(name)

@@ -1,4 +1,4 @@
-"""The exact bias curve against recomputed answers, interpolation's ends, Fisher and averages against float64."""
+"""The exact bias curve against recomputed predictions, the ends of interpolation, Fisher and averages in float64."""
 
 import functools
 
@@ -34,19 +34,19 @@ def predicted(draw, quarters=8):
 
 
 def by_recomputing(logits, old, labels, c):
-    answers = (logits - c * np.array([k >= K_OLD for k in range(K)])).argmax(-1)
-    row = class_growth_metrics(old, answers, labels, num_old_classes=K_OLD)
+    predictions = (logits - c * np.array([k >= K_OLD for k in range(K)])).argmax(-1)
+    row = class_growth_metrics(old, predictions, labels, num_old_classes=K_OLD)
     return {name: row[name] for name in ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr")}
 
 
 def same(rates, expected):
-    """Equal to the last bit, NaN for None."""
+    """Return whether the rates are bit-identical; NaN stands for None."""
     expected = {name: np.nan if value is None else value for name, value in expected.items()}
     return rates.keys() == expected.keys() and all(np.array_equal(rates[k], expected[k], True) for k in rates)
 
 
 @given(predicted(), st.integers(0, 40))
-def test_the_curve_is_what_recomputing_every_answer_gives(case, eighths):
+def test_the_curve_equals_recomputed_predictions(case, eighths):
     curve = posthoc_curve(*case, num_old_classes=K_OLD)
     assert curve.starts[0] == 0 and np.all(np.diff(curve.starts) > 0) and len(curve.starts) <= len(case[2]) + 1
     between = (curve.starts[:-1] + curve.starts[1:]) / 2
@@ -54,7 +54,7 @@ def test_the_curve_is_what_recomputing_every_answer_gives(case, eighths):
         assert same(posttraining.rates_at(curve, c), by_recomputing(*case, c))
 
 
-def test_the_shift_lowers_new_classes_alone():
+def test_the_shift_lowers_only_new_classes():
     logits = np.random.default_rng(0).normal(size=(3, 4, K)).astype(np.float32)
     for c in (0.0, 1.5):
         expected = logits.copy()
@@ -69,7 +69,7 @@ def test_the_curve_of_real_numbers_between_its_steps():
     curve = posthoc_curve(logits, old, labels, num_old_classes=K_OLD)
     for c in (0.0, *((curve.starts[:-1] + curve.starts[1:]) / 2)[::7], 100.0):
         assert same(posttraining.rates_at(curve, c), by_recomputing(logits, old, labels, c))
-    assert np.all(np.diff(curve.nfr) <= 0) and curve.nfr[0] > curve.nfr[-1]  # lower new classes never add a flip
+    assert np.all(np.diff(curve.nfr) <= 0) and curve.nfr[0] > curve.nfr[-1]  # lowering new classes never adds a flip
     assert np.all(np.diff(curve.accuracy_new_classes) <= 0) and curve.accuracy_new_classes[-1] == 0
 
 
@@ -82,14 +82,14 @@ def test_at_equality_the_old_class_wins():
 
 
 @given(predicted(), st.floats(0, 1))
-def test_the_choice_is_that_of_update_on_every_step(case, required):
+def test_the_choice_follows_the_rule_for_candidates(case, required):
     curve = posthoc_curve(*case, num_old_classes=K_OLD)
     best = selection.choose(curve.accuracy.tolist(), curve.nfr.tolist(), required_accuracy=required)
     c = posttraining.choose_posthoc_bias(curve, required_accuracy=required)
     rates = posttraining.rates_at(curve, c)
     assert (rates["accuracy"], rates["nfr"]) == (curve.accuracy[best], curve.nfr[best])
     assert c >= curve.starts[best]
-    # in the middle of the interval: as far down as up one gets the same rates
+    # in the middle of the interval: the same rates up to both ends
     reach = 0.999 * (c - curve.starts[best])
     for other in (c - reach, c + reach):
         rates = posttraining.rates_at(curve, other)
@@ -100,9 +100,9 @@ def test_a_worked_choice():
     starts, other = np.array([0.0, 1.0, 2.0, 4.0]), np.zeros(4)
     curve = PosthocCurve(starts, np.array([0.9, 0.8, 0.8, 0.7]), other, other, np.array([0.3, 0.2, 0.2, 0.1]))
     choose = posttraining.choose_posthoc_bias
-    assert choose(curve, required_accuracy=0.85) == 0  # the model as it is
+    assert choose(curve, required_accuracy=0.85) == 0  # the unchanged model
     assert choose(curve, required_accuracy=0.75) == 2.5  # 1 to 4 is one interval
-    assert choose(curve, required_accuracy=0.5) == 5  # from 4, as long as 2 to 4
+    assert choose(curve, required_accuracy=0.5) == 5  # from 4 on, as long as 2 to 4
     assert choose(curve, required_accuracy=0.95) == 0  # none reaches it: the most accurate
 
 
@@ -120,7 +120,7 @@ def test_the_mean_of_curves_is_their_mean_at_every_c(one, two, c):
     [
         (([[0.0, 1.0]], [0], [0], 2), "expected at least one old and one new"),
         (([[0.0, 1.0]], [0], [1], 1), "no image of an old class"),
-        (([[0.0, 1.0]], [1], [0], 1), "old_predictions hold a class from 1 on"),
+        (([[0.0, 1.0]], [1], [0], 1), "old_predictions hold class 1; expected the old classes 0 to 0"),
         (([[0.0, np.nan]], [0], [0], 1), "not finite"),
         (([[0.0, 1.0]], [0, 0], [0], 1), "shapes do not fit"),
     ],
@@ -136,7 +136,7 @@ def test_no_rates_below_0():
 
 
 class Small(nn.Module):
-    """Everything that the networks have, and quick to compile."""
+    """A small network with all kinds of layers, quick to compile."""
 
     num_classes: int
     dtype: type = jnp.float32
@@ -160,7 +160,7 @@ class Softmax(nn.Module):
 
 
 def make_classifier(seed, num_classes=K, make=Small):
-    """A network with running statistics that are not those of a start."""
+    """Return a network whose running statistics are not the initial ones."""
     module, rng = make(num_classes), np.random.default_rng(seed)
     params, batch_stats = random_weights.init(module, jax.random.key(seed), (8, 8, 1))
     batch_stats = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 2, leaf.shape), leaf.dtype), batch_stats)
@@ -233,7 +233,7 @@ def test_between_the_ends_by_the_formula_and_over_a_grid():
             np.testing.assert_allclose(stack.batch_stats["norm"]["var"][i], var, rtol=1e-5)
 
 
-def test_equal_importances_are_none_at_all():
+def test_equal_importances_have_no_effect():
     old, new = make_classifier(0, K_OLD), make_classifier(1)
     weighted = interpolate(old, new, 0.4, importance=ones_like(old.params))
     jax.tree.map(
@@ -296,7 +296,7 @@ def test_fisher_of_a_network_one_image_at_a_time():
         posttraining.fisher(classifier, IMAGES[:0], LABELS[:0])
 
 
-def test_refreshed_statistics_are_those_of_the_images():
+def test_refreshed_statistics_match_the_images():
     classifier, images = make_classifier(0), np.tile(IMAGES, (110, 1, 1, 1))
     refreshed = posttraining.refresh_batch_stats(classifier, images, batch_size=10)  # 110 times the same batch
     assert_trees_equal(refreshed.params, classifier.params)
@@ -308,9 +308,9 @@ def test_refreshed_statistics_are_those_of_the_images():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.9999])
-def test_ema_is_a_weighted_mean_without_its_start(decay):
+def test_ema_is_a_weighted_mean_without_its_initial_value(decay):
     values = np.random.default_rng(0).normal(size=(30, 2))
-    average = {"w": jnp.full(2, 1e6)}  # must leave no trace
+    average = {"w": jnp.full(2, 1e6)}  # must have no effect
     update_average = jax.jit(posttraining.ema, static_argnums=2)
     for step, value in enumerate(values):
         average = update_average(average, {"w": jnp.asarray(value, jnp.float32)}, decay, jnp.int32(step))

@@ -30,7 +30,7 @@ COLUMNS = (
 )
 CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is better")
 MARGIN = ("b", "margin: bias on the new classes' logits in training (chosen on validation images if several are tried)")
-INDEPENDENT = "the new teacher: trained on all classes with no regard for the old model"
+INDEPENDENT = "the new teacher: trained on all classes, independently of the old model"
 _ROOM_FOR_NAMES = 13  # of 80 columns, beside five with deviations
 
 

@@ -58,7 +58,7 @@ def candidates(
         objective, fixed = objectives.named(method), objectives.own_numbers(method)
         if bias is not None and objective.bias and "bias" not in fixed:
             objective = objective.replace(bias=float(bias))
-        used = [key for key in grid if key not in fixed and objectives.makes_use_of(objective, key)]
+        used = [key for key in grid if key not in fixed and objectives.uses(objective, key)]
         combinations = list(itertools.product(*(grid[key] for key in used)))
         if 0 < trials < len(combinations):
             drawn = np.random.default_rng(0).choice(len(combinations), trials, replace=False)

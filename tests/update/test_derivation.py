@@ -1,4 +1,4 @@
-"""Rows that are made of other models: what they consist of, and how their number was chosen."""
+"""Derived methods: how their models are computed and their number is chosen."""
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tu
             )
             parents = released_model.read_card(run.folder(1, method, seed))["parents"]
             assert parents.keys() == {f"r0-old-seed{seed}", f"r1-{made_from}-seed{seed}"}
-        # the ends of the grid are the models themselves: its first candidate is the fine-tuned one
+        # the ends of the grid are the two models: the first candidate is the fine-tuned one
         if made_from == "no_treatment":
             first, plain = choice["candidates"][0], result["selection"]["no_treatment"]["candidates"][0]
             assert (first["accuracy"], first["nfr"]) == (plain["accuracy"], plain["nfr"])
@@ -52,7 +52,7 @@ def test_interpolations_lie_between_the_old_model_and_the_fine_tuned_one(fine_tu
 
 
 @pytest.mark.slow
-def test_a_soup_is_the_mean_of_fine_tuned_models_with_running_statistics_of_its_own(executed, digits_dir):
+def test_a_soup_is_the_mean_of_fine_tuned_models_with_its_own_running_statistics(executed, digits_dir):
     run = executed(
         *("dataset.name=digits", f"dataset.data_dir={digits_dir}", "model.name=convnet", "dataset.train_per_class=0"),
         *("update.methods=soup", "update.start=old", "update.ensemble_size=2", "seeds=0"),
@@ -65,7 +65,7 @@ def test_a_soup_is_the_mean_of_fine_tuned_models_with_running_statistics_of_its_
         assert not np.allclose(soup.batch_stats["norm1"]["mean"], mean.batch_stats["norm1"]["mean"], atol=1e-4)
 
 
-def test_posthoc_bias_keeps_its_front_and_the_chosen_point(executed):
+def test_posthoc_bias_records_its_front_and_the_chosen_point(executed):
     run = executed("update.methods=posthoc_bias,no_treatment")
     choice = report.write(run.workdir)["selection"]["posthoc_bias"]
     tried = choice["candidates"]
@@ -78,7 +78,7 @@ def test_posthoc_bias_keeps_its_front_and_the_chosen_point(executed):
     np.testing.assert_allclose(after, expected, atol=1e-4)
 
 
-def test_the_new_classes_of_any_row_can_be_lowered(executed):
+def test_posthoc_bias_of_another_method(executed):
     run = executed("update.methods=pct_kl,posthoc_bias", "update.posthoc_of=pct_kl")
     choice = report.write(run.workdir)["selection"]["posthoc_bias"]
     c = choice["candidates"][choice["chosen"]]["numbers"]["posthoc_bias"]
@@ -97,7 +97,7 @@ def test_the_new_classes_of_any_row_can_be_lowered(executed):
         ("bcwi", "update.start=old", (0, 1)),
     ],
 )
-def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_choose(
+def test_models_derived_from_a_diverged_one_are_marked_and_the_other_seeds_choose(
     method, override, lost, executed, monkeypatch
 ):
     train = stages._train
@@ -118,10 +118,10 @@ def test_what_is_made_of_a_model_that_diverged_is_marked_and_the_other_seeds_cho
     choice = released_model.read_card(run.folder(1, method, 1))["selection"]
     if lost == (0, 1):
         assert choice is None
-    else:  # the first candidate leaves the model as it is
+    else:  # the first candidate does not change the model
         held_out = run.known(run.dataset.validation, 1)
-        answers = run.predict(run.read(1, "no_treatment"), held_out)[1].argmax(-1)
-        assert choice["candidates"][0]["accuracy"] == pytest.approx(np.mean(answers == held_out.labels))
+        predictions = run.predict(run.read(1, "no_treatment"), held_out)[1].argmax(-1)
+        assert choice["candidates"][0]["accuracy"] == pytest.approx(np.mean(predictions == held_out.labels))
 
 
 def shrunk(models, factor):
@@ -137,7 +137,7 @@ def half_way(models):
     return models.refresh(first.replace(params=mean))
 
 
-def test_a_new_row_is_all_that_a_derived_method_needs(executed, monkeypatch):
+def test_a_derived_method_needs_nothing_but_its_row(executed, monkeypatch):
     number = Number("factor", "f", candidates=(1.0, 0.5))
     rows = {
         "shrunk": Derived("no_treatment, f times new", shrunk, made_from=("no_treatment",), number=number),

@@ -1,4 +1,4 @@
-"""Which populations make which releases."""
+"""Which populations are trained for which releases."""
 
 import dataclasses
 
@@ -20,31 +20,31 @@ def test_the_first_update_trains_all_methods_together_and_later_ones_each_alone(
     assert lineage.made(two, 0) == ["old"]
 
 
-def test_an_ensemble_is_trained_where_a_method_learns_from_one_or_is_made_of_one():
+def test_an_ensemble_is_trained_if_a_method_learns_from_one_or_is_made_from_one():
     for method in ("elodi", "mpt_kl_ensemble", "ensemble", "soup", "bcwi_soup"):
         stages = lineage.stages(config(method), 1)
         assert [stage.name for stage in stages[:2]] == ["independent", "ensemble"], method
     assert not any(lineage.needs_ensemble(config(method)) for method in ("mpt_kl", "bct", "bcwi", "posthoc_bias"))
 
 
-def test_interpolation_brings_the_model_it_starts_from():
+def test_interpolation_trains_its_parent():
     assert lineage.trained(config("bcwi")) == lineage.trained(config("bcwi", "bcwi_fisher")) == ["no_treatment"]
     assert lineage.trained(config("no_treatment", "bcwi")) == ["no_treatment"]
     assert lineage.trained(config("bcwi_soup")) == []
 
 
-def test_methods_with_batches_of_their_own_are_populations_of_their_own():
+def test_methods_with_their_own_batches_are_trained_alone():
     sampled = [name for name, objective in METHODS.items() if objective.sampler_rate]
     stages = lineage.stages(config("no_treatment", *sampled), 1)
     assert sampled and [stage.methods for stage in stages[1:]] == [("no_treatment",), *((m,) for m in sampled)]
 
 
-def test_the_old_model_of_a_method_is_its_own_release_before():
+def test_the_old_model_of_a_method_is_its_own_previous_release():
     assert lineage.previous(1, "mpt_kl") == (0, "old")
     assert lineage.previous(3, "mpt_kl") == (2, "mpt_kl")
 
 
-def test_every_population_draws_from_random_numbers_of_its_own_but_students_share_theirs():
+def test_populations_have_independent_random_numbers_but_students_share_theirs():
     everything = config("no_treatment", "mpt_kl", "elodi", "balanced_meta_softmax", schedule=(2, 4, 6, 8))
     streams = {stage: lineage.stream(stage) for r in range(4) for stage in lineage.stages(everything, r)}
     students = {stage: number for stage, number in streams.items() if stage.has_students}

@@ -1,4 +1,4 @@
-"""Which numbers are tried, and which are chosen."""
+"""Candidate numbers, and the choice among them."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from mpt_jax.update import selection
 rates = st.floats(0, 1)
 
 
-def test_methods_with_a_margin_are_tried_with_every_candidate():
+def test_methods_with_a_margin_try_every_candidate():
     members = selection.candidates(("no_treatment", "mpt_kl", "mpt_lm_no_bias"), {"bias": (0.0, 1.0, 4.0)})
     assert [(m.method, m.objective.bias) for m in members] == [
         *(("no_treatment", 0.0), ("mpt_kl", 0.0), ("mpt_kl", 1.0), ("mpt_kl", 4.0), ("mpt_lm_no_bias", 0.0))
@@ -21,11 +21,11 @@ def test_methods_with_a_margin_are_tried_with_every_candidate():
     assert [m.label(7) for m in members[:2]] == ["no_treatment b=0 seed=7", "mpt_kl b=0 seed=7"]
 
 
-def test_without_candidates_the_published_numbers_stand():
+def test_published_numbers_are_used_without_candidates():
     assert [m.objective for m in selection.candidates(tuple(METHODS), {})] == list(METHODS.values())
 
 
-def test_several_numbers_are_tried_in_every_combination_where_they_mean_something():
+def test_every_combination_of_the_numbers_that_a_method_uses_is_tried():
     grid = {"bias": (1.0, 2.0), "old.weight": (0.5, 1.0, 2.0), "ensemble.slack": (0.1,)}
     of_mpt = selection.candidates(["mpt_kl"], grid)
     assert [tuple(m.numbers.values()) for m in of_mpt] == list(itertools.product((1.0, 2.0), (0.5, 1.0, 2.0)))
@@ -38,7 +38,7 @@ def test_several_numbers_are_tried_in_every_combination_where_they_mean_somethin
     assert [dict(m.numbers) for m in selection.candidates(["no_treatment"], grid)] == [{}]
 
 
-def test_a_random_search_tries_some_of_the_combinations_and_always_the_same_ones():
+def test_a_random_search_draws_the_same_combinations_every_time():
     grid = {"bias": tuple(map(float, range(10))), "old.weight": tuple(map(float, range(1, 11)))}
     drawn, again = (selection.candidates(["mpt_kl"], grid, trials=7) for _ in range(2))
     everything = [m.numbers for m in selection.candidates(["mpt_kl"], grid)]
@@ -73,7 +73,7 @@ def test_no_candidate_beats_the_chosen_one(tried, required):
 
 
 @pytest.mark.parametrize("required", [0.0, 0.95])
-def test_a_candidate_that_diverged_is_chosen_only_where_all_did(required):
+def test_a_diverged_candidate_is_chosen_only_if_all_diverged(required):
     tried = [
         {"numbers": {"bias": 4.0}, "accuracy": 0.96, "nfr": 0.0, "diverged": True},
         {"numbers": {"bias": 0.0}, "accuracy": 0.90, "nfr": 0.1, "diverged": False},
@@ -83,7 +83,7 @@ def test_a_candidate_that_diverged_is_chosen_only_where_all_did(required):
     assert selection.select(tried[:1], required_accuracy=required, images=9)[0] == 0
 
 
-def test_a_number_fixed_by_a_name_is_neither_tried_nor_replaced():
+def test_a_number_fixed_by_a_name_is_neither_tuned_nor_replaced():
     members = selection.candidates(["mpt_kl@bias=3", "mpt_kl"], {"bias": (0.0, 1.0)}, bias=2.0)
     assert [(m.method, m.objective.bias, dict(m.numbers)) for m in members] == [
         ("mpt_kl@bias=3", 3.0, {}),
