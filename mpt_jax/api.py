@@ -24,7 +24,7 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import storage
 from mpt_jax.report import table
 from mpt_jax.runtime import processes
-from mpt_jax.update import loggers
+from mpt_jax.update import lock, loggers
 from mpt_jax.update import workdir as workdirs
 
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -167,10 +167,10 @@ def train(
         listeners = [on_metrics] if on_metrics and first else []
         with processes.synchronized():
             if first:
-                stack.enter_context(workdirs.locked(folder, shown.log))
+                stack.enter_context(lock.hold(folder, shown.log))
                 if tensorboard:
                     listeners.append(stack.enter_context(loggers.tensorboard(folder)))
-        workdirs.require_shared(folder)
+        lock.require_shared(folder)
         if not update.execute(dataclasses.replace(prepared, on_metrics=tuple(listeners)), command):
             shown.log(f"nothing to train: all releases of {folder} exist")
         with processes.synchronized():
@@ -190,7 +190,7 @@ def default_workdir(spec: str) -> pathlib.Path:
 
 def new_run_folder(folder: pathlib.Path, config: Config) -> pathlib.Path:
     """Return the folder, or the first of `folder-2`, `folder-3`, ... without a run of another config."""
-    return storage.path(processes.from_first(lambda: str(workdirs.beside(folder, configs.to_dict(config)))))
+    return storage.path(processes.from_first(lambda: str(workdirs.next_free(folder, configs.to_dict(config)))))
 
 
 def _resolve(

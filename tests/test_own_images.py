@@ -61,6 +61,6 @@ def test_faults_of_a_folder_are_reported_and_changed_images_are_refused_on_resum
     before = pixels.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(pixels))).save(pixels)
     assert train.main(resumed) == 2
-    assert "images; put those back" in capsys.readouterr().err
+    assert "images; restore those" in capsys.readouterr().err
     pixels.write_bytes(before)
     assert train.main(resumed) == 0

@@ -19,7 +19,7 @@ from mpt_jax import train
 from mpt_jax.cli import compilation_cache
 from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.training import sharding
-from mpt_jax.update import workdir as workdirs
+from mpt_jax.update import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")
@@ -262,7 +262,7 @@ def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_
     assert train.main(arguments(digits_dir, finished, "--config.optimizer.epochs=7")) == 2
     error = capsys.readouterr().err
     assert "optimizer.epochs=6" in error and "7" in error
-    with workdirs.locked(finished):
+    with lock.hold(finished):
         assert train.main(arguments(digits_dir, finished)) == 2
     assert f"in use by process {os.getpid()} " in capsys.readouterr().err
     assert files(finished) == before

@@ -25,8 +25,8 @@ from mpt_jax.data.feeding import stream
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS
 from mpt_jax.runtime import hardware
+from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import loop, sharding
-from mpt_jax.update import workdir
 
 SIZES = ((375, 500), (333, 500), (500, 375), (375, 500))  # height and width of most images of ImageNet
 
@@ -66,7 +66,7 @@ def measure(
         times = alternate(setup.rounds, contestants, log)
         result = {
             "benchmark": "input",
-            **workdir.provenance(hardware.facts(jax.device_count())),
+            **provenance(hardware.facts(jax.device_count())),
             "files": len(paths),
             "bytes_per_file": sum(path.stat().st_size for path in paths) // len(paths),
             "image_size": image_size,

@@ -18,9 +18,9 @@ from mpt_jax.benchmark.workload import Setup, examples
 from mpt_jax.errors import InputError
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.runtime import hardware
+from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
 from mpt_jax.training.device_memory import limit as memory_limit
-from mpt_jax.update import workdir
 
 DTYPES = ("float32", "bfloat16")
 PUBLISHED = (
@@ -258,7 +258,7 @@ def _structure(row: Objective) -> jax.tree_util.PyTreeDef:
 def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared | None = None) -> dict[str, Any]:
     return {
         "benchmark": name,
-        **workdir.provenance(hardware.facts(mesh.size)),
+        **provenance(hardware.facts(mesh.size)),
         "model": setup.model,
         "stem": getattr(setup.network(), "stem", None),
         "batch": setup.job.batch,

@@ -21,6 +21,7 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
+from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
 from mpt_jax.update import external_model, lineage, releases, workdir
 from mpt_jax.update.run import Run, training_rows
@@ -72,7 +73,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         cores=cores,
         adopted=adopted,
         contents=contents,
-        provenance=workdir.provenance(_device_facts(mesh)),
+        provenance=provenance(_device_facts(mesh)),
         progress=progress,
         precomputed=external_model.read_predictions(config, dataset) if config.old.predictions else None,
     )

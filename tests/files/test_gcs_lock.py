@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mpt_jax.files import gcs_lock, storage
-from mpt_jax.update import workdir
+from mpt_jax.update import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def holder(**changed):
 
 def test_a_renewed_lock_keeps_others_out(bucket, short_times):
     lines = []
-    with workdir.locked(bucket, lines.append):
+    with lock.hold(bucket, lines.append):
         text = (bucket / "lock").read_text()
         assert json.loads(text)["process"] == os.getpid()
         code = (
@@ -46,7 +46,7 @@ def test_a_renewed_lock_keeps_others_out(bucket, short_times):
     waiting, refused = done.stdout.splitlines()
     assert f"held by process {os.getpid()}" in waiting and f"in use by process {os.getpid()}" in refused
     assert not (bucket / "lock").exists() and not lines
-    with workdir.locked(bucket, lines.append):  # free again immediately
+    with lock.hold(bucket, lines.append):  # free again immediately
         assert not lines
 
 
@@ -54,7 +54,7 @@ def test_a_lock_expires_unless_it_is_renewed(bucket, short_times):
     lines = []
     storage.write_bytes(bucket / "lock", holder())
     begin = time.monotonic()
-    with workdir.locked(bucket, lines.append):
+    with lock.hold(bucket, lines.append):
         assert json.loads((bucket / "lock").read_text())["process"] == os.getpid()
     assert time.monotonic() - begin >= 0.5 and len(lines) == 1 and "elsewhere" in lines[0]
 
@@ -62,7 +62,7 @@ def test_a_lock_expires_unless_it_is_renewed(bucket, short_times):
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"host": 3}'])
 def test_a_damaged_lock_expires(bucket, short_times, content):
     storage.write_bytes(bucket / "lock", content)
-    with workdir.locked(bucket, lambda text: None):
+    with lock.hold(bucket, lambda text: None):
         pass
 
 
@@ -72,7 +72,7 @@ def test_a_lock_of_a_dead_process_of_this_machine_is_void_immediately(bucket):
     for process in (ended.pid, os.getpid()):
         storage.write_bytes(bucket / "lock", holder(process=process, host=gcs_lock.socket.gethostname()))
         begin = time.monotonic()
-        with workdir.locked(bucket, lambda text: pytest.fail(text)):
+        with lock.hold(bucket, lambda text: pytest.fail(text)):
             pass
         assert time.monotonic() - begin < 10
 
@@ -80,7 +80,7 @@ def test_a_lock_of_a_dead_process_of_this_machine_is_void_immediately(bucket):
 def test_a_process_that_loses_its_lock_exits(bucket, short_times, monkeypatch, capsys):
     statuses = []
     monkeypatch.setattr(gcs_lock.os, "_exit", statuses.append)
-    with workdir.locked(bucket):
+    with lock.hold(bucket):
         storage.write_bytes(bucket / "lock", holder())
         for _ in range(100):
             if statuses:

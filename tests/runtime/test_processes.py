@@ -26,7 +26,7 @@ from mpt_jax.files import released_model
 from mpt_jax.files.predictions import released
 from mpt_jax.runtime import processes
 from mpt_jax.training import sharding
-from mpt_jax.update import workdir
+from mpt_jax.update import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -232,7 +232,7 @@ def test_an_error_of_one_process_is_told_by_all(features_file, tmp_path):
     there = f"--config.dataset.name={features_file}"
     assert "the config differs between process 0 and process 1" in errors_of(there, there.replace("digits", "other"))
     assert not (tmp_path / "run").exists()
-    with workdir.locked(tmp_path / "run"):  # only the first one looks
+    with lock.hold(tmp_path / "run"):  # only the first one looks
         assert f"is in use by process {os.getpid()} on " in errors_of(there, there)
 
 
