@@ -9,23 +9,23 @@ from mpt_jax.runtime import processes
 from mpt_jax.update import lineage, workdir
 from mpt_jax.update.run import Run
 
-_IN_ALL, _AT_LEAST = 96, 6  # thumbnails, shared evenly by the methods; of a method, where there are many
+_TOTAL, _MINIMUM = 96, 6  # thumbnails: of all methods together, in equal shares; of each method in any case
 _SIDE = 64  # pixels
 
 
 def write(run: Run) -> None:
-    """Of each method of the last release the first seed's most confident flips, all in `gallery.npz`."""
+    """Write `gallery.npz` with the most confident flips of each method, for the last release and the first seed."""
     test, release, seed = run.dataset.test, run.releases[-1], run.config.seeds[0]
-    if test.images.ndim != 4 or not processes.is_first():  # features have none
+    if test.images.ndim != 4 or not processes.is_first():  # features have no thumbnails
         return
     methods = [method for method in lineage.made(run.config, release) if method != lineage.OLD]
-    most = max(_AT_LEAST, _IN_ALL // len(methods))
+    count = max(_MINIMUM, _TOTAL // len(methods))
     known = slice(len(run.known(test, release - 1)))
     rows: set[int] = set()
     for method in methods:
         folders = [run.folder(*pair, seed) for pair in (lineage.previous(release, method), (release, method))]
         old, new = (released.read(run.predictions(folder))["logits"][known] for folder in folders)
-        rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:most].tolist())
+        rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:count].tolist())
     chosen = np.array(sorted(rows), int)
     height, width = thumbnail(test.images[0]).shape[:2]
     images = np.zeros((0, height, width, 1), np.uint8)
@@ -35,16 +35,16 @@ def write(run: Run) -> None:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """The image scaled down, sides in proportion, to at most 64 pixels a side; grey or RGB.
+    """Scale an image down, in proportion, to at most 64 pixels per side.
 
     Args:
-      image: ``uint8 [H, W, C]``; of other than 1 or 3 channels the first three or the first one are shown.
+      image: ``uint8 [H, W, C]``. The first three channels are shown as RGB, or of fewer the first one as grey.
 
     Examples:
       >>> thumbnail(np.zeros((256, 128, 3), np.uint8)).shape, thumbnail(np.zeros((8, 8, 2), np.uint8)).shape
       ((64, 32, 3), (8, 8, 1))
     """
-    shown = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
-    small = Image.fromarray(shown.squeeze(-1) if shown.shape[-1] == 1 else shown)
+    visible = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
+    small = Image.fromarray(visible.squeeze(-1) if visible.shape[-1] == 1 else visible)
     small.thumbnail((_SIDE, _SIDE))
-    return np.asarray(small).reshape(*small.size[::-1], shown.shape[-1])
+    return np.asarray(small).reshape(*small.size[::-1], visible.shape[-1])

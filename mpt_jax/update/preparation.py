@@ -23,7 +23,7 @@ from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
-from mpt_jax.update import external_model, lineage, releases, workdir
+from mpt_jax.update import external_model, lineage, precomputed_logits, releases, workdir
 from mpt_jax.update.run import Run, training_rows
 
 ADOPTABLE = (lineage.OLD, lineage.INDEPENDENT)  # teachers that a config may name instead of training them
@@ -75,7 +75,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         contents=contents,
         provenance=provenance(_device_facts(mesh)),
         progress=progress,
-        precomputed=external_model.read_predictions(config, dataset) if config.old.predictions else None,
+        precomputed=precomputed_logits.read(config, dataset) if config.old.predictions else None,
     )
     _check_image_counts(run)
     for release, method in enumerate(ADOPTABLE):

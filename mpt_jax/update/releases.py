@@ -17,7 +17,7 @@ from mpt_jax.files.predictions import released
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.update import lineage
-from mpt_jax.update.external_model import PrecomputedLogits
+from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
 

@@ -12,8 +12,8 @@ from mpt_jax.config import TEACHERS, Config
 from mpt_jax.files import sealed
 from mpt_jax.models import Classifier
 from mpt_jax.update import lineage, releases
-from mpt_jax.update.external_model import PrecomputedLogits
 from mpt_jax.update.lineage import Stage
+from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
 

@@ -28,8 +28,8 @@ from mpt_jax.update import (
     stage_metrics,
     workdir,
 )
-from mpt_jax.update.external_model import PrecomputedLogits
 from mpt_jax.update.lineage import Stage
+from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
 
