@@ -42,6 +42,11 @@ class Recipe:
         """Images per step of a member."""
         return self.optimizer.batch_size
 
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Images per micro-batch of a step; None: the whole batch."""
+        return self.batch_size // self.optimizer.accumulate if self.optimizer.accumulate > 1 else None
+
     def steps_per_epoch(self, num_examples: int) -> int:
         """Return ``ceil(N / batch_size)``."""
         return data.steps_per_epoch(num_examples, self.batch_size)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from optax.microbatching import AccumulationType
 
 from mpt_jax import models, objectives, posttraining
 from mpt_jax.objectives import Objective
-from mpt_jax.training import micro_batches
 from mpt_jax.training.batches import Batch
 from mpt_jax.training.optimizer import make_optimizer
 from mpt_jax.training.recipe import Recipe
@@ -37,10 +37,11 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one SGD step of one member on one batch of normalised images.
 
-    With ``accumulate`` A, the gradient is the mean of those of A micro-batches, see `micro_batches`. It equals the
-    gradient of the whole batch except through BatchNorm, which normalises each micro-batch by its own statistics (those
-    of all devices together). The statistics of the whole batch would take another forward pass per layer. The running
-    statistics move once per step, by the mean over the micro-batches, so their decay does not depend on A.
+    With ``accumulate`` A, the gradient is the mean of those of A micro-batches: the i-th holds the examples i, i + A,
+    and so on, so that no example moves to another device. This is the gradient of the whole batch except through
+    BatchNorm, which normalises each micro-batch by its own statistics (those of all devices together). The statistics
+    of the whole batch would take another forward pass per layer. The running statistics move once per step, by the mean
+    over the micro-batches, so their decay does not depend on A.
 
     Args:
       state: without leading axes.
@@ -74,7 +75,8 @@ def train_step(
     def gradient(batch):
         return jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
 
-    (loss, (accuracy, batch_stats)), grads = micro_batches.mean(recipe.optimizer.accumulate, gradient, batch)
+    gradient = optax.microbatch(gradient, 0, recipe.micro_batch_size, AccumulationType.MEAN)
+    (loss, (accuracy, batch_stats)), grads = gradient(batch)
     optimizer = make_optimizer(recipe, facts.num_examples)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

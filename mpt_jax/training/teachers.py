@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from optax.microbatching import AccumulationType
 
 from mpt_jax import models
 from mpt_jax.models import Classifier
-from mpt_jax.training import micro_batches
 from mpt_jax.training.batches import SeedBatches
 from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs
@@ -61,7 +62,7 @@ def logits(batches: SeedBatches, images: jax.Array) -> dict[str, jax.Array]:
             if source != OLD_HEAD
         }
 
-    return micro_batches.concatenated(batches.recipe.optimizer.accumulate, of_images, images)
+    return optax.microbatch(of_images, 0, batches.recipe.micro_batch_size, AccumulationType.CONCAT)(images)
 
 
 def needs_tape(recipe: Recipe, num_objectives: int, groups: int) -> bool:
