@@ -1,10 +1,12 @@
-"""Meta Sampler: class rates of a batch that are learned along with the network, by a step within the step.
+"""Meta Sampler: the rates of the classes in a batch, learned along with the network by an inner step.
 
-With rates ``p = softmax(log_rates)``: draw a batch by p, do one SGD step of Balanced Softmax with it, and move the
-log-rates down the gradient of the plain cross-entropy that a class-balanced batch has after that step. The draw is a
-Gumbel-softmax whose forward pass is the drawn class itself. The step within is one of the head alone, on the features
-of the network as it is, so it costs forward passes and no second network. That gradient is as small as the step within,
-so only its direction is taken, with a step of fixed length.
+The rates are ``p = softmax(log_rates)``. Each update:
+
+1. draws a batch of classes by p, with a Gumbel-softmax whose forward pass is the drawn class itself;
+2. takes one SGD step of Balanced Softmax on it, of the head alone, on the features of the current network: this costs
+   forward passes, but no second network;
+3. moves the log-rates down the gradient of the cross-entropy that a class-balanced batch has after that step. The
+   gradient is as small as the inner step, so only its direction is used, with a step of fixed length.
 
 Source: Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition, 2020.
 """
@@ -18,17 +20,17 @@ from mpt_jax import losses
 
 
 def draw(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
-    """Classes of a batch, independently with ``softmax(log_rates)``: integers ``[batch]``.
+    """Draw the classes of a batch independently with probabilities ``softmax(log_rates)``: integers ``[batch]``.
 
     Args:
-      key: typed; `weights` of the same key are those of this draw.
+      key: typed; `weights` with the same key belong to this draw.
       log_rates: ``[K]``; minus infinity for a class that cannot be drawn.
     """
     return jnp.argmax(_perturbed(key, log_rates, batch_size), axis=-1)
 
 
 def weights(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
-    """The weights of the drawn examples: 1 in value, and in gradient those of the Gumbel-softmax, ``[batch]``."""
+    """Return the weights of the drawn examples, ``[batch]``: 1, with the gradient of the Gumbel-softmax."""
     perturbed = _perturbed(key, log_rates, batch_size)
     chosen = jnp.argmax(perturbed, axis=-1)
     soft = jnp.take_along_axis(jax.nn.softmax(perturbed, axis=-1), chosen[:, None], axis=-1)[:, 0]
@@ -36,11 +38,11 @@ def weights(key: jax.Array, log_rates: jax.Array, batch_size: int) -> jax.Array:
 
 
 def positions(key: jax.Array, classes: jax.Array, class_counts: jax.Array) -> jax.Array:
-    """An image of each of these classes, drawn evenly from those of its class: ``[batch]``.
+    """Draw an image of each of these classes, uniformly from the images of its class: positions ``[batch]``.
 
     Args:
-      classes: integers ``[batch]``, each a class with images.
-      class_counts: ``[K]``; the images are sorted by class, as everywhere in this package.
+      classes: integers ``[batch]``, each of a class with images.
+      class_counts: ``[K]``; the images are sorted by class.
     """
     first = jnp.cumsum(class_counts) - class_counts
     within = jax.random.randint(key, classes.shape, 0, class_counts[classes], class_counts.dtype)
@@ -59,18 +61,19 @@ def improve(
     head_rate: jax.typing.ArrayLike,
     sampler_rate: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The log-rates after one step down the gradient g of the balanced batch's cross-entropy, ``[K]``.
+    """Return the log-rates after one step down the gradient g of the balanced batch's cross-entropy, ``[K]``.
 
-    ``log_rates - sampler_rate * g / rms(g)``, over the classes that can be drawn; unchanged where g is 0 or not finite.
+    They are ``log_rates - sampler_rate * g / rms(g)`` over the classes that can be drawn, and unchanged if g is 0 or not
+    finite.
 
     Args:
       log_rates: ``[K]``; minus infinity stays as it is.
       key: of the draw.
-      features_of: features ``[batch, D]`` and labels ``[batch]`` of a batch of these drawn classes.
+      features_of: returns features ``[batch, D]`` and labels ``[batch]`` of a batch of the given classes.
       balanced: the same of a class-balanced batch.
       head: ``{"kernel": [D, K], "bias": [K]}``.
       class_counts: ``[K]``, the prior of Balanced Softmax.
-      head_rate: of the step within.
+      head_rate: learning rate of the inner step.
       sampler_rate: root mean square of the step of the log-rates.
     """
     features, labels = features_of(draw(key, log_rates, batch_size))
@@ -83,7 +86,7 @@ def improve(
         weight = weights(key, log_rates, batch_size)
 
         def balanced_softmax(head):
-            # a weighted mean: else what is drawn often would gain from any step that does the balanced batch good
+            # A weighted mean: with a sum, frequent classes would gain from any step that helps the balanced batch.
             return (weight * losses.cross_entropy(logits(head, features), labels, offset=prior)).sum() / weight.sum()
 
         gradient = jax.grad(balanced_softmax)(dict(head))
@@ -91,7 +94,7 @@ def improve(
         return losses.cross_entropy(logits(after, balanced[0]), balanced[1]).mean()
 
     known = jnp.isfinite(log_rates)
-    # a class that cannot be drawn would give NaN in the gradient of the others
+    # A class that cannot be drawn would make the gradient of the others NaN.
     gradient = jax.grad(lambda free: meta_loss(jnp.where(known, free, -jnp.inf)))(jnp.where(known, log_rates, 0.0))
     size = jnp.sqrt((gradient**2).sum() / known.sum(dtype=gradient.dtype))
     step = jnp.asarray(sampler_rate, log_rates.dtype) * gradient / size
