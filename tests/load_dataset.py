@@ -17,3 +17,9 @@ def load_error(*args, **settings):
         load(*args, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def load_photos(folder, **options):
+    """Load the streamed photographs."""
+    settings = {"image_size": (40, 48), "augmentation": "imagenet", "source": "stream", "test_split": "validation"}
+    return load("photos", data_dir=folder, **{"num_classes": 8, **settings, **options})

@@ -53,7 +53,7 @@ def measure(
             stream.Files(paths), np.arange(len(paths)), (image_size, image_size, 3), "imagenet", workers=workers
         )
         contestants = {"ours": functools.partial(_milliseconds, split, batch, batches)}
-        cores = stream.cores()
+        cores = hardware.num_cores()
         peer = (
             f"{shlex.quote(sys.executable)} -m mpt_jax.benchmark.torch_loader {shlex.quote(str(place))} "
             f"--batch {batch} --batches {batches} --image-size {image_size} "

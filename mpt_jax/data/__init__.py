@@ -10,12 +10,12 @@ from mpt_jax.data.feeding.feed import Feed as Feed
 from mpt_jax.data.feeding.feed import Resident as Resident
 from mpt_jax.data.feeding.feed import Window as Window
 from mpt_jax.data.feeding.feed import local_part as local_part
+from mpt_jax.data.feeding.order import Consecutive as Consecutive
+from mpt_jax.data.feeding.order import Shuffled as Shuffled
 from mpt_jax.data.feeding.sampling import batch_indices as batch_indices
 from mpt_jax.data.feeding.sampling import epoch_permutation as epoch_permutation
 from mpt_jax.data.feeding.sampling import steps_per_epoch as steps_per_epoch
-from mpt_jax.data.feeding.stream import Consecutive as Consecutive
 from mpt_jax.data.feeding.stream import Reader as Reader
-from mpt_jax.data.feeding.stream import Shuffled as Shuffled
 from mpt_jax.data.feeding.stream import Stream as Stream
 from mpt_jax.data.findings import Finding as Finding
 from mpt_jax.data.loading import load as load

@@ -63,8 +63,8 @@ def improve(
 ) -> jax.Array:
     """Return the log-rates after one step down the gradient g of the balanced batch's cross-entropy, ``[K]``.
 
-    They are ``log_rates - sampler_rate * g / rms(g)`` over the classes that can be drawn, and unchanged if g is 0 or not
-    finite.
+    They are ``log_rates - sampler_rate * g / rms(g)`` over the classes that can be drawn. They do not change if g is 0
+    or not finite.
 
     Args:
       log_rates: ``[K]``; minus infinity stays as it is.

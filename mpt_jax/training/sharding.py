@@ -55,7 +55,7 @@ def run_mesh(cores: Sequence[jax.Device], *, members: int = 1, fsdp: int = 1) ->
     """Return the mesh of a run, for everything that is not a population: one core of a CPU, or all devices.
 
     Args:
-      cores: of `hardware.cores`; empty: there are none to choose from.
+      cores: of `hardware.core_devices`; empty: there are none to choose from.
     """
     return make_mesh(cores[:1]) if cores else make_mesh(members=members, fsdp=fsdp)
 
@@ -70,7 +70,7 @@ def choose_mesh(
 
     Args:
       mesh: of `run_mesh`.
-      cores: of `hardware.cores`.
+      cores: of `hardware.core_devices`.
       images: uint8 ``[N, H, W, C]``, an array or a `data.Stream`.
     """
     params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), images.shape[1:]))

@@ -1,1 +1,1 @@
-"""Batches for the device: sampling, augmentation, streams decoded ahead of the step."""
+"""Images for the train steps: sampling, augmentation, and streams that are decoded ahead of time."""

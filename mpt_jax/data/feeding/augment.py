@@ -5,10 +5,10 @@ import jax.numpy as jnp
 
 
 def augment(key: jax.Array, images: jax.Array, *, crop_padding: int, flip: bool) -> jax.Array:
-    """Random crop out of the zero-padded image, then a horizontal flip with probability 1/2, drawn for each image.
+    """Crop each image at random from its zero-padded copy, then flip it horizontally with probability 1/2.
 
-    The offsets are uniform on ``0 .. 2 * crop_padding`` in both directions; the padding is black, as in torchvision's
-    ``RandomCrop(size, padding)`` on images that are not normalised yet. Without padding and flip: the identity.
+    The offsets are uniform on ``0 .. 2 * crop_padding`` in both directions. The padding is black, as in torchvision's
+    ``RandomCrop(size, padding)`` on images that are not normalised yet. Without padding and flip, nothing changes.
 
     Args:
       key: a typed key; the same key gives the same result.
@@ -26,7 +26,7 @@ def augment(key: jax.Array, images: jax.Array, *, crop_padding: int, flip: bool)
         return images
     batch, height, width, _ = images.shape
     crop_key, flip_key = jax.random.split(key)
-    # One gather straight from the images: no padded copy, and a flip costs nothing more than its index.
+    # One gather from the images themselves: no padded copy, and a flip costs no more than its index.
     rows = jnp.broadcast_to(jnp.arange(height, dtype=jnp.int32)[None, :], (batch, height))
     columns = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], (batch, width))
     if flip:

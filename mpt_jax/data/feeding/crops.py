@@ -1,4 +1,4 @@
-"""Which part of an image a network is shown: the recipe of ImageNet training, as boxes in the image's own pixels."""
+"""The crops of ImageNet training and evaluation, as boxes in pixels of the original image."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ import numpy as np
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: its share of the image, its width over its height
-MARGIN = 256 / 224  # how much larger than the crop the scaled image is in evaluation
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the image, and width over height
+MARGIN = 256 / 224  # in evaluation: side of the scaled image over side of the crop
 _TRIALS = 10
 
 
 def random_box(width: int, height: int, random: np.random.Generator) -> Box:
-    """A box with a share of the image's area uniform on `AREA` and an aspect log-uniform on `RATIO`, anywhere in it.
+    """Draw a box whose share of the image's area is uniform on `AREA` and whose aspect is log-uniform on `RATIO`.
 
-    A box that the image is too small for is drawn again, up to ten times; then it is the largest one in the centre
-    whose aspect is within `RATIO`.
+    Its position is uniform. A box that does not fit is drawn again, up to ten times; then the result is the largest
+    centred box whose aspect is within `RATIO`.
 
     Source: Szegedy et al., Going Deeper with Convolutions, 2015; the numbers are those of torchvision's
     ``RandomResizedCrop``.
@@ -39,9 +39,10 @@ def random_box(width: int, height: int, random: np.random.Generator) -> Box:
 
 
 def centre_box(width: int, height: int, size: Sequence[int]) -> Box:
-    """What is seen of an image scaled until it just covers `MARGIN` times the size, and cropped in the centre.
+    """Return the centre crop of an image that was scaled until it just covers `MARGIN` times the size.
 
-    The box is in pixels of the image as it is: scaling it alone gives the samples of scaling all and cropping.
+    The box is in pixels of the original image. Scaling the box alone gives the same samples as scaling the whole image
+    and cropping it.
 
     Args:
       size: height and width of the result.

@@ -10,7 +10,8 @@ from flax import struct
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mpt_jax.data.feeding.stream import Order, Reader, Stream
+from mpt_jax.data.feeding.order import Order
+from mpt_jax.data.feeding.stream import Reader, Stream
 
 WINDOW_BYTES = 2**27  # of the images of one call, on each process; up to four times as much is in flight
 

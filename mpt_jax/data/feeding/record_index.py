@@ -1,7 +1,7 @@
-"""Labels and ids of all records of a TFDS split, which a stream must know before it reads any image.
+"""Labels and ids of all records of a TFDS split, which a stream needs before it reads any image.
 
-They lie beside the images, so all of a split has to be read once. Of a large one they are kept in the user's cache
-folder, under a name that belongs to the very files.
+They are stored beside the images, so the whole split has to be read once. Those of a large split are cached in the
+user's cache folder, under a name that depends on the files.
 """
 
 import contextlib
@@ -17,46 +17,48 @@ import tensorflow_datasets as tfds
 
 from mpt_jax.files import cache_dir
 
-KEPT_FROM = 100_000  # records; fewer are read in a moment
+CACHED_FROM = 100_000  # records; fewer are read quickly
 
-_READ_AT_ONCE = 2048
+_CHUNK = 2048  # records read together
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The data set's own labels, ``int32 [N]``, and the ids, text ``[N]``, in the files' order."""
+    """Return the labels of the data set, ``int32 [N]``, and the ids, text ``[N]``, in the order of the files."""
     info = builder.info.splits[split]
-    if info.num_examples < KEPT_FROM:
-        return _all(split, source)
+    if info.num_examples < CACHED_FROM:
+        return _read_all(split, source)
     facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile):  # then it is read again
-        with np.load(cache_dir.path("records") / f"{name}.npz", allow_pickle=False) as kept:
-            labels, ids = kept["labels"], kept["ids"]
+    with contextlib.suppress(
+        OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile
+    ):  # a missing or damaged copy: read again
+        with np.load(cache_dir.path("records") / f"{name}.npz", allow_pickle=False) as cached:
+            labels, ids = cached["labels"], cached["ids"]
         if len(labels) == len(ids) == len(source) and labels.dtype == np.int32 and ids.dtype.kind == "U":
             return labels, ids
-    labels, ids = _all(split, source)
+    labels, ids = _read_all(split, source)
     with contextlib.suppress(OSError, RuntimeError):
-        _keep(cache_dir.path("records") / f"{name}.npz", labels=labels, ids=ids)
+        _cache(cache_dir.path("records") / f"{name}.npz", labels=labels, ids=ids)
     return labels, ids
 
 
 def name_of(example: Mapping[str, Any], split: str, number: int) -> str:
-    """The id of an example: its feature `id`, or its place in the split."""
+    """Return the id of an example: its feature `id`, or the split and its position in it."""
     value = example.get("id", f"{split}_{number:05d}")
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _all(split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
+def _read_all(split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
     labels, ids = [], []
-    for start in range(0, len(source), _READ_AT_ONCE):
-        numbers = list(range(start, min(start + _READ_AT_ONCE, len(source))))
+    for start in range(0, len(source), _CHUNK):
+        numbers = list(range(start, min(start + _CHUNK, len(source))))
         for number, example in zip(numbers, source.__getitems__(numbers), strict=True):
             labels.append(example["label"])
             ids.append(name_of(example, split, number))
     return np.array(labels, np.int32), np.array(ids, str)
 
 
-def _keep(path: pathlib.Path, **arrays: np.ndarray) -> None:
+def _cache(path: pathlib.Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.stem}-{os.getpid()}.npz")  # another process may be writing the same
     try:

@@ -1,4 +1,4 @@
-"""Which examples a step sees, as a pure function of (key, step): nothing to save, nothing to restore, ready to vmap."""
+"""Which examples a step sees: a pure function of (key, step), so there is nothing to save or restore."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Steps that show every example at least once: ``ceil(N / B)``.
+    """Return the number of steps that show every example at least once: ``ceil(N / B)``.
 
     Raises:
       ValueError: no examples, or a batch size below 1.
@@ -16,20 +16,20 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
       391
     """
     if num_examples < 1 or batch_size < 1:
-        raise ValueError(f"need at least one example and one per batch, got {num_examples} and {batch_size}")
+        raise ValueError(f"{num_examples} examples in batches of {batch_size}; expected at least one example per batch")
     return -(-num_examples // batch_size)
 
 
 def epoch_permutation(key: jax.Array, epoch: ArrayLike, num_examples: int) -> jax.Array:
-    """The order of the examples in an epoch, ``int32 [N]``: a permutation of ``0 .. N-1`` drawn from (key, epoch)."""
+    """Draw the order of the examples in an epoch from (key, epoch): a permutation of ``0 .. N-1``, ``int32 [N]``."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(num_examples, dtype=jnp.int32))
 
 
 def batch_indices(permutation: jax.Array, step_in_epoch: ArrayLike, batch_size: int) -> jax.Array:
-    """The examples of one step, ``int32 [B]``: positions ``(step * B + 0 .. B-1) mod N`` of the epoch's permutation.
+    """Return the examples of one step, ``int32 [B]``: positions ``(step * B + 0 .. B-1) mod N`` of the permutation.
 
-    The last batch is filled up from the start of the same permutation, so every batch has the same shape and no
-    example is left out.
+    The last batch is filled from the start of the same permutation, so that every batch has the same shape and every
+    example is seen.
 
     Examples:
       >>> batch_indices(jnp.array([3, 0, 4, 1, 2], jnp.int32), 2, batch_size=2).tolist()

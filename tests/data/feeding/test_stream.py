@@ -1,31 +1,18 @@
-"""A stream holds what the array in memory holds, whatever decodes it, and its order is that of the train steps."""
+"""A stream equals the decoded array, whatever decodes it, and its crops depend on seed, epoch and row alone."""
 
 import dataclasses
-import pickle
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from load_dataset import load
+from load_dataset import load, load_photos
 from PIL import Image
 
 from mpt_jax import data
 from mpt_jax.data import normalization
-from mpt_jax.data.feeding import record_index, stream
+from mpt_jax.data.feeding import stream
 from mpt_jax.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def photos_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    load_photos(folder)
-    return folder
-
-
-def load_photos(folder, **options):
-    recipe = {"image_size": (40, 48), "augmentation": "imagenet", "source": "stream", "test_split": "validation"}
-    return load("photos", data_dir=folder, **{"num_classes": 8, **recipe, **options})
 
 
 def keys(count, seed=0):
@@ -41,7 +28,7 @@ def read(images, order, steps, start=0, part=slice(None)):
     return out
 
 
-def test_digits_streamed_are_the_digits_in_memory(digits_dir):
+def test_streamed_digits_equal_the_digits_in_memory(digits_dir):
     options = {"data_dir": digits_dir, "num_classes": 7, "class_order": "seed:3", "validation_per_class": 5}
     memory, streamed = (load(**options, source=source) for source in ("memory", "stream"))
     for part in ("train", "validation", "test"):
@@ -57,24 +44,12 @@ def test_digits_streamed_are_the_digits_in_memory(digits_dir):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_statistics_of_a_long_stream_are_of_evenly_spaced_images(digits_dir, monkeypatch):
+def test_statistics_of_a_long_stream_use_evenly_spaced_images(digits_dir, monkeypatch):
     images = load(data_dir=digits_dir, num_classes=10, source="stream").train.images
     monkeypatch.setattr(normalization, "STREAM_SAMPLE", 100)  # of 516: every sixth
     mean, std = data.statistics(images)
     pixels = np.asarray(images)[::6] / 255
     np.testing.assert_allclose([mean[0], std[0]], [pixels.mean(), pixels.std()], rtol=1e-6)
-
-
-def test_the_order_is_the_one_that_the_compiled_program_draws():
-    order_keys, chosen = keys(2), np.stack([np.arange(0, 200, 2), np.arange(1, 200, 2)])
-    order = data.Shuffled(order_keys, keys(2, 1), num_examples=100, batch_size=16, chosen=chosen)
-    for step in (0, 5, 6, 7, 20):  # seven steps an epoch, the last one filled up
-        for seed in (0, 1):
-            permutation = data.epoch_permutation(order_keys[seed], step // 7, 100)
-            expected = chosen[seed][data.batch_indices(permutation, step % 7, 16)]
-            np.testing.assert_array_equal(order.rows(step, seed), expected)
-    copy = pickle.loads(pickle.dumps(order))  # as a worker process gets it
-    np.testing.assert_array_equal(copy.rows(9, 1), order.rows(9, 1))
 
 
 def test_crops_depend_on_seed_epoch_and_row_alone(photos_dir):
@@ -92,7 +67,7 @@ def test_crops_depend_on_seed_epoch_and_row_alone(photos_dir):
 
 
 @pytest.mark.slow  # starts processes, which import jax
-def test_processes_decode_what_threads_decode(photos_dir):
+def test_processes_and_threads_decode_the_same(photos_dir):
     images = load_photos(photos_dir).train.images
     order = data.Shuffled(keys(2), keys(2, 1), num_examples=len(images), batch_size=40)
     expected = read(images, order, 3)
@@ -100,7 +75,7 @@ def test_processes_decode_what_threads_decode(photos_dir):
         np.testing.assert_array_equal(read(dataclasses.replace(images, workers=workers), order, 3), expected)
 
 
-def test_evaluation_sees_the_same_image_every_time_and_not_a_random_crop(photos_dir):
+def test_evaluation_has_no_random_crop(photos_dir):
     test = load_photos(photos_dir).test.images
     once = np.asarray(test)
     assert once.shape == (48, 40, 48, 3)
@@ -119,7 +94,7 @@ def test_auto_streams_what_is_too_large(photos_dir, monkeypatch):
     assert isinstance(load_photos(photos_dir, **plain, channels=1).train.images, np.ndarray)
 
 
-def test_files_are_told_by_their_sizes_and_records_by_nothing(tmp_path, photos_dir):
+def test_files_have_sizes_and_records_have_none(tmp_path, photos_dir):
     for name, content in (("a", b"1"), ("b", b"22")):
         (tmp_path / name).write_bytes(content)
     files = stream.Files([tmp_path / "a", tmp_path / "b"])
@@ -127,7 +102,7 @@ def test_files_are_told_by_their_sizes_and_records_by_nothing(tmp_path, photos_d
     assert load_photos(photos_dir).test.images.sizes().tolist() == []
 
 
-def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+def test_the_limit_of_a_container_is_respected(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "CONTAINER_LIMIT", tmp_path / "memory.max")
     whole = stream.memory()
     assert whole > 1 << 20
@@ -136,7 +111,7 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
         assert stream.memory() == limit
 
 
-def test_folders_stream_what_they_hold_and_find_faults_by_the_header(tmp_path):
+def test_a_streamed_folder_equals_the_decoded_one_and_headers_are_checked_first(tmp_path):
     random = np.random.default_rng(0)
     for part, number in (("train", 5), ("test", 2)):
         for name in ("cat", "dog"):
@@ -161,7 +136,7 @@ def test_folders_stream_what_they_hold_and_find_faults_by_the_header(tmp_path):
     assert any("also in test" in finding.what and finding.names == ("train/dog/9.png",) for finding in skipped.findings)
 
 
-def test_an_image_that_breaks_off_ends_the_run_by_its_name(tmp_path):
+def test_a_truncated_image_stops_the_run_with_its_name(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "test" / name).mkdir(parents=True)
@@ -170,7 +145,7 @@ def test_an_image_that_breaks_off_ends_the_run_by_its_name(tmp_path):
     whole = (tmp_path / "train/dog/20.png").read_bytes()
     (tmp_path / "train/dog/20.png").write_bytes(whole[:50])
     images = load("folder", data_dir=tmp_path, num_classes=2, source="stream").train.images
-    with pytest.raises(InputError, match=r"dog/20\.png .*dataset\.source=memory looks at all of them first"):
+    with pytest.raises(InputError, match=r"dog/20\.png .*dataset\.source=memory reads all images first"):
         np.asarray(images)
 
 
@@ -186,22 +161,3 @@ def test_an_image_that_breaks_off_ends_the_run_by_its_name(tmp_path):
 def test_what_cannot_be_streamed(photos_dir, name, options, expected):
     with pytest.raises(InputError, match=expected):
         load(name, data_dir=photos_dir, num_classes=8, **options)
-
-
-def test_labels_of_many_records_are_kept_and_read_again_where_the_copy_is_damaged(photos_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    load_photos(photos_dir)
-    assert not list(tmp_path.rglob("*.npz"))  # a small set
-    monkeypatch.setattr(record_index, "KEPT_FROM", 40)
-    first = load_photos(photos_dir)
-    kept = sorted(tmp_path.rglob("*.npz"))
-    assert len(kept) == 2
-    monkeypatch.setattr(record_index, "_all", None)  # would fail
-    again = load_photos(photos_dir)
-    np.testing.assert_array_equal(again.train.ids, first.train.ids)
-    np.testing.assert_array_equal(again.train.labels, first.train.labels)
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(record_index, "KEPT_FROM", 40)
-    kept[0].write_bytes(kept[0].read_bytes()[:100])
-    np.testing.assert_array_equal(load_photos(photos_dir).test.labels, first.test.labels)
