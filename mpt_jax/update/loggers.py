@@ -1,4 +1,4 @@
-"""Where the lines of `metrics.jsonl` also go while a run works: TensorBoard."""
+"""Loggers that receive the lines of `metrics.jsonl` during a run: TensorBoard."""
 
 import contextlib
 import importlib.util
@@ -15,23 +15,24 @@ Line = Mapping[str, Any]
 
 
 def require_tensorboard(folder: pathlib.Path) -> None:
-    """Find out before any work is done whether events can be written.
+    """Check, before any work is done, that events can be written.
 
     Raises:
       InputError: tensorboardX is not installed, or the work directory is in a bucket.
     """
     if storage.is_remote(folder):
-        raise InputError(f"--tensorboard writes to local folders, but the work directory is {folder}; leave it out")
+        raise InputError(f"--tensorboard needs a local folder, but the work directory is {folder}; omit it")
     if importlib.util.find_spec("tensorboardX") is None:
-        raise InputError("--tensorboard needs tensorboardX: `pip install 'mpt_jax[tensorboard]'`, or leave it out")
+        raise InputError("--tensorboard needs tensorboardX: `pip install 'mpt_jax[tensorboard]'`, or omit it")
 
 
 @contextlib.contextmanager
 def tensorboard(folder: pathlib.Path) -> Iterator[Callable[[Line], None]]:
-    """A function that writes a metrics line as events under `folder/tensorboard/STAGE/MEMBER`.
+    """Open TensorBoard's event files, and yield a function that writes a metrics line to them.
 
-    The events say what `metrics.jsonl` says, and every step once: those of earlier sessions are written anew from it at
-    the start, and those of a stage that goes on from a checkpoint once more when it does.
+    The events of a member are in `folder/tensorboard/STAGE/MEMBER`. They equal the lines of `metrics.jsonl`, with every
+    step once: the files of earlier sessions are written again from that file at the start, and those of a resumed stage
+    when its first new line comes.
 
     Args:
       folder: the work directory.
@@ -45,35 +46,35 @@ def tensorboard(folder: pathlib.Path) -> Iterator[Callable[[Line], None]]:
     root, writers = folder / "tensorboard", {}
 
     def add(line: Line) -> None:
-        place = root / stage_of(line) / line["member"].replace("/", "_")
-        if place not in writers:
-            writers[place] = SummaryWriter(str(place), flush_secs=10)
+        path = root / stage_of(line) / line["member"].replace("/", "_")
+        if path not in writers:
+            writers[path] = SummaryWriter(str(path), flush_secs=10)
         for name, value in line["values"].items():
-            if value is not None:  # what was not finite
-                writers[place].add_scalar(name, value, line["step"])
+            if value is not None:  # None: not finite
+                writers[path].add_scalar(name, value, line["step"])
 
-    def begin(stage: str, lines: Iterable[Line]) -> None:
+    def rewrite(stage: str, lines: Iterable[Line]) -> None:
         close(stage)
         shutil.rmtree(root / stage, ignore_errors=True)
         for line in lines:
             add(line)
 
     def close(stage: str) -> None:
-        for place in [place for place in writers if place.parent.name == stage]:
-            writers.pop(place).close()
+        for path in [path for path in writers if path.parent.name == stage]:
+            writers.pop(path).close()
 
     earlier = workdir.read_metrics(folder)
     for stage in dict.fromkeys(map(stage_of, earlier)):
-        begin(stage, [line for line in earlier if stage_of(line) == stage])
+        rewrite(stage, [line for line in earlier if stage_of(line) == stage])
         close(stage)
-    going_on: set[str] = set()
+    current: set[str] = set()  # stages with lines of this session
 
     def write(line: Line) -> None:
         stage = stage_of(line)
-        if stage not in going_on:
-            going_on.add(stage)
-            lines = workdir.read_metrics(folder)  # without the steps that this stage does again
-            begin(stage, [one for one in lines if stage_of(one) == stage and one["step"] < line["step"]])
+        if stage not in current:
+            current.add(stage)
+            lines = workdir.read_metrics(folder)  # without the steps that this stage repeats
+            rewrite(stage, [one for one in lines if stage_of(one) == stage and one["step"] < line["step"]])
         add(line)
 
     try:
@@ -84,7 +85,7 @@ def tensorboard(folder: pathlib.Path) -> Iterator[Callable[[Line], None]]:
 
 
 def stage_of(line: Line) -> str:
-    """The name of the stage that a metrics line is about.
+    """Return the name of the stage of a metrics line.
 
     Examples:
       >>> stage_of({"release": 1, "stage": "students", "member": "mpt_kl b=2 seed=0"})

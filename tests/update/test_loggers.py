@@ -1,4 +1,4 @@
-"""TensorBoard events say what `metrics.jsonl` says, every step once, also after a kill; a hook hears every line."""
+"""TensorBoard events equal the lines of `metrics.jsonl`, also after a kill, and a hook gets every line."""
 
 import collections
 import importlib.util
@@ -19,7 +19,7 @@ def line(stage, step, member="mpt_kl b=2 seed=0", **values):
 
 
 def events(folder):
-    """(run, name) -> the steps and values of its events, in the order of the files."""
+    """Return (run, name) -> steps and values of its events, in the order of the files."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     found = collections.defaultdict(list)
     for path in sorted((folder / "tensorboard").rglob("*tfevents*")):
@@ -34,7 +34,7 @@ def events(folder):
     return dict(found)
 
 
-def test_events_are_the_lines_also_where_a_killed_run_goes_on(tmp_path):
+def test_events_equal_the_metrics_lines_also_after_a_kill(tmp_path):
     pytest.importorskip("tensorboardX")
 
     def session(stage, steps, after):
@@ -57,44 +57,44 @@ def test_events_are_the_lines_also_where_a_killed_run_goes_on(tmp_path):
         ("r1-students/a_b", "accuracy"): [(step, 0.5) for step in (10, 20, 30, 40)],
     }
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"release": 1, "sta')  # what a kill leaves
+        file.write('{"release": 1, "sta')  # left by a kill
     with loggers.tensorboard(tmp_path):
         pass
     assert events(tmp_path)[f"r1-students/{run}", "loss"] == losses
 
 
-def test_the_command_tells_a_hook_and_tensorboard_every_line(features_file, tmp_path):
+def test_the_command_passes_every_line_to_a_hook_and_to_tensorboard(features_file, tmp_path):
     pytest.importorskip("tensorboardX")
     keys = {"dataset.name": features_file, "dataset.train_per_class": 20, "dataset.validation_per_class": 0}
     keys |= {"model.name": "linear", "seeds": 0, "optimizer.epochs": 2, "optimizer.batch_size": 32}
     keys |= {"update.tune": {}, "update.methods": "no_treatment"}
     command = ["--config", str(ROOT / "configs/digits.py"), f"--workdir={tmp_path}/run", "--tensorboard"]
-    heard = []
+    received = []
 
     def hook(line):
-        heard.append(line)
+        received.append(line)
         if line["release"]:
-            raise ZeroDivisionError  # what a hook raises ends the run: here after the old model
+            raise ZeroDivisionError  # an exception in a hook ends the run, here after the old model
 
     with pytest.raises(ZeroDivisionError):
         train.main([*command, *(f"--config.{key}={value}" for key, value in keys.items())], on_metrics=hook)
-    assert heard == workdir.read_metrics(tmp_path / "run") and len(heard) > 1
+    assert received == workdir.read_metrics(tmp_path / "run") and len(received) > 1
     assert events(tmp_path / "run") == {
         ("r0-old/old b=0 seed=0", name): [
-            (one["step"], pytest.approx(one["values"][name], abs=1e-4)) for one in heard[:-1]
+            (one["step"], pytest.approx(one["values"][name], abs=1e-4)) for one in received[:-1]
         ]
         for name in ("loss", "accuracy")
     }
 
 
-def test_without_the_package_it_is_said_before_any_work(monkeypatch, tmp_path):
+def test_a_missing_tensorboardx_is_an_error_before_any_work(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else find(name))
     with pytest.raises(InputError, match=r"mpt_jax\[tensorboard\]"):
         loggers.require_tensorboard(tmp_path)
 
 
-def test_metrics_are_read_without_a_half_line(tmp_path):
+def test_metrics_are_read_without_a_truncated_line(tmp_path):
     assert workdir.read_metrics(tmp_path) == []
     workdir.append_metrics(tmp_path, [line("old", 1), line("old", 2)])
     with (tmp_path / "metrics.jsonl").open("a") as file:
