@@ -1,4 +1,4 @@
-"""Nothing that is loaded can execute code: no pickle is read or written, whatever a file holds."""
+"""Loaded files cannot execute code: no pickle is read or written."""
 
 import ast
 import io
@@ -32,7 +32,7 @@ CALLS = {"eval", "exec", "compile", "__import__"}
 
 
 class Payload:
-    """Pickled, it makes a file when it is read."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -106,7 +106,7 @@ def test_what_a_run_writes_is_read_without_a_pickle(release, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's own, of a failed restore
-def test_a_pickle_in_a_release_is_refused_and_never_run(release, tmp_path):
+def test_a_pickle_in_a_release_is_an_error_and_never_runs(release, tmp_path):
     payload = pickle.dumps(Payload(tmp_path / "ran"))
     for name in [path.relative_to(release) for path in release.rglob("*") if path.is_file()]:
         content = (release / name).read_bytes()
@@ -127,7 +127,7 @@ def test_a_pickle_in_a_release_is_refused_and_never_run(release, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_objects_in_npz_files_are_refused_and_never_run(tmp_path):
+def test_objects_in_npz_files_are_an_error_and_never_run(tmp_path):
     payload = np.array([Payload(tmp_path / "ran")], dtype=object)
     file = io.BytesIO()
     np.savez(file, labels=payload, logits=payload, ids=payload, digest="0")
@@ -142,7 +142,7 @@ def test_objects_in_npz_files_are_refused_and_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_sheet_is_json_and_nothing_else(tmp_path):
+def test_a_card_must_be_json(tmp_path):
     for content in (pickle.dumps(Payload(tmp_path / "ran")), b"[" * 100_000, b"\xff\xfe", b"null"):
         (tmp_path / "card.json").write_bytes(content)
         with pytest.raises(InputError, match=r"card\.json"):

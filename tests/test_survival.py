@@ -1,7 +1,7 @@
-"""What the command survives: kills at any moment, signals, a full disk, a folder that cannot be written, damage.
+"""The command survives kills at any moment, signals, a full disk, a read-only folder, and damaged files.
 
 Every process is the real command on the digits, with a network that compiles quickly; all share one cache of compiled
-programs. Whatever happened on the way, the end is held against a run that nothing happened to, bit for bit.
+programs. At the end, each run is compared bit for bit with one that was not disturbed.
 """
 
 import json
@@ -36,12 +36,12 @@ OPTIONS = (
     *("--config.update.start=old", "--config.update.memory=per_class:20"),
     *(f"--config.training.checkpoint_every={CHECKPOINT_EVERY}", "--config.training.steps_per_dispatch=2"),
 )
-# Where a run is killed: at a random one of the file operations there, the first `most` of a process; or at any time.
+# Where a run is killed: the part of a path, and the largest number of the file operation there; or at any time.
 PLACES = {"metrics.jsonl": 20, "checkpoints": 250, "unfinished/model": 150, "notes.json": 20, "predictions": 30}
 PLACES |= {"releases": 250, "card.json": 20, "report": 4, "config.json": 3, "": 900}
 KILLS, OF_EACH = 30, 2
 
-# The command, killed by itself at the n-th file operation on a path with `place` in it, just before it is done.
+# The command, which kills itself just before the n-th file operation on a path with `place` in it.
 COMMAND = """
 import os, signal, sys
 folder, place, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -63,7 +63,7 @@ sys.exit(train.main())
 
 
 class World:
-    """A place for runs, and what they share."""
+    """A folder for runs, and what they share."""
 
     def __init__(self, folder, dataset):
         self.folder, self.dataset = folder, dataset
@@ -91,7 +91,7 @@ class World:
         assert "Traceback" not in errors, errors
         return process.returncode, output, errors
 
-    def assert_like_the_whole_run(self, name):
+    def assert_equals_the_undisturbed_run(self, name):
         whole, other = self.folder / "whole", self.folder / name
         assert outcome(whole) == outcome(other)
         for path in (whole / "predictions").iterdir():
@@ -101,7 +101,7 @@ class World:
 
 
 def outcome(folder):
-    """All that a run leaves but times and paths; reading a release holds every file and weight against its digest."""
+    """Return all results of a run except times and paths; reading a release checks every file against its digest."""
     report = json.loads((folder / "report.json").read_text())
     costs = {"seconds", "examples_per_second"}
     for entry in [*report["rows"], *report["summary"].values()]:
@@ -125,14 +125,14 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def world(features_file, tmp_path_factory):
-    """A world with a whole run in it, which nothing happens to."""
+    """A world with a complete run that was not disturbed."""
     world = World(tmp_path_factory.mktemp("world"), features_file)
     status, _, errors = world.run("whole")
     assert status == 0, errors
     return world
 
 
-def test_killed_at_any_moment_it_ends_bit_identical_and_does_few_steps_twice(world):
+def test_a_run_killed_at_any_moment_ends_bit_identical_and_repeats_few_steps(world):
     chance = random.Random(0)
     started = time.monotonic()
     assert world.run("timed")[0] == 0
@@ -157,22 +157,22 @@ def test_killed_at_any_moment_it_ends_bit_identical_and_does_few_steps_twice(wor
         stage = r"^release (\d), (\w+), .*: \d+ steps(?:, going on from step (\d+))?$"
         resumed = re.search(stage, output, re.MULTILINE)
         if resumed:
-            told = [line["step"] for line in before if (str(line["release"]), line["stage"]) == resumed.group(1, 2)]
-            lost.append(max(told, default=0) - int(resumed[3] or 0))
+            reported = [line["step"] for line in before if (str(line["release"]), line["stage"]) == resumed.group(1, 2)]
+            lost.append(max(reported, default=0) - int(resumed[3] or 0))
         if process.returncode == -signal.SIGKILL:
             killed.append((place, at))
             continue
         assert process.returncode == 0, errors  # through before its end was: another one
-        world.assert_like_the_whole_run(name)
+        world.assert_equals_the_undisturbed_run(name)
         planned += [place]
         runs += 1
         name = f"killed-{runs}"
         assert runs < 2 * KILLS, "kills do not come to pass"
     assert world.run(name)[0] == 0
-    world.assert_like_the_whole_run(name)
+    world.assert_equals_the_undisturbed_run(name)
     assert len(killed) == KILLS + 2 and {place for place, _ in killed} == {*PLACES, None}
     assert max(lost) <= CHECKPOINT_EVERY and sum(lost) > 0
-    print(f"{len(killed)} kills in {runs + 1} runs; steps done twice: {sum(lost)}, at most {max(lost)} after a kill")
+    print(f"{len(killed)} kills in {runs + 1} runs; steps repeated: {sum(lost)}, at most {max(lost)} after a kill")
 
 
 def wait_for(path, process):
@@ -183,7 +183,7 @@ def wait_for(path, process):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_says_how_to_go_on_and_ends(world, signum, status):
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(world, signum, status):
     name = f"signal-{status}"
     process = world.start(name)
     wait_for(world.folder / name / "metrics.jsonl", process)
@@ -195,16 +195,16 @@ def test_a_signal_saves_says_how_to_go_on_and_ends(world, signum, status):
     assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax.train ")
     states = world.folder / name / "checkpoints"
     saved = {path.name: max(int(state.name) for state in path.glob("[0-9]*")) for path in states.iterdir()}
-    told = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
-    assert all(step >= told[stage] for stage, step in saved.items())  # nothing that was done is lost
+    reported = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
+    assert all(step >= reported[stage] for stage, step in saved.items())  # no reported step is lost
     status, output, errors = world.run(name)
     assert status == 0, errors
     assert all(f"going on from step {step}\n" in output for step in saved.values())
-    world.assert_like_the_whole_run(name)
+    world.assert_equals_the_undisturbed_run(name)
 
 
 def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(world, cifar_dir):
-    """Its steps take a fifth of a second to seconds on a CPU, and a call of the program 20 of them."""
+    """A step takes 0.2 s to some seconds on a CPU, and a call of the program makes 20 of them."""
     run = world.folder / "cifar"
     options = (
         "--config",
@@ -226,7 +226,7 @@ def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(wo
     print(f"checkpoint at step {state.name}, {seconds:.1f} s after the signal")
 
 
-def test_two_signals_end_it_at_once_and_nothing_is_lost(world):
+def test_a_second_signal_ends_the_run_immediately_without_loss(world):
     process = world.start("signals")
     wait_for(world.folder / "signals/metrics.jsonl", process)
     for _ in range(2):
@@ -234,7 +234,7 @@ def test_two_signals_end_it_at_once_and_nothing_is_lost(world):
     process.communicate(timeout=5)
     assert process.returncode == 143
     assert world.run("signals")[0] == 0
-    world.assert_like_the_whole_run("signals")
+    world.assert_equals_the_undisturbed_run("signals")
 
 
 def test_two_processes_in_one_folder(world):
@@ -245,12 +245,12 @@ def test_two_processes_in_one_folder(world):
     process.kill()
     process.wait()
     assert world.run("shared")[0] == 0
-    world.assert_like_the_whole_run("shared")
+    world.assert_equals_the_undisturbed_run("shared")
 
 
 @pytest.fixture
 def mounts():
-    """The start of a command that runs a shell script in a space of its own for mounts, or the test is skipped."""
+    """The start of a command that runs a shell script in its own mount namespace, if that is possible."""
     wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     probe = [*wrapper, "mount -t tmpfs -o size=1m none /tmp"]
     try:
@@ -263,7 +263,7 @@ def mounts():
 
 
 def shell(world, mounts, script, name):
-    """Runs the script, in which `$RUN` is the work directory and "$@" the command; (exit status, output, errors)."""
+    """Run a script, in which `$RUN` is the work directory and "$@" the command; return exit status, output, errors."""
     (world.folder / name).mkdir()
     line = [*mounts, script, "sh", *world.line(name)]
     environment = {**world.environment(), "RUN": str(world.folder / name)}
@@ -271,7 +271,7 @@ def shell(world, mounts, script, name):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_on_a_full_disk_it_ends_with_status_3_and_goes_on_when_there_is_room(world, mounts):
+def test_a_full_disk_ends_with_status_3_and_the_run_resumes_when_there_is_space(world, mounts):
     needed = sum(path.stat().st_size for path in (world.folder / "whole").rglob("*") if path.is_file())
     sizes = [int(part * needed / 1024) for part in (0.02, 0.3, 0.6, 0.9)]
     script = f"""
@@ -287,7 +287,7 @@ def test_on_a_full_disk_it_ends_with_status_3_and_goes_on_when_there_is_room(wor
     lines = errors.splitlines()
     assert len(lines) == len(sizes), errors
     assert all("No space left on device; the last checkpoint is intact: free some space" in line for line in lines)
-    world.assert_like_the_whole_run("roomy")
+    world.assert_equals_the_undisturbed_run("roomy")
 
 
 FULL = """
@@ -313,14 +313,14 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(world, mounts):
     assert done.stdout.splitlines() == ["No space left on device ['1']", "1"], done.stderr
 
 
-def test_on_a_folder_that_cannot_be_written_it_ends_with_status_2(world, mounts):
+def test_a_read_only_folder_ends_with_status_2(world, mounts):
     script = '''mount --bind $RUN $RUN; mount -o remount,bind,ro $RUN; "$@"'''
     status, _, errors = shell(world, mounts, script, "readonly")
     assert status == 2 and len(errors.splitlines()) == 1, errors
     assert "cannot write to work directory" in errors and "Read-only file system" in errors
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(world):
+def test_a_run_reports_a_damaged_checkpoint_and_resumes_from_the_one_before(world):
     name = "damaged"
     process = world.start(name, kill=("r1-independent/.14.unfinished", 1))  # before the third is written
     process.communicate(timeout=300)
@@ -334,10 +334,10 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(worl
     status, output, errors = world.run(name)
     assert status == 0, errors
     assert f"{largest} is damaged: going on from an older one" in output and "going on from step 5" in output
-    world.assert_like_the_whole_run(name)
+    world.assert_equals_the_undisturbed_run(name)
 
 
-def test_a_damaged_teacher_is_refused_with_what_to_do(world):
+def test_a_damaged_teacher_is_an_error_with_a_remedy(world):
     shutil.copytree(world.folder / "whole", world.folder / "teacher")
     shutil.rmtree(world.folder / "teacher/releases/r1-mpt_kl-seed0")  # so that the students are trained again
     weights = max((world.folder / "teacher/releases/r0-old-seed1/model").rglob("d/*"), key=lambda p: p.stat().st_size)
@@ -352,8 +352,8 @@ def test_a_damaged_teacher_is_refused_with_what_to_do(world):
     assert outcome(world.folder / "teacher")[:2] == outcome(world.folder / "whole")[:2]
 
 
-def test_a_soak_of_short_runs_with_random_kills_loses_nothing(world):
-    """Up to 200 runs, each in a folder of its own, two at a time, for a quarter of an hour at most."""
+def test_many_short_runs_with_random_kills_lose_nothing(world):
+    """Up to 200 runs, two at a time, for a quarter of an hour at most."""
     chance, deadline = random.Random(1), time.monotonic() + 800
     short = ("--config.update.schedule=[5,10]", "--config.update.methods=no_treatment", "--config.update.tune={}")
     short += ("--config.optimizer.epochs=1", "--config.seeds=0")

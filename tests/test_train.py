@@ -1,4 +1,4 @@
-"""The command from end to end on the real digits: what it writes, resumes, adopts and refuses."""
+"""The command from end to end on the digits: what it writes, how it resumes, what it adopts, and its errors."""
 
 import errno
 import functools
@@ -44,7 +44,7 @@ def files(folder):
 
 @pytest.fixture(scope="module", autouse=True)
 def two_devices():
-    """All that a mesh is for, and six threads fewer that wait for each other."""
+    """Two of the eight devices: a real mesh with fewer threads that wait for each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, jax.devices()[:2]))
         yield
@@ -79,7 +79,7 @@ def test_the_work_directory_has_its_documented_layout(finished):
     }
 
 
-def test_the_report_keeps_its_contract_and_its_rates_are_those_of_the_predictions(finished):
+def test_the_report_keeps_its_contract_and_agrees_with_the_predictions(finished):
     report = json.loads((finished / "report.json").read_text())
     assert report["schema"] == 1
     assert report["classes"] == {"order": [str(i) for i in range(10)], "schedule": [5, 10]}
@@ -127,7 +127,7 @@ def test_b_is_the_best_candidate_on_validation(finished):
     assert card["objective"]["bias"] == expected["numbers"]["bias"]
 
 
-def test_posthoc_bias_is_the_independent_model_less_a_constant(finished):
+def test_posthoc_bias_subtracts_a_constant_from_the_independent_model(finished):
     report = json.loads((finished / "report.json").read_text())
     selection = report["selection"]["posthoc_bias"]
     chosen = selection["candidates"][selection["chosen"]]["numbers"]["posthoc_bias"]
@@ -164,7 +164,7 @@ def test_a_card_names_its_parents_by_digest(finished):
     assert len(set(digests)) == len(digests)  # no two models are the same, `independent` and `no_treatment` included
 
 
-def test_the_same_command_again_says_that_all_is_done(finished, digits_dir, capsys):
+def test_the_same_command_again_trains_nothing(finished, digits_dir, capsys):
     before = files(finished)
     (finished / "report.md").unlink()
     assert train.main(arguments(digits_dir, finished)) == 0
@@ -238,7 +238,7 @@ def test_no_or_unknown_config_file(capsys):
     assert "digits.py" in capsys.readouterr().err
 
 
-def test_a_teacher_of_another_class_order_is_refused(finished, digits_dir, tmp_path, capsys):
+def test_a_teacher_with_another_class_order_is_an_error(finished, digits_dir, tmp_path, capsys):
     more = (f"--config.update.old={finished}/releases/r0-old-seed0", "--config.dataset.class_order=seed:1")
     assert train.main(arguments(digits_dir, tmp_path / "run", *more)) == 2
     error = capsys.readouterr().err
@@ -249,7 +249,7 @@ def test_a_teacher_of_another_class_order_is_refused(finished, digits_dir, tmp_p
     assert "5 classes, not 10" in capsys.readouterr().err
 
 
-def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_dir, tmp_path, capsys):
+def test_an_unsuitable_work_directory_is_an_error_and_stays_as_it_is(finished, digits_dir, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert train.main(arguments(digits_dir, tmp_path / "file")) == 2
     assert "is a file" in capsys.readouterr().err
@@ -268,7 +268,7 @@ def test_a_work_directory_that_is_something_else_is_left_alone(finished, digits_
     assert files(finished) == before
 
 
-def test_a_flag_starts_a_new_run_beside_the_one_that_is_there(finished, digits_dir, tmp_path, capsys):
+def test_new_run_uses_a_folder_next_to_an_existing_run(finished, digits_dir, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     before = files(finished)
     teachers = [f"--config.update.{n}={finished}/releases/{r}-seed0" for n, r in (("old", "r0-old"),)]
@@ -313,7 +313,7 @@ def test_the_default_work_directory_is_named_after_the_config(digits_dir, tmp_pa
     assert "runs/digits is a file" in capsys.readouterr().err
 
 
-def test_lost_predictions_are_made_again(finished, digits_dir, tmp_path):
+def test_lost_predictions_are_written_again(finished, digits_dir, tmp_path):
     workdir = tmp_path / "digits"
     shutil.copytree(finished, workdir)
     (workdir / "predictions/r0-old-seed0.npz").write_bytes(b"damaged")
@@ -325,7 +325,7 @@ def test_lost_predictions_are_made_again(finished, digits_dir, tmp_path):
             np.testing.assert_allclose(before["logits"], now["logits"], rtol=1e-5, atol=1e-5)
 
 
-def test_students_of_another_teacher_are_not_reported(finished, digits_dir, tmp_path, capsys):
+def test_students_of_another_teacher_are_an_error(finished, digits_dir, tmp_path, capsys):
     workdir = tmp_path / "digits"
     shutil.copytree(finished, workdir)
     path = workdir / "releases/r0-old-seed0/card.json"
@@ -338,7 +338,7 @@ def test_students_of_another_teacher_are_not_reported(finished, digits_dir, tmp_
     assert "another r0-old-seed0" in capsys.readouterr().err
 
 
-def test_a_damaged_teacher_is_refused_before_anything_is_written(finished, digits_dir, tmp_path, capsys):
+def test_a_damaged_teacher_is_an_error_before_anything_is_written(finished, digits_dir, tmp_path, capsys):
     old = tmp_path / "old"
     shutil.copytree(finished / "releases/r0-old-seed0", old)
     card = json.loads((old / "card.json").read_text())
@@ -349,7 +349,7 @@ def test_a_damaged_teacher_is_refused_before_anything_is_written(finished, digit
         assert not (tmp_path / "run").exists()
 
 
-def test_training_that_diverges_ends_in_one_line_that_names_the_member(digits_dir, tmp_path, capsys):
+def test_divergence_ends_in_one_line_that_names_the_member(digits_dir, tmp_path, capsys):
     assert train.main(arguments(digits_dir, tmp_path / "run", "--config.optimizer.learning_rate=1e20")) == 2
     error = capsys.readouterr().err
     assert "diverged" in error and "old b=0 seed=0" in error and "learning_rate" in error
@@ -357,7 +357,7 @@ def test_training_that_diverges_ends_in_one_line_that_names_the_member(digits_di
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_cannot_be_written_is_one_line(digits_dir, tmp_path, capsys):
+def test_a_read_only_folder_is_an_error_in_one_line(digits_dir, tmp_path, capsys):
     (tmp_path / "closed").mkdir(mode=0o500)
     assert train.main(arguments(digits_dir, tmp_path / "closed/run")) == 2
     assert "cannot write" in capsys.readouterr().err
@@ -377,7 +377,7 @@ def command(digits_dir, workdir, *more):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
+def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
     often = ("--config.training.checkpoint_every=3", "--config.training.steps_per_dispatch=2")
     whole = command(digits_dir, tmp_path / "whole", *often)
     output, _ = whole.communicate(timeout=300)
@@ -418,7 +418,7 @@ def test_killed_and_started_again_it_ends_bit_identical(digits_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_members_with_a_core_each_learn_what_they_learn_on_all_cores(digits_dir, tmp_path):
+def test_members_on_one_core_each_learn_the_same_as_on_all_cores(digits_dir, tmp_path):
     # Three objectives of one seed: on two cores they do not divide.
     uneven = ("--config.seeds=3", "--config.update.methods=no_treatment,pct_kl,mpt_kl", "--config.update.tune={}")
     uneven += ("--config.training.steps_per_dispatch=5",)
@@ -439,7 +439,7 @@ def test_members_with_a_core_each_learn_what_they_learn_on_all_cores(digits_dir,
         assert values["loss"] == pytest.approx(lines[1][key]["loss"], rel=1e-3), key
 
 
-def test_help_is_quick_to_import_nothing_and_says_what_to_do():
+def test_help_lists_the_options_without_importing_jax():
     code = (
         "import sys, mpt_jax.train as t\ntry: t.main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
     )
@@ -449,7 +449,7 @@ def test_help_is_quick_to_import_nothing_and_says_what_to_do():
 
 
 @pytest.mark.slow
-def test_the_main_job_shows_fewer_flips_with_mpt_at_comparable_accuracy(digits_dir, tmp_path):
+def test_mpt_has_fewer_flips_at_comparable_accuracy_on_the_digits(digits_dir, tmp_path):
     assert train.main(["--config", DIGITS, f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={digits_dir}"]) == 0
     summary = json.loads((tmp_path / "run/report.json").read_text())["summary"]
     assert summary["mpt_kl"]["nfr"]["count"] >= 8

@@ -91,13 +91,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
 def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
     """Return the mesh, and the cores of a CPU between which populations of small networks are divided.
 
-    Cores are divided only where the user has not configured devices.
+    Cores are divided only if the user has not configured devices.
     """
-    cores: Sequence[jax.Device] = ()
-    if config.mesh == MeshConfig() and config.training.cores != 1 and not processes.is_distributed():
-        cores = hardware.core_devices()[: config.training.cores or None]
-    if cores:
-        return sharding.run_mesh(cores), cores
     layout = {"members": config.mesh.members, "fsdp": config.mesh.fsdp}
     for key, value in layout.items():
         if value != 1 and processes.is_distributed():
@@ -105,7 +100,10 @@ def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
                 f"mesh.{key}={value} divides the devices of one process, but there are {jax.process_count()} "
                 f"processes; expected mesh.{key}=1"
             )
-    return sharding.run_mesh((), **layout), ()
+    cores: Sequence[jax.Device] = ()
+    if config.mesh == MeshConfig() and config.training.cores != 1 and not processes.is_distributed():
+        cores = hardware.core_devices()[: config.training.cores or None]
+    return sharding.run_mesh(cores, **layout), cores
 
 
 def _device_facts(mesh: jax.sharding.Mesh) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A small run on the real digits, prepared or carried out: on their pixels as features, which compiles quickly."""
+"""Fixtures that prepare or execute a small run on the digits, with their pixels as features, which compiles quickly."""
 
 import io
 import pathlib
@@ -19,7 +19,7 @@ SMALL = (
 
 @pytest.fixture
 def prepared(digits_dir, tmp_path, one_device):
-    """A function from overrides to a `Run`, which has one device (tests of `train` have two, of `sharding` eight)."""
+    """A function from overrides to a prepared `Run` on one device (tests of `train` use two, of `sharding` eight)."""
 
     def prepare(*overrides, folder=tmp_path / "run", progress=None):
         config = configs.load(str(DIGITS), [f"dataset.data_dir={digits_dir}", "update.tune={}", *overrides])
@@ -30,7 +30,7 @@ def prepared(digits_dir, tmp_path, one_device):
 
 @pytest.fixture
 def executed(prepared, features_file):
-    """A function from overrides to a `Run` that was carried out, small unless the overrides say otherwise."""
+    """A function from overrides to an executed `Run`; the overrides are added to those in `SMALL`."""
 
     def execute(*overrides, **options):
         run = prepared(*SMALL, f"dataset.name={features_file}", *overrides, **options)

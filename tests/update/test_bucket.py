@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, executed, tmp_path):
-    """The store fails for good within a checkpoint of the students; begun again, the run ends as if it had not."""
+    """The store fails during a checkpoint of the students; the resumed run equals an undisturbed one."""
     options = (
         "seeds=0",
         "update.methods=mpt_kl",
@@ -57,8 +57,8 @@ def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, execute
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_killed_runs_in_a_bucket_end_as_a_local_one(store, bucket, tmp_path, features_file):
-    """The real command, killed three times without warning, and once asked to end."""
+def test_killed_runs_in_a_bucket_equal_a_local_one(store, bucket, tmp_path, features_file):
+    """The real command, killed three times, and interrupted once."""
     options = (
         *("--config.seeds=0,1", "--config.optimizer.epochs=4", "--config.model.name=mlp"),
         *("--config.update.methods=no_treatment,mpt_kl,posthoc_bias", "--config.update.tune={}"),

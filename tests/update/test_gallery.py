@@ -1,4 +1,4 @@
-"""The thumbnails that a run leaves: those of images that flipped, and small."""
+"""Thumbnails of the images that flipped."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plan says what the run then does, and gives times only where steps were timed."""
+"""The plan lists what the run will do, with times only if steps were timed."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def test_steps_are_those_of_the_images_that_a_stage_learns_from(prepared, overri
         assert planning.total_steps(run, stage) == 3 * math.ceil((known if rows is None else rows.shape[-1]) / 40)
 
 
-def test_before_anything_is_measured_there_is_no_time_and_nothing_is_written(prepared):
+def test_the_plan_of_a_new_run_has_no_times_and_writes_nothing(prepared):
     run = prepared("update.methods=mpt_kl,posthoc_bias", "update.bias=auto")
     title, old, independent, students, posthoc = update.plan(run)
     assert re.fullmatch(r"plan: \d+ steps of training", title)
@@ -46,7 +46,7 @@ def test_before_anything_is_measured_there_is_no_time_and_nothing_is_written(pre
     assert title == f"plan: {total} steps of training"
 
 
-def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
+def test_existing_releases_are_reused_and_lost_ones_are_timed(executed):
     run = executed("update.methods=no_treatment,posthoc_bias", "seeds=0", "model.name=linear")
     assert update.plan(run)[1:] == [
         *("  old: exists", "  independent: exists", "  students: exists"),
@@ -77,7 +77,7 @@ def test_what_is_there_is_reused_and_what_is_lost_is_timed(executed):
     assert students.endswith(f"{steps - 2} steps of 32 examples, resumed from step 2 of {steps}, about {left}")
 
 
-def test_an_adopted_model_is_named(prepared):
+def test_the_plan_names_adopted_models(prepared):
     run = prepared("update.methods=no_treatment")
     given = {"old": [(None, {"adopted_from": "run/releases/r0-old-seed0"})], "independent": []}
     assert update.plan(dataclasses.replace(run, adopted=given))[1] == "  old: adopt run/releases/r0-old-seed0"
@@ -86,6 +86,6 @@ def test_an_adopted_model_is_named(prepared):
 def test_the_flag_prints_the_plan_and_ends(digits_dir, tmp_path, capsys):
     line = ["--config", str(DIGITS), f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={digits_dir}", "--plan"]
     assert train.main(line) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"plan: \d+ steps of training\n  old: train 8 seeds", said) and "report" not in said
+    output = capsys.readouterr().out
+    assert re.search(r"plan: \d+ steps of training\n  old: train 8 seeds", output) and "report" not in output
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,9 @@
-"""What is refused before anything is trained or written."""
+"""Data, networks and teachers that do not fit each other are errors before anything is trained or written."""
 
+import numpy as np
 import pytest
 
+from mpt_jax import data
 from mpt_jax.errors import InputError
 
 
@@ -35,14 +37,14 @@ from mpt_jax.errors import InputError
         (["update.schedule=[10,10]", "update.old_fraction=0.1", "optimizer.batch_size=64"], "batch_size=64 is larger"),
     ],
 )
-def test_what_does_not_fit_is_refused(overrides, message, prepared, features_file, tmp_path):
+def test_what_does_not_fit_is_an_error(overrides, message, prepared, features_file, tmp_path):
     with pytest.raises(InputError, match=message):
         prepared(*(override.format(features=features_file) for override in overrides))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_given_old_model_of_another_network_is_refused_where_its_weights_are_needed(executed, prepared, tmp_path):
-    """Else it would be found out by a traceback, after the independent model has been trained."""
+def test_an_adopted_old_model_must_have_the_configured_network_if_its_weights_are_used(executed, prepared, tmp_path):
+    """Otherwise a traceback would follow, after the independent model has been trained."""
     first = executed(
         "update.methods=no_treatment", "model.name=linear", "optimizer.epochs=1", folder=tmp_path / "first"
     )
@@ -61,5 +63,21 @@ def test_a_given_old_model_of_another_network_is_refused_where_its_weights_are_n
         message = rf"seed0 is linear \(dtype=float32\), but {what} needs .* mlp \(dtype=float32\); set that to match"
         with pytest.raises(InputError, match=message):
             prepared(*features, old, *overrides)
-    prepared(*features, old)  # its answers can be learned from
+    prepared(*features, old)  # its logits can be learned from
     assert not (tmp_path / "run").exists()
+
+
+def test_a_streamed_run_is_prepared_like_one_in_memory(prepared):
+    memory, streamed = (prepared(f"dataset.source={source}") for source in ("auto", "stream"))
+    assert isinstance(memory.dataset.train.images, np.ndarray)
+    assert isinstance(streamed.dataset.train.images, data.Stream)
+    np.testing.assert_array_equal(streamed.mean, memory.mean)
+    np.testing.assert_array_equal(streamed.std, memory.std)
+    known = streamed.known(streamed.dataset.test, 0)
+    np.testing.assert_array_equal(known.images, memory.known(memory.dataset.test, 0).images)
+
+
+def test_methods_that_draw_their_own_batches_need_images_in_memory(prepared):
+    message = r"balanced_meta_softmax draws its own batches on the device, but .*; expected dataset\.source=memory"
+    with pytest.raises(InputError, match=message):
+        prepared("dataset.source=stream", "update.methods=balanced_meta_softmax")

@@ -12,7 +12,7 @@ OLD, STUDENTS = Stage(0, "old", ("old",)), Stage(1, "students", ("no_treatment",
 
 
 def counts(run, stage=STUDENTS):
-    """Images of each class that the first seed learns from."""
+    """Return the number of images of each class that the first seed learns from."""
     rows, known = training_rows(run, stage), run.known(run.dataset.train, stage.release)
     labels = known.labels if rows is None else known.labels[rows[0]]
     return np.bincount(labels, minlength=run.num_classes(stage.release)).tolist()
@@ -43,7 +43,7 @@ def test_memory_and_long_tail_limit_what_a_release_learns_from(prepared):
         assert training_rows(run, OLD) is None
 
 
-def test_more_data_means_a_part_of_each_class_first_and_then_all(prepared):
+def test_more_data_starts_from_a_part_of_each_class(prepared):
     run = prepared("seeds=0,1", "update.schedule=[10,10]", "update.old_fraction=0.5", "optimizer.batch_size=24")
     rows, everything = training_rows(run, OLD), counts(run)
     assert training_rows(run, STUDENTS) is None
@@ -53,8 +53,8 @@ def test_more_data_means_a_part_of_each_class_first_and_then_all(prepared):
 
 
 @pytest.mark.parametrize("method", [pytest.param("independent", marks=pytest.mark.slow), "no_treatment"])
-def test_herding_keeps_what_herding_on_the_release_before_keeps(executed, method):
-    """Also what it forgets later stays forgotten: a class's memory is a prefix of the one before."""
+def test_herding_uses_the_features_of_the_previous_release(executed, method):
+    """Images that are dropped stay dropped: the memory of a class is a prefix of the earlier one."""
     run = executed(
         *("update.schedule=[4,7,10]", "update.memory=total:16", "update.memory_by=herding"),
         *("update.methods=no_treatment", "optimizer.epochs=1", "optimizer.batch_size=16"),
