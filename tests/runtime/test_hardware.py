@@ -1,3 +1,5 @@
+"""The hardware of a run is described as the operating system describes it, and cores become devices."""
+
 import os
 import subprocess
 import sys
@@ -21,18 +23,18 @@ flags\t\t: fpu sse2 {flags}
     ("flags", "expected"),
     [("avx2 avx512f", "AMD EPYC (AVX-512)"), ("avx avx2", "AMD EPYC (AVX2)"), ("avx", "AMD EPYC")],
 )
-def test_a_processor_is_named_with_its_widest_vectors(tmp_path, flags, expected):
+def test_a_processor_is_named_with_its_widest_vector_extension(tmp_path, flags, expected):
     (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags=flags))
     assert hardware.processor(tmp_path / "cpuinfo") == expected
 
 
-def test_a_processor_whose_vectors_nobody_says_is_named_alone(tmp_path):
+def test_a_processor_without_known_vector_extension_has_only_its_name(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nCPU part\t: 0xd0c\n")  # as on arm64
     name = hardware.processor(tmp_path / "none")
     assert name and hardware.processor(tmp_path / "cpuinfo") == name
 
 
-def test_the_facts_are_of_this_machine():
+def test_facts_describe_this_machine():
     found = hardware.facts(3)
     assert found["count"] == 3 and found["platform"] == jax.devices()[0].platform
     assert hardware.in_words(found).endswith(f"{os.cpu_count()} cores of {hardware.processor()}")
@@ -42,7 +44,7 @@ def test_the_facts_are_of_this_machine():
     ("quota", "expected"),
     [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("nonsense", None), ("99900000 100000", None)],
 )
-def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch, quota, expected):
+def test_cores_are_limited_by_affinity_and_quota(tmp_path, monkeypatch, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
     assert hardware.num_cores(tmp_path / "cpu.max") == (expected or 6)
@@ -60,7 +62,7 @@ def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch, quota, 
         ({}, "jax.devices()", "0 1"),  # too late
     ],
 )
-def test_every_core_becomes_a_device_unless_someone_has_said_otherwise(environment, before, expected):
+def test_every_core_becomes_a_device_unless_devices_are_configured(environment, before, expected):
     code = (
         f"import os, jax; os.sched_getaffinity = lambda pid: set(range(5)); {before}\n"
         "import pathlib; from mpt_jax.runtime import hardware\n"

@@ -1,4 +1,4 @@
-"""Signals end a process in good order: when there is something to save, when there is not, and when it hangs."""
+"""Signals end a process cleanly: with and without something to save, and when it hangs."""
 
 import os
 import pathlib
@@ -15,18 +15,18 @@ from mpt_jax.runtime import interruption
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_a_signal_ends_the_block_and_leaves_the_handlers_as_they_were():
+def test_a_signal_ends_the_block_and_handlers_are_restored():
     before = [signal.getsignal(signum) for signum in interruption.SIGNALS]
     for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with pytest.raises(interruption.Interrupted) as ended, interruption.handle_signals("bye"):
+        with pytest.raises(interruption.Interrupted) as interrupted, interruption.handle_signals("bye"):
             signal.raise_signal(signum)
             time.sleep(10)
-        assert ended.value.status == status and isinstance(ended.value, KeyboardInterrupt)
+        assert interrupted.value.status == status and isinstance(interrupted.value, KeyboardInterrupt)
         assert not interruption.requested()
     assert [signal.getsignal(signum) for signum in interruption.SIGNALS] == before
 
 
-def test_a_postponed_signal_waits_for_the_end_of_the_block():
+def test_a_deferred_signal_raises_at_the_end_of_the_block():
     reached = []
     with pytest.raises(interruption.Interrupted), interruption.handle_signals("bye"):
         with interruption.deferred():
@@ -34,27 +34,27 @@ def test_a_postponed_signal_waits_for_the_end_of_the_block():
             reached.append(interruption.requested())
         reached.append("not here")
     assert reached == [True]
-    with interruption.handle_signals("bye"), interruption.deferred():  # and without a signal nothing happens
+    with interruption.handle_signals("bye"), interruption.deferred():  # nothing happens without a signal
         assert not interruption.requested()
 
 
-def test_an_error_in_a_postponed_block_is_not_hidden():
+def test_an_error_in_a_deferred_block_is_not_hidden():
     with pytest.raises(ZeroDivisionError), interruption.handle_signals("bye"), interruption.deferred():
         signal.raise_signal(signal.SIGTERM)
         _ = 1 / 0
 
 
-def test_other_threads_are_left_alone():
-    seen = []
+def test_other_threads_are_not_affected():
+    handlers = []
 
     def work():
         with interruption.handle_signals("bye"), interruption.deferred():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [signal.getsignal(signal.SIGTERM)]
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
 BUSY = """
@@ -64,7 +64,7 @@ interruption.GRACE = 0.5
 with interruption.handle_signals("bye"):
     {block}
         print("ready", flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # runs no Python for minutes, as a compiler does
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # runs no Python for minutes, like a compiler
 """
 
 
@@ -77,7 +77,7 @@ with interruption.handle_signals("bye"):
         ("with interruption.deferred():", [signal.SIGINT, signal.SIGTERM], 143, ["SIGINT", "checkpoint", "bye"]),
     ],
 )
-def test_a_process_that_runs_no_python_is_ended_all_the_same(block, signals, status, words):
+def test_a_process_that_runs_no_python_is_ended_too(block, signals, status, words):
     code = BUSY.format(block=block)
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

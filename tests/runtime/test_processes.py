@@ -1,6 +1,6 @@
-"""Several processes on the loopback: what they compute, what they survive, and that they say the same.
+"""Several processes on the loopback: what they compute, what they survive, and that they report the same errors.
 
-Each is the real command on the digits as features, with a network that compiles in a moment.
+Each runs the real command on the digits as features, with a network that compiles quickly.
 """
 
 import io
@@ -37,13 +37,13 @@ SMALL = (
 )
 LOST = r"error: .*process {} of 2 ended early.*resume from the last checkpoint, .*: python -m mpt_jax\.train "
 
-LOST_STATUS = (processes.LOST, -signal.SIGABRT)  # the latter where JAX is the first to know
+LOST_STATUS = (processes.LOST, -signal.SIGABRT)  # the latter if JAX notices first
 
 
 class Group:
-    """Processes that run one command together; killed at the end of the block."""
+    """Processes that run one command together, killed at the end of the block."""
 
-    def __init__(self, arguments, count, devices, cache, of_each=None):
+    def __init__(self, arguments, count, devices, cache, own_options=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -56,7 +56,7 @@ class Group:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.members = [
             subprocess.Popen(
-                [*line, f"--num-processes={count}", f"--process-id={i}", *(of_each[i] if of_each else ())],
+                [*line, f"--num-processes={count}", f"--process-id={i}", *(own_options[i] if own_options else ())],
                 **pipes,
                 env=environment,
                 cwd=ROOT,
@@ -73,19 +73,19 @@ class Group:
             process.wait()
 
     def wait_for(self, path, steps=1):
-        """Until at least so many steps of a stage have been saved."""
+        """Wait until at least so many steps of a stage have been saved."""
         deadline = time.monotonic() + 300
         while not [place for place in path.glob("[0-9]*") if int(place.name) >= steps]:
             assert time.monotonic() < deadline and all(process.poll() is None for process in self.members), self.ends()
             time.sleep(0.01)
 
     def ends(self, timeout=900):
-        """Exit status, output and errors of each."""
+        """Return the exit status, output and errors of each process."""
         texts = [process.communicate(timeout=timeout) for process in self.members]
         return [(process.returncode, *text) for process, text in zip(self.members, texts, strict=True)]
 
     def finish(self):
-        """What the first one printed; all must end well and the others print nothing."""
+        """Return the output of the first process; all must succeed and the others print nothing."""
         ends = self.ends()
         assert [status for status, _, _ in ends] == [0] * len(ends), ends
         assert all(line.startswith("[Gloo]") for _, output, _ in ends[1:] for line in output.splitlines())
@@ -93,76 +93,76 @@ class Group:
 
 
 def outcome(folder, stage):
-    """What a run leaves but times: weights, answers, and all that is told of them and of the steps of this stage."""
+    """Return what a run wrote except times: weights, logits, and the metadata and metrics of this stage."""
     assert not list((folder / "checkpoints").iterdir()) and not list(folder.rglob("*.unfinished"))
-    sheets = {}
+    found = {}
     for path in sorted((folder / "releases").iterdir()):
         classifier, card = released_model.read(path)
-        answers = released.read(folder / "predictions" / f"{path.name}.npz")
-        sheets[path.name] = {
+        predictions = released.read(folder / "predictions" / f"{path.name}.npz")
+        found[path.name] = {
             "weights": jax.tree.leaves((classifier.params, classifier.batch_stats)),
-            "answers": answers["logits"],
-            "told": (card["metrics"], card["classes"], card["steps"], answers["ids"].tolist()),
+            "logits": predictions["logits"],
+            "metadata": (card["metrics"], card["classes"], card["steps"], predictions["ids"].tolist()),
         }
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if stage in line]
     values = np.array([list(line.pop("values").values()) for line in lines])
-    sheets["metrics"] = {"weights": [], "answers": values, "told": lines}
-    return sheets
+    found["metrics"] = {"weights": [], "logits": values, "metadata": lines}
+    return found
 
 
 def assert_alike(one, other, *, tolerance):
-    """Both outcomes are the same, arrays to the tolerance."""
+    """Check that both outcomes are the same, arrays to the tolerance."""
     assert one.keys() == other.keys()
-    for name, sheet in one.items():
-        assert sheet["told"] == other[name]["told"], name
-        for kind, scale in (("weights", 1.0), ("answers", 100.0)):  # the answers are sums of products with pixels to 16
-            for a, b in zip([*sheet[kind]], [*other[name][kind]], strict=True):
+    for name, of_one in one.items():
+        assert of_one["metadata"] == other[name]["metadata"], name
+        for kind, scale in (("weights", 1.0), ("logits", 100.0)):  # logits are sums of products with pixels up to 16
+            for a, b in zip([*of_one[kind]], [*other[name][kind]], strict=True):
                 np.testing.assert_allclose(a, b, rtol=tolerance, atol=scale * tolerance, err_msg=name)
 
 
 @pytest.fixture
-def alone(monkeypatch):
-    """The models of a command made in this process, as where it has four devices; returns what it says."""
+def run_here(monkeypatch):
+    """Return a function that runs a command in this process with four devices and returns its output."""
     mesh = sharding.make_mesh(jax.devices()[:4])
     monkeypatch.setattr(sharding, "make_mesh", lambda **_: mesh)
 
-    def make(arguments):
+    def run_command(arguments):
         options, text = train.parse(arguments), io.StringIO()
         with progress(Console(file=text)) as shown:
             run = update.prepare(config.load(options.config, options.overrides), options.workdir, shown)
             update.execute(run, "")
         return text.getvalue()
 
-    return make
+    return run_command
 
 
 @POSIX
-def test_two_processes_are_one_and_what_is_left_of_them_goes_on_alone(features_file, tmp_path, alone):
+def test_two_processes_equal_one_and_a_run_that_lost_one_resumes_on_a_single_process(features_file, tmp_path, run_here):
     options = (*SMALL, f"--config.dataset.name={features_file}")
-    alone([*options, f"--workdir={tmp_path / 'one'}"])
+    run_here([*options, f"--workdir={tmp_path / 'one'}"])
     shared, teachers = tmp_path / "two", tmp_path / "one/releases"
-    options += (f"--config.update.old={teachers}/r0-old-seed0",)  # (compiles less; the slow tests train all)
+    options += (f"--config.update.old={teachers}/r0-old-seed0",)  # compiles less; the slow tests train all models
     options += (f"--config.update.independent={teachers}/r1-independent-seed0",)
     with Group([*options, f"--workdir={shared}"], 2, 2, tmp_path / "cache") as group:
         group.wait_for(shared / "checkpoints/r1-students", steps=4)
         group.members[0].kill()
         killed = time.monotonic()
-        (_, output, _), (status, silent, errors) = group.ends()
+        (_, output, _), (status, quiet, errors) = group.ends()
         assert time.monotonic() - killed < 60
     assert status in LOST_STATUS and re.search(LOST.format(1), errors), errors
-    assert "Traceback" not in errors and "students, 1 seed: 19 steps" in output and "students" not in silent
+    assert "Traceback" not in errors and "students, 1 seed: 19 steps" in output and "students" not in quiet
     assert {path.name for path in (shared / "releases").iterdir()} == {"r0-old-seed0", "r1-independent-seed0"}
     saved = shared / "checkpoints/r1-students"
     assert list(saved.glob("*/model/ocdbt.process_0")) and list(saved.glob("*/model/ocdbt.process_1"))
-    said = alone([*options, f"--workdir={shared}"])
-    assert int(re.search(r"students.*: 19 steps, going on from step (\d+)", said)[1]) >= 4
+    output = run_here([*options, f"--workdir={shared}"])
+    assert int(re.search(r"students.*: 19 steps, going on from step (\d+)", output)[1]) >= 4
     assert_alike(*(outcome(folder, "students") for folder in (tmp_path / "one", shared)), tolerance=1e-5)
     assert json.loads((shared / "config.json").read_text())["device"]["processes"] == 2
 
 
 @pytest.mark.slow
 @POSIX
-def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_path):
+def test_stopped_and_killed_processes_resume_bit_identically(features_file, tmp_path):
     options = (*SMALL, f"--config.dataset.name={features_file}", "--config.optimizer.epochs=6")
 
     def start(name, count=2):
@@ -173,7 +173,7 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
     for signum, stage in ((signal.SIGTERM, "r0-old"), (signal.SIGINT, "r1-independent")):
         with start("broken") as group:
             group.wait_for(tmp_path / "broken/checkpoints" / stage, steps=20)
-            group.members[1].send_signal(signum)  # the one that writes nothing hears it
+            group.members[1].send_signal(signum)  # the process that writes nothing receives it
             asked = time.monotonic()
             ends = group.ends()
             assert time.monotonic() - asked < 15
@@ -182,8 +182,8 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
             assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax")
             assert "ended early" not in errors
         saved = max(int(path.name) for path in (tmp_path / "broken/checkpoints" / stage).glob("[0-9]*"))
-        told = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()[-1:]]
-        assert saved >= told[0]
+        last_line = (tmp_path / "broken/metrics.jsonl").read_text().splitlines()[-1]
+        assert saved >= json.loads(last_line)["step"]
     with start("broken") as group:
         group.wait_for(tmp_path / "broken/checkpoints/r1-students", steps=20)
         group.members[1].kill()
@@ -197,8 +197,8 @@ def test_stopped_or_killed_several_go_on_to_the_same_bits(features_file, tmp_pat
 
 
 @pytest.mark.slow
-def test_all_that_a_release_can_be_made_of(tmp_path, alone):
-    """Herding, ensembles, soups and what is chosen on validation, on images with batch normalisation."""
+def test_every_kind_of_method_gives_the_results_of_one_process(tmp_path, run_here):
+    """Herding, ensembles, soups and choices on validation, on images with batch normalisation."""
     options = [
         *("--config", str(ROOT / "configs/digits.py"), "--config.seeds=0,1", "--config.optimizer.epochs=2"),
         "--config.update.methods=mpt_kl,posthoc_bias,bcwi,bcwi_fisher,soup,ensemble,balanced_meta_softmax",
@@ -207,19 +207,19 @@ def test_all_that_a_release_can_be_made_of(tmp_path, alone):
         f"--config.dataset.data_dir={tmp_path}",
     ]
     folders = [tmp_path / "one", tmp_path / "two"]
-    alone([*options, f"--workdir={folders[0]}"])
+    run_here([*options, f"--workdir={folders[0]}"])
     with Group([*options, f"--workdir={folders[1]}"], 2, 2, tmp_path / "cache") as group:
         group.finish()
     reports = [report.write(folder)["rows"] for folder in folders]
     for one, two in zip(*reports, strict=True):
-        # to rounding, but for an image on the border of two classes
+        # equal to rounding, except for an image between two classes
         assert one["method"] == two["method"] and one["accuracy"] == pytest.approx(two["accuracy"], abs=2 / 1281)
     one, two = (released.read(folder / "predictions/r0-old-seed1.npz")["logits"] for folder in folders)
     np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_is_told_by_all(features_file, tmp_path):
+def test_an_error_of_one_process_is_reported_by_all(features_file, tmp_path):
     options = [*SMALL, f"--workdir={tmp_path / 'run'}"]
 
     def errors_of(first, second):
@@ -232,7 +232,7 @@ def test_an_error_of_one_process_is_told_by_all(features_file, tmp_path):
     there = f"--config.dataset.name={features_file}"
     assert "the config differs between process 0 and process 1" in errors_of(there, there.replace("digits", "other"))
     assert not (tmp_path / "run").exists()
-    with lock.hold(tmp_path / "run"):  # only the first one looks
+    with lock.hold(tmp_path / "run"):  # only the first process locks
         assert f"is in use by process {os.getpid()} on " in errors_of(there, there)
 
 
@@ -249,12 +249,12 @@ def test_an_error_of_one_process_is_told_by_all(features_file, tmp_path):
         (["--distributed", "--process-id=0"], "finds the processes itself; expected it alone"),
     ],
 )
-def test_flags_that_make_no_sense(arguments, complaint):
+def test_inconsistent_flags_are_refused(arguments, complaint):
     with pytest.raises(InputError, match=complaint):
         train.parse(["--config=x", *arguments])
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_a_port_in_use_is_refused():
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -264,14 +264,14 @@ def test_a_port_that_is_taken_is_refused():
                 processes.join("command", address, 1, 0)
 
 
-def test_flags_that_do():
+def test_flags_are_parsed():
     given = ["--config=x", "--coordinator", "[::1]:80", "--num-processes=2", "--process-id=1"]
     assert train.parse(given).processes == ("[::1]:80", 2, 1)
     assert train.parse(["--config=x", "--distributed"]).processes == ()
     assert train.parse(["--config=x"]).processes is None
 
 
-def test_alone_it_does_nothing():
+def test_a_single_process_needs_no_communication():
     assert processes.is_first() and not processes.is_distributed()
     assert processes.from_first(lambda: {1: 2}) == {1: 2} and processes.all_gather("x") == ["x"]
     processes.require_same({}, "nothing")
@@ -282,8 +282,8 @@ def test_alone_it_does_nothing():
     assert not processes.stop_requested()
 
 
-def test_messages_of_several(monkeypatch):
-    """What each makes of the others' messages, with their exchange replaced by a list."""
+def test_messages_between_processes(monkeypatch):
+    """The other processes' messages come from a list."""
     others = []
 
     def gather(array):
@@ -310,7 +310,7 @@ def test_messages_of_several(monkeypatch):
     for do in (lambda: processes.all_gather(1), lambda: processes.from_first(lambda: 1)):
         with pytest.raises(InputError, match="theirs"):
             do()
-    # an error that all have is not told again: the other's next message is for the outer block's successor
+    # an error that all have is not sent again: the other's next message belongs to the block after the outer one
     with pytest.raises(InputError, match="theirs"), processes.synchronized(), processes.synchronized():
         pass
     others[:] = [{"error": [28, "No space left on device", "place"]}]
