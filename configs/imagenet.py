@@ -1,26 +1,28 @@
-"""Class growth on ImageNet: 500 -> 1000 classes, ResNet-18, images decoded and cropped as they are needed.
+"""Class growth on ImageNet: 500 -> 1000 classes, ResNet-18, images decoded and cropped when they are needed.
 
 Reproduces: the ImageNet setting of Yan et al., "Positive-Congruent Training" (CVPR 2021, arXiv 2011.09161) and of Ricci
-et al., "Margin preserving training" (AAAI 2026, arXiv 2511.08322). Numbers are those of PCT's public code: SGD with
-momentum 0.9 and weight decay 1e-4, 90 epochs, a tenth of the rate after each thirty, rate 0.1 for every 256 images of a
-batch, random resized crops of 224 pixels with flips, evaluation on the centre crop of images scaled to 256, and the
-validation part of ImageNet as test. Its batch is 160 images on each of its GPUs; here it is 256 in all, with the rate
-that goes with it. The methods' own numbers (alpha 1, beta 5, temperature 5, b 4) are MPT's; b was chosen on CIFAR-100.
+et al., "Margin preserving training" (AAAI 2026, arXiv 2511.08322). The numbers are those of PCT's public code: SGD with
+momentum 0.9 and weight decay 1e-4, 90 epochs, a tenth of the learning rate after each thirty, rate 0.1 per 256 images
+of a batch, random resized crops of 224 pixels with flips, evaluation on the centre crop of images scaled to 256, and
+the validation part of ImageNet as test. PCT's batch is 160 images per GPU; here it is 256 in total, with the rate that
+belongs to it. The methods' own numbers (alpha 1, beta 5, temperature 5, b 4) are MPT's; b was chosen on CIFAR-100.
 No result has been measured yet.
 
     python -m mpt_jax.train --config configs/imagenet.py --config.dataset.data_dir=DIR
 
-DIR is a TFDS folder that holds `imagenet2012/5.1.0` as ArrayRecord files: TFDS prepares it, with TensorFlow
-(`pip install -e '.[prepare]'`), from the archives that image-net.org gives out. `configs/imagenet.py:resnet50` trains
-ResNet-50; `configs/imagenet.py:smoke` runs the same code in a few minutes on 240 made-up photographs
-(192 to train on, 48 to test).
+DIR is a TFDS folder with `imagenet2012/5.1.0` as ArrayRecord files. TFDS prepares it, with TensorFlow
+(`pip install -e '.[prepare]'`), from the archives of image-net.org. `configs/imagenet.py:resnet50` trains ResNet-50;
+`configs/imagenet.py:smoke` runs the same code in a few minutes on 240 synthetic photographs (192 to train on, 48 to
+test on).
 """
 
 from mpt_jax.config import default_config
+from mpt_jax.config.shipped import common
 
 
 def get_config(variant=""):
-    """The published setting with ResNet-18, with `resnet50`, or a small run on made-up images (`smoke`)."""
+    """Return the published setting with ResNet-18, with `resnet50`, or a small run on synthetic images (`smoke`)."""
+    common.require_variant(variant, "resnet50", "smoke")
     config = default_config()
     config.dataset.name = "imagenet2012"
     config.dataset.test_split = "validation"
@@ -41,10 +43,7 @@ def get_config(variant=""):
     config.optimizer.schedule = "thirds"
 
     config["update"].schedule = (500, 1000)
-    config["update"].methods = (
-        *("no_treatment", "pct_naive", "pct_kl", "pct_lm", "mpt_no_distillation"),
-        *("mpt_kl_no_bias", "mpt_lm_no_bias", "mpt_kl", "mpt_lm"),
-    )
+    config["update"].methods = common.PUBLISHED_METHODS
     config.training.evaluation_batch = 500
 
     if variant == "resnet50":
@@ -57,6 +56,4 @@ def get_config(variant=""):
         config["update"].schedule = (4, 8)
         config["update"].methods = ("no_treatment", "mpt_kl")
         config.training.evaluation_batch = 48
-    elif variant:
-        raise ValueError(f"unknown variant {variant!r}; valid: resnet50, smoke, or none")
     return config

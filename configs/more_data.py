@@ -1,7 +1,7 @@
-"""More data for the same classes: the old model learns from half of each digit's images, the new one from all.
+"""More data for the same classes: the old model trains on half of each digit's images, the new one on all.
 
-No class is added, so there is no margin to keep (b has no classes to act on, and `mpt_kl` is focal distillation from
-both models); the positive-congruent methods are at home here.
+No class is added, so there is no margin to preserve: b has no classes to act on, and `mpt_kl` is focal distillation
+from both models. The positive-congruent methods are made for this case.
 
     python -m mpt_jax.train --config configs/more_data.py
 
@@ -9,21 +9,13 @@ The variant `configs/more_data.py:network` also changes the network, from the sm
 transformer.
 """
 
-from mpt_jax.config import default_config
+from mpt_jax.config.shipped import common
 
 
 def get_config(variant=""):
-    """Ten classes before and after; half of the images, then all (and another network)."""
-    if variant not in ("", "network"):
-        raise ValueError(f"unknown variant {variant!r}; valid: network, or none")
-    config = default_config()
-    config.seeds = tuple(range(8))
-    config.dataset.name = "digits"
-    config.dataset.validation_per_class = 10
-    config.model.name = "convnet"
-    config.optimizer.learning_rate = 0.05
-    config.optimizer.epochs = 20
-    config.optimizer.batch_size = 24
+    """Return ten classes before and after; half of the images, then all; `network`: and another network."""
+    common.require_variant(variant, "network")
+    config = common.digits(epochs=20, batch_size=24)
     config["update"].schedule = (10, 10)
     config["update"].old_fraction = 0.5
     config["update"].methods = (

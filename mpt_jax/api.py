@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console, Group
 
 from mpt_jax import config as configs
@@ -89,7 +88,7 @@ class Report:
 
 
 def run(
-    config: str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config,
+    config: configs.Source,
     workdir: str | os.PathLike[str] | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -103,8 +102,8 @@ def run(
     checkpoint.
 
     Args:
-      config: path of a config file with an optional variant (`PATH.py:VARIANT`), nested values as in a config file, or
-        a `Config`.
+      config: name of a shipped config or path of a config file, also with a variant (`digits:all`, `PATH.py:VARIANT`),
+        nested values as in a config file, or a `Config`.
       workdir: folder for everything that is written, also `gs://BUCKET/FOLDER`; default: `runs/<config>`.
       overrides: config values by dotted key, such as `{"optimizer.epochs": 20, "update.methods": ["mpt_kl"]}`.
       new_run: if the work directory has a run of another config, use `workdir-2` (or -3, ...) beside it.
@@ -116,7 +115,7 @@ def run(
       InputError: the config, the data or the work directory cannot be used; the message says what would work.
       OSError: the disk is full. The same call resumes when there is space.
     """
-    resolved = _resolve(config, overrides or {})
+    resolved = configs.load(config, overrides or {})
     if workdir is None:
         if not isinstance(config, str | os.PathLike):
             raise InputError("run needs a workdir if the config is not a file; expected a folder, such as runs/mine")
@@ -184,37 +183,12 @@ def default_workdir(spec: str) -> pathlib.Path:
       >>> default_workdir("configs/cifar100.py:smoke").as_posix()
       'runs/cifar100-smoke'
     """
-    path, variant = configs.split_spec(spec)
-    return pathlib.Path("runs") / "-".join(part for part in (path.stem, variant) if part)
+    return pathlib.Path("runs") / configs.run_name(spec)
 
 
 def new_run_folder(folder: pathlib.Path, config: Config) -> pathlib.Path:
     """Return the folder, or the first of `folder-2`, `folder-3`, ... without a run of another config."""
     return storage.path(processes.from_first(lambda: str(workdirs.next_free(folder, configs.to_dict(config)))))
-
-
-def _resolve(
-    config: str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config, overrides: Mapping[str, Any]
-) -> Config:
-    if isinstance(config, str | os.PathLike):
-        values = configs.read_file(os.fspath(config))
-    elif isinstance(config, Config):
-        values = dataclasses.asdict(config)
-    else:
-        values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    for key, value in overrides.items():
-        values = _replaced(values, key, value)
-    result = configs._build(Config, values, "")
-    configs.check(result)
-    return result
-
-
-def _replaced(values: Any, key: str, value: Any) -> dict[str, Any]:
-    """Return nested values with the one at a dotted key replaced."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"overrides has a key that ends in {key!r} below {values!r}; expected a key of the config")
-    head, dot, rest = key.partition(".")
-    return {**values, head: _replaced(values.get(head, {}), rest, value) if dot else value}
 
 
 @contextlib.contextmanager

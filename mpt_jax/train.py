@@ -89,7 +89,12 @@ def parse(argv: Sequence[str]) -> Options:
         "Run the same command again to resume a run.",
         shared=["--no-compilation-cache"],
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file, e.g. configs/digits.py")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="CONFIG[:VARIANT]",
+        help="name of a shipped config, such as digits, or path of a config file, such as configs/digits.py",
+    )
     parser.add_argument("--workdir", metavar="DIR", help="output folder, also gs://BUCKET/DIR (default: runs/CONFIG)")
     parser.add_argument(
         "--new-run",

@@ -113,7 +113,7 @@ def test_every_kind_of_config_is_the_same_run(report, overrides, capsys):
         (DIGITS, "run", {"optimizer.epoch": 3}, r"unknown config key 'optimizer.epoch'.*did you mean 'epochs'"),
         (DIGITS, "run", {"optimizer.epochs": 0}, r"optimizer.epochs=0; expected"),
         (DIGITS, "run", {"optimizer.epochs": "many"}, r"'optimizer.epochs'='many'; expected int"),
-        (DIGITS, "run", {"optimizer.epochs.more": 1}, r"'more' below 30; expected a key of the config"),
+        (DIGITS, "run", {"optimizer.epochs.more": 1}, r"'more' is below 30, which is a value; expected a section"),
         ({}, None, {}, "needs a workdir"),
     ],
 )

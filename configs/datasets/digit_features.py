@@ -1,4 +1,4 @@
-"""The digits' 64 pixels as frozen features, by writer as in `mpt_jax.data.digits`: data for `features.py:digits`."""
+"""The digits' 64 pixels as frozen features, split by writer as in `mpt_jax.data.digits`; for `features.py:digits`."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -7,7 +7,7 @@ FIRST_TEST = 516  # four writers before it, nine others from it on
 
 
 def get_dataset(data_dir):
-    """Features float32 ``[N, 64]`` from 0 to 1, the digits as labels, positions in scikit-learn's array as ids."""
+    """Return features float32 ``[N, 64]`` from 0 to 1, digits as labels, positions in scikit-learn's array as ids."""
     digits = load_digits()
     arrays = {
         "features": (digits.data / 16).astype(np.float32),

@@ -22,9 +22,10 @@ from mpt_jax import config as configs
 from mpt_jax import data, train, update
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
+from mpt_jax.objectives import METHODS
 from mpt_jax.update import workdir as workdirs
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIGITS = str(ROOT / "configs/digits.py")
 REACHED = "the config is right"
 
@@ -125,7 +126,7 @@ def maybe_bad(choose):
     """One override with a value of the right type."""
     key = choose.choice(list(LEAVES))
     hint = LEAVES[key]
-    names = [*data.POLICIES, *MODELS, *configs.METHODS]
+    names = [*data.POLICIES, *MODELS, *METHODS]
     pool = [value for kind in of_type(hint) for value in VALUES[kind] + (names if kind is str else [])]
     if is_list(hint):
         items = choose.choices(pool, k=choose.randrange(4))
@@ -205,7 +206,7 @@ def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
         ),
         (["dataset.mean=0.5"], ["dataset.mean", "dataset.std"]),
         (["dataset.mean=1,2,3", "dataset.std=1,2,3"], ["dataset.mean", "channel"]),
-        (["update.schedule=5,10", "dataset.class_order=0,1,2,3,4"], ["update.schedule", "class order"]),
+        (["update.schedule=5,10", "dataset.class_order=0,1,2,3,4"], ["update.schedule", "class_order"]),
         (["update.schedule=5,11"], ["update.schedule", "10"]),
         (["dataset.validation_per_class=52"], ["validation_per_class", "training images"]),
         (["dataset.train_per_class=1", "optimizer.batch_size=48"], ["batch_size", "training part"]),

@@ -1,0 +1,402 @@
+"""The rules for a config that need no data: ranges, choices, and keys that exclude or require each other.
+
+`mpt_jax.update` checks the rest (classes, images, teachers) when it has read the data.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mpt_jax import data, objectives
+from mpt_jax.config.conversion import LARGEST, parse_literal, unknown
+from mpt_jax.config.schema import TEACHERS, Config, ModelConfig, old_classes, old_model_of, sources_of
+from mpt_jax.errors import InputError
+from mpt_jax.methods import DERIVED, Derived
+from mpt_jax.models import MODELS, pytorch_weights
+from mpt_jax.objectives import METHODS
+
+Range = tuple[Callable[[Any], bool], str]  # a predicate, and what it accepts in words
+
+
+def check(config: Config) -> None:
+    """Check every rule that needs no data.
+
+    Raises:
+      InputError: naming the key, its value, what was expected and what would work.
+    """
+    for key, choices in CHOICES.items():
+        value = _value(config, key)
+        if value not in choices:
+            raise InputError(unknown(f"{key}={value!r}", value, choices))
+    for key, (accepts, expected) in RANGES.items():
+        value = _value(config, key)
+        _require(accepts(value), f"{key}={_shown(value)}; expected {expected}")
+    for section in (_check_seeds, _check_dataset, _check_optimizer, _check_old_model, _check_old, _check_update):
+        section(config)
+
+
+def _at_least(least: int, meaning: str = "") -> Range:
+    return lambda value: value >= least, f"{least}{meaning} or more"
+
+
+CHOICES: Mapping[str, Sequence[str]] = {
+    "dataset.on_bad_image": data.POLICIES,
+    "dataset.source": data.SOURCES,
+    "dataset.augmentation": data.AUGMENTATIONS,
+    "model.name": tuple(MODELS),
+    "model.dtype": ("float32", "bfloat16"),
+    "old_model.name": ("", *MODELS),
+    "old_model.dtype": ("float32", "bfloat16"),
+    "optimizer.schedule": ("cosine", "constant", "thirds"),
+    "optimizer.schedule_unit": ("step", "epoch"),
+    "update.start": ("random", "old"),
+    "update.memory_by": ("random", "herding"),
+}
+"""The valid texts of a key."""
+
+RANGES: Mapping[str, Range] = {
+    "seeds": (lambda seeds: seeds and all(0 <= s < 2**31 for s in seeds), "integers from 0 to 2**31 - 1, as in 0,1,2"),
+    "dataset.imbalance": _at_least(1, " (no long tail)"),
+    "dataset.validation_per_class": _at_least(0),
+    "dataset.train_per_class": _at_least(0, " (all)"),
+    "dataset.crop_padding": _at_least(0),
+    "dataset.image_size": (
+        lambda sides: len(sides) <= 2 and all(1 <= side <= 2**14 for side in sides),
+        "height and width, or one side, up to 2**14",
+    ),
+    "dataset.channels": (lambda channels: channels in (0, 1, 3), "1 (grey), 3 (RGB) or 0 (as stored)"),
+    "dataset.test_fraction": (lambda fraction: 0 < fraction < 1, "a number between 0 and 1"),
+    "dataset.workers": (lambda workers: 0 <= workers <= 1024, "0 (threads) to 1024 processes"),
+    "dataset.std": (lambda std: all(s > 0 for s in std), "numbers above 0"),
+    "old.std": (lambda std: all(s > 0 for s in std), "numbers above 0"),
+    "optimizer.learning_rate": _at_least(0),
+    "optimizer.momentum": (lambda momentum: 0 <= momentum < 1, "at least 0 and less than 1"),
+    "optimizer.weight_decay": _at_least(0),
+    "optimizer.epochs": _at_least(1),
+    "optimizer.batch_size": _at_least(1),
+    "optimizer.accumulate": _at_least(1),
+    "update.old_fraction": (lambda fraction: 0 < fraction <= 1, "a fraction above 0 and at most 1"),
+    "update.ensemble_size": _at_least(2),
+    "update.tolerance": (lambda tolerance: 0 <= tolerance <= 1, "a fraction from 0 to 1"),
+    "update.tune_trials": _at_least(0, " (all)"),
+    "training.members_at_once": _at_least(0, " (automatic)"),
+    "training.cores": _at_least(0, " (all)"),
+    # The batches of a call are drawn together.
+    "training.steps_per_dispatch": (lambda steps: 1 <= steps <= 10_000, "a number from 1 to 10000"),
+    "training.checkpoint_every": _at_least(1),
+    "training.checkpoint_seconds": _at_least(0, " (off)"),
+    "training.evaluation_batch": _at_least(1),
+    "mesh.members": _at_least(1),
+    "mesh.fsdp": _at_least(0, " (all)"),
+}
+"""The valid values of a key with numbers."""
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _shown(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _require(condition: Any, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _require_each_once(key: str, values: Sequence[Any], what: str) -> None:
+    _require(
+        len(set(values)) == len(values),
+        f"{key}={','.join(map(str, values))} lists {what} twice; expected each once",
+    )
+
+
+def _check_seeds(config: Config) -> None:
+    _require_each_once("seeds", config.seeds, "a seed")
+
+
+def _check_normalization(config: Config, section: str) -> None:
+    mean, std = _value(config, f"{section}.mean"), _value(config, f"{section}.std")
+    _require(
+        len(mean) == len(std),
+        f"{section}.mean has {len(mean)} values and {section}.std {len(std)}; expected one per channel",
+    )
+
+
+def _check_dataset(config: Config) -> None:
+    dataset = config.dataset
+    _check_normalization(config, "dataset")
+    if dataset.augmentation != "imagenet":
+        return
+    _require(
+        dataset.source != "memory",
+        "dataset.augmentation=imagenet crops the original image each time, which dataset.source=memory does not keep; "
+        "expected dataset.source=stream (or auto)",
+    )
+    _require(
+        not (dataset.crop_padding or dataset.flip),
+        f"dataset.augmentation=imagenet has its own crops and flips, but dataset.crop_padding="
+        f"{dataset.crop_padding} and dataset.flip={dataset.flip}; expected 0 and False",
+    )
+    _require(
+        len(dataset.image_size) > 0,
+        "dataset.augmentation=imagenet, but dataset.image_size is empty; expected a size such as 224",
+    )
+
+
+def _check_optimizer(config: Config) -> None:
+    batch_size, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
+    _require(
+        batch_size % accumulate == 0,
+        f"optimizer.batch_size={batch_size}; expected a multiple of optimizer.accumulate={accumulate}",
+    )
+
+
+def _check_old_model(config: Config) -> None:
+    _require(
+        config.old_model.name or config.old_model == ModelConfig(name=""),
+        f"old_model.name is empty, but old_model has {config.old_model}; set old_model.name, or remove the other keys",
+    )
+
+
+def _check_old(config: Config) -> None:
+    """Check the external old model of the section `old`."""
+    old = config.old
+    _check_one_old_model(config)
+    _check_old_classes(config)
+    _require(
+        old.weights or not (old.mean or old.std),
+        f"old.mean={list(old.mean)} and old.std={list(old.std)} apply to the inputs of old.weights, which is empty; "
+        "set old.weights, or remove them",
+    )
+    _check_normalization(config, "old")
+    if old.weights:
+        _check_old_weights(config)
+    if old.predictions:
+        _check_old_predictions(config)
+
+
+def _check_one_old_model(config: Config) -> None:
+    old_models = {key: _value(config, key) for key in ("old.predictions", "old.weights", "update.old")}
+    given = [f"{key}={value}" for key, value in old_models.items() if value]
+    _require(len(given) <= 1, f"{' and '.join(given)} each name an old model; expected only one of them")
+
+
+def _check_old_classes(config: Config) -> None:
+    classes, schedule = old_classes(config), config.update.schedule
+    if not classes:
+        return
+    _require(
+        config.old.predictions or config.old.weights,
+        f"old.classes={','.join(classes)} names the outputs of old.predictions or old.weights, and both are empty; set "
+        "one of them, or remove old.classes",
+    )
+    _require_each_once("old.classes", classes, "a class")
+    _require(
+        schedule[:1] == (len(classes),),
+        f"old.classes names {len(classes)} classes, but update.schedule={list(schedule)}; expected a schedule that "
+        f"starts with {len(classes)}",
+    )
+
+
+def _check_old_weights(config: Config) -> None:
+    old, dataset = config.old, config.dataset
+    section, network = "old_model" if config.old_model.name else "model", old_model_of(config).name
+    _require(
+        network in pytorch_weights.NETWORKS,
+        f"old.weights={old.weights} holds weights of {section}.name={network}; expected one of "
+        f"{', '.join(pytorch_weights.NETWORKS)}",
+    )
+    _require(
+        old.mean or dataset.mean,
+        f"old.weights={old.weights} needs images normalized as in its training; expected old.mean and old.std (or "
+        "dataset.mean and dataset.std), per channel in units of pixel/255",
+    )
+    both_given = old.mean and dataset.mean
+    _require(
+        config.update.start == "random" or not both_given or (old.mean, old.std) == (dataset.mean, dataset.std),
+        f"update.start=old fine-tunes old.weights={old.weights} on images with dataset.mean={list(dataset.mean)}, but "
+        f"old.mean={list(old.mean)}; expected equal mean and std, or update.start=random",
+    )
+
+
+def _check_old_predictions(config: Config) -> None:
+    """Reject what needs more of the old model than its predictions."""
+    old, update = config.old, config.update
+    only = f"but old.predictions={old.predictions} gives only the old model's predictions"
+    for method in update.methods:
+        needed = "features" if objectives.is_trained(method) and "old_head" in sources_of(method) else ""
+        needed = "weights" if method in _fine_tuned(config) else needed
+        _require(not needed, f"update.methods={method} needs the old model's {needed}, {only}; remove the method")
+    _require(
+        update.start == "random",
+        f"update.start=old needs the old model's weights, {only}; expected update.start=random",
+    )
+    _require(
+        update.memory_by == "random",
+        f"update.memory_by=herding needs the old model's features, {only}; expected update.memory_by=random",
+    )
+    _require(
+        not config.old_model.name,
+        f"old_model.name={config.old_model.name} needs the old model's weights, {only}; remove old_model.name",
+    )
+
+
+def _check_update(config: Config) -> None:
+    for part in (
+        _check_schedule,
+        _check_methods,
+        _check_memory,
+        _check_start,
+        _check_posthoc,
+        _check_bias,
+        _check_tune,
+        _check_validation,
+    ):
+        part(config)
+
+
+def _adds_classes(config: Config) -> bool:
+    return all(before < after for before, after in itertools.pairwise(config.update.schedule))
+
+
+def _derived(config: Config) -> dict[str, Derived]:
+    return {method: DERIVED[method] for method in config.update.methods if method in DERIVED}
+
+
+def _fine_tuned(config: Config) -> list[str]:
+    return [method for method, row in _derived(config).items() if row.fine_tuned]
+
+
+def _check_schedule(config: Config) -> None:
+    update, schedule = config.update, config.update.schedule
+    _require(
+        len(schedule) >= 2 and schedule[0] >= 2 and list(schedule) == sorted(schedule),
+        f"update.schedule={list(schedule)}; expected two or more growing numbers of at least 2, such as [50, 100]",
+    )
+    another_change = update.old_fraction < 1 or config.old_model.name or config.old.predictions or config.old.weights
+    _require(
+        _adds_classes(config) or (len(schedule) == 2 and another_change),
+        f"update.schedule={list(schedule)} adds no classes; expected growing numbers, or the same number twice with "
+        "update.old_fraction below 1 (more data), old_model.name (another network), old.predictions or old.weights",
+    )
+    _require(
+        not update.independent or len(schedule) == 2,
+        f"update.independent={update.independent} is one new model, but update.schedule={list(schedule)} has "
+        f"{len(schedule) - 1}; remove it, or use a schedule of two numbers",
+    )
+
+
+def _check_methods(config: Config) -> None:
+    methods, valid = config.update.methods, (*METHODS, *DERIVED)
+    _require(methods, f"update.methods is empty; valid: {', '.join(valid)}")
+    for method in methods:
+        row = method.partition("@")[0] if objectives.is_trained(method) else method
+        if row not in valid:
+            raise InputError(unknown(f"update.methods={row!r}", row, valid))
+        _prefix_errors("update.methods", objectives.own_numbers, method)
+        _require(
+            re.fullmatch(r"[\w.-]+", row) is not None,
+            f"update.methods: {method!r} is part of file names; expected letters, digits, '_', '-' and '.'",
+        )
+    same = {(method.partition("@")[0], *sorted(objectives.own_numbers(method).items())) for method in methods}
+    _require(len(same) == len(methods), f"update.methods={','.join(methods)} lists a method twice; expected each once")
+
+
+def _prefix_errors(key: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function; an error of another module, which knows no config keys, gets the key in front."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from error
+
+
+def _check_memory(config: Config) -> None:
+    update = config.update
+    policy = data.parse_policy(update.memory)
+    _require(
+        policy.kind == "all" or (_adds_classes(config) and update.old_fraction == 1),
+        f"update.memory={update.memory} limits the images of old classes when classes are added, but "
+        f"update.old_fraction={update.old_fraction} and update.schedule={list(update.schedule)}; expected "
+        "update.memory=all, or added classes with update.old_fraction=1",
+    )
+    _require(
+        update.memory_by == "random" or policy.kind in ("per_class", "total"),
+        f"update.memory_by=herding selects images of the old classes, but update.memory={update.memory} leaves nothing "
+        "to select; expected update.memory=per_class:20 or total:2000",
+    )
+
+
+def _check_start(config: Config) -> None:
+    update, old_model = config.update, old_model_of(config)
+    _require(
+        update.start == "random" or old_model == config.model,
+        f"update.start=old fine-tunes old_model {old_model.name}, but model is {config.model.name}; expected the same "
+        "network, or update.start=random",
+    )
+    for method in _fine_tuned(config):
+        _require(
+            update.start == "old" and len(update.schedule) == 2,
+            f"update.methods={method} averages weights with the old model's, but update.start={update.start} and "
+            f"update.schedule={list(update.schedule)}; expected update.start=old and two releases",
+        )
+
+
+def _check_posthoc(config: Config) -> None:
+    update = config.update
+    for method, row in _derived(config).items():
+        _require(
+            _adds_classes(config) or not row.needs_new_classes,
+            f"update.methods={method} acts on added classes, but update.schedule={list(update.schedule)} adds none; "
+            "remove the method",
+        )
+    _require(
+        update.posthoc_of in (TEACHERS["new"], *filter(objectives.is_trained, update.methods)),
+        f"update.posthoc_of={update.posthoc_of!r}; expected 'independent' or a trained method of update.methods",
+    )
+
+
+def _check_bias(config: Config) -> None:
+    bias, tune = config.update.bias, config.update.tune
+    number = parse_literal(bias)
+    is_number = isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= LARGEST
+    _require(
+        bias in ("published", "auto") or is_number,
+        f"update.bias={bias!r}; expected 'published', 'auto' or a number of at least 0",
+    )
+    _require(
+        bias == "published" or "bias" not in tune,
+        f"update.bias={bias} and update.tune.bias={list(tune.get('bias', ()))} both determine b; remove one of them",
+    )
+
+
+def _check_tune(config: Config) -> None:
+    for name, candidates in config.update.tune.items():
+        key = f"update.tune.{name}"
+        _prefix_errors(key, objectives.check_number, name, candidates)
+        _require(candidates, f"{key} is empty; expected candidates, such as {key}=0,1,2")
+        _require_each_once(key, candidates, "a candidate")
+
+
+def _check_validation(config: Config) -> None:
+    """Require validation images if the config asks for anything that is computed on them."""
+    update = config.update
+    uses = {
+        "update.bias=auto": update.bias == "auto",
+        "update.tune": update.tune,
+        **{f"update.methods={method}": row.number for method, row in _derived(config).items()},
+        **{
+            f"update.methods={method}": objectives.named(method).bias_power
+            for method in filter(objectives.is_trained, update.methods)
+        },
+    }
+    for what in (what for what, used in uses.items() if used):
+        _require(
+            config.dataset.validation_per_class > 0,
+            f"{what} needs validation images, but dataset.validation_per_class=0; set it above 0, or remove {what}",
+        )

@@ -1,0 +1,129 @@
+"""Conversion of values from config files and command lines to the types in `mpt_jax.config.schema`."""
+
+import ast
+import collections.abc
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mpt_jax.errors import InputError
+
+LARGEST = sys.float_info.max  # the largest finite number; comparisons with it are false for NaN
+
+
+class Text(str):
+    """A value from the command line: used as it is by a key that holds text, parsed as a literal by any other."""
+
+
+def override(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a copy of nested values with the value at a dotted key replaced.
+
+    Raises:
+      InputError: the key leads through a value that has no keys.
+
+    Examples:
+      >>> override({"seeds": [0]}, "optimizer.epochs", 3)
+      {'seeds': [0], 'optimizer': {'epochs': 3}}
+    """
+
+    def replace(inner: Any, head: str, *rest: str) -> dict[str, Any]:
+        inner = parse_literal(inner) if isinstance(inner, Text) else inner  # set by an earlier override
+        if not isinstance(inner, Mapping):
+            raise InputError(f"config key {key!r}: {head!r} is below {inner!r}, which is a value; expected a section")
+        return {**inner, head: replace(inner.get(head, {}), *rest) if rest else value}
+
+    return replace(values, *key.split("."))
+
+
+def parse_literal(text: str) -> Any:
+    """Return the Python literal in a text (`3`, `[50, 100]`, `True`, also `true`), or the text itself.
+
+    Examples:
+      >>> parse_literal("[50, 100]"), parse_literal("true"), parse_literal("mpt_kl")
+      ([50, 100], True, 'mpt_kl')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return the dataclass `cls` filled from a mapping; missing keys keep their defaults.
+
+    Raises:
+      InputError: an unknown key, or a value of another type than the key's; its message starts the key with `prefix`.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise InputError(unknown(f"config key {prefix + str(key)!r}", str(key), tuple(hints)))
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in values.items()})
+
+
+def unknown(what: str, name: str, valid: Sequence[str]) -> str:
+    """Return the message for an unknown name: the closest valid name, and all valid ones."""
+    valid = [item for item in valid if item]
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"unknown {what}; {f'did you mean {close[0]!r}? ' if close else ''}valid: {', '.join(valid)}"
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Convert a value to the type of its key, without rounding or truncation."""
+    if isinstance(value, Text):
+        value = str(value) if hint is str else parse_literal(value)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, _require_keys(value, key, "NAME=VALUE"), f"{key}.")
+    if typing.get_origin(hint) is collections.abc.Mapping:
+        return _convert_mapping(typing.get_args(hint)[1], value, key)
+    if isinstance(hint, types.UnionType):
+        return _convert_text_or_list(value, key)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_convert(typing.get_args(hint)[0], item, key) for item in _split(value))
+    return _convert_scalar(hint, value, key)
+
+
+def _require_keys(value: Any, key: str, example: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"config key {key!r}={value!r}; expected further keys, such as {key}.{example}")
+    return value
+
+
+def _convert_mapping(hint: Any, value: Any, key: str) -> dict[str, Any]:
+    """Convert `update.tune`; a name such as old.weight may come as one key, or as two keys of an override."""
+    flat: dict[str, Any] = {}
+    for name, item in _require_keys(value, key, "bias=0,1,2").items():
+        inner = {f"{name}.{leaf}": v for leaf, v in item.items()} if isinstance(item, Mapping) else {name: item}
+        flat |= inner
+    return {name: _convert(hint, item, f"{key}.{name}") for name, item in flat.items()}
+
+
+def _convert_text_or_list(value: Any, key: str) -> str | tuple:
+    """Convert a list of classes, or a text that `mpt_jax.data` parses."""
+    is_list = isinstance(value, list | tuple)
+    items = ["..." if item is ... else item for item in (value if is_list else [value])]
+    if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+        raise InputError(f"config key {key!r}={value!r}; expected text, or a list of class names and indices")
+    return tuple(items) if is_list else str(items[0])
+
+
+def _split(value: Any) -> Sequence[Any]:
+    """Return the items of a list, of a text such as "a,b", or a single value."""
+    if isinstance(value, str):
+        return [parse_literal(part.strip().strip("'\"")) for part in value.strip("()[] ").split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _convert_scalar(hint: type, value: Any, key: str) -> Any:
+    if hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
+            return float(value)
+    elif hint is str and value is None:
+        return ""
+    elif type(value) is hint:  # an int is no bool, and a bool no int
+        return value
+    raise InputError(f"config key {key!r}={value!r}; expected {'a finite number' if hint is float else hint.__name__}")
