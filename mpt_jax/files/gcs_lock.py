@@ -124,4 +124,4 @@ def _name(holder: dict[str, Any]) -> str:
 
 def _in_use(path: pathlib.Path, holder: dict[str, Any]) -> InputError:
     folder = str(path).rpartition("/")[0]
-    return InputError(f"{folder} is in use by {_name(holder)}; wait for it to end, or give another --workdir")
+    return InputError(f"{folder} is in use by {_name(holder)}; wait until it ends, or give another --workdir")

@@ -140,7 +140,7 @@ def _network(run: Run, stage: Stage) -> ModelConfig:
 
 def _checkpoint(run: Run, stage: Stage) -> tuple[int, float]:
     """Return the step of a stage's newest checkpoint and the seconds it took to get there; zeros without one."""
-    folder = run.workdir / "checkpoints" / str(stage)
+    folder = run.checkpoints(stage)
     for step in checkpoint.saved_steps(folder):
         try:
             return step, float(checkpoint.read_notes(folder, step)["seconds"])

@@ -60,6 +60,10 @@ class Run:
         """Return the folder of a released model."""
         return self.workdir / "releases" / lineage.release_name(release, method, seed)
 
+    def checkpoints(self, stage: lineage.Stage) -> pathlib.Path:
+        """Return the folder of a stage's checkpoints."""
+        return self.workdir / "checkpoints" / str(stage)
+
     def predictions(self, folder: pathlib.Path) -> pathlib.Path:
         """Return the file of a release's predictions on the test images."""
         return self.workdir / "predictions" / f"{folder.name}.npz"

@@ -50,7 +50,7 @@ def execute(run: Run, command: str) -> bool:
                 make(run, stage)
                 worked = True
             if processes.is_first():
-                storage.remove(run.workdir / "checkpoints" / str(stage))
+                storage.remove(run.checkpoints(stage))
             releases.check_lineage(run)
         for method in lineage.derived(run.config) if release else ():
             if run.missing(release, [method]):
@@ -146,7 +146,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         mesh,
         inputs,
         images,
-        folder=run.workdir / "checkpoints" / str(stage),
+        folder=run.checkpoints(stage),
         checkpoint_every=config.training.checkpoint_every,
         checkpoint_seconds=config.training.checkpoint_seconds,
         teacher_digests=population.teacher_digests,
