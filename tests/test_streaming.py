@@ -104,7 +104,7 @@ def test_a_resumed_stream_gives_the_weights_of_images_in_memory(digits, tmp_path
     with pytest.raises(Stopped):
         fit(recipe, inputs, stream, tmp_path / "broken", stop_at=6)
     resumed, seen_after = fit(recipe, inputs, stream, tmp_path / "broken")
-    assert [step for step, _ in seen_after] == [6]  # of 6 steps 5 were saved
+    assert [step for step, _ in seen_after] == [6]  # 5 of 6 steps were saved
     chex.assert_trees_all_equal(resumed, whole)
     chex.assert_trees_all_equal(seen_after[-1], seen[-1])
     assert compiled["train_steps"] == 2  # one for each kind of input
@@ -115,7 +115,7 @@ def test_a_resumed_stream_gives_the_weights_of_images_in_memory(digits, tmp_path
 def test_streaming_is_bit_identical_for_populations_subsets_and_several_devices(
     digits, tmp_path, monkeypatch, at_once, devices, part
 ):
-    monkeypatch.setattr(feed, "WINDOW_BYTES", 3 * 2 * 16 * 64)  # three steps a call
+    monkeypatch.setattr(feed, "WINDOW_BYTES", 3 * 2 * 16 * 64)  # three steps per call
     rows = np.stack([np.arange(0, 80, dtype=np.int32), np.arange(10, 90, dtype=np.int32)]) if part else None
     recipe = make_recipe(members_at_once=at_once)
     found = {

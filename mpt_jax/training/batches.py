@@ -29,37 +29,41 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of the program: the steps ``start .. stop-1`` of the members that a group of devices has."""
+
+    recipe: Recipe
+    mesh: Mesh
+    inputs: Inputs
+    window: data.Window
+    start: jax.Array
+    stop: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
 class SeedBatches:
-    """The batches of one seed in one call of the program, see `of_seed`.
+    """The batches of one seed in one call, see `of_seed`.
 
     Attributes:
-      recipe: of the population.
-      mesh: over which each batch is split.
-      inputs: of the population.
-      seed: its part of the inputs.
-      window: the images of the call.
-      start: first step of the call.
+      call: the steps.
+      seed: the inputs of the seed.
       augment_key: of crops and flips.
       class_counts: int32 ``[K]``, the seed's images of each class.
       rows: int32 ``[steps_per_call, batch]``: positions among the seed's images, or the rows of a stream.
     """
 
-    recipe: Recipe
-    mesh: Mesh
-    inputs: Inputs
+    call: Call
     seed: SeedInputs
-    window: data.Window
-    start: jax.Array
     augment_key: jax.Array
     class_counts: jax.Array
     rows: jax.Array
 
     def at(self, step: jax.Array) -> Batch:
         """Return the batch of a step, augmented, with the precomputed logits."""
-        key = jax.random.fold_in(self.augment_key, step)
-        if not self.window.streamed:
-            return self.of_positions(self.rows[step - self.start], key)
-        return self._batch(self.window.images[step - self.start], self.rows[step - self.start], key)
+        key, index = jax.random.fold_in(self.augment_key, step), step - self.call.start
+        if self.seed.window is None:
+            return self.of_positions(self.rows[index], key)
+        return self._batch(self.seed.window.images[index], self.rows[index], key)
 
     def of_positions(self, positions: jax.Array, key: jax.Array) -> Batch:
         """Return the batch of these positions among the seed's images, augmented with this key.
@@ -67,42 +71,33 @@ class SeedBatches:
         Raises:
           ValueError: the images are streamed.
         """
-        if self.window.streamed:
+        if self.seed.window is not None:
             raise ValueError("a stream has the images of its own batches only; expected images in memory")
         rows = positions if self.seed.rows is None else self.seed.rows[positions]
-        return self._batch(self.window.images[rows], rows, key)
+        return self._batch(self.call.window.images[rows], rows, key)
 
     def _batch(self, images: jax.Array, rows: jax.Array, key: jax.Array) -> Batch:
-        images = sharding.split_batch(self.mesh, images)
-        images = data.augment(key, images, crop_padding=self.recipe.crop_padding, flip=self.recipe.flip)
-        labels, tables = self.inputs.labels[rows], self.inputs.precomputed_logits
+        recipe, inputs = self.call.recipe, self.call.inputs
+        images = sharding.split_batch(self.call.mesh, images)
+        images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
+        labels, tables = inputs.labels[rows], inputs.precomputed_logits
         return Batch(
             images, labels, {source: table[self.seed.number % len(table), rows] for source, table in tables.items()}
         )
 
 
-def of_seed(
-    recipe: Recipe,
-    mesh: Mesh,
-    inputs: Inputs,
-    window: data.Window,
-    seed: SeedInputs,
-    start: jax.Array,
-    stop: jax.Array,
-) -> SeedBatches:
-    """Return the batches of the steps ``start .. stop-1`` of a seed.
-
-    Args:
-      window: the images of the call, for all seeds; of a stream, those of `seed` are used instead.
-    """
+def of_seed(call: Call, seed: SeedInputs) -> SeedBatches:
+    """Return the batches of a seed in a call: those of a stream, or drawn here."""
+    recipe, inputs = call.recipe, call.inputs
     order_key, augment_key = jax.random.fold_in(seed.key, 1), jax.random.fold_in(seed.key, 2)
     labels = inputs.labels if seed.rows is None else inputs.labels[seed.rows]
     class_counts = jnp.bincount(labels, length=recipe.module.num_classes)
     if seed.window is not None:
-        window, rows = seed.window, seed.window.rows
+        rows = seed.window.rows
     else:
-        rows = draw_rows(order_key, start, stop, inputs.num_examples, recipe.batch_size, size=recipe.steps_per_call)
-    return SeedBatches(recipe, mesh, inputs, seed, window, start, augment_key, class_counts, rows)
+        sizes = inputs.num_examples, recipe.batch_size
+        rows = draw_rows(order_key, call.start, call.stop, *sizes, size=recipe.steps_per_call)
+    return SeedBatches(call, seed, augment_key, class_counts, rows)
 
 
 def draw_rows(

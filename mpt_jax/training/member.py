@@ -35,7 +35,7 @@ def train_member(
     seed: Seed, state: TrainState, sums: Sums, objective: Objective, begin: jax.Array, end: jax.Array
 ) -> tuple[TrainState, Sums]:
     """Take the steps ``begin .. end-1`` of one member and add their values to `sums`."""
-    recipe, mesh, inputs = seed.batches.recipe, seed.batches.mesh, seed.batches.inputs
+    recipe, mesh, inputs = seed.batches.call.recipe, seed.batches.call.mesh, seed.batches.call.inputs
 
     def step_of_member(carry, step, batch):
         state, sums = carry
@@ -54,12 +54,12 @@ def teacher_logits(seed: Seed, batch: Batch, step: jax.Array) -> dict[str, jax.A
     """Return the logits of the seed's teachers on a batch: those of the tape, if there is one."""
     if seed.tape is None:
         return teachers.logits(seed.batches, batch.images)
-    return jax.tree.map(lambda tape: tape[step - seed.batches.start], seed.tape)
+    return jax.tree.map(lambda tape: tape[step - seed.batches.call.start], seed.tape)
 
 
 def resample(seed: Seed, state: TrainState, objective: Objective, step: jax.Array) -> tuple[TrainState, Batch]:
     """Improve the class rates of a member and draw its batch by them, see `class_rates`."""
-    recipe, inputs, counts = seed.batches.recipe, seed.batches.inputs, seed.batches.class_counts
+    recipe, inputs, counts = seed.batches.call.recipe, seed.batches.call.inputs, seed.batches.class_counts
     keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed.batches.seed.key, 3), step), 6)
 
     def features(positions, key):

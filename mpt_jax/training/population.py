@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from mpt_jax import data
 from mpt_jax.objectives import Objective
 from mpt_jax.training import batches, sharding, teachers
+from mpt_jax.training.batches import Call
 from mpt_jax.training.member import Seed, Sums, train_member
 from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs, SeedInputs, TrainState, input_specs, zero_sums
@@ -81,19 +82,7 @@ def _train_seeds(
       uneven: whether the group has all objectives, and trains its share of them.
       numbers: of its seeds.
     """
-
-    def train_seed(state, sums, seed):
-        of_seed = batches.of_seed(recipe, mesh, inputs, window, seed, start, stop)
-        facts = SeedFacts(inputs.num_examples, of_seed.class_counts, seed.label_scale, teachers.old_head(seed.teachers))
-        tape, groups = None, mesh.shape["objectives"]
-        if teachers.needs_tape(recipe, inputs.num_objectives, groups):
-            tape = teachers.record(of_seed, stop, groups)
-        train = functools.partial(train_member, Seed(of_seed, facts, tape))
-        if uneven:
-            return _train_shares(recipe, groups, train, (state, sums), inputs.objectives, start, stop)
-        whole = lambda state, sums, objective: train(state, sums, objective, start, stop)  # noqa: E731
-        return advance(recipe.members_at_once, whole, (state, sums), inputs.objectives)
-
+    call = Call(recipe, mesh, inputs, window, start, stop)
     seeds = SeedInputs(
         teachers=inputs.teachers,
         key=inputs.keys,
@@ -102,37 +91,54 @@ def _train_seeds(
         window=window if window.streamed else None,
         number=numbers,
     )
-    return advance(recipe.members_at_once // inputs.num_objectives, train_seed, (state, sums), seeds)
+    at_once = recipe.members_at_once // inputs.num_objectives
+    return advance(at_once, functools.partial(_train_seed, call, uneven), (state, sums), seeds)
 
 
-def _train_shares(
-    recipe: Recipe,
-    groups: int,
-    train: Callable,
-    carry: tuple[TrainState, Sums],
-    objectives: Objective,
-    start: jax.Array,
-    stop: jax.Array,
+def _train_seed(call: Call, uneven: bool, state: TrainState, sums: Sums, seed: SeedInputs) -> tuple[TrainState, Sums]:
+    """Train the objectives of one seed."""
+    recipe, inputs, groups = call.recipe, call.inputs, call.mesh.shape["objectives"]
+    of_seed = batches.of_seed(call, seed)
+    facts = SeedFacts(inputs.num_examples, of_seed.class_counts, seed.label_scale, teachers.old_head(seed.teachers))
+    tape = None
+    if teachers.needs_tape(recipe, inputs.num_objectives, groups):
+        tape = teachers.record(of_seed, groups)
+    train = functools.partial(train_member, Seed(of_seed, facts, tape))
+    if uneven:
+        return _train_shares(call, train, (state, sums))
+    return advance(
+        recipe.members_at_once, functools.partial(_train_whole, call, train), (state, sums), inputs.objectives
+    )
+
+
+def _train_whole(
+    call: Call, train: Callable, state: TrainState, sums: Sums, objective: Objective
 ) -> tuple[TrainState, Sums]:
+    """Take all steps of a call with one member."""
+    return train(state, sums, objective, call.start, call.stop)
+
+
+def _train_shares(call: Call, train: Callable, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
     """Train objectives that do not divide by the groups of devices, see `sharding.assign_members`.
 
     Args:
       train: `train_member` of a seed.
       carry: leaves ``[objectives, ...]``.
     """
-    in_turn = recipe.members_at_once == 1
-    assigned = sharding.assign_members(jax.tree.leaves(objectives)[0].shape[0], groups, in_pieces=in_turn)
-    index, begin, end = map(jnp.asarray, assigned)
+    objectives, groups = call.inputs.objectives, call.mesh.shape["objectives"]
+    in_turn = call.recipe.members_at_once == 1
+    index, begin, end = map(jnp.asarray, sharding.assign_members(call.inputs.num_objectives, groups, in_pieces=in_turn))
 
     def one_round(number, carry):
         mine = number, jax.lax.axis_index("objectives")
         own, own_objectives = jax.tree.map(lambda leaf: leaf[index[mine]], (carry, objectives))
         if in_turn:
-            bounds = [start + each[mine] * (stop - start) // groups for each in (begin, end)]
+            steps = call.stop - call.start
+            bounds = [call.start + each[mine] * steps // groups for each in (begin, end)]
             own = advance(1, train, own, own_objectives, *bounds)
         else:
-            whole = lambda state, sums, objective: train(state, sums, objective, start, stop)  # noqa: E731
-            own = advance(recipe.members_at_once, whole, own, own_objectives)
+            whole = functools.partial(_train_whole, call, train)
+            own = advance(call.recipe.members_at_once, whole, own, own_objectives)
         own = jax.lax.all_gather(own, "objectives")
         return jax.tree.map(lambda leaf, part: leaf.at[index[number]].set(part, mode="drop"), carry, own)
 

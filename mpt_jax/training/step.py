@@ -50,6 +50,23 @@ def train_step(
     Returns:
       The next state, and ``{"loss", "accuracy"}`` of the batch before the step. With ``skip_nonfinite`` also
       ``"skipped"``, 1 if the update was not finite; the state is then unchanged and the loss 0.
+
+    Examples:
+      A training loop of your own, of two steps on one batch:
+
+      >>> from mpt_jax.config import OptimizerConfig
+      >>> from mpt_jax.objectives import METHODS
+      >>> settings = OptimizerConfig(learning_rate=0.1, epochs=1, batch_size=4)
+      >>> recipe = Recipe(models.build("linear", 3), num_old_classes=2, optimizer=settings)
+      >>> params, batch_stats = models.init(recipe.module, jax.random.key(0), (5,))
+      >>> optimizer = make_optimizer(recipe, num_examples=8)
+      >>> state = TrainState(params, batch_stats, optimizer.init(params))
+      >>> batch = Batch(jnp.eye(4, 5), jnp.array([0, 1, 2, 0]), {"old": jnp.zeros((4, 2))})
+      >>> step = jax.jit(train_step, static_argnums=0)
+      >>> for number in range(2):
+      ...     state, values = step(recipe, SeedFacts(num_examples=8), state, METHODS["pct_kl"], batch, number)
+      >>> sorted(values)
+      ['accuracy', 'loss']
     """
     module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
 

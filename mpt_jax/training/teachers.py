@@ -57,12 +57,12 @@ def logits(batches: SeedBatches, images: jax.Array) -> dict[str, jax.Array]:
 
     def of_images(images):
         return {
-            source: models.logits(teacher, normalize(batches.inputs, images) if teacher.mean is None else images)
+            source: models.logits(teacher, normalize(batches.call.inputs, images) if teacher.mean is None else images)
             for source, teacher in batches.seed.teachers.items()
             if source != OLD_HEAD
         }
 
-    return optax.microbatch(of_images, 0, batches.recipe.micro_batch_size, AccumulationType.CONCAT)(images)
+    return optax.microbatch(of_images, 0, batches.call.recipe.micro_batch_size, AccumulationType.CONCAT)(images)
 
 
 def needs_tape(recipe: Recipe, num_objectives: int, groups: int) -> bool:
@@ -76,20 +76,17 @@ def needs_tape(recipe: Recipe, num_objectives: int, groups: int) -> bool:
     return max(groups, num_objectives / recipe.members_at_once) > 1 and not recipe.sampled
 
 
-def record(batches: SeedBatches, stop: jax.Array, groups: int) -> dict[str, jax.Array]:
+def record(batches: SeedBatches, groups: int) -> dict[str, jax.Array]:
     """Return the tape: the teachers' logits on all batches of a call.
 
     Each of the groups of devices that the objectives are split over computes every `groups`-th step.
 
-    Args:
-      stop: end of the call.
-
     Returns:
       ``[steps_per_call, batch, K_source]`` by source.
     """
-    start = batches.start
+    recipe, start, stop = batches.call.recipe, batches.call.start, batches.call.stop
     empty = jax.tree.map(
-        lambda one: jnp.zeros((batches.recipe.steps_per_call, *one.shape), one.dtype),
+        lambda one: jnp.zeros((recipe.steps_per_call, *one.shape), one.dtype),
         jax.eval_shape(lambda: logits(batches, batches.at(start).images)),
     )
 
@@ -97,7 +94,8 @@ def record(batches: SeedBatches, stop: jax.Array, groups: int) -> dict[str, jax.
         # If the groups do not divide the steps, also a step after the last one, which is never read.
         step = start + groups * number + (jax.lax.axis_index("objectives") if groups > 1 else 0)
         batch = jax.lax.optimization_barrier(batches.at(step))
-        return jax.tree.map(lambda all_, one: all_.at[step - start].set(one), tape, logits(batches, batch.images))
+        new = logits(batches, batch.images)
+        return jax.tree.map(lambda recorded, one: recorded.at[step - start].set(one), tape, new)
 
     tape = jax.lax.fori_loop(0, (stop - start + groups - 1) // groups, record_one, empty)
     return jax.lax.psum(tape, "objectives") if groups > 1 else tape

@@ -21,7 +21,7 @@ def batches_of(recipe, rows=None, window=None, start=0, stop=5, number=0):
     inputs = jax.device_put(inputs)
     seed = SeedInputs({}, KEY, rows, None, window, jnp.int32(number))
     mesh, images = sharding.make_mesh(jax.devices()[:1]), data.Window(jnp.asarray(IMAGES))
-    return batches.of_seed(recipe, mesh, inputs, images, seed, jnp.int32(start), jnp.int32(stop))
+    return batches.of_seed(batches.Call(recipe, mesh, inputs, images, jnp.int32(start), jnp.int32(stop)), seed)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (2, 8), (5, 5)])
@@ -42,7 +42,7 @@ def test_a_batch_has_the_images_labels_and_precomputed_logits_of_its_rows(number
     np.testing.assert_array_equal(batch.teacher_logits["new"], TABLES["new"][number % 2, rows])
 
 
-def test_a_seed_that_learns_from_a_part_sees_no_other_images():
+def test_a_seed_with_chosen_rows_sees_no_other_images():
     chosen = jnp.arange(1, N, 2, dtype=jnp.int32)
     of_seed = batches_of(make_recipe(**NOT_AUGMENTED), rows=chosen)
     np.testing.assert_array_equal(of_seed.class_counts, np.bincount(LABELS[1::2], minlength=ALL))
@@ -61,7 +61,7 @@ def test_augmentation_depends_on_seed_and_step_alone():
     np.testing.assert_array_equal(at(3, 0), expected)
 
 
-def test_a_stream_gives_the_same_batches_and_none_of_other_positions():
+def test_a_stream_gives_the_same_batches_and_refuses_other_positions():
     rows = np.stack([batch_of(KEY, step) for step in range(5)])
     streamed = batches_of(make_recipe(), window=data.Window(jnp.asarray(IMAGES[rows]), jnp.asarray(rows)))
     resident = batches_of(make_recipe())

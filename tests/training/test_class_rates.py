@@ -17,13 +17,13 @@ def softmax(z):
 
 
 def within_five_sigma(counts, probabilities):
-    """Whether counts are those of so many independent draws, but for about one in a million."""
+    """Return whether the counts fit independent draws; a true fit fails about once in a million."""
     n = counts.sum()
     return np.abs(counts - n * probabilities) <= 5 * np.sqrt(n * probabilities * (1 - probabilities))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_classes_are_drawn_with_their_rates_and_never_those_without(seed):
+def test_classes_are_drawn_with_their_rates(seed):
     log_rates = np.array([0.5, -np.inf, -3.0, 2.0, -np.inf, 0.0], np.float32)
     drawn = class_rates.draw(jax.random.key(seed), jnp.asarray(log_rates), 20_000)
     counts = np.bincount(drawn, minlength=6)
@@ -31,7 +31,7 @@ def test_classes_are_drawn_with_their_rates_and_never_those_without(seed):
     assert within_five_sigma(counts, softmax(log_rates.astype(float))).all()
 
 
-def test_the_images_of_a_class_are_drawn_evenly():
+def test_the_images_of_a_class_are_drawn_uniformly():
     class_counts = np.array([3, 0, 5, 1], np.int32)
     classes = np.repeat([0, 2, 3], 3000)
     positions = np.asarray(class_rates.positions(jax.random.key(0), jnp.asarray(classes), jnp.asarray(class_counts)))
@@ -43,7 +43,7 @@ def test_the_images_of_a_class_are_drawn_evenly():
 
 
 def make_case(seed, unknown=()):
-    """Log-rates, the noise of the draw, batches and a head, in float64."""
+    """Return log-rates, the noise of the draw, batches and a head, in float64."""
     random, key = np.random.default_rng(seed), jax.random.key(seed)
     log_rates = random.normal(size=K)
     class_counts = random.integers(3, 200, K)
@@ -58,14 +58,14 @@ def make_case(seed, unknown=()):
 
 
 def soft_weights(log_rates, at, noise):
-    """Straight through: 1 where `log_rates` are those that the batch was drawn `at`, else by the Gumbel-softmax."""
+    """Compute straight-through weights: 1 if `log_rates` equal `at`, with which the batch was drawn."""
     chosen = (at + noise).argmax(1)
     of = lambda rates: softmax(rates + noise)[np.arange(BATCH), chosen]  # noqa: E731
     return 1 + of(log_rates) - of(at)
 
 
 def slope(function, at, step=1e-6):
-    """The gradient by central differences, over the finite entries of `at`."""
+    """Compute the gradient by central differences, over the finite entries of `at`."""
     gradient = np.zeros(len(at))
     for k in np.flatnonzero(np.isfinite(at)):
         move = step * (np.arange(len(at)) == k)
@@ -89,7 +89,7 @@ def test_weights_are_one_with_the_gradient_of_the_gumbel_softmax(unknown):
 
 
 def meta_loss(log_rates, at, noise, class_counts, batch, balanced, head, head_rate):
-    """Cross-entropy of the balanced batch after a step of Balanced Softmax on the weighted batch."""
+    """Compute the cross-entropy of the balanced batch after a step of Balanced Softmax on the weighted batch."""
     features, labels = batch
     weight = soft_weights(log_rates, at, noise)
     with np.errstate(divide="ignore"):
@@ -103,7 +103,7 @@ def meta_loss(log_rates, at, noise, class_counts, batch, balanced, head, head_ra
 
 @pytest.mark.parametrize("unknown", [(), (1, 4)])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_log_rates_go_down_the_gradient_of_the_balanced_batchs_loss(seed, unknown):
+def test_the_log_rates_descend_the_gradient_of_the_loss_of_the_balanced_batch(seed, unknown):
     with jax.enable_x64(True):
         key, log_rates, class_counts, noise, features_of, balanced, head = make_case(seed, unknown)
 
@@ -132,10 +132,10 @@ def test_the_log_rates_go_down_the_gradient_of_the_balanced_batchs_loss(seed, un
     downhill = log_rates.copy()
     downhill[known] += step
     assert meta_loss(downhill, *case) < meta_loss(log_rates, *case)
-    np.testing.assert_array_equal(without_a_step, log_rates)  # what is drawn makes no difference: no direction
+    np.testing.assert_array_equal(without_a_step, log_rates)  # the loss does not depend on the draw: no direction
 
 
-def test_features_that_are_not_finite_leave_the_log_rates():
+def test_log_rates_do_not_change_if_features_are_not_finite():
     log_rates = jnp.array([0.3, -jnp.inf, -0.2])
     head, labels = {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}, jnp.array([0, 2, 0])
 
@@ -158,7 +158,7 @@ SHARES = LONG_TAIL / LONG_TAIL.sum()
 
 @jax.jit
 def learn(key, log_rates):
-    """Class rates after 100 steps of a linear head on ten overlapping clouds, with `LONG_TAIL` images."""
+    """Return class rates after 100 steps of a linear head on ten overlapping clouds of `LONG_TAIL` images."""
     classes, batch, rate, counts = len(LONG_TAIL), 64, 0.1, jnp.asarray(LONG_TAIL, jnp.int32)
     centres = jax.random.normal(jax.random.fold_in(key, 0), (classes, 24))
     centres = 2.2 * centres / jnp.linalg.norm(centres, axis=1, keepdims=True)
@@ -200,5 +200,5 @@ def test_rare_classes_are_drawn_more_often_than_their_share_of_the_images(seed):
         rates = np.asarray(learn(jax.random.key(seed), start.astype(jnp.float32)))
         assert rates[rare].sum() > 1.2 * SHARES[rare].sum()
         assert rates[-1] > SHARES[-1]
-    # drawn evenly, Balanced Softmax would favour the rare classes: from there the frequent ones are raised
+    # From uniform rates, with which Balanced Softmax favours rare classes, those of frequent classes rise.
     assert rates[0] > 1.2 / len(SHARES) and rates[rare].sum() < 0.5

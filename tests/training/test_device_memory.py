@@ -1,4 +1,4 @@
-"""Members side by side fit a device, and rematerialised networks keep less."""
+"""Members side by side fit a device, and rematerialised networks keep fewer activations."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from mpt_jax.training import device_memory, sharding
 @pytest.mark.parametrize(
     "module", [models.vit.ViT(ALL, patch=1, width=16, depth=3, heads=2), models.resnet.ResNet(ALL, depths=(1, 1))]
 )
-def test_rematerialised_networks_have_the_same_parameters_and_keep_less(module):
+def test_rematerialised_networks_have_the_same_parameters_and_keep_fewer_activations(module):
     remat = module.clone(remat=True)
     shapes = [jax.eval_shape(lambda m=m: models.init(m, jax.random.key(0), SHAPE)) for m in (module, remat)]
     assert shapes[0] == shapes[1]

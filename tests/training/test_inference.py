@@ -1,4 +1,4 @@
-"""Predictions in padded batches, of stacks and over devices, are those of each model on each image."""
+"""Predictions in padded batches, of stacks and over devices, equal those of each model on each image."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ _SLOW = [pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((20, 1), (10
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (3, 8), *_SLOW])
-def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
+def test_batching_keeps_every_image_in_its_place(batch_size, devices):
     stack, images = make_stack(3), np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     mesh = sharding.make_mesh(jax.devices()[:devices])
     logits = inference.predict(stack, images, batch_size=batch_size, mesh=mesh)
@@ -35,7 +35,7 @@ def test_no_image_is_lost_doubled_or_moved_by_batching(batch_size, devices):
         np.testing.assert_allclose(logits[member], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_stacks_of_one_shape_compile_once_whatever_the_last_batch_holds(compiled):
+def test_stacks_of_one_shape_compile_once_for_any_last_batch(compiled):
     mesh = sharding.make_mesh(jax.devices()[:1])
     for seed, count in ((0, 24), (1, 17), (2, 23)):  # three batches of 8, the last one full or not
         images = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
@@ -43,7 +43,7 @@ def test_stacks_of_one_shape_compile_once_whatever_the_last_batch_holds(compiled
     assert compiled["_predict"] == 1
 
 
-def test_a_stream_answers_a_batch_when_the_next_one_has_been_read():
+def test_a_stream_yields_a_batch_after_reading_the_next_one():
     classifier, events = jax.tree.map(lambda leaf: leaf[0], make_stack(1)), []
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
 
@@ -55,7 +55,7 @@ def test_a_stream_answers_a_batch_when_the_next_one_has_been_read():
     found = []
     mesh = sharding.make_mesh(jax.devices()[:1])
     for name, logits in inference.stream(classifier, batches(), batch_size=2, mesh=mesh):
-        events.append(f"{name} is answered")
+        events.append(f"{name} is predicted")
         found.append(logits)
-    assert events == ["a is read", "b is read", "a is answered", "c is read", "b is answered", "c is answered"]
+    assert events == ["a is read", "b is read", "a is predicted", "c is read", "b is predicted", "c is predicted"]
     np.testing.assert_allclose(np.concatenate(found), get_logits(classifier, images), rtol=1e-5, atol=1e-5)

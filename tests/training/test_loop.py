@@ -1,4 +1,4 @@
-"""The training loop: interrupted, slow, saved often, and never waiting for the device."""
+"""The training loop: interruption, slow steps, checkpoints, and calls dispatched ahead."""
 
 import signal
 
@@ -43,7 +43,7 @@ def fit(recipe, inputs, folder, interrupt_at=None, teachers=("digest",), on_step
     return jax.device_get(state), seconds, starts, seen
 
 
-def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_saved(tmp_path):
+def test_a_resumed_stage_is_bit_identical_and_repeats_only_unsaved_steps(tmp_path):
     recipe, inputs = make_recipe(steps_per_call=2), make_inputs(seeds=(0, 1), rows=ROWS)
     whole, _, starts, seen = fit(recipe, inputs, tmp_path / "whole")
     assert starts == [0] and [step for step, _ in seen] == [2, 4, 5, 6, 8, 10, 12]
@@ -54,17 +54,17 @@ def test_an_interrupted_stage_ends_bit_identical_and_repeats_only_what_was_not_s
     assert_same(resumed, whole)
     assert seconds > 0
     assert_same(seen_after[-1], seen[-1])
-    again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # all done: nothing is trained again
+    again, _, starts, seen = fit(recipe, inputs, tmp_path / "broken")  # complete: nothing is trained again
     assert (starts, seen) == ([12], [])
     assert_same(again, whole)
     with pytest.raises(InputError, match="other teachers"):
         fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
 
 
-def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and_ends(tmp_path, monkeypatch):
+def test_slow_steps_shorten_the_calls_and_a_signal_between_calls_saves_and_stops(tmp_path, monkeypatch):
     recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
-    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step per call
     calls, steps = [], training.train_steps
 
     def interrupted(*args):
@@ -81,16 +81,16 @@ def test_slow_steps_shorten_the_calls_and_a_signal_between_two_of_them_saves_and
     assert starts == [7] and calls[8:] == [7, 8, 9, 10, 11, 12]
     assert_same(resumed, whole)
     assert [step for step, _ in seen_after] == [8, 10, 12]
-    assert_same(seen_after, seen[-3:])  # also the mean that was half done
+    assert_same(seen_after, seen[-3:])  # the interrupted mean too
     assert not interruption.requested()
 
 
-def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, monkeypatch):
+def test_checkpoint_seconds_add_checkpoints_between_those_of_checkpoint_every(tmp_path, monkeypatch):
     saved, save = [], checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda f, step, *rest: saved.append(step) or save(f, step, *rest))
     recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "often", checkpoint_seconds=1e-9)
-    # time is known from the first call on, whose end is heard of when the second one is on its way
+    # The time of a step is known from the first call, which is settled after the second one is dispatched.
     assert saved[-1] == 12 and {5, 10} < set(saved) and saved[0] < 5
     monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
     del saved[:]
@@ -102,13 +102,13 @@ def test_between_the_steps_that_are_saved_in_any_case_time_saves_more(tmp_path, 
     assert saved == [5, 10, 12]
 
 
-def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_path, monkeypatch, compiled):
+def test_the_next_call_is_dispatched_before_the_loop_waits(tmp_path, monkeypatch, compiled):
     events, steps, save = [], training.train_steps, checkpoint.save
 
     def dispatch(*args):
         if args[5] < args[6]:  # (the first call compiles, and does no step)
             events.append(("call", int(args[6])))
-        with jax.transfer_guard("disallow"):  # all that a call needs is on the device already
+        with jax.transfer_guard("disallow"):  # everything that a call needs is already on the device
             return steps(*args)
 
     def saved(folder, step, *args):
@@ -124,15 +124,15 @@ def test_the_loop_never_waits_for_a_call_before_the_next_one_is_on_its_way(tmp_p
         tmp_path,
         on_step=lambda s: events.append(("values", s)),
     )[3]
-    assert compiled["train_steps"] == 1  # calls of 2 steps, of 1 before a checkpoint, the first and the last alike
+    assert compiled["train_steps"] == 1  # for calls of any number of steps
     assert [step for step, _ in fetched] == [2, 4, 5, 6, 8]
-    assert [step for kind, step in events if kind == "call"] == [1, 2, 4, 5, 6, 8]  # the first tells what a step takes
+    assert [step for kind, step in events if kind == "call"] == [1, 2, 4, 5, 6, 8]  # the first call measures a step
     for position, (kind, step) in enumerate(events):
-        if kind == "values":  # either the next call was made before, or a checkpoint has to wait for this one
+        if kind == "values":  # the next call was dispatched, or a checkpoint follows
             assert ("call", step) in events[: position - 1] or events[position + 1] == ("save", step)
 
 
-def test_learned_class_rates_are_finite_the_same_again_and_go_on_where_they_were(tmp_path):
+def test_learned_class_rates_are_finite_and_resume_bit_identical(tmp_path):
     recipe, inputs = make_recipe(module=LINEAR, sampled=True, steps_per_call=2), long_tailed((0, 1))
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
     assert all(np.isfinite(value).all() for _, values in seen for value in values.values())

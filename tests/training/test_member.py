@@ -10,7 +10,7 @@ from mpt_jax.models import Classifier
 
 
 @pytest.mark.slow
-def test_teachers_answer_to_the_batch_that_the_learned_rates_draw():
+def test_teachers_see_the_batch_that_the_learned_rates_draw():
     objective = objectives.Objective(0.0, terms=(objectives.Term("new", "lm"),), sampler_rate=0.1)
     for at_once in (1, 8):
         recipe = make_recipe(module=LINEAR, sampled=True, members_at_once=at_once)

@@ -10,7 +10,7 @@ from populations import N, make_recipe
 from mpt_jax import training
 
 
-def test_learning_rate_is_the_cosine_per_step_or_per_epoch():
+def test_the_learning_rate_follows_a_cosine_per_step_or_per_epoch():
     steps_per_epoch = math.ceil(N / 16)
     for unit, every in (("step", 1), ("epoch", steps_per_epoch)):
         recipe = make_recipe(schedule_unit=unit, learning_rate=0.2, epochs=5)
@@ -24,7 +24,7 @@ def test_learning_rate_is_the_cosine_per_step_or_per_epoch():
     assert float(constant(jnp.int32(7))) == pytest.approx(0.1)
 
 
-def test_thirds_of_the_epochs_have_a_tenth_of_the_rate_before():
+def test_the_learning_rate_drops_to_a_tenth_after_each_third():
     rate = training.learning_rate(make_recipe(schedule="thirds", epochs=90), 160)
     found = [float(rate(jnp.int32(10 * epoch + step))) for epoch, step in ((0, 0), (29, 9), (30, 0), (59, 9), (60, 0))]
     np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""A population against its members alone, and calls of any size."""
+"""A population equals its members trained alone, in calls of any size."""
 
 import functools
 
@@ -29,21 +29,21 @@ from mpt_jax.training.population import advance
 
 @functools.cache
 def exact(seeds, rows, **options):
-    """`train` in float64: a ReLU that rounding opens in float32 alone would move a gradient by a thousandth."""
+    """Train in float64: in float32, a ReLU that opens by rounding would move a gradient by a thousandth."""
     recipe = {key: options.pop(key) for key in ("members_at_once",) if key in options}
     with jax.enable_x64(True):
         return train(make_recipe("float64", **recipe), make_inputs(seeds, rows, "float64"), **options)
 
 
 @pytest.mark.slow
-def test_eight_devices_give_the_result_of_one():
+def test_eight_devices_give_the_same_result_as_one():
     assert_close(exact((0, 1), ROWS, devices=8), exact((0, 1), ROWS))
 
 
 @pytest.mark.parametrize("at_once", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 8])
-def test_a_population_gives_what_its_members_give_alone(at_once):
+def test_a_population_equals_its_members_trained_alone(at_once):
     state, values = exact((0, 1), ROWS, members_at_once=at_once)
-    rows = (3,) if at_once == 8 else range(4)  # each is a program of its own to compile
+    rows = (3,) if at_once == 8 else range(4)  # each compiles another program
     for seed in (0, 1):
         for index in rows:
             alone, alone_values = exact((seed,), (ROWS[index],))
@@ -84,7 +84,7 @@ def test_the_state_is_donated_and_the_teachers_are_not():
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_members_that_take_turns_are_worked_on_in_place(seeds):
+def test_members_in_turn_are_updated_in_place(seeds):
     inputs = make_inputs(seeds, ("no_treatment",) * 16)
     inputs = inputs.replace(mean=np.zeros(3), std=np.ones(3))
     window = data.Window(np.zeros((N, 64, 64, 3), np.uint8))
@@ -93,14 +93,14 @@ def test_members_that_take_turns_are_worked_on_in_place(seeds):
     state = jax.eval_shape(lambda: training.init_state(recipe, inputs.keys, 16, (64, 64, 3), N))
     sizes = training.train_steps.lower(recipe, mesh, state, inputs, window, none, none).compile().memory_analysis()
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    assert sizes.temp_size_in_bytes < 0.7 * held  # one of 16 members, beside that all of one of two seeds
+    assert sizes.temp_size_in_bytes < 0.7 * held  # room for one member, and with two seeds for those of one seed
 
 
 @pytest.mark.parametrize(
     "rows_of_objectives",
     [("no_treatment", "balanced_softmax"), pytest.param(("balanced_meta_softmax",), marks=pytest.mark.slow)],
 )
-def test_a_run_on_some_of_the_images_is_one_that_has_no_others(rows_of_objectives):
+def test_training_on_chosen_rows_equals_training_without_the_other_images(rows_of_objectives):
     random = np.random.default_rng(3)
     rows = np.stack([np.sort(random.permutation(N)[:23]) for _ in range(2)]).astype(np.int32)
     recipe = make_recipe(module=LINEAR, sampled="balanced_meta_softmax" in rows_of_objectives)

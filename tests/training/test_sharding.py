@@ -1,4 +1,4 @@
-"""Members, batches and parameters over eight devices, micro-batches and blocks made again: one and the same result."""
+"""Members, batches and parameters over eight devices give the same result, with micro-batches and rematerialisation."""
 
 import fractions
 import functools
@@ -29,7 +29,7 @@ F64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 
 class Network(nn.Module):
-    """Small, with all that matters: a matrix to be split, a block to be made again, and BatchNorm or none."""
+    """A small network with a matrix to split, a block to rematerialise, and optionally BatchNorm."""
 
     num_classes: int
     norm: bool
@@ -84,14 +84,14 @@ def make_inputs(build, seeds=(0, 1), rows=ROWS):
 
 @functools.cache
 def beginning(build, rows):
-    """The first state of a population, on the host."""
+    """Return the first state of a population, on the host."""
     initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
     return jax.device_get(initialize(make_recipe(build()), make_inputs(build).keys, len(rows), SHAPE, N))
 
 
 @functools.cache
 def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, **changes):
-    """The program of a population, how to place a state for it, and what does steps of it."""
+    """Return the program of a population, and functions that place a state for it and take steps."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "SMALLEST", 100)
         recipe, inputs = make_recipe(build(), **changes), make_inputs(build, rows=rows)
@@ -105,9 +105,9 @@ def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, **changes):
         program = training.train_steps.lower(recipe, mesh, first, inputs, window, *bounds).compile()
 
     def steps(state, start, stop):
-        """State and sums after these steps."""
+        """Return the state and the sums after these steps."""
         state, sums = program(state, inputs, window, jnp.int32(start), jnp.int32(stop))
-        assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings  # else the next call would compile anew
+        assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings  # or the next call would compile again
         return state, sums
 
     return program, lambda state: jax.device_put(state, shardings), steps
@@ -128,18 +128,20 @@ FSDP = {"devices": 8, "fsdp": 8, "accumulate": 2, "remat": True}
 MEMBERS = {"devices": 8, "members": 4, "members_at_once": 1}
 
 
-@pytest.mark.parametrize("at_once", [1, 8])  # in pieces, or whole ones side by side
+@pytest.mark.parametrize("at_once", [1, 8])  # members in pieces, or whole members side by side
 @pytest.mark.parametrize("rows", [THREE, FIVE])
-def test_members_that_do_not_divide_are_trained_all_the_same(rows, at_once):
+def test_members_that_do_not_divide_by_the_devices_give_the_same_result(rows, at_once):
     expected = trained(plain, rows=rows, steps=5)
-    found = trained(plain, rows=rows, steps=5, devices=4, members=4, members_at_once=at_once)  # two groups of a seed
+    found = trained(
+        plain, rows=rows, steps=5, devices=4, members=4, members_at_once=at_once
+    )  # two groups of devices per seed
     assert_close(found, expected)
     kernel = expected[0].params["head"]["kernel"]
     assert kernel.shape[:2] == (2, len(rows)) and not np.allclose(kernel[:, 1], kernel[:, 2])
 
 
 @given(members=st.integers(1, 30), devices=st.integers(2, 8), in_pieces=st.booleans())
-def test_shares_do_every_step_of_every_member_once_and_in_order(members, devices, in_pieces):
+def test_assigned_members_take_every_step_once_and_in_order(members, devices, in_pieces):
     index, begin, end = sharding.assign_members(members, devices, in_pieces=in_pieces)
     done = [0] * members
     for row, starts, ends in zip(index, begin, end, strict=True):
@@ -157,21 +159,21 @@ def test_shares_do_every_step_of_every_member_once_and_in_order(members, devices
         assert work.max() == -(-members // devices) * devices
 
 
-def members_times(seeds, by_seed, objectives, by_objective):
+def duration(seeds, by_seed, objectives, by_objective):
     _, begin, end = sharding.assign_members(objectives, by_objective, in_pieces=True)
     return fractions.Fraction(int((end - begin).sum(axis=2).max(axis=1).sum()), by_objective) * seeds / by_seed
 
 
 @given(seeds=st.integers(1, 9), objectives=st.integers(1, 12), cores=st.integers(1, 8))
-def test_cores_take_members_and_never_a_part_of_a_batch(seeds, objectives, cores):
+def test_cores_get_whole_members_and_finish_as_early_as_possible(seeds, objectives, cores):
     mesh = sharding.core_mesh(jax.devices()[:cores], seeds, objectives)
     by_seed, by_objective, data, fsdp = mesh.shape.values()
     assert data == fsdp == 1 and mesh.size <= cores and seeds % by_seed == 0
-    in_turn = members_times(seeds, by_seed, objectives, by_objective)
-    # No other way to share the members out is sooner done, or as soon on fewer cores.
+    in_turn = duration(seeds, by_seed, objectives, by_objective)
+    # No other split finishes sooner, or as soon on fewer cores.
     for a in (n for n in range(1, cores + 1) if seeds % n == 0):
         for b in range(1, min(cores // a, objectives) + 1):
-            assert (in_turn, mesh.size) <= (members_times(seeds, a, objectives, b), a * b)
+            assert (in_turn, mesh.size) <= (duration(seeds, a, objectives, b), a * b)
     assert sharding.population_mesh(mesh, seeds, objectives) == mesh
 
 
@@ -183,22 +185,22 @@ def test_cores_are_for_small_networks_and_images_in_memory():
     def devices(module=small, images=images, cores=cores, members=(2, 3)):
         return training.choose_mesh(mesh, cores, module, images, *members).size
 
-    assert devices() == 6 and devices(cores=cores[:5]) == 3  # of five as soon done as of three
+    assert devices() == 6 and devices(cores=cores[:5]) == 3  # five cores finish no sooner than three
     assert devices(members=(1, 1)) == 1
     assert devices(cores=()) == devices(module=large, images=np.zeros((10, 32, 32, 3), np.uint8)) == 1
-    assert devices(images=np.broadcast_to(np.uint8(0), (2**23, *SHAPE))) == 2  # of half a GiB each
+    assert devices(images=np.broadcast_to(np.uint8(0), (2**23, *SHAPE))) == 2  # copies of half a GiB
     assert devices(images=np.broadcast_to(np.uint8(0), (2**25, *SHAPE))) == 1
 
 
 @pytest.mark.parametrize("layout", [DATA, FSDP, MEMBERS], ids=["data", "fsdp", "members"])
-def test_every_layout_of_eight_devices_gives_the_result_of_one(layout):
+def test_every_layout_of_eight_devices_gives_the_same_result_as_one(layout):
     expected = trained(plain)
     assert_close(trained(plain, **layout), expected)
     kernel = expected[0].params["block1"]["dense"]["kernel"]
     assert not np.allclose(kernel[0, 0], kernel[1, 0]) and not np.allclose(kernel[0, 0], kernel[0, 1])
 
 
-def test_micro_batches_of_all_devices_are_normalised_one_by_one_and_their_gradients_averaged():
+def test_each_micro_batch_has_its_own_statistics_and_gradients_are_averaged():
     parts, rows = 4, ("no_treatment",)
     state, _ = trained(normed, steps=1, rows=rows, devices=8, members=2, fsdp=2, accumulate=parts)
     with jax.enable_x64(True):
@@ -225,7 +227,7 @@ def test_micro_batches_of_all_devices_are_normalised_one_by_one_and_their_gradie
     assert np.abs(whole[1]["block1"]["norm1"]["var"] - statistics["block1"]["norm1"]["var"]).max() > 1e-6
 
 
-def test_split_parameters_take_fewer_bytes_of_a_device_and_members_send_nothing():
+def test_split_parameters_take_less_memory_and_members_communicate_nothing():
     whole, split, members = (compiled(plain, rows=ROWS, **layout)[0] for layout in (DATA, FSDP, MEMBERS))
     params = jax.tree.map(lambda leaf: leaf[0, 0], beginning(plain, ROWS).params)
     large = sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.size >= 100)  # 64 x 16 and 16 x 16: all divide
@@ -234,11 +236,11 @@ def test_split_parameters_take_fewer_bytes_of_a_device_and_members_send_nothing(
     sent = [{each.kind: each.bytes for each in collectives.of_step(p.as_text())} for p in (whole, split, members)]
     assert sent[0].keys() == {"all-reduce"}
     assert sent[1]["all-gather"] >= 4 * 8 * large
-    # In four groups of devices each adds up the gradients of one member of four.
+    # Each of the four groups of devices sums the gradients of one of four members.
     assert sent[2]["all-reduce"] == pytest.approx(sent[0]["all-reduce"] / 4, rel=0.01)
 
 
-def test_a_checkpoint_of_one_layout_goes_on_in_another(tmp_path):
+def test_a_checkpoint_of_one_layout_resumes_in_another(tmp_path):
     (_, place, steps), (_, place_elsewhere, steps_elsewhere) = (
         compiled(plain, rows=ROWS, **x) for x in (FSDP, MEMBERS)
     )
@@ -289,7 +291,7 @@ def fit(folder, devices, every=2, stop=None, **layout):
 
 
 @pytest.mark.slow
-def test_a_stage_that_eight_devices_began_is_finished_by_two(tmp_path, monkeypatch):
+def test_a_stage_of_eight_devices_resumes_on_two(tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST", 100)
     whole, _ = fit(tmp_path / "whole", 1)
     fit(tmp_path / "broken", 8, stop=6, members=2, fsdp=4)
@@ -299,8 +301,8 @@ def test_a_stage_that_eight_devices_began_is_finished_by_two(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("devices", [3, 5])
-def test_a_batch_that_does_not_divide_is_right_all_the_same(devices):
-    # What is left of the devices that the members do not take joins the batch, which then need not divide.
+def test_a_batch_that_does_not_divide_gives_the_right_result(devices):
+    # Devices that the members leave over join the batch, which need not divide by them.
     with jax.enable_x64(True):
         mesh = sharding.make_mesh(jax.devices()[:devices])
         x = np.random.default_rng(0).normal(size=(BATCH, 7))
@@ -317,18 +319,18 @@ def test_a_batch_that_does_not_divide_is_right_all_the_same(devices):
         ((128, 64), 8, P("fsdp")),
         ((512, 9), 512, P("fsdp")),
         ((100, 128), 8, P(None, "fsdp")),
-        ((64, 64), 8, P(None, "fsdp")),  # of equal ones the last
+        ((64, 64), 8, P(None, "fsdp")),  # the last of equal dimensions
         ((101, 103), 8, P()),
         ((64, 63), 8, P()),  # too small
         ((4096, 4096), 1, P()),
         ((), 8, P()),
     ],
 )
-def test_rule_of_parameters(shape, devices, spec):
+def test_parameters_are_split_along_their_largest_dimension_that_divides(shape, devices, spec):
     assert sharding.parameter_spec(shape, devices) == spec
 
 
-def test_what_does_not_divide_is_refused_with_its_keys():
+def test_layouts_that_do_not_divide_are_refused_with_their_keys():
     for options in ({"members": 3}, {"fsdp": 3}, {"members": 4, "fsdp": 4}):
         with pytest.raises(InputError, match=r"mesh\.members=.*mesh\.fsdp=.*8 devices"):
             sharding.make_mesh(**options)

@@ -9,7 +9,7 @@ from mpt_jax import training
 from mpt_jax.training import sharding
 
 
-def test_a_student_starts_from_what_the_old_model_knows():
+def test_a_student_starts_from_the_weights_of_the_old_model():
     recipe = make_recipe(averaged=True)
     inputs = make_inputs((0, 1), ("pct_lm", "pct_lm"))
     old = inputs.teachers["old"]

@@ -1,4 +1,4 @@
-"""The train step against PyTorch, and what each setting and each part of an objective changes in it."""
+"""The train step against PyTorch, and the effect of each setting and each part of an objective."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
     orders = [random.permutation(count) for _ in range(epochs)]
     mean, std = np.array([0.49, 0.48, 0.45]), np.array([0.20, 0.20, 0.21])
     student, old, new = (torch_reference.resnet18(k, "imagenet").double() for k in (num_all, num_old, num_all))
-    for teacher in (old, new):  # running statistics of their own, not the initial zeros and ones
+    for teacher in (old, new):  # statistics other than the initial zeros and ones
         for _ in range(3):
             teacher(torch.randn(8, 3, 32, 32, dtype=torch.float64))
         teacher.eval().requires_grad_(False)
@@ -118,7 +118,7 @@ def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
 
 
 @pytest.mark.slow
-def test_what_an_objective_has_on_a_schedule_and_the_class_counts_reach_it():
+def test_schedules_and_class_counts_reach_the_objective():
     rows, step = ("mpt_kl_annealed", "balanced_softmax", "no_treatment"), 5
     recipe, inputs = make_recipe(crop_padding=0, flip=False), make_inputs(rows=rows)
     start = first_state(recipe, inputs)
@@ -144,7 +144,7 @@ def test_what_an_objective_has_on_a_schedule_and_the_class_counts_reach_it():
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_with_float32_weights_and_losses():
+def test_bfloat16_keeps_weights_and_losses_in_float32():
     recipe = make_recipe("bfloat16")
     inputs = make_inputs(rows=("no_treatment", "mpt_kl"))
     state, values = train(recipe, inputs)
@@ -157,7 +157,7 @@ def test_bfloat16_computes_with_float32_weights_and_losses():
 
 
 @pytest.mark.slow
-def test_the_average_is_that_of_the_weights_and_statistics_of_every_step():
+def test_the_average_covers_the_weights_and_statistics_of_every_step():
     decays, steps = (0.7, 0.0, 0.999), 5
     recipe = make_recipe(averaged=True)
     inputs = with_objectives(make_inputs(rows=("ema",)), *(METHODS["ema"].replace(average=d) for d in decays))
@@ -174,12 +174,12 @@ def test_the_average_is_that_of_the_weights_and_statistics_of_every_step():
     for step, each in enumerate(past):
         running = jax.tree.map(jnp.asarray, posttraining.ema(running, each, 0.7, step))
     assert_close(member(states[-1].average, 0, 0), member(jax.device_get(running), 0, 0), 1e-6)
-    plain, _ = trajectory(make_recipe(module=recipe.module), inputs, steps)  # an average is only looked at
+    plain, _ = trajectory(make_recipe(module=recipe.module), inputs, steps)  # an average does not affect training
     assert_close((plain[-1].params, plain[-1].opt_state), (states[-1].params, states[-1].opt_state), 1e-6)
     assert plain[-1].average is None
 
 
-def test_an_update_that_is_not_finite_leaves_the_state_and_is_counted():
+def test_an_update_that_is_not_finite_is_skipped_and_counted():
     bad, steps = 7, 6
     random = np.random.default_rng(0)
     clean = make_inputs(rows=("no_treatment", "label_smoothing")).replace(
@@ -192,7 +192,7 @@ def test_an_update_that_is_not_finite_leaves_the_state_and_is_counted():
     recipe = make_recipe(module=LINEAR, averaged=True, skip_nonfinite=True, **NOT_AUGMENTED)
     states, values = trajectory(recipe, clean, steps, broken_features)
     skipped = [bad in batch_of(clean.keys[0], step) for step in range(steps)]
-    assert 2 <= sum(skipped) < steps  # at least once an epoch
+    assert 2 <= sum(skipped) < steps  # at least once per epoch
     for before, after, means, is_skipped in zip(states, states[1:], values, skipped, strict=False):
         same = jax.tree.map(np.array_equal, before, after)
         assert all(jax.tree.leaves(same)) == is_skipped
@@ -212,7 +212,7 @@ def test_an_update_that_is_not_finite_leaves_the_state_and_is_counted():
     assert not np.isfinite(broken.params["head"]["kernel"]).all()
 
 
-def test_a_number_that_is_not_finite_harms_no_neighbour():
+def test_a_member_that_is_not_finite_does_not_affect_its_neighbour():
     recipe = make_recipe(module=LINEAR, skip_nonfinite=True)
     inputs = make_inputs(rows=("no_treatment",))
     plain = METHODS["no_treatment"]
@@ -229,12 +229,12 @@ def log_softmax(z):
 
 
 def first_logits(state, images):
-    """Of the linear network, in NumPy; mean and std as in `make_inputs`."""
+    """Compute the logits of the linear network in NumPy, with the mean and std of `make_inputs`."""
     x = ((images / 255 - 0.4) / 0.3).reshape(len(images), -1)
     return x @ state.params["head"]["kernel"][0, 0].astype(float) + state.params["head"]["bias"][0, 0]
 
 
-def test_the_old_head_judges_the_features_of_the_student_and_teaches_them():
+def test_the_old_head_is_applied_to_the_features_of_the_student_and_trains_them():
     rate, hidden = 0.05, 6
     random = np.random.default_rng(5)
     with jax.enable_x64(True):
@@ -273,7 +273,7 @@ def test_the_old_head_judges_the_features_of_the_student_and_teaches_them():
 
 
 @pytest.mark.slow
-def test_the_scale_of_the_labels_scales_the_bias_of_each_example():
+def test_the_label_scale_scales_the_bias_of_each_example():
     recipe = make_recipe(module=LINEAR, num_old_classes=OLD, **NOT_AUGMENTED)
     plain = objectives.Objective(bias=3.0)
     inputs = with_objectives(make_inputs((0, 1)), plain, plain.replace(bias_power=1.0), plain.replace(bias_power=0.5))

@@ -11,7 +11,7 @@ from mpt_jax.training import batches, sharding, teachers
 from mpt_jax.training.state import SeedInputs
 
 
-def test_frozen_teachers_teach_the_same():
+def test_frozen_teachers_give_the_same_students():
     with jax.enable_x64(True):
         recipe, inputs = make_recipe("float64"), make_inputs((0, 1), ROWS, "float64")
         old = inputs.teachers["old"]
@@ -21,11 +21,13 @@ def test_frozen_teachers_teach_the_same():
         }
         inputs = inputs.replace(teachers=teachers)
         frozen = {name: training.freeze(teacher, inputs.mean, inputs.std) for name, teacher in teachers.items()}
-        assert frozen["old"].mean is None and frozen["new"].mean is not None  # the student's normalisation, its own
+        assert (
+            frozen["old"].mean is None and frozen["new"].mean is not None
+        )  # the student's normalisation, and another one
         assert_close(train(recipe, inputs.replace(teachers=frozen)), train(recipe, inputs))
 
 
-def test_of_the_old_head_the_head_alone_is_kept():
+def test_only_the_head_of_the_old_head_is_kept():
     inputs = make_inputs(rows=("pct_lm",))
     frozen = teachers.freeze_all({"old": inputs.teachers["old"], "old_head": inputs.teachers["old"]}, inputs.mean, 1.0)
     assert frozen["old_head"].params.keys() == {"head"} and not frozen["old_head"].batch_stats
@@ -38,7 +40,7 @@ def test_of_the_old_head_the_head_alone_is_kept():
     ("at_once", "groups", "sampled", "expected"),
     [(1, 1, False, True), (4, 1, False, False), (3, 1, False, True), (4, 2, False, True), (1, 2, True, False)],
 )
-def test_logits_are_recorded_where_members_would_compute_them_several_times(at_once, groups, sampled, expected):
+def test_logits_are_recorded_if_members_would_compute_them_several_times(at_once, groups, sampled, expected):
     recipe = make_recipe(members_at_once=at_once, sampled=sampled)
     assert teachers.needs_tape(recipe, num_objectives=4, groups=groups) == expected
 
@@ -51,8 +53,9 @@ def test_the_tape_holds_the_logits_on_the_batch_of_every_step():
 
     @jax.jit
     def record(start, stop):
-        of_seed = batches.of_seed(recipe, mesh, inputs, data.Window(jnp.asarray(IMAGES)), seed, start, stop)
-        return teachers.record(of_seed, stop, 1), [of_seed.at(start + i).images for i in range(3)]
+        call = batches.Call(recipe, mesh, inputs, data.Window(jnp.asarray(IMAGES)), start, stop)
+        of_seed = batches.of_seed(call, seed)
+        return teachers.record(of_seed, 1), [of_seed.at(start + i).images for i in range(3)]
 
     tape, images = record(jnp.int32(2), jnp.int32(5))
     assert {source: logits.shape for source, logits in tape.items()} == {"old": (5, 16, 3), "new": (5, 16, 6)}

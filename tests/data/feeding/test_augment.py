@@ -1,3 +1,5 @@
+"""Every result is a crop of the padded image, perhaps flipped, with uniform offsets."""
+
 import functools
 
 import chex
@@ -12,12 +14,12 @@ KEY = jax.random.key(0)
 
 
 def pictures(batch, height, width, channels, seed=0):
-    """Random images without a black pixel, so that padding can be told from content."""
+    """Return random images without black pixels, so that padding is distinct from content."""
     return np.random.default_rng(seed).integers(1, 256, (batch, height, width, channels), dtype=np.uint8)
 
 
 def candidates(image, padding, flip):
-    """Everything that may become of an image, by (top, left, flipped), written as a crop from a padded copy."""
+    """Yield every possible result for an image with its (top, left, flipped), as a crop of a padded copy."""
     height, width, _ = image.shape
     padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), np.uint8)
     padded[padding : padding + height, padding : padding + width] = image
@@ -30,7 +32,7 @@ def candidates(image, padding, flip):
 
 
 def draws(images, results, padding, flip):
-    """For each image the one (top, left, flipped) that explains its result."""
+    """Return for each image the only (top, left, flipped) that gives its result."""
     found = []
     for image, result in zip(images, np.asarray(results), strict=True):
         fits = [draw for draw, candidate in candidates(image, padding, flip) if np.array_equal(candidate, result)]
@@ -41,7 +43,7 @@ def draws(images, results, padding, flip):
 
 @pytest.mark.parametrize("shape", [(40, 8, 8, 3), (40, 5, 9, 1)])
 @pytest.mark.parametrize(("padding", "flip"), [(2, True), (4, False), (0, True)])
-def test_every_result_is_a_crop_of_the_padded_image_perhaps_flipped(shape, padding, flip):
+def test_every_result_is_a_crop_of_the_padded_image(shape, padding, flip):
     images = pictures(*shape)
     results = augment(KEY, jnp.asarray(images), crop_padding=padding, flip=flip)
     chex.assert_shape(results, shape)
@@ -60,12 +62,12 @@ def test_offsets_and_flips_are_uniform_and_independent():
     assert ((counts - 200) ** 2 / 200).sum() < 44.0
 
 
-def test_neither_crop_nor_flip_is_the_identity():
+def test_without_crop_and_flip_nothing_changes():
     images = jnp.asarray(pictures(3, 4, 4, 2))
     chex.assert_trees_all_equal(augment(KEY, images, crop_padding=0, flip=False), images)
 
 
-def test_the_key_alone_decides():
+def test_the_result_depends_on_the_key_alone():
     images = jnp.asarray(pictures(20, 6, 6, 1))
     transform = functools.partial(augment, crop_padding=2, flip=True)
     chex.assert_trees_all_equal(transform(KEY, images), transform(jax.random.key(0), images))

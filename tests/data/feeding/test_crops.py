@@ -1,4 +1,4 @@
-"""The recipe of ImageNet: random boxes have its distribution, the centre is what scaling and cropping gives."""
+"""Random boxes have the distribution of ImageNet training; the centre box equals scaling and cropping."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from mpt_jax.data.feeding import crops
 from mpt_jax.data.photos import photograph
 
 
-def test_random_boxes_lie_in_the_image_and_have_the_shares_and_aspects_of_the_recipe():
+def test_random_boxes_lie_in_the_image_with_the_specified_shares_and_aspects():
     random = np.random.default_rng(0)
     boxes = np.array([crops.random_box(500, 375, random) for _ in range(4000)])
     left, top, right, bottom = boxes.T
@@ -20,7 +20,7 @@ def test_random_boxes_lie_in_the_image_and_have_the_shares_and_aspects_of_the_re
     share = (right - left) * (bottom - top) / (500 * 375)
     aspect = np.log((right - left) / (bottom - top))
     assert 0.075 < share.min() < 0.09 and 0.9 < share.max() <= 1
-    # Boxes that do not fit are drawn again, which thins out the large ones: small shares keep their uniform density.
+    # Large boxes that do not fit are drawn again, so only small shares keep their uniform density.
     small = share[(share > 0.08) & (share < 0.54)]
     assert abs(np.median(small) - 0.31) < 0.015
     assert abs(aspect[share < 0.3].mean()) < 0.02 and abs(aspect[share < 0.3].std() - math.log(4 / 3) / 3**0.5) < 0.01
@@ -28,12 +28,12 @@ def test_random_boxes_lie_in_the_image_and_have_the_shares_and_aspects_of_the_re
 
 
 @pytest.mark.parametrize(("width", "height", "expected"), [(10, 1000, (0, 493, 10, 506)), (900, 30, (430, 0, 470, 30))])
-def test_images_that_no_box_fits_into_give_their_centre(width, height, expected):
+def test_images_in_which_no_box_fits_give_their_centre(width, height, expected):
     assert crops.random_box(width, height, np.random.default_rng(0)) == expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (256, 256), (60, 90), (1300, 1024), (224, 1000)])
-def test_the_centre_box_is_what_scaling_all_and_cropping_gives(width, height):
+def test_the_centre_box_equals_scaling_and_cropping_the_image(width, height):
     jpeg = photograph("rings", height, width, np.random.default_rng(1), quality=95)
     whole, short = Image.open(io.BytesIO(jpeg)), min(width, height)
     scaled = [256 if side == short else int(256 * side / short) for side in (width, height)]
@@ -59,7 +59,7 @@ def test_a_box_is_cut_out_scaled_and_upright():
     np.testing.assert_array_equal(flipped, plain[:, ::-1])
     assert not np.array_equal(flipped, plain)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     file = io.BytesIO()
     image.save(file, format="png", exif=exif)
     seen = []
@@ -74,6 +74,6 @@ def test_a_box_is_cut_out_scaled_and_upright():
     assert seen == [(40, 60), (60, 40)]
 
 
-def test_what_is_no_image_says_so():
+def test_data_other_than_images_are_refused():
     with pytest.raises(ValueError, match="not JPEG"):
         images.decode_box(b"text", lambda w, h: (0, 0, w, h), channels=3, size=(4, 4))

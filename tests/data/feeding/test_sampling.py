@@ -1,3 +1,5 @@
+"""Every epoch is a permutation, and batches fill its end from its start."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ def epoch_of_batches(key, epoch, num_examples, batch_size):
 
 
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(12, 4), (7, 7), (5, 1)])
-def test_every_example_once_where_the_batch_size_divides(num_examples, batch_size):
+def test_every_example_is_seen_once_if_the_batch_size_divides(num_examples, batch_size):
     batches = epoch_of_batches(KEY, 3, num_examples, batch_size)
     assert batches.shape == (num_examples // batch_size, batch_size)
     assert sorted(batches.ravel()) == list(range(num_examples))
@@ -38,7 +40,7 @@ def test_the_last_batch_is_filled_from_the_start_of_the_epoch(num_examples, batc
 def test_steps_per_epoch():
     assert [steps_per_epoch(n, 128) for n in (1, 128, 129, 50_000)] == [1, 1, 2, 391]
     for bad in ((0, 1), (1, 0), (5, -1)):
-        with pytest.raises(ValueError, match="at least one example"):
+        with pytest.raises(ValueError, match="at least one example per batch"):
             steps_per_epoch(*bad)
 
 
@@ -51,7 +53,7 @@ def test_the_permutation_depends_on_key_and_epoch_alone():
     assert (first != jnp.arange(50)).any()
 
 
-def test_every_position_gets_every_example_equally_often():
+def test_every_position_has_every_example_equally_often():
     permutations = jax.vmap(lambda epoch: epoch_permutation(KEY, epoch, 5))(jnp.arange(5000))
     counts = np.stack([np.bincount(column, minlength=5) for column in np.asarray(permutations).T])
     assert abs(counts - 1000).max() < 5 * np.sqrt(5000 * 0.2 * 0.8)  # five standard deviations

@@ -84,7 +84,7 @@ def test_evaluation_has_no_random_crop(photos_dir):
     assert np.abs(once.mean((1, 2)) - in_memory.mean((1, 2))).mean() < 6  # the same patterns, more of the border
 
 
-def test_auto_streams_what_is_too_large(photos_dir, monkeypatch):
+def test_auto_streams_images_that_are_too_large(photos_dir, monkeypatch):
     monkeypatch.setattr(stream, "memory", lambda: 4 * 240 * 40 * 48 * 3)
     plain = {"source": "auto", "augmentation": "crop_flip"}
     assert isinstance(load_photos(photos_dir, **plain).train.images, np.ndarray)
@@ -158,6 +158,6 @@ def test_a_truncated_image_stops_the_run_with_its_name(tmp_path):
         ("photos", {"source": "stream"}, "has no split 'test'; it has train, validation"),
     ],
 )
-def test_what_cannot_be_streamed(photos_dir, name, options, expected):
+def test_sources_that_cannot_be_streamed_are_refused(photos_dir, name, options, expected):
     with pytest.raises(InputError, match=expected):
         load(name, data_dir=photos_dir, num_classes=8, **options)
