@@ -66,9 +66,12 @@ def desk(tmp_path_factory, digits_dir, features_file):
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
     digits = data.load(data.DatasetConfig("digits", str(digits_dir)), num_classes=10)
-    for name, image, label in zip(digits.test.ids, digits.test.images, digits.test.labels, strict=True):
-        (folder / "pets/test" / digits.class_names[label]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(folder / "pets/test" / digits.class_names[label] / f"{name}.png")
+    for part, split in (("train", digits.train), ("test", digits.test)):
+        for name, image, label in zip(split.ids, split.images, split.labels, strict=True):
+            (folder / "pets" / part / digits.class_names[label]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(folder / "pets" / part / digits.class_names[label] / f"{name}.png")
+    page = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
+    (folder / "pets.py").write_text(re.search(r"```python\n(# pets\.py\n.*?)```", page, re.DOTALL)[1])
     (folder / "photos").mkdir()
     for i in range(8):
         picture = photos.photograph("rings", 60, 90, np.random.default_rng(i))
