@@ -264,7 +264,10 @@ def interpolate(old: Classifier, new: Classifier, a: jax.typing.ArrayLike, *, im
         known = old.shape[-1]
         if old.shape != new.shape and (path[0].key != "head" or new[..., :known].shape != old.shape):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"{name} has shape {old.shape} in the old model and {new.shape} in the new one")
+            raise ValueError(
+                f"{name} has shape {old.shape} in the old model and {new.shape} in the new one; "
+                "expected equal shapes, except for more classes in the head"
+            )
         share = share_of(importance, new.dtype)
         return jnp.concatenate([share * old + (1 - share) * new[..., :known], new[..., known:]], axis=-1)
 

@@ -127,8 +127,9 @@ def test_models_derived_from_a_diverged_one_are_marked_and_the_other_seeds_choos
 def shrunk(models, factor):
     (classifier,) = models.parents
     head = classifier.params["head"]
-    scale = np.where(np.arange(10) < models.num_old_classes, 1, np.float32(factor))
-    return classifier.replace(params={**classifier.params, "head": {**head, "kernel": head["kernel"] * scale}})
+    is_old = np.arange(len(head["bias"])) < models.num_old_classes
+    kernel = head["kernel"] * np.where(is_old, 1, np.float32(factor))
+    return classifier.replace(params={**classifier.params, "head": {**head, "kernel": kernel}})
 
 
 def half_way(models):
