@@ -71,3 +71,11 @@ def test_every_command_on_the_digits_can_be_planned(arguments, monkeypatch, tmp_
     assert train.main([*arguments, "--plan", f"--config.dataset.data_dir={digits_dir}"]) == 0
     assert "steps of training" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"configs"}
+
+
+def test_the_readme_has_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    quick_start = readme.split("## Quick start")[1].split("\n## ")[0]
+    blocks = [block.split("```")[0].strip().splitlines() for block in quick_start.split("```bash\n")[1:]]
+    assert [len(block) for block in blocks] == [1, 1]
+    assert "mpt_jax.train --config configs/digits.py" in blocks[0][0] and "pytest" in blocks[1][0]

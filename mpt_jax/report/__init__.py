@@ -1,8 +1,8 @@
 """The result of a run: `report.json` (a contract), `report.md`, `report.html`, and the table on the terminal.
 
-Reads only what the run wrote: `config.json`, the cards of its releases, their predictions and the thumbnails. `build`
-gathers the numbers (`flips`, `comparison`), `contents` says what they mean, `plots` draws them, and `markdown` and
-`page` give all that its look.
+It reads only what the run wrote: `config.json`, cards, predictions and thumbnails. `build` collects the numbers
+(`flips`, `comparison`). `contents` puts them into sections (`verdict`, `tradeoff`) of `blocks`, and `plots` draws them
+in the style of `drawing`. `markdown` and `page` render the blocks.
 """
 
 from mpt_jax.report.build import build as build

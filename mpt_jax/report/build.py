@@ -1,4 +1,4 @@
-"""Collect a work directory into the report."""
+"""Collection of a work directory into a report."""
 
 import json
 import pathlib
@@ -23,7 +23,10 @@ BASELINE = "no_treatment"
 
 
 def write(folder: pathlib.Path) -> dict[str, Any]:
-    """Build the report of a work directory and write `report.json`, `report.md` with `plots/`, `report.html`."""
+    """Build the report of a work directory, write its files and return it.
+
+    The files are `report.json`, `report.md` with `plots/`, and `report.html`.
+    """
     report, thumbnails = build(folder), workdir.read_gallery(folder)
     figures = plots.draw(report, thumbnails)
     sections = contents.sections(report, figures)
@@ -35,15 +38,16 @@ def write(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def build(folder: pathlib.Path) -> dict[str, Any]:
-    """The report as plain data: `schema` 1, one entry of `rows` per (release, method, seed), `summary` over seeds.
+    """Return the report as plain data.
 
-    All rates are fractions from 0 to 1 of the test images; `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are
-    over the images of the old classes, the new model choosing among all classes. `summary` and `selection` are those
-    of the last release; `sequences` has the whole lineage of each method, where there are more releases than two;
-    `hardware` and `git_revisions` have the machine and the commit that the run was begun with and those that took it
-    up.
-    `comparison` (see `comparison.compare`) says how sure the last release's numbers are, and `flips` (see
-    `flips.describe`) where its flips lie, per method, where there are predictions.
+    Rates are fractions of the test images. `nfr`, `relative_nfr`, `pfr`, `nfi`, `churn` and `btc` are over the images
+    of the old classes, while the new model predicts among all classes.
+
+    Returns:
+      `schema` 1; `rows`, one for each (release, method, seed). Of the last release: `summary` over seeds, `selection`
+      of numbers, `comparison` (see `comparison.compare`) and, if there are predictions, `flips` per method (see
+      `flips.describe`). `sequences`: the lineage of each method, if there are more than two releases. `hardware` and
+      `git_revisions`: every machine and commit that the run was started or resumed with.
     """
     facts = read_facts(folder)
     config = facts["config"]
@@ -92,11 +96,10 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
-    """Per method the candidates that no other one of it beats, and their negative flips at the baseline's accuracy.
+    """Return for each method its Pareto front on validation images and the negative flips at the baseline's accuracy.
 
-    On validation images, since they are what the candidates were tried on. `nfr_at_baseline_accuracy` is read off the
-    front at the accuracy of `no_treatment`: None where no candidate is as accurate, and the first rate of a front that
-    begins above it.
+    `nfr_at_baseline_accuracy` is interpolated at the accuracy of `no_treatment`. It is None if no candidate is as
+    accurate, and the lowest rate of the front if the whole front is more accurate.
     """
     if BASELINE not in selection:
         return {}
@@ -104,7 +107,7 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
     result = {}
     for method, choice in selection.items():
         accuracy, nfr = ([tried[key] for tried in choice["candidates"]] for key in ("accuracy", "nfr"))
-        front = metrics.pareto_front(accuracy, nfr)  # a diverged candidate is right where chance is
+        front = metrics.pareto_front(accuracy, nfr)  # diverged candidates have the accuracy of chance
         result[method] = {
             "points": [{key: choice["candidates"][i][key] for key in ("numbers", "accuracy", "nfr")} for i in front],
             "baseline_accuracy": base["accuracy"],
@@ -116,7 +119,7 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
 def _flips(
     folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`flips.describe` and `flips.events` of every method; of one at a time, as logits are large."""
+    """Return `flips.describe` and `flips.events` of every method, reading one method at a time as logits are large."""
     if not flips.has_predictions(folder, config, methods):
         return {}, {}
     thumbnails, num_old = workdir.read_gallery(folder).keys(), config["update"]["schedule"][-2]
@@ -129,17 +132,17 @@ def _flips(
 
 
 def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-    """Per method the mean over seeds of `metrics.sequence_metrics` on the lineage from the old model on."""
+    """Return for each method the mean over seeds of `metrics.sequence_metrics` on its lineage, old model included."""
     schedule, result = config["update"]["schedule"], {}
 
-    def answers(release: int, method: str, seed: int) -> dict[str, Any]:
+    def read(release: int, method: str, seed: int) -> dict[str, Any]:
         name = lineage.release_name(release, method, seed)
         return released.read(folder / "predictions" / f"{name}.npz")
 
     for method in methods:
         of_seeds = []
         for seed in config["seeds"]:
-            releases = [answers(0, lineage.OLD, seed)] + [answers(r, method, seed) for r in range(1, len(schedule))]
+            releases = [read(0, lineage.OLD, seed)] + [read(r, method, seed) for r in range(1, len(schedule))]
             predictions = [release["logits"].argmax(-1) for release in releases]
             of_seeds.append(metrics.sequence_metrics(predictions, releases[0]["labels"], schedule=schedule))
         result[method] = metrics.mean_of_sequences(of_seeds)
@@ -150,7 +153,7 @@ def _row(card: dict[str, Any]) -> dict[str, Any]:
     diverged = {"diverged": True} if card.get("diverged") else {}
     return {
         **{key: card[key] for key in ("method", "seed", "release", "objective")},
-        # What the model before got right is known all the same.
+        # The accuracy of the previous model is known even if this one diverged.
         **{key: None if diverged and key != "accuracy_previous" else card["metrics"][key] for key in RATES},
         **{key: card[key] for key in COSTS},
         **diverged,
@@ -158,7 +161,7 @@ def _row(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation (n - 1; 0 for one seed) and count of every number of a method's rows."""
+    """Return mean, standard deviation (n - 1; 0 for one seed) and count of every number of a method's rows."""
     result = {}
     for key in (*RATES, *COSTS):
         values = [row[key] for row in rows if row[key] is not None]

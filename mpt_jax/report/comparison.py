@@ -1,4 +1,4 @@
-"""How sure the numbers of the last release are, and which method they speak for."""
+"""Confidence intervals of the last release's numbers, and the best method."""
 
 import math
 import statistics
@@ -10,8 +10,8 @@ import numpy as np
 from mpt_jax import metrics
 
 CONFIDENCE = 0.95
-_ENOUGH_SEEDS = 3  # with two, Student's interval is nine standard deviations wide on either side
-_ONCE = "ensemble"  # its inference costs several models'
+_ENOUGH_SEEDS = 3  # with two, Student's interval extends nine standard deviations to either side
+_NO_CANDIDATE = "ensemble"  # inference costs as much as several models
 
 
 def compare(
@@ -22,22 +22,24 @@ def compare(
     baseline: str,
     reference: Sequence[str],
 ) -> dict[str, Any]:
-    """Intervals of every method's accuracy and negative flips and of their differences from a baseline; the best one.
+    """Compute intervals of accuracy and negative flips, and of their differences from a baseline; pick the best method.
 
-    With three seeds or more the intervals are Student's over the seeds (of the paired differences), chance in
-    training; with fewer over the test images (Wilson's, and the normal one of the paired differences), chance in them.
-    The best method has the fewest negative flips of those no less accurate than the baseline but for the tolerance.
+    With three or more seeds the intervals are Student's over seeds (for differences: of paired differences) and reflect
+    chance in training. With fewer they are over test images (Wilson's; for differences normal and paired) and reflect
+    the choice of images. The best method has the fewest negative flips among those that are at most `tolerance` less
+    accurate than the baseline.
 
     Args:
-      rows: of the last release, per method one a seed.
-      events: per method and rate, per image the share of the seeds in which it counts; none without predictions.
-      tolerance: by how much less accurate than the baseline a candidate may be, a fraction.
-      reference: methods that are no candidates.
+      rows: method -> rows of the last release, one per seed.
+      events: method -> rate -> for each image the share of seeds in which it counts; empty without predictions.
+      tolerance: largest loss of accuracy of a candidate against the baseline, a fraction.
+      baseline: the method that the others are compared with.
+      reference: methods that are not candidates.
 
     Returns:
-      `answer` is "better" where the whole interval over the seeds of the best one's difference in flips, widened for
-      the number of candidates, is below 0; "unclear" where not, or with too few seeds; "none" where no candidate has
-      fewer flips, and `best` is then None.
+      `methods` with the intervals; `best`, None if no candidate has fewer flips; `answer`: "better" if the interval
+      over seeds of the best method's difference in flips, widened for the number of candidates, is below 0, "unclear"
+      if not or with too few seeds, "none" without a best method.
     """
     over = "seeds" if len(rows[baseline]) >= _ENOUGH_SEEDS else "images" if events else None
     methods: dict[str, Any] = {}
@@ -62,7 +64,7 @@ def compare(
     flips = {
         method: statistics.fmean(row["nfr"] for row in rows[method])
         for method in methods
-        if method not in (*reference, baseline, _ONCE)
+        if method not in (*reference, baseline, _NO_CANDIDATE)
         and statistics.fmean(row["accuracy"] for row in rows[method]) >= least
     }
     best = min(flips, key=flips.get, default=None)
@@ -70,8 +72,8 @@ def compare(
         best, answer = None, "none"
     else:
         differences = [mine["nfr"] - its["nfr"] for mine, its in zip(rows[best], rows[baseline], strict=True)]
-        sure = 1 - (1 - CONFIDENCE) / len(flips)  # Bonferroni: the best one of many may be so by chance
-        answer = "better" if over == "seeds" and student(differences, sure)[1] < 0 else "unclear"
+        level = 1 - (1 - CONFIDENCE) / len(flips)  # Bonferroni: the best of many may be so by chance
+        answer = "better" if over == "seeds" and student(differences, level)[1] < 0 else "unclear"
     return {
         "baseline": baseline,
         "best": best,
@@ -84,7 +86,7 @@ def compare(
 
 
 def student(values: Sequence[float], confidence: float = CONFIDENCE) -> list[float]:
-    """Student's interval of the mean, ``mean ± t s / sqrt(n)``.
+    """Return Student's interval of the mean, ``mean ± t s / sqrt(n)``.
 
     Examples:
       >>> [round(end, 4) for end in student([1.0, 2.0, 3.0])]  # t = 4.3027 with 2 degrees of freedom
@@ -100,6 +102,6 @@ def student(values: Sequence[float], confidence: float = CONFIDENCE) -> list[flo
 
 
 def _normal(values: np.ndarray) -> list[float]:
-    """The normal interval of the mean of many values."""
+    """Return the normal interval of the mean of many values."""
     half = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(values.std()) / math.sqrt(len(values))
     return [float(values.mean()) - half, float(values.mean()) + half]

@@ -1,4 +1,4 @@
-"""Where the flips of the last release are: per class, between which classes, on which images, from which margins."""
+"""Flips of the last release: per class, between classes, the images, and their margins."""
 
 import dataclasses
 import pathlib
@@ -11,12 +11,12 @@ from mpt_jax import metrics
 from mpt_jax.files.predictions import released
 from mpt_jax.update import lineage
 
-_CONFUSIONS, _SHOWN, _BINS = 500, 24, 40
+_MOST_CONFUSIONS, _MOST_IMAGES, _BINS = 500, 24, 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A model and the one it replaces on the test images, sorted by label: those of the old classes come first."""
+    """A model and the one it replaces, on test images sorted by label: those of the old classes come first."""
 
     labels: np.ndarray  # [n]
     ids: np.ndarray  # [n]
@@ -25,14 +25,14 @@ class Pair:
 
 
 def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> bool:
-    """Whether what every model of the last update answered is there; a work directory may have been thinned."""
+    """Return whether the predictions of every model of the last update exist; a user may have deleted some."""
     last = len(config["update"]["schedule"]) - 1
     pairs = [p for method in methods for p in (lineage.previous(last, method), (last, method))]
     return all(_path(folder, *pair, seed).is_file() for pair in pairs for seed in config["seeds"])
 
 
 def read(folder: pathlib.Path, config: Mapping[str, Any], method: str, seed: int) -> Pair:
-    """The last release of a method and the one before it."""
+    """Read the last release of a method and the previous one."""
     last = len(config["update"]["schedule"]) - 1
     old = released.read(_path(folder, *lineage.previous(last, method), seed))
     new = released.read(_path(folder, last, method, seed))
@@ -40,12 +40,12 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], method: str, seed: int
 
 
 def describe(pairs: Sequence[Pair], num_old: int, thumbnails: Set[str]) -> dict[str, Any]:
-    """The flips of one method, a pair per seed; classes are positions in the run's order.
+    """Describe the flips of one method, given a pair per seed; classes are positions in the run's order.
 
     Returns:
       `per_class`: `count`, `negative_flips` and `positive_flips` of each old class, sums over the seeds. `confusion`:
-      `[class, new answer, negative flips]`, most first. Of the first seed: `images`, the negative flips whose wrong
-      answer is the most confident (those with a thumbnail, where there are any), and `margins`.
+      `[class, new prediction, negative flips]`, most first. Of the first seed: `images`, the negative flips with the
+      most confident errors (only those with a thumbnail, if any has one), and `margins`.
     """
     known = [_known(pair, num_old) for pair in pairs]
     counts = [metrics.per_class_flips(p.old.argmax(-1), p.new.argmax(-1), p.labels, num_classes=num_old) for p in known]
@@ -61,7 +61,7 @@ def describe(pairs: Sequence[Pair], num_old: int, thumbnails: Set[str]) -> dict[
 
 
 def events(pairs: Sequence[Pair], num_old: int) -> dict[str, np.ndarray]:
-    """Per image in how many of the seeds it is right, as a share, ``[n]``; per image of the old classes it flips."""
+    """Return for each image the share of seeds in which it is correct, and, of the old classes, in which it flips."""
     right = [pair.new.argmax(-1) == pair.labels for pair in pairs]
     known = [_known(pair, num_old) for pair in pairs]
     flipped = [(p.old.argmax(-1) == p.labels) & (p.new.argmax(-1) != p.labels) for p in known]
@@ -79,15 +79,15 @@ def _confusion(pairs: Sequence[Pair]) -> list[list[int]]:
         rows = metrics.ranked_flips(pair.old, pair.new, pair.labels)
         flips.append(np.stack([pair.labels[rows], pair.new[rows].argmax(-1)], -1))
     between, counts = np.unique(np.concatenate(flips), axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:_CONFUSIONS]
+    order = np.argsort(-counts, kind="stable")[:_MOST_CONFUSIONS]
     return [[*map(int, between[i]), int(counts[i])] for i in order]
 
 
 def _images(pair: Pair, thumbnails: Set[str]) -> list[dict[str, Any]]:
     if not np.isfinite(pair.new).all():
-        return []  # a diverged model's answers mean nothing
+        return []  # predictions of a diverged model mean nothing
     rows = metrics.ranked_flips(pair.old, pair.new, pair.labels)
-    shown = [i for i in rows if not thumbnails or str(pair.ids[i]) in thumbnails][:_SHOWN]
+    shown = [i for i in rows if not thumbnails or str(pair.ids[i]) in thumbnails][:_MOST_IMAGES]
     before, after = (metrics.confidences(logits[shown]) for logits in (pair.old, pair.new))
     return [
         {
@@ -102,7 +102,7 @@ def _images(pair: Pair, thumbnails: Set[str]) -> list[dict[str, Any]]:
 
 
 def _margins(pair: Pair, num_old: int) -> dict[str, Any] | None:
-    """Histograms before and after, and the medians: of all, and before the update of those that came to flip."""
+    """Return histograms before and after, and medians: of all images, and in the old model of those that flip."""
     finite = np.isfinite(pair.old).all() and np.isfinite(pair.new).all()
     if not finite or num_old < 2 or not len(pair.labels):
         return None

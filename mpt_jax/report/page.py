@@ -1,4 +1,4 @@
-"""The report as one HTML file that opens offline: `page.html` is its template, which escapes all that it is given."""
+"""The report as one HTML file that opens offline; its template `page.html` escapes every text."""
 
 import base64
 import io
@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mpt_jax.report.contents import Section
-from mpt_jax.report.plots import Picture, printable
+from mpt_jax.compare.text import printable
+from mpt_jax.report.blocks import Section
+from mpt_jax.report.plots import Picture
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
 
 
 def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbnails: Mapping[str, np.ndarray]) -> str:
-    """`report.html`: light and dark, for a phone as well; tables sort by a tap on a heading."""
+    """Return `report.html`, for light and dark themes and small screens; a click on a heading sorts its table."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -33,7 +34,7 @@ def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbna
 
 
 def _markup(text: str) -> object:
-    """`code` and **strong** in the project's own texts."""
+    """Escape a text of our own and render its `code` and **strong**."""
     import markupsafe
 
     safe = str(markupsafe.escape(text))
@@ -42,7 +43,7 @@ def _markup(text: str) -> object:
 
 
 def _order(cell: str) -> str:
-    """What a column is sorted by: the first number of the cell, or nothing."""
+    """Return the sort key of a cell: its number, or nothing."""
     found = _NUMBER.match(cell)
     return found[0].replace(",", "") if found else ""
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import objectives
-from mpt_jax.report import plots
-from mpt_jax.report.plots import BASE, BEST, FADED, TRADE, new_figure
+from mpt_jax.report import drawing
+from mpt_jax.report.drawing import BASE, BEST, FADED, TRADE, new_figure
 from mpt_jax.reproduce import summary
 from mpt_jax.reproduce.results import BASELINE
 
@@ -29,10 +29,10 @@ MOST_LOST = 6.0  # points of accuracy below the baseline; less accurate rows wou
 def draw(runs: Runs) -> dict[str, bytes]:
     """Draw every figure that the runs have the numbers for; return PNG files by name."""
     pictures = {}
-    with plots.style():
+    with drawing.style():
         for name, make in FIGURES.items():
             if (drawn := make(runs)) is not None:
-                pictures[name] = plots.png(drawn)
+                pictures[name] = drawing.png(drawn)
     return pictures
 
 
@@ -88,7 +88,7 @@ def _tradeoff(runs: Runs) -> Any:
         ordered = {m: points[m] for m in [*first, *points]}
         if found:
             axes.legend(fontsize=7, title="at several b", title_fontsize=7, loc="upper right")
-        plots.name_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
+        drawing.label_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         axes.set_title(scenario, fontsize=9)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
     figure.supylabel("negative flips, % of the old classes' images", fontsize=9)
@@ -162,7 +162,7 @@ def _margins(runs: Runs) -> Any:
                 label=key,
             )
             axes.axvline(margins[f"median_{key}"], color=colour, linewidth=1, linestyle=":")
-        axes.axvline(0, color=plots.INK, linewidth=0.8)
+        axes.axvline(0, color=drawing.INK, linewidth=0.8)
         axes.set_title(f"{method}: median {margins['median_before']:.2f} -> {margins['median_after']:.2f}", fontsize=8)
     figure.axes[-1].set_xlabel("margin: logit of the true class - largest other logit (below 0: wrong)")
     figure.axes[0].legend(loc="upper right", fontsize=7)
@@ -214,7 +214,7 @@ def _sequence(runs: Runs) -> Any:
     if len(found) != 1:
         return None
     (sequences,) = found.values()
-    return plots.lineages(sequences, runs[0]["classes"], {m: _COLOURS[m] for m in sequences if m in _COLOURS})
+    return drawing.draw_lineages(sequences, runs[0]["classes"], {m: _COLOURS[m] for m in sequences if m in _COLOURS})
 
 
 FIGURES = {

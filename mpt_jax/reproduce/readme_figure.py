@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax.report import plots
-from mpt_jax.report.plots import BASE, BEST, FADED, INK
+from mpt_jax.report import drawing
+from mpt_jax.report.drawing import BASE, BEST, FADED, INK
 from mpt_jax.reproduce import summary
 from mpt_jax.reproduce.results import BASELINE
 
@@ -56,7 +56,7 @@ def draw(tables: Mapping[str, Mapping[str, Any]]) -> bytes | None:
         return None
     from matplotlib.figure import Figure
 
-    with plots.style():
+    with drawing.style():
         figure = Figure(figsize=_INCHES, layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             _draw_panel(axes, panel, tables[panel.table]["runs"])
@@ -64,7 +64,7 @@ def draw(tables: Mapping[str, Mapping[str, Any]]) -> bytes | None:
         figure.supylabel(
             "negative flips: right before the update,\nwrong after it, %   (← fewer is better)", fontsize=10
         )
-        return plots.png(figure, dpi=_DPI)
+        return drawing.png(figure, dpi=_DPI)
 
 
 def _draw_panel(axes: Any, panel: Panel, runs: Sequence[Mapping[str, Any]]) -> None:

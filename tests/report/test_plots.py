@@ -1,43 +1,47 @@
-"""What is drawn covers nothing else that is drawn, and can be read."""
+"""The pictures of a report are drawn, complete and reproducible."""
 
-import itertools
-import types
+import io
+import re
 
-import matplotlib
 import numpy as np
-import pytest
-from matplotlib import font_manager
-from matplotlib.text import Text
+from PIL import Image
 
+from mpt_jax import report
 from mpt_jax.report import plots
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("place", ["upper right", "lower left"])
-def test_names_of_points_keep_off_the_legend_the_points_and_each_other(seed, place):
-    with plots.style():
-        figure, axes = plots.new_figure(3.0)
-        points = {f"method_{i}": point for i, point in enumerate(np.random.default_rng(seed).uniform(size=(40, 2)))}
-        for method, point in points.items():
-            axes.plot(*point, "o", markersize=4.5, label=method if len(method) == 8 else None)  # those of one digit
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        legend = axes.legend(fontsize=7, loc=place)
-        plots.name_points(figure, axes, points, bold=["method_3"])
-        figure.draw_without_rendering()
-        names = [Text.get_window_extent(name) for name in axes.texts]  # without the lines to the points
-        spots = axes.transData.transform(list(points.values()))
-        assert 5 < len(names) < len(points)  # where there is no room left some stay without
-        frame = axes.get_window_extent().padded(1)
-        for box in names:
-            assert not box.overlaps(legend.get_window_extent())
-            assert not any(box.contains(*spot) for spot in spots)
-            assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-        assert not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
+def test_a_second_report_has_the_same_bytes(written, tmp_path):
+    folder, _ = written
+    text = (folder / "report.md").read_text()
+    linked = re.findall(r"(?m)^!\[.*\]\(plots/(\w+\.png)\)$", text)
+    files = {path.name: path.read_bytes() for path in (folder / "plots").iterdir()}
+    assert set(linked) == set(files) and len(linked) == len(files)
+    assert {"tradeoff.png", "classes.png", "confusion.png", "margins.png", "gallery.png"} <= set(files)
+    for name, content in files.items():
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+        assert (pixels < 128).mean() > 0.002, f"{name} is blank"
+        assert (pixels[[0, -1]] > 250).mean() > 0.5  # nothing is cut off along whole edges
+    before = {name: (folder / name).read_bytes() for name in ("report.html", "report.md", "report.json")}
+    report.write(folder)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert {path.name: path.read_bytes() for path in (folder / "plots").iterdir()} == files
 
 
-def test_names_in_other_scripts_are_drawn_where_the_system_has_a_font_for_them(monkeypatch):
-    installed = [types.SimpleNamespace(name=name) for name in ("DejaVu Sans", "PingFang SC", "Comic Sans")]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", installed)
-    with plots.style():
-        assert matplotlib.rcParams["font.family"] == ["sans-serif", "PingFang SC"]
-    assert matplotlib.rcParams["font.family"] == ["sans-serif"]
+def test_the_tradeoff_omits_methods_that_diverged_or_are_far_less_accurate():
+    summary = {m: {"accuracy": {"mean": a}} for m, a in (("none", 0.9), ("near", 0.81), ("far", 0.79), ("nan", 0.9))}
+    compared = {"best": None, "baseline": "none", "methods": {m: {} for m in ("none", "near", "far")}}
+    found = {"summary": summary, "comparison": compared}
+    assert plots.far_off(found) == ["far", "nan"] and plots.focus(found) == ["none"]
+    del compared["methods"]["none"]
+    assert plots.far_off(found) == list(summary)
+
+
+def test_only_methods_tuned_over_three_biases_and_nothing_else_are_swept():
+    def tried(*numbers):
+        return {"candidates": [{"numbers": n} for n in numbers]}
+
+    selection = {"mpt_kl": tried({"bias": 2}, {"bias": 0}, {"bias": 1}), "two": tried({"bias": 0}, {"bias": 1})}
+    selection["both"] = tried(*({"bias": b, "weight": 1} for b in range(3)))
+    assert {m: [b for b, _ in of] for m, of in plots.swept_bias({"selection": selection}).items()} == {
+        "mpt_kl": [0, 1, 2]
+    }

@@ -53,7 +53,7 @@ def test_a_file_of_logits_teaches_the_same_as_the_old_model(executed, tmp_path):
     assert released_model.read_card(run.folder(1, "pct_kl", 0))["parents"] == {"r0-old-seed0": card["digest"]}
     rows = report.build(run.workdir)["rows"]
     assert all(0 < row["nfr"] < row["accuracy_previous"] for row in rows)
-    assert f"old model by {tmp_path}/old-{{seed}}.npz" in contents._scenario(configs.to_dict(run.config))
+    assert f"old model from {tmp_path}/old-{{seed}}.npz" in contents._scenario(configs.to_dict(run.config))
 
 
 @pytest.mark.slow
