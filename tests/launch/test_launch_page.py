@@ -1,4 +1,4 @@
-"""The command lines of docs/launch.md, as far as they can be run without what they start."""
+"""The command lines of docs/launch.md, in dry runs."""
 
 import os
 import pathlib

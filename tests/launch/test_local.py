@@ -1,3 +1,5 @@
+"""The local launcher starts processes, forwards signals, and ends all when one fails."""
+
 import os
 import pathlib
 import re
@@ -11,36 +13,33 @@ import pytest
 
 LOCAL = pathlib.Path(__file__).parents[2] / "launch/local.py"
 FAKE = """
-import os, signal, sys, time
+import os, pathlib, signal, sys, time
 values = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-me, what = values["--process-id"], sys.argv[1]
+index, mode = values["--process-id"], sys.argv[1]
 def end(number, frame):
-    print("told", number, flush=True)
+    print("got", number, flush=True)
     time.sleep(0.3)  # saving
     sys.exit(128 + number)
-signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "ignores" and index == "0" else end)
 signal.signal(signal.SIGINT, end)
 print(values["--coordinator"], values["--num-processes"], os.environ.get("XLA_FLAGS"), flush=True)
 print("to stderr", file=sys.stderr, flush=True)
-if what == "fail" and me == "1":
-    time.sleep(0.3)
-    sys.exit(7)
-if what == "crash" and me == "1":
-    os.kill(os.getpid(), signal.SIGKILL)
-if what == "deaf" and me == "0":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if what == "deaf" and me == "1":
-    time.sleep(0.5)
-    sys.exit(7)
-if what != "done":
+started = pathlib.Path(sys.argv[0]).with_name("started-0")
+if index == "0":
+    started.touch()
+if index == "1" and mode in ("fail", "crash", "ignores"):
+    while not started.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL) if mode == "crash" else sys.exit(7)
+if mode != "done":
     time.sleep(60)
 """
 
 
-def start(tmp_path, what, *options, num=2):
+def start(tmp_path, mode, *options, num=2):
     program = tmp_path / "fake.py"
     program.write_text(FAKE)
-    command = [sys.executable, str(LOCAL), str(num), *options, "--", sys.executable, str(program), what]
+    command = [sys.executable, str(LOCAL), str(num), *options, "--", sys.executable, str(program), mode]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -57,7 +56,7 @@ def test_every_process_gets_its_number_and_one_coordinator(tmp_path, monkeypatch
     assert sorted(err.splitlines()) == ["[0] to stderr", "[1] to stderr", "[2] to stderr"]
 
 
-def test_output_that_nobody_takes_stops_no_process(tmp_path):
+def test_output_without_a_reader_blocks_no_process(tmp_path):
     lines = "import sys\nsys.stdout.buffer.write('± {}\\n'.encode() * 30_000)\n".replace("{}", "line" * 10)
     (tmp_path / "fake.py").write_text(lines, encoding="utf-8")
     command = [sys.executable, str(LOCAL), "1", "--", sys.executable, str(tmp_path / "fake.py")]
@@ -70,16 +69,16 @@ def test_output_that_nobody_takes_stops_no_process(tmp_path):
     assert (tmp_path / "log").read_text().count("[0] ? line") == 30_000
 
 
-@pytest.mark.parametrize("what, status", [("fail", 7), ("crash", 137)])
-def test_one_failure_ends_all_with_its_status(tmp_path, what, status):
-    process = start(tmp_path, what)
+@pytest.mark.parametrize("mode, status", [("fail", 7), ("crash", 137)])
+def test_one_failure_ends_all_with_its_status(tmp_path, mode, status):
+    process = start(tmp_path, mode)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == status
-    assert out.count(f"told {signal.SIGTERM:d}") == 1 and f"[0] told {signal.SIGTERM:d}" in out
+    assert out.count(f"got {signal.SIGTERM:d}") == 1 and f"[0] got {signal.SIGTERM:d}" in out
 
 
-def test_who_does_not_end_is_killed(tmp_path):
-    process = start(tmp_path, "deaf", "--grace", "1")
+def test_a_process_that_does_not_end_is_killed(tmp_path):
+    process = start(tmp_path, "ignores", "--grace", "1")
     begin = time.monotonic()
     process.communicate(timeout=30)
     assert process.returncode == 7
@@ -89,11 +88,11 @@ def test_who_does_not_end_is_killed(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_all_once(tmp_path, number):
     process = start(tmp_path, "wait")
-    lines = [process.stdout.readline() for _ in range(2)]  # both are up
+    lines = [process.stdout.readline() for _ in range(2)]  # both have started
     assert all("127.0.0.1" in line for line in lines)
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
-    assert sorted(out.splitlines()) == [f"[0] told {number:d}", f"[1] told {number:d}"]
+    assert sorted(out.splitlines()) == [f"[0] got {number:d}", f"[1] got {number:d}"]
     assert process.returncode == 128 + number
 
 
@@ -113,6 +112,6 @@ def test_bad_arguments(arguments):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_a_command_that_does_not_exist_is_one_line(tmp_path):
+def test_a_missing_command_is_reported_in_one_line(tmp_path):
     done = subprocess.run([sys.executable, str(LOCAL), "2", "--", str(tmp_path / "no")], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1

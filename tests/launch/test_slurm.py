@@ -1,3 +1,5 @@
+"""The Slurm script calls srun as documented and requeues its job."""
+
 import pathlib
 import re
 import shlex
@@ -12,7 +14,7 @@ SRUN = 'printf "%s\\0" "$@" >"$RECORD"; echo "srun ran"; exit "$STATUS"'
 
 @pytest.fixture
 def run(programs, tmp_path, monkeypatch):
-    """`run(arguments, STATUS=...)` under a fake Slurm: the result, and what `srun` was called with."""
+    """Return a function that runs the script with a fake Slurm: result, and arguments of `srun`."""
     programs("srun", SRUN)
     programs("scontrol", 'echo "scontrol $*"')
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
@@ -33,7 +35,7 @@ def test_shellcheck(shellcheck):
 
 
 def test_directives_fit_together():
-    """One process per GPU, which is what JAX takes for granted under Slurm; time to save before the limit."""
+    """One process per GPU, as JAX assumes under Slurm; time to save before the limit."""
     found = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)", SCRIPT.read_text(), re.M))
     assert found["ntasks-per-node"] == found["gpus-per-node"]
     assert re.fullmatch(r"TERM@\d+", found["signal"]) and int(found["signal"].partition("@")[2]) >= 60
@@ -46,10 +48,10 @@ def test_srun_gets_the_command(run):
     done, called = run(*ARGUMENTS, STATUS="0", PYTHON="/env/bin/python")
     assert (done.returncode, done.stdout) == (0, "srun ran\n")
     assert called[-(4 + len(ARGUMENTS)) :] == ["/env/bin/python", "-m", "mpt_jax.train", "--distributed", *ARGUMENTS]
-    assert "--kill-on-bad-exit=0" in called  # the first to end leaves the others time to save
+    assert "--kill-on-bad-exit=0" in called  # the others have time to save after the first one ends
 
 
-def test_a_bad_number_is_found_before_hours_of_training(run):
+def test_a_bad_number_is_refused_before_training(run):
     done, called = run(*ARGUMENTS, STATUS="0", MOST_RESTARTS="abc")
     assert done.returncode == 2 and done.stderr == "MOST_RESTARTS=abc; expected a number\n" and called is None
 
@@ -57,7 +59,7 @@ def test_a_bad_number_is_found_before_hours_of_training(run):
 @pytest.mark.parametrize(
     "status, restarts, again", [("143", "0", True), ("143", "50", False), ("2", "0", False), ("1", "3", False)]
 )
-def test_only_what_was_told_to_end_is_queued_again(run, status, restarts, again):
+def test_only_a_job_stopped_by_sigterm_is_requeued(run, status, restarts, again):
     done, _ = run(*ARGUMENTS, STATUS=status, SLURM_RESTART_COUNT=restarts)
     assert done.returncode == int(status)
     assert ("scontrol requeue 42" in done.stdout) == again

@@ -1,3 +1,5 @@
+"""The TPU script calls gcloud as documented; commands for the workers run in a local folder."""
+
 import os
 import pathlib
 import shutil
@@ -9,10 +11,10 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch/tpu_vm.sh"
 COMMANDS = ["create", "state", "install", "start", "resume", "follow", "stop", "delete"]
 ARGUMENTS = ["--config", "configs/x.py", "--workdir", "gs://bucket/run 1", '--config.a=it\'s $HOME `b` "c" \\ *']
-# Writes its arguments down, and what is meant for the workers runs here, in the folder HOME, as ssh would run it.
+# Records its arguments, and runs the commands for workers in the folder HOME, as ssh would.
 GCLOUD = """
 printf '%s\\0' "$@" >>"$RECORD"; printf '\\n' >>"$RECORD"
-[[ -z $DEAF ]] || exit 0
+[[ -z $RECORD_ONLY ]] || exit 0
 for argument; do
     case $argument in
     --command=*) cd "$HOME" && exec bash -c "${argument#--command=}" ;;
@@ -24,7 +26,7 @@ done
 
 @pytest.fixture
 def record(programs, tmp_path, monkeypatch):
-    """What `gcloud` was called with, one list per call."""
+    """Return a function that lists the arguments of each call of `gcloud`."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -48,13 +50,13 @@ def test_shellcheck(shellcheck):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_dry_run_prints_what_is_called(command, record, programs, tmp_path, monkeypatch):
-    """Pasted into a shell, the lines call the very commands that the script itself calls."""
+def test_dry_run_prints_the_calls(command, record, programs, tmp_path, monkeypatch):
+    """Pasted into a shell, the printed lines make the same calls as the script."""
     programs("git", "exit 0")
     programs("mktemp", f"echo '{tmp_path}/a folder'")
     monkeypatch.setenv("TMPDIR", f"{tmp_path}/a folder")
     arguments = [command, *(ARGUMENTS if command in ("start", "resume") else [])]
-    monkeypatch.setenv("DEAF", "1")
+    monkeypatch.setenv("RECORD_ONLY", "1")
     dry = run("--dry-run", *arguments, NAME="my-tpu", ZONE="z-1")
     assert dry.returncode == 0, dry.stderr
     assert not (tmp_path / "record").exists()
@@ -66,7 +68,7 @@ def test_dry_run_prints_what_is_called(command, record, programs, tmp_path, monk
     assert all(call[:2] == ["compute", "tpus"] and "--zone=z-1" in call for call in pasted)
 
 
-def test_create_asks_for_the_slice(record):
+def test_create_requests_the_slice(record):
     run("create", NAME="n", ZONE="z", TYPE="v6e-8", RUNTIME="r")
     run("create", SPOT="0")
     run("delete", NAME="n")
@@ -78,19 +80,19 @@ def test_create_asks_for_the_slice(record):
 
 
 @pytest.mark.parametrize(("name", "value"), [("GRACE", "x; rm -rf ~"), ("GRACE", "2m"), ("SPOT", "false")])
-def test_variables_that_mean_nothing_are_refused(record, tmp_path, name, value):
+def test_invalid_variables_are_refused(record, tmp_path, name, value):
     done = run("stop", **{name: value})
     assert done.returncode == 2 and done.stderr.startswith(f"{name}={value}; expected")
     assert not (tmp_path / "record").exists()
 
 
-def test_a_dry_run_may_be_asked_for_by_the_environment(record, tmp_path):
+def test_a_dry_run_can_be_requested_by_the_environment(record, tmp_path):
     done = run("delete", DRY_RUN="yes")
     assert done.returncode == 0 and "delete" in done.stdout and not (tmp_path / "record").exists()
 
 
 def test_a_run_from_install_to_stop(record, programs, tmp_path):
-    """The arguments survive both shells; a second start is refused; stop waits for the end."""
+    """Arguments pass unchanged through both shells; a second start is refused; stop waits."""
     root = tmp_path / "checkout"
     (root / "launch").mkdir(parents=True)
     script = root / "launch/tpu_vm.sh"
@@ -99,7 +101,7 @@ def test_a_run_from_install_to_stop(record, programs, tmp_path):
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *words], check=True)
     home = tmp_path / "home"
-    # `python3 -m uv venv .venv` makes a "python" that writes its arguments down and ends on SIGTERM.
+    # `python3 -m uv venv .venv` creates a "python" that records its arguments and ends on SIGTERM.
     trainer = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >"$HOME/arguments"
 trap 'echo saved >"$HOME/saved"; exit 143' TERM
@@ -114,7 +116,7 @@ while :; do sleep 0.1; done
     assert done.returncode == 0, done.stderr
     assert (home / "mpt_jax/launch/tpu_vm.sh").is_file() and (home / "mpt_jax/.git").is_dir()
 
-    assert run("stop", script=script).stdout == "nothing runs here\n"
+    assert run("stop", script=script).stdout == "nothing is running here\n"
     done = run("start", *ARGUMENTS, script=script)
     assert done.returncode == 0 and not done.stderr
     for _ in range(100):
@@ -124,7 +126,7 @@ while :; do sleep 0.1; done
     assert (home / "arguments").read_text().splitlines() == ["-m", "mpt_jax.train", "--distributed", *ARGUMENTS]
     for command in (["install"], ["resume", *ARGUMENTS]):
         done = run(*command, script=script)
-        assert done.returncode == 1 and done.stderr == "mpt_jax runs here already; stop it first\n"
+        assert done.returncode == 1 and done.stderr == "mpt_jax is already running here; stop it first\n"
     assert run("stop", script=script).returncode == 0
     assert (home / "saved").exists()
     (home / "arguments").unlink()
@@ -133,7 +135,7 @@ while :; do sleep 0.1; done
     assert {call[3] for call in record()} == {"ssh", "scp"} and all("--worker=all" in call for call in record())
 
 
-def test_a_work_directory_that_would_be_lost_is_named(record):
+def test_a_local_work_directory_causes_a_warning(record):
     done = run("--dry-run", "start", "--config", "x.py")
     assert done.returncode == 0 and done.stderr.startswith("warning: no gs://")
 
