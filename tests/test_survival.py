@@ -154,7 +154,7 @@ def test_a_run_killed_at_any_moment_ends_bit_identical_and_repeats_few_steps(wor
             except subprocess.TimeoutExpired:
                 process.kill()
         output, errors = process.communicate(timeout=600)
-        stage = r"^release (\d), (\w+), .*: \d+ steps(?:, going on from step (\d+))?$"
+        stage = r"^release (\d), (\w+), .*: \d+ steps(?:, resumed from step (\d+))?$"
         resumed = re.search(stage, output, re.MULTILINE)
         if resumed:
             reported = [line["step"] for line in before if (str(line["release"]), line["stage"]) == resumed.group(1, 2)]
@@ -199,7 +199,7 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(world, signum, sta
     assert all(step >= reported[stage] for stage, step in saved.items())  # no reported step is lost
     status, output, errors = world.run(name)
     assert status == 0, errors
-    assert all(f"going on from step {step}\n" in output for step in saved.values())
+    assert all(f"resumed from step {step}\n" in output for step in saved.values())
     world.assert_equals_the_undisturbed_run(name)
 
 
@@ -333,7 +333,7 @@ def test_a_run_reports_a_damaged_checkpoint_and_resumes_from_the_one_before(worl
     largest.write_bytes(content)
     status, output, errors = world.run(name)
     assert status == 0, errors
-    assert f"{largest} is damaged: going on from an older one" in output and "going on from step 5" in output
+    assert f"{largest} is damaged: trying an older checkpoint" in output and "resumed from step 5" in output
     world.assert_equals_the_undisturbed_run(name)
 
 

@@ -398,7 +398,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
     resumed = command(digits_dir, tmp_path / "killed", *often)
     output, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, output
-    assert "going on from step" in output and "WARNING" not in output
+    assert "resumed from step" in output and "WARNING" not in output
     assert {path for path in tmp_path.rglob("*-cache") if "compiled" in path.parts} == compiled  # nothing new
 
     cards = [

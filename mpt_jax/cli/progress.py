@@ -26,7 +26,7 @@ class Progress:
     def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
         self._title, self._total, self._first, self._unit = title, total, done, unit
         self._rated_from, self._last_line = None, time.monotonic()
-        resumed = f", going on from {unit} {done}" if done else ""
+        resumed = f", resumed from {unit} {done}" if done else ""
         if self._bars is not None:
             self._task = self._bars.add_task(title, total=total, completed=done, values="compiling")
             if done:

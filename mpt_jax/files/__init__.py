@@ -1,1 +1,1 @@
-"""Files that a run writes and reads: storage, checkpoints and releases, prediction files, the cache folder."""
+"""Files that a run writes and reads: local or in a bucket, checkpoints, released models, predictions, the cache."""

@@ -23,7 +23,7 @@ def shown(terminal, monkeypatch, seconds):
 def test_plain_lines_come_at_most_every_ten_seconds_with_the_time_left(monkeypatch):
     lines = shown(False, monkeypatch, [0.0, 5.0, 12.0, 45.0]).splitlines()
     assert lines == [
-        "old, 2 seeds: 100 steps, going on from step 10",
+        "old, 2 seeds: 100 steps, resumed from step 10",
         "old, 2 seeds: step 30/100  loss 0.500  about 49 s left",  # 7 s for 10 steps, 70 to go
         "old, 2 seeds: step 55/100  loss 0.500  about 51 s left",
         "old: done",

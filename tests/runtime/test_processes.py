@@ -155,7 +155,7 @@ def test_two_processes_equal_one_and_a_run_that_lost_one_resumes_on_a_single_pro
     saved = shared / "checkpoints/r1-students"
     assert list(saved.glob("*/model/ocdbt.process_0")) and list(saved.glob("*/model/ocdbt.process_1"))
     output = run_here([*options, f"--workdir={shared}"])
-    assert int(re.search(r"students.*: 19 steps, going on from step (\d+)", output)[1]) >= 4
+    assert int(re.search(r"students.*: 19 steps, resumed from step (\d+)", output)[1]) >= 4
     assert_alike(*(outcome(folder, "students") for folder in (tmp_path / "one", shared)), tolerance=1e-5)
     assert json.loads((shared / "config.json").read_text())["device"]["processes"] == 2
 
@@ -190,7 +190,7 @@ def test_stopped_and_killed_processes_resume_bit_identically(features_file, tmp_
         (status, _, errors), _ = group.ends(timeout=60)
     assert status in LOST_STATUS and re.search(LOST.format(0), errors), errors
     with start("broken") as group:
-        assert "students, 1 seed: 114 steps, going on from step " in group.finish()
+        assert "students, 1 seed: 114 steps, resumed from step " in group.finish()
     assert_alike(*(outcome(tmp_path / name, "") for name in ("whole", "broken")), tolerance=0)
     with start("broken", count=4) as group:
         assert "nothing to train" in group.finish()
