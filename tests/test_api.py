@@ -4,6 +4,7 @@ import functools
 import html.parser
 import json
 import pathlib
+import re
 
 import jax
 import pytest
@@ -14,7 +15,8 @@ from mpt_jax import config as configs
 from mpt_jax.errors import InputError
 from mpt_jax.training import sharding
 
-DIGITS = pathlib.Path(__file__).resolve().parents[1] / "configs/digits.py"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "configs/digits.py"
 METHODS = ["independent", "no_treatment", "mpt_kl"]
 
 
@@ -144,3 +146,19 @@ def test_the_gate_takes_the_predictions_of_a_run(report):
     result = mpt_jax.compare(old, new, max_nfr=1.0)
     row = next(row for row in report.rows if (row["method"], row["seed"]) == ("mpt_kl", 0))
     assert result["passed"] and result["old_classes_rows"]["nfr"] == pytest.approx(row["nfr"])
+
+
+def test_the_examples_of_the_documentation_run(report, monkeypatch, capsys):
+    pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/library.md"))
+    examples = [code for code in re.findall(r"```python\n(.*?)```", pages, re.DOTALL) if "mpt_jax.run(" in code]
+    assert examples
+
+    def small_run(config, workdir, *, overrides):
+        api._resolve(config, overrides)  # the example's own config and overrides are valid
+        return report
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(api, "run", small_run)
+    for code in examples:
+        exec(code, {})
+    assert "mpt_kl" in capsys.readouterr().out
