@@ -106,7 +106,7 @@ def run(
         nested values as in a config file, or a `Config`.
       workdir: folder for everything that is written, also `gs://BUCKET/FOLDER`; default: `runs/<config>`.
       overrides: config values by dotted key, such as `{"optimizer.epochs": 20, "update.methods": ["mpt_kl"]}`.
-      new_run: if the work directory has a run of another config, use `workdir-2` (or -3, ...) beside it.
+      new_run: if the work directory has a run of another config, use `workdir-2` (or -3, ...) next to it.
       quiet: print neither plan nor progress.
       on_metrics: called with every line of `metrics.jsonl` after it is written. After a resume, repeated steps are
         reported again.
@@ -123,8 +123,10 @@ def run(
     folder = storage.path(os.fspath(workdir))
     if new_run:
         folder = new_run_folder(folder, resolved)
-    call = f"mpt_jax.run({config if isinstance(config, str) else '...'!r}, {str(folder)!r})"
-    return train(resolved, folder, command=call, console=Console(quiet=quiet), on_metrics=on_metrics)
+    source = repr(os.fspath(config)) if isinstance(config, str | os.PathLike) else "config"
+    more = f", overrides={dict(overrides)!r}" if overrides else ""
+    command = f"mpt_jax.run({source}, {str(folder)!r}{more})"
+    return train(resolved, folder, command=command, console=Console(quiet=quiet), on_metrics=on_metrics)
 
 
 def train(

@@ -55,6 +55,8 @@ def test_a_run_returns_what_its_report_file_holds(report):
     assert report.summary == written["summary"] and report.summary["mpt_kl"]["nfr"]["count"] == 2
     assert report.comparison == written["comparison"] and report.comparison["baseline"] == "no_treatment"
     assert all(path.exists() and path.parent == report.workdir for path in report.paths.values())
+    begun_with = written["command"]
+    assert begun_with.startswith(f"mpt_jax.run({str(DIGITS)!r}, {str(report.workdir)!r}, overrides={{'seeds': (0, 1)")
     assert len(list(report.paths["releases"].iterdir())) == len(list(report.paths["predictions"].iterdir())) == 2 * 4
 
 
@@ -154,7 +156,7 @@ def test_the_examples_of_the_documentation_run(report, monkeypatch, capsys):
     assert examples
 
     def small_run(config, workdir, *, overrides):
-        api._resolve(config, overrides)  # the example's own config and overrides are valid
+        configs.load(config, overrides)  # the example's own config and overrides are valid
         return report
 
     monkeypatch.chdir(ROOT)
