@@ -1,4 +1,13 @@
-"""Data sets, class order, rehearsal memory, batches and augmentation."""
+"""Data sets and batches.
+
+- `loading`: from a config section (`dataset_config`) to a data set (`splits`). It reads TFDS (`tfds_source`) or your
+  own files (`own`), reports faults (`findings`), orders the classes (`classes`) and draws subsets (`subsets`).
+- `images` decodes image files; `normalization` computes their mean and standard deviation.
+- `rehearsal`: the images of old classes that an update may use.
+- `feeding`: batches on the device, from memory or as a stream, and their augmentation.
+- `examples`: batches for the predictions of a released model.
+- `digits` and `photos`: built-in data sets.
+"""
 
 from mpt_jax.data.classes import class_order as class_order
 from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS

@@ -128,7 +128,11 @@ def _draw(
                 f"dataset.imbalance={settings.imbalance:g} leaves no training images of class {class_names[-1]!r}; "
                 f"expected at most {max(available)}, the number of images of the largest class"
             )
-    return tuple(pick(train, np.sort(np.concatenate(rows))) for rows in (kept, validation))
+    return _pick_all(train, kept), _pick_all(train, validation)
+
+
+def _pick_all(split: Split, rows_of: Sequence[np.ndarray]) -> Split:
+    return pick(split, np.sort(np.concatenate(rows_of)))
 
 
 def _check_counts(counts: Sequence[int], num_validation: int, class_names: Sequence[str]) -> None:

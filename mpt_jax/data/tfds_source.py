@@ -47,9 +47,10 @@ def open_source(settings: DatasetConfig) -> Source:
         if streamed:
             train, test = (_stream(builder, split, order, (*size, channels), settings) for split in splits)
             return Parts(train, test, {})
-        unreadable: list[str] = []
-        train, test = (_read(builder, split, order, settings.size, channels, unreadable) for split in splits)
-        return Parts(train, test, {"images that cannot be read": unreadable})
+        (train, train_faults), (test, test_faults) = (
+            _read(builder, split, order, settings.size, channels) for split in splits
+        )
+        return Parts(train, test, {"images that cannot be read": train_faults + test_faults})
 
     return Source(builder.info.features["label"].names, read, published=True)
 
@@ -194,11 +195,10 @@ def _read(
     order: tuple[int, ...],
     size: tuple[int, int] | None,
     channels: int,
-    unreadable: list[str],
-) -> Split:
-    """Decode a split; append the ids of images that cannot be read to `unreadable`."""
+) -> tuple[Split, list[str]]:
+    """Decode a split, and return the ids of the images that cannot be read."""
     with _read_errors(builder):
-        pixels, labels, ids = _decode(builder, split, order, size, channels, unreadable)
+        pixels, labels, ids, unreadable = _decode(builder, split, order, size, channels)
     if not pixels:
         raise _no_images(builder, split)
     sizes = sorted({image.shape[:2] for image in pixels})
@@ -209,7 +209,7 @@ def _read(
         )
     labels, ids = np.array(labels, np.int32), np.array(ids)
     rows = np.lexsort((ids, labels))
-    return Split(np.stack([pixels[row] for row in rows]), labels[rows], ids[rows])
+    return Split(np.stack([pixels[row] for row in rows]), labels[rows], ids[rows]), unreadable
 
 
 def _decode(
@@ -218,12 +218,12 @@ def _decode(
     order: tuple[int, ...],
     size: tuple[int, int] | None,
     channels: int,
-    unreadable: list[str],
-) -> tuple[list[np.ndarray], list[int], list[str]]:
+) -> tuple[list[np.ndarray], list[int], list[str], list[str]]:
+    """Return pixels, labels and ids in the order of the files, and the ids of the images that cannot be read."""
     source, position = _encoded(builder, split), {index: label for label, index in enumerate(order)}
     if size:
         images.blank(len(source), *size, channels)  # fail before decoding for hours
-    pixels, labels, ids = [], [], []
+    pixels, labels, ids, unreadable = [], [], [], []
     for number, example in (record for records in _batches(source, _BATCH) for record in records):
         if example["label"] not in position:
             continue
@@ -235,7 +235,7 @@ def _decode(
             continue
         labels.append(position[example["label"]])
         ids.append(name)
-    return pixels, labels, ids
+    return pixels, labels, ids, unreadable
 
 
 def _stream(

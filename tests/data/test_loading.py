@@ -103,9 +103,17 @@ def test_train_per_class_limits_the_images_that_validation_leaves(load):
             "needs 4 classes, but digits has 3 in its class order (dataset.class_order); expected 1 to 3",
         ),
         ({"validation_per_class": 51}, "class '4' has 51 training images (and 4 more classes"),
+        ({"imbalance": 100.0}, "dataset.imbalance=100 leaves no training images of class '9'; expected at most 53"),
         ({"class_order": "alphabetic"}, "dataset.class_order"),
         ({"data_dir": "/no/such/folder"}, "dataset.data_dir=/no/such/folder is not a folder"),
     ],
 )
 def test_settings_that_do_not_fit(digits_dir, options, expected):
     assert expected in load_dataset.load_error(**({"data_dir": digits_dir} | options))
+
+
+def test_imbalance_gives_a_long_tail_in_the_class_order(load):
+    data = load(imbalance=10.0, class_order="seed:7", validation_per_class=10)
+    counts = np.bincount(data.train.labels)
+    assert counts[0] > 40 and counts[-1] == 4 and np.all(np.diff(counts) <= 0)
+    assert np.bincount(data.test.labels).min() > 100
