@@ -1,4 +1,4 @@
-"""What importing brings along: nothing by itself, never TensorFlow or PyTorch, and no device is touched."""
+"""Imports: the package alone imports nothing, no module imports TensorFlow or PyTorch or starts a device."""
 
 import pathlib
 import subprocess
@@ -12,11 +12,11 @@ SOURCES = {
     for path in sorted((ROOT / "mpt_jax").rglob("*.py"))
 }
 MODULES = [name for name in SOURCES if not name.endswith(".__main__")]
-DOORS = [name for name in MODULES if f"{name}.__main__" in SOURCES or '__name__ == "__main__"' in SOURCES[name]]
+COMMANDS = [name for name in MODULES if f"{name}.__main__" in SOURCES or '__name__ == "__main__"' in SOURCES[name]]
 
 
 def imported(code, *arguments):
-    """What `code` prints, and the modules it leaves imported."""
+    """Return what `code` prints, and the modules that are imported after it."""
     code += "\nimport sys\nprint(chr(0).join(sys.modules))"
     line = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=600)
@@ -26,20 +26,20 @@ def imported(code, *arguments):
 
 
 def test_the_package_alone_imports_neither_jax_nor_numpy():
-    assert "mpt_jax.train" in DOORS
+    assert "mpt_jax.train" in COMMANDS
     _, modules = imported("import mpt_jax")
     assert "mpt_jax" in modules and not modules & {"jax", "jaxlib", "numpy", "flax"}
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_of_a_command_imports_no_jax(door):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_no_jax(command):
     code = (
         "import runpy, sys\nsys.argv[1:] = ['--help']\n"
-        f"try: runpy.run_module({door!r}, run_name='__main__', alter_sys=True)\n"
+        f"try: runpy.run_module({command!r}, run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end: assert not end.code"
     )
     text, modules = imported(code)
-    assert f"python -m {door}" in text
+    assert f"python -m {command}" in text
     assert not modules & {"jax", "jaxlib", "flax", "tensorflow_datasets", "orbax"}
 
 

@@ -1,4 +1,4 @@
-"""From a release and a source to a file of its very answers, which `compare` reads; nothing half-written."""
+"""Predictions of a release on a source as a file that `compare` reads; never a partial file."""
 
 import csv
 import errno
@@ -22,7 +22,7 @@ logits_of = jax.jit(models.logits)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Folders of an old model of five classes and a new one of ten, and both classifiers."""
+    """Return the folders of an old model of five classes and a new one of ten, and both classifiers."""
     folder = tmp_path_factory.mktemp("releases")
     old = release(folder / "old", "linear", classes=tuple("01234"))
     return folder / "old", folder / "new", old, release(folder / "new")
@@ -39,14 +39,17 @@ def table(path):
     return rows, np.array([[float(v) for k, v in row.items() if k.startswith("logit_")] for row in rows], np.float32)
 
 
-def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys, compiled):
+def test_predictions_of_two_models_can_be_compared(pair, tfds_digits, digits_dir, tmp_path, capsys, compiled):
     old, new, before, after = pair
     expected = load_dataset.load(data_dir=digits_dir).test
     for folder, file, batch in ((old, "old.csv", 500), (new, "new.parquet", 64)):
         assert predict.main([str(folder), *tfds_digits, f"--output={tmp_path / file}", f"--batch={batch}"]) == 0
-    assert compiled["logits"] == 2  # one program for each, though the last batches are not full
-    said = capsys.readouterr()
-    assert said.out == "" and f"old on digits test: {len(expected)} predictions in {tmp_path / 'old.csv'}" in said.err
+    assert compiled["logits"] == 2  # one program per model, although the last batch is smaller
+    printed = capsys.readouterr()
+    assert (
+        printed.out == ""
+        and f"old on digits test: {len(expected)} predictions in {tmp_path / 'old.csv'}" in printed.err
+    )
     rows, logits = table(tmp_path / "old.csv")
     row_of = {name: row for row, name in enumerate(expected.ids.tolist())}
     order = [row_of[row["id"]] for row in rows]
@@ -58,14 +61,14 @@ def test_predict_predict_compare(pair, tfds_digits, digits_dir, tmp_path, capsys
 
     assert compare_command([str(tmp_path / "old.csv"), str(tmp_path / "new.parquet"), f"--json={tmp_path}/r.json"]) == 0
     result = json.loads((tmp_path / "r.json").read_text())
-    answers = [np.asarray(logits_of(model, expected.images)).argmax(-1) for model in (before, after)]
-    right = [answer == expected.labels for answer in answers]
+    predictions = [np.asarray(logits_of(model, expected.images)).argmax(-1) for model in (before, after)]
+    right = [predicted == expected.labels for predicted in predictions]
     known = expected.labels < 5
     assert result["old_classes_rows"]["count"] == known.sum()
     assert result["old_classes_rows"]["negative_flips"] == (right[0] & ~right[1])[known].sum() > 0
 
 
-def test_a_release_in_a_bucket_gives_the_answers_of_a_local_one(store, bucket, tfds_digits, tmp_path):
+def test_a_release_in_a_bucket_gives_the_same_predictions_as_a_local_one(store, bucket, tfds_digits, tmp_path):
     for number, place in enumerate((tmp_path, bucket)):
         release(place / "model", "linear")
         assert predict.main([str(place / "model"), *tfds_digits, f"--output={tmp_path / f'{number}.npz'}"]) == 0
@@ -73,7 +76,7 @@ def test_a_release_in_a_bucket_gives_the_answers_of_a_local_one(store, bucket, t
         np.testing.assert_array_equal(local["logits"], remote["logits"])
 
 
-def test_a_folder_to_npz_with_what_was_left_out(pair, tmp_path, capsys):
+def test_a_folder_with_an_unreadable_image(pair, tmp_path, capsys):
     random, images = np.random.default_rng(0), tmp_path / "images"
     pixels = random.integers(0, 256, (6, 8, 8), np.uint8)
     for i, values in enumerate(pixels):
@@ -87,7 +90,7 @@ def test_a_folder_to_npz_with_what_was_left_out(pair, tmp_path, capsys):
     assert error.startswith("error: ") and "0/broken.png" in error and "--on-bad-image=skip" in error
     assert list(tmp_path.iterdir()) == [images]
     assert predict.main([*line, "--on-bad-image=skip", "--scores=probabilities"]) == 0
-    assert "6 predictions" in (said := capsys.readouterr().err) and "1 skipped: 0/broken.png" in said
+    assert "6 predictions" in (printed := capsys.readouterr().err) and "1 skipped: 0/broken.png" in printed
     with np.load(out, allow_pickle=False) as file:
         rows = [int(name.removesuffix(".png").partition("/")[2]) for name in file["id"]]
         assert rows == [0, 2, 4, 1, 3, 5] and file["label"].tolist() == list("000111")
@@ -113,10 +116,10 @@ def test_batches_come_back_in_order_with_what_belongs_to_them(pair):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     pieces = [(start, images[start : start + 8]) for start in (0, 8, 16)]
     mesh = sharding.make_mesh()
-    answers = list(inference.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
-    assert [(start, len(logits)) for start, logits in answers] == [(0, 8), (8, 8), (16, 4)]
+    batches = list(inference.stream(pair[2], iter(pieces), batch_size=8, mesh=mesh))
+    assert [(start, len(logits)) for start, logits in batches] == [(0, 8), (8, 8), (16, 4)]
     reference = logits_of(pair[2], images)
-    np.testing.assert_allclose(np.concatenate([a for _, a in answers]), reference, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate([a for _, a in batches]), reference, rtol=1e-4, atol=1e-4)
     assert list(inference.stream(pair[2], iter([]), batch_size=8, mesh=mesh)) == []
 
 
@@ -145,18 +148,20 @@ def test_bad_input_is_one_line_and_status_2_and_writes_nothing(pair, arguments, 
 
 
 @pytest.mark.parametrize(("ending", "status"), [(".csv", 3), (".parquet", 3), (".npz", 3), (".parquet", 130)])
-def test_what_ends_it_halfway_leaves_nothing(pair, tfds_digits, ending, status, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_or_a_signal_keeps_the_previous_file(
+    pair, tfds_digits, ending, status, tmp_path, monkeypatch, capsys
+):
     stream, output = inference.stream, tmp_path / f"out{ending}"
     output.write_text("before")
 
-    def halfway(*args, **kwargs):
-        answers = stream(*args, **kwargs)
-        yield next(answers)
+    def interrupted(*args, **kwargs):
+        batches = stream(*args, **kwargs)
+        yield next(batches)
         if status == 130:
             os.kill(os.getpid(), signal.SIGINT)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
 
-    monkeypatch.setattr(inference, "stream", halfway)
+    monkeypatch.setattr(inference, "stream", interrupted)
     assert predict.main([str(pair[0]), *tfds_digits, f"--output={output}"]) == status
     error = capsys.readouterr().err.splitlines()[-1]
     assert ("No space left" if status == 3 else "stopped; nothing was written") in error

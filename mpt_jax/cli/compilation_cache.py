@@ -1,7 +1,7 @@
-"""Compiled programs that outlive the process: a second start of a command reads them from the user's cache folder.
+"""Cache of compiled programs in the user's cache folder, so that a second start of a command need not compile.
 
-XLA's own cache does the work. What is added here: a place for it, a bound on its size, and that nothing which may be
-wrong with that place (it cannot be written, the disk is full, entries are damaged) is more than time lost.
+XLA's own cache does the work. This module gives it a place and limits its size. Problems with that place (not writable,
+full disk, damaged entries) cost time only.
 """
 
 import contextlib
@@ -9,20 +9,21 @@ import os
 import pathlib
 import re
 import warnings
+from typing import Any
 
 import jax
 
 from mpt_jax.files import cache_dir
 
-LARGEST = 2**30  # bytes; the main job takes 1.5 MB
+MAX_BYTES = 2**30  # the main job needs 1.5 MB
 
-# Also the programs that compile in a moment: there are few, and reading one is quicker still.
+# Keep even programs that compile quickly: there are few, and reading one is faster still.
 _THRESHOLDS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
-_COMPLAINT = r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'"
+_WARNING = r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'"
 
 
 def default_folder() -> pathlib.Path:
-    """``mpt_jax/compiled`` in the user's cache folder: `XDG_CACHE_HOME` or `~/.cache`, or the platform's equivalent.
+    """Return ``mpt_jax/compiled`` in the user's cache folder.
 
     Raises:
       RuntimeError: the user has no home folder.
@@ -31,60 +32,64 @@ def default_folder() -> pathlib.Path:
 
 
 def enable() -> pathlib.Path | None:
-    """Keep what this process compiles, and use what earlier ones kept; for a command to call before it compiles.
+    """Read compiled programs from the cache, and write new ones to it; call this before anything compiles.
 
-    Leaves everything as it is where JAX has been told already, by `JAX_COMPILATION_CACHE_DIR`,
+    Changes nothing if the user has configured JAX's cache with `JAX_COMPILATION_CACHE_DIR`,
     `JAX_ENABLE_COMPILATION_CACHE=false` or `jax.config`.
 
     Returns:
-      The folder, or None where JAX was left alone or the folder cannot be made.
+      The folder, or None if the user has configured the cache or the folder cannot be created.
     """
     if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return None
     try:
         folder = default_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is executed
-        prune(folder, LARGEST)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # JAX executes its contents
+        prune(folder, MAX_BYTES)
     except (OSError, RuntimeError):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     for name, value in _THRESHOLDS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
-    _remove_what_fails(folder)
+    _remove_failing_entries(folder)
     return folder
 
 
-def prune(folder: pathlib.Path, largest: int) -> None:
-    """Remove the oldest entries until at most `largest` bytes are left; programs change with every version."""
-    sizes = {}
+def prune(folder: pathlib.Path, max_bytes: int) -> None:
+    """Remove the oldest entries until at most `max_bytes` are left; every version of the package adds programs.
+
+    JAX's own limit (`jax_compilation_cache_max_size`) does not fit: JAX 0.10.2 then cannot write to a folder with
+    entries from before the limit was set, and cannot read from a read-only folder.
+    """
+    files = {}
     for path in folder.glob("*-cache"):
-        with contextlib.suppress(OSError):  # another process was quicker
+        with contextlib.suppress(OSError):  # another process has removed it
             status = path.stat()
-            sizes[path] = (status.st_mtime, status.st_size)
-    kept = 0
-    for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1], reverse=True):
-        kept += size
-        if kept > largest:
+            files[path] = (status.st_mtime, status.st_size)
+    total = 0
+    for path, (_, size) in sorted(files.items(), key=lambda item: item[1], reverse=True):
+        total += size
+        if total > max_bytes:
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _remove_what_fails(folder: pathlib.Path) -> None:
-    """In place of JAX's warning about an entry that cannot be read or written, remove it.
+def _remove_failing_entries(folder: pathlib.Path) -> None:
+    """Remove entries that JAX cannot read or write, instead of showing its warning.
 
-    JAX never writes over an entry, so a damaged one, perhaps half written to a full disk, would be compiled anew at
-    every start. It compiles after the warning, and then finds the place free.
+    JAX never overwrites an entry, so a damaged one, perhaps truncated by a full disk, would be compiled at every start.
+    JAX compiles after the warning and then writes a new entry.
     """
     show = warnings.showwarning
 
-    def show_others(message, *args, **kwargs):
-        complaint = re.match(_COMPLAINT, str(message))
-        if complaint is None:
+    def show_others(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        failed = re.match(_WARNING, str(message))
+        if failed is None:
             return show(message, *args, **kwargs)
-        for path in folder.glob(f"{complaint[1]}-*"):
+        for path in folder.glob(f"{failed[1]}-*"):
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    warnings.filterwarnings("always", message=_COMPLAINT, category=UserWarning)
+    warnings.filterwarnings("always", message=_WARNING, category=UserWarning)
     warnings.showwarning = show_others

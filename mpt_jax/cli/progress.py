@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a bar per stage on a terminal, plain lines now and then elsewhere."""
+"""Progress of a run: one bar per stage on a terminal, occasional plain lines elsewhere."""
 
 import contextlib
 import time
@@ -12,20 +12,20 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """One stage at a time: `start`, `advance` any number of times, `finish`; `log` prints a line at any moment."""
+    """Progress of one stage at a time: `start`, any number of `advance`, `finish`; `log` prints a line at any time."""
 
     def __init__(self, console: Console, bars: Bars | None):
         self.console, self._bars, self._task = console, bars, None
         self._unit = "step"
         self._title, self._total, self._first, self._last_line = "", 0, 0, 0.0
-        self._rated_from: tuple[int, float] | None = None  # step and time
+        self._measured_from: tuple[int, float] | None = None  # step and time
 
     def log(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
         self._title, self._total, self._first, self._unit = title, total, done, unit
-        self._rated_from, self._last_line = None, time.monotonic()
+        self._measured_from, self._last_line = None, time.monotonic()
         resumed = f", resumed from {unit} {done}" if done else ""
         if self._bars is not None:
             self._task = self._bars.add_task(title, total=total, completed=done, values="compiling")
@@ -40,11 +40,11 @@ class Progress:
             self._bars.update(self._task, completed=step, values=text, refresh=True)
             return
         now, left = time.monotonic(), ""
-        if self._rated_from is None:
-            self._rated_from = step, now  # what came before was compilation for the most part
-        elif step > self._rated_from[0]:
-            first, began = self._rated_from
-            left = f"about {(now - began) / (step - first) * (self._total - step):.0f} s left"
+        if self._measured_from is None:
+            self._measured_from = step, now  # the time before is mostly compilation
+        elif step > self._measured_from[0]:
+            first, started = self._measured_from
+            left = f"about {(now - started) / (step - first) * (self._total - step):.0f} s left"
         if now - self._last_line >= SECONDS_BETWEEN_LINES and step > self._first:
             self._last_line = now
             self.log("  ".join(filter(None, [f"{self._title}: {self._unit} {step}/{self._total}", text, left])))
@@ -57,7 +57,7 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Progress]:
-    """A `Progress` on this console, whose bars are gone afterwards."""
+    """Yield a `Progress` on a console, and remove its bars at the end."""
     if not console.is_terminal:
         yield Progress(console, None)
         return

@@ -1,4 +1,4 @@
-"""How every command ends: one line on stderr and the exit status that the ending has everywhere."""
+"""How every command ends: one line on stderr and an exit status."""
 
 import errno
 import os
@@ -34,10 +34,10 @@ def raising(error):
         (KeyboardInterrupt(), 130, "bye"),
     ],
 )
-def test_an_error_is_one_line_and_its_status(error, status, words, capsys):
+def test_an_error_is_one_line_and_a_status(error, status, words, capsys):
     assert command.run(raising(error), when_interrupted="bye") == status
-    said = capsys.readouterr()
-    assert said.err.startswith(words) and said.err.count("\n") == 1 and said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.startswith(words) and printed.err.count("\n") == 1 and printed.out == ""
 
 
 @pytest.mark.parametrize("platform", ["cuda", "none"])
@@ -51,14 +51,14 @@ def test_a_platform_without_devices_is_one_line(platform):
     assert "Traceback" not in done.stderr
 
 
-def test_an_error_of_the_program_is_not_hidden():
+def test_a_bug_raises():
     with pytest.raises(ZeroDivisionError):
         command.run(lambda: 1 // 0)
     with pytest.raises(AssertionError):
         command.run(raising(AssertionError()))
 
 
-def test_a_reader_who_has_left_changes_nothing():
+def test_a_closed_pipe_does_not_change_the_status():
     code = "import sys; from mpt_jax.cli import command; sys.exit(command.run(lambda: command.print_text('text') or 7))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     process.stdout.close()
@@ -68,7 +68,7 @@ def test_a_reader_who_has_left_changes_nothing():
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_work_after_its_cleaning_up(signum, capsys):
+def test_a_signal_stops_the_work_after_its_cleanup(signum, capsys):
     cleaned = []
 
     def work():

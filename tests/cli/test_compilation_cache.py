@@ -1,4 +1,4 @@
-"""A second process finds what the first one compiled; whatever is wrong with the folder costs time and nothing else."""
+"""A second process reads what the first one compiled; problems with the cache folder cost time only."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import collections, json, sys
 import jax, jax.monitoring, numpy as np
 from mpt_jax.cli import compilation_cache
 
-if len(sys.argv) > 1:  # no file may grow beyond this: a full disk
+if len(sys.argv) > 1:  # limit the size of files, as a full disk would
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 counts = collections.Counter()
@@ -62,22 +62,22 @@ def entries(home):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A home in which one process has run, and what it said."""
+    """The home folder of a process that has run, and what it printed."""
     home = tmp_path_factory.mktemp("home")
     return home, run(home)
 
 
 def test_a_second_process_compiles_nothing_and_computes_the_same_bits(first):
-    home, said = first
-    assert said["on"] and said["hits"] == 0 and said["misses"] == len(entries(home)) == 5
+    home, printed = first
+    assert printed["on"] and printed["hits"] == 0 and printed["misses"] == len(entries(home)) == 5
     again = run(home)
     assert (again["hits"], again["misses"]) == (5, 0)
-    assert again["result"] == said["result"]
-    assert run(home, JAX_ENABLE_COMPILATION_CACHE="false") == {**said, "on": False, "misses": 0}
+    assert again["result"] == printed["result"]
+    assert run(home, JAX_ENABLE_COMPILATION_CACHE="false") == {**printed, "on": False, "misses": 0}
 
 
-def test_damaged_entries_are_compiled_anew_and_replaced(first):
-    home, said = first
+def test_damaged_entries_are_compiled_again_and_replaced(first):
+    home, printed = first
     damages = (
         lambda data: b"",
         lambda data: data[: len(data) // 2],
@@ -86,60 +86,60 @@ def test_damaged_entries_are_compiled_anew_and_replaced(first):
     )
     for path, damage in zip(entries(home), damages, strict=False):
         path.write_bytes(damage(path.read_bytes()))
-    assert run(home) == {**said, "hits": 1, "misses": 4}  # the same bits, and nothing on stderr
+    assert run(home) == {**printed, "hits": 1, "misses": 4}  # the same bits, and nothing on stderr
     assert run(home)["hits"] == 5
 
 
-def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, first):
-    _, said = first
+def test_without_a_cache_folder_everything_is_compiled(tmp_path, first):
+    _, printed = first
     (tmp_path / "file").write_text("mine")
     for home in (tmp_path / "file", tmp_path / "file/below"):
-        assert run(home) == {**said, "on": False, "misses": 0}
+        assert run(home) == {**printed, "on": False, "misses": 0}
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_entries_that_can_be_neither_read_nor_replaced_are_done_without(tmp_path):
-    said = run(tmp_path)
+def test_entries_that_cannot_be_read_or_replaced_are_compiled(tmp_path):
+    printed = run(tmp_path)
     for path in entries(tmp_path):
         path.unlink()
         path.mkdir()
-    assert run(tmp_path) == said
+    assert run(tmp_path) == printed
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_can_only_be_read_serves_what_it_has(tmp_path):
-    said = run(tmp_path)
+def test_a_read_only_folder_is_read(tmp_path):
+    printed = run(tmp_path)
     lost, *_ = entries(tmp_path)
     lost.unlink()
     lost.parent.chmod(0o500)
-    assert run(tmp_path) == {**said, "hits": 4, "misses": 1}
+    assert run(tmp_path) == {**printed, "hits": 4, "misses": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files by setrlimit")
-def test_a_full_disk_leaves_no_half_entries(first, tmp_path):
-    _, said = first
-    assert run(tmp_path, 1000)["result"] == said["result"]
+def test_a_full_disk_leaves_no_truncated_entries(first, tmp_path):
+    _, printed = first
+    assert run(tmp_path, 1000)["result"] == printed["result"]
     assert entries(tmp_path) == []
     assert run(tmp_path)["misses"] == 5
 
 
-def test_processes_at_once_do_not_disturb_each_other(first, tmp_path):
-    _, said = first
+def test_concurrent_processes_share_the_cache(first, tmp_path):
+    _, printed = first
     done = [finish(process) for process in [start(tmp_path) for _ in range(3)]]
-    assert [one["result"] for one in done] == [said["result"]] * 3
+    assert [one["result"] for one in done] == [printed["result"]] * 3
     assert run(tmp_path)["hits"] == 5
 
 
-def test_what_jax_was_told_stands(first, tmp_path):
-    _, said = first
+def test_the_users_configuration_of_jax_is_kept(first, tmp_path):
+    _, printed = first
     place = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "own"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    assert run(tmp_path, **place) == {**said, "on": False}
+    assert run(tmp_path, **place) == {**printed, "on": False}
     assert len(entries(tmp_path / "own")) == 5 and not (tmp_path / "mpt_jax").exists()
-    assert run(tmp_path, JAX_ENABLE_COMPILATION_CACHE="0") == {**said, "on": False, "misses": 0}
+    assert run(tmp_path, JAX_ENABLE_COMPILATION_CACHE="0") == {**printed, "on": False, "misses": 0}
     assert run(tmp_path, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="3600")["misses"] == 0
 
 
-def test_pruning_removes_the_oldest_beyond_the_bound(tmp_path):
+def test_pruning_removes_the_oldest_entries_beyond_the_limit(tmp_path):
     for age, name in enumerate(("newest", "newer", "old", "oldest")):
         path = tmp_path / f"{name}-cache"
         path.write_bytes(b"x" * 100)

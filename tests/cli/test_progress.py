@@ -1,4 +1,4 @@
-"""Plain lines now and then where there is no terminal, a bar where there is one."""
+"""Occasional plain lines without a terminal, a bar on a terminal."""
 
 import io
 
@@ -20,7 +20,7 @@ def shown(terminal, monkeypatch, seconds):
     return stream.getvalue()
 
 
-def test_plain_lines_come_at_most_every_ten_seconds_with_the_time_left(monkeypatch):
+def test_plain_lines_are_at_least_ten_seconds_apart_and_show_the_time_left(monkeypatch):
     lines = shown(False, monkeypatch, [0.0, 5.0, 12.0, 45.0]).splitlines()
     assert lines == [
         "old, 2 seeds: 100 steps, resumed from step 10",
@@ -30,7 +30,7 @@ def test_plain_lines_come_at_most_every_ten_seconds_with_the_time_left(monkeypat
     ]
 
 
-def test_compilation_is_no_part_of_the_time_left(monkeypatch):
+def test_the_time_left_excludes_compilation(monkeypatch):
     lines = shown(False, monkeypatch, [0.0, 100.0, 101.0, 113.5]).splitlines()
     assert lines[1:3] == [
         "old, 2 seeds: step 20/100  loss 0.500",
@@ -38,6 +38,6 @@ def test_compilation_is_no_part_of_the_time_left(monkeypatch):
     ]
 
 
-def test_a_terminal_gets_a_bar_and_the_last_line_stays(monkeypatch):
+def test_a_terminal_shows_a_bar_and_keeps_the_last_line(monkeypatch):
     text = shown(True, monkeypatch, [float(n) for n in range(10)])
     assert "55/100" in text and "loss 0.500" in text and "old: done" in text
