@@ -87,7 +87,7 @@ def _tradeoff(runs: Runs) -> Any:
         first = [m for m in ("mpt_kl", BASELINE, "posthoc_bias", "ensemble", *numbers) if m in points]
         ordered = {m: points[m] for m in [*first, *points]}
         if found:
-            axes.legend(fontsize=7, title="at several b", title_fontsize=7, loc="upper right")
+            axes.legend(fontsize=7, title="at several values of b", title_fontsize=7, loc="upper right")
         drawing.label_points(figure, axes, ordered, bold=["mpt_kl"], names=numbers)
         axes.set_title(scenario, fontsize=9)
     figure.supxlabel("accuracy on all classes, %", fontsize=9)
@@ -147,7 +147,7 @@ def _margins(runs: Runs) -> Any:
     if not _has_details(runs):
         return None
     flips = runs[0]["flips"]
-    shown = list(dict.fromkeys([*_shown(runs), *families(list(flips)).get("mpt_kl", {}).values()]))
+    shown = list(dict.fromkeys([BASELINE, *families(list(flips)).get("mpt_kl", {}).values(), *_shown(runs)]))
     found = {method: flips[method]["margins"] for method in shown if flips[method]["margins"]}
     figure = new_figure(0.6 + 1.25 * len(found), panels=0)[0]
     panels = figure.subplots(len(found), 1, sharex=True, squeeze=False).flat
