@@ -78,7 +78,7 @@ class Program:
         self.steps_per_epoch = data.steps_per_epoch(len(labels), recipe.batch_size)
         state = make_state(recipe, inputs, images.shape[1:], len(rows))
         self._state = jax.device_put(state, sharding.state_shardings(mesh, state))
-        self._window = data.Window(images)
+        self._window = data.Window(jax.device_put(images, NamedSharding(mesh, P())))  # the mesh may have more devices
         self._inputs, self._step, self._steps_per_call = inputs, 0, recipe.steps_per_call
         started, none = time.perf_counter(), jnp.int32(0)
         self._call = training.train_steps.lower(recipe, mesh, self._state, inputs, self._window, none, none).compile()

@@ -32,3 +32,13 @@ def test_the_program_runs_the_steps_of_training_in_order(one_device):
         np.testing.assert_array_equal(expected, found)
     first, second = (jax.tree.map(lambda leaf, i=i: leaf[0, i], state.params) for i in (0, 1))
     assert all((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+
+
+def test_a_population_on_more_devices_than_the_images():
+    """Measurements load the images once, on one core, before the mesh of a population is chosen."""
+    setup, cores = workload.Setup(model="convnet", batch=16, steps=1), jax.devices()[:2]
+    images, labels = workload.examples(setup.job, sharding.make_mesh(cores[:1]))
+    mesh = training.choose_mesh(sharding.make_mesh(cores[:1]), cores, setup.network(), images, 1, 2)
+    assert mesh.size == 2
+    timed = program.Program(setup, [METHODS["no_treatment"]] * 2, images, labels, mesh)
+    assert timed.at_once == 2 and timed.run(1) > 0
