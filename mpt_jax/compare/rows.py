@@ -100,12 +100,12 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
             predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name))
             without_prediction = predictions[-1] < 0
         no_id = pc.fill_null(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False) == 0
-        wrong = {"no id": no_id, "no label": labels[-1] < 0, _WITHOUT[has_scores]: without_prediction}
-        for what, rows in ((what, np.flatnonzero(mask)) for what, mask in wrong.items() if mask.any()):
+        masks = {"no id": no_id, "no label": labels[-1] < 0, _WITHOUT[has_scores]: without_prediction}
+        for what, found in ((what, np.flatnonzero(mask)) for what, mask in masks.items() if mask.any()):
             count, examples = unusable.get(what, (0, []))
-            few = rows[: NAMED - len(examples)].tolist()
+            few = found[: NAMED - len(examples)].tolist()
             more = [f"row {start + row + 1}" if no_id[row] else repr(ids[row].as_py()) for row in few]
-            unusable[what] = count + rows.size, examples + more
+            unusable[what] = count + found.size, examples + more
         start += len(ids)
     if not start:
         raise InputError(f"{source.name} has no rows; expected at least one")

@@ -42,38 +42,27 @@ def compare(
       if not or with too few seeds, "none" without a best method.
     """
     over = "seeds" if len(rows[baseline]) >= _ENOUGH_SEEDS else "images" if events else None
-    methods: dict[str, Any] = {}
-    for method, of_seeds in rows.items():
-        if any(row.get("diverged") for row in (*of_seeds, *rows[baseline])):
-            continue
-        methods[method] = {}
-        for key in ("accuracy", "nfr"):
-            mine, others = ([row[key] for row in of] for of in (of_seeds, rows[baseline]))
-            differences = [a - b for a, b in zip(mine, others, strict=True)]
-            if over == "seeds":
-                interval, of_difference = student(mine), student(differences)
-            elif over == "images":
-                mine, others = events[method][key], events[baseline][key]
-                interval = list(metrics.wilson_interval(round(mine.sum()), len(mine)))
-                of_difference = _normal(mine - others)
-            else:
-                interval, of_difference = None, None
-            difference = {"mean": statistics.fmean(differences), "interval": of_difference}
-            methods[method][key] = {"interval": interval, "difference": difference}
-    least = statistics.fmean(row["accuracy"] for row in rows[baseline]) - tolerance if baseline in methods else 1.0
+    methods = {
+        method: {key: _estimate(rows, events, key, method, baseline, over) for key in ("accuracy", "nfr")}
+        for method in rows
+        if not any(row.get("diverged") for row in (*rows[method], *rows[baseline]))
+    }
+    means = {
+        method: {key: statistics.fmean(r[key] for r in rows[method]) for key in methods[method]} for method in methods
+    }
     flips = {
-        method: statistics.fmean(row["nfr"] for row in rows[method])
-        for method in methods
+        method: rates["nfr"]
+        for method, rates in means.items()
         if method not in (*reference, baseline, _NO_CANDIDATE)
-        and statistics.fmean(row["accuracy"] for row in rows[method]) >= least
+        and rates["accuracy"] >= means[baseline]["accuracy"] - tolerance
     }
     best = min(flips, key=flips.get, default=None)
     if best is None or methods[best]["nfr"]["difference"]["mean"] >= 0:
         best, answer = None, "none"
     else:
-        differences = [mine["nfr"] - its["nfr"] for mine, its in zip(rows[best], rows[baseline], strict=True)]
         level = 1 - (1 - CONFIDENCE) / len(flips)  # Bonferroni: the best of many may be so by chance
-        answer = "better" if over == "seeds" and student(differences, level)[1] < 0 else "unclear"
+        significant = over == "seeds" and student(_differences(rows[best], rows[baseline], "nfr"), level)[1] < 0
+        answer = "better" if significant else "unclear"
     return {
         "baseline": baseline,
         "best": best,
@@ -99,6 +88,30 @@ def student(values: Sequence[float], confidence: float = CONFIDENCE) -> list[flo
     n = len(values)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
     return [statistics.fmean(values) - half, statistics.fmean(values) + half]
+
+
+def _estimate(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    events: Mapping[str, Mapping[str, np.ndarray]],
+    key: str,
+    method: str,
+    baseline: str,
+    over: str | None,
+) -> dict[str, Any]:
+    """Return the interval of a rate, and the mean and interval of its difference from the baseline."""
+    differences = _differences(rows[method], rows[baseline], key)
+    interval, of_difference = None, None
+    if over == "seeds":
+        interval, of_difference = student([row[key] for row in rows[method]]), student(differences)
+    elif over == "images":
+        of_images = events[method][key]
+        interval = list(metrics.wilson_interval(round(of_images.sum()), len(of_images)))
+        of_difference = _normal(of_images - events[baseline][key])
+    return {"interval": interval, "difference": {"mean": statistics.fmean(differences), "interval": of_difference}}
+
+
+def _differences(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [mine[key] - other[key] for mine, other in zip(rows, others, strict=True)]
 
 
 def _normal(values: np.ndarray) -> list[float]:
