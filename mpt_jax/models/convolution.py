@@ -96,7 +96,7 @@ def _taps(x: Array, axis: int, size: int, stride: int, padding: int, fill: float
 
 
 def _by_patches(images: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """Multiply the patches ``[batch, rows, columns, taps * channels_in]`` of the whole map by the kernel, at once."""
+    """Multiply all patches ``[batch, rows, columns, taps * channels_in]`` of the map by the kernel in one product."""
     rows, columns, _, channels = kernel.shape
     x = jnp.concatenate(_taps(images, 2, columns, stride, padding), axis=-1)
     return _times(jnp.concatenate(_taps(x, 1, rows, stride, padding), axis=-1), kernel.reshape(-1, channels))

@@ -23,13 +23,15 @@ def blocks(report: dict[str, Any], plot: Callable[[str, str], list[Plot]]) -> li
             f" Not shown, as diverged or more than {points(plots.TOO_FAR)} less accurate than the baseline: {names}."
         )
     several = bool(report["sequences"])
+    averages = ["methods"] * several + ["seeds"] * (seeds > 1)
+    averaged = f" (mean over {' and '.join(averages)})" if averages else ""
     return [
         Text(f"Rates in %, {over}." + (" Of the last release." if several else "")),
         Table(headings, rows, meanings=dict(table.columns())),
         Text(
             f"{'The previous releases predict' if several else 'The old model predicts'} "
-            f"{percent(statistics.fmean(previous))} % of the old classes' test images correctly "
-            f"(mean over {'methods and ' * several}seeds); no method can have more negative flips."
+            f"{percent(statistics.fmean(previous))} % of the old classes' test images correctly"
+            f"{averaged}; no method can have more negative flips."
         ),
         *plot("tradeoff", caption),
         Folded("Columns", [Points([f"**{name}**: {meaning}." for name, meaning in table.columns()])]),

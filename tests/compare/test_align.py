@@ -18,14 +18,14 @@ def hashed(texts):
 
 
 @given(TEXTS)
-def test_equal_texts_and_only_those_have_equal_fingerprints(texts):
+def test_fingerprints_are_equal_only_for_equal_texts(texts):
     first, second = hashed(texts)
     assert first.dtype == second.dtype == np.uint64 and len(first) == len(second) == len(texts)
     for keys in (first, second):
         assert len(set(keys.tolist())) == len(set(texts))
 
 
-def test_fingerprints_depend_neither_on_neighbours_nor_on_pieces():
+def test_fingerprints_do_not_depend_on_neighbours_or_blocks():
     texts = ["x" * length + str(length) for length in (0, 5, align._BLOCK - 3, align._BLOCK + 9, 70, 0, 70)]
     together = np.stack(hashed(texts * 2))
     alone = np.concatenate([np.stack(hashed([text])) for text in texts], 1)
@@ -33,13 +33,13 @@ def test_fingerprints_depend_neither_on_neighbours_nor_on_pieces():
     assert len(set(map(tuple, alone.T.tolist()))) == len(set(texts))
 
 
-def test_a_million_texts_that_differ_in_a_few_digits_stay_apart():
+def test_a_million_similar_texts_have_different_fingerprints():
     first, second = hashed([f"image_{i:07d}.jpg" for i in range(1_000_000)])
     assert len(np.unique(first)) == len(np.unique(second)) == 1_000_000
 
 
 @given(TEXTS, TEXTS, st.booleans(), st.randoms(use_true_random=False))
-def test_match_finds_what_dictionaries_find(old, new, same_ids, random):
+def test_match_agrees_with_dictionaries(old, new, same_ids, random):
     if same_ids:
         new = random.sample(old, len(old))
     found = align.match(hashed(old), hashed(new))
@@ -55,7 +55,7 @@ def test_match_finds_what_dictionaries_find(old, new, same_ids, random):
         assert [new[i] for i in found.only_new] == [t for t in dict.fromkeys(new) if t not in in_old]
 
 
-def test_ids_that_share_one_of_the_two_numbers_are_told_apart():
+def test_ids_that_share_one_of_the_two_hashes_are_distinguished():
     first = np.array([7, 7, 9, 7], np.uint64)
     old = first, np.array([3, 1, 1, 2], np.uint64)
     rows = np.array([2, 0, 3, 1])

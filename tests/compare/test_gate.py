@@ -1,4 +1,4 @@
-"""The numbers against plain loops in float64, and the limits at their edges."""
+"""Rates against plain loops in float64, and limits at their edges."""
 
 import math
 
@@ -23,14 +23,14 @@ def measured(rows, confidence=0.95):
 
 
 def wilson(successes, count, z=1.959963984540054):
-    """The two roots of (p - s/n)^2 = z^2 p (1 - p) / n."""
+    """Return the two roots of (p - s/n)^2 = z^2 p (1 - p) / n."""
     center = (successes + z * z / 2) / (count + z * z)
     half = z / (count + z * z) * math.sqrt(successes * (count - successes) / count + z * z / 4)
     return [max(0.0, center - half), min(1.0, center + half)]
 
 
 @given(ROWS)
-def test_rates_and_intervals_are_those_of_plain_loops(rows):
+def test_rates_and_intervals_agree_with_plain_loops(rows):
     found = measured(rows)
     for part, chosen in (("old_classes_rows", [r for r in rows if r[0] < 2]), ("all_rows", rows)):
         n, rates = len(chosen), found[part]
@@ -58,7 +58,7 @@ def test_rates_and_intervals_are_those_of_plain_loops(rows):
 
 
 @given(ROWS)
-def test_it_agrees_with_the_metrics_of_a_run(rows):
+def test_rates_agree_with_the_metrics_of_a_run(rows):
     labels, old, new = (np.array(column) for column in zip(*rows, strict=True))
     run, found = metrics.class_growth_metrics(old, new, labels, num_old_classes=2), measured(rows)
     for key in ("nfr", "relative_nfr", "pfr", "nfi", "churn", "btc"):
@@ -80,7 +80,7 @@ def test_classes_with_rows_are_listed_worst_first(rows):
 
 
 def table(negative, both_right=0, positive=0, both_wrong=0, label=0):
-    """Rows of class `label` with these counts."""
+    """Return rows of class `label` with these counts."""
     other = 1 - label
     kinds = ((negative, label, other), (both_right, label, label), (positive, other, label), (both_wrong, other, other))
     return [(label, old, new) for count, old, new in kinds for _ in range(count)]
@@ -90,7 +90,7 @@ def passes(rows, confidence=0.95, **limits):
     return [check["passed"] for check in gate.checks(measured(rows, confidence), gate.Limits(**limits))]
 
 
-def test_a_limit_that_is_met_exactly_holds():
+def test_a_limit_met_exactly_passes():
     rows = table(1, 79, 10, 10)
     assert passes(rows, max_nfr=0.01, min_accuracy=0.89, max_relative_nfr=1 / 100 / (0.8 * 0.11)) == [True] * 3
     assert passes(rows, max_nfr=0.0099, min_accuracy=0.8901, max_relative_nfr=0.11) == [False] * 3
@@ -98,7 +98,7 @@ def test_a_limit_that_is_met_exactly_holds():
     assert passes(table(0, 10), max_nfr=0, max_class_nfr=0, max_relative_nfr=0, min_accuracy=1) == [True] * 4
 
 
-def test_the_worst_class_counts_and_new_classes_are_no_part_of_it():
+def test_the_class_limit_applies_to_the_worst_old_class():
     rows = table(1, 99) + table(3, 7, label=1) + [(2, 0, 3)] * 5
     check = gate.checks(measured(rows), gate.Limits(max_class_nfr=0.2))[0]
     assert not check["passed"] and check["value"] == 0.3 and check["where"] == "class b, 10 rows"
@@ -106,7 +106,7 @@ def test_the_worst_class_counts_and_new_classes_are_no_part_of_it():
 
 
 @given(st.integers(0, 30), st.integers(1, 60), st.integers(0, 20), st.integers(0, 20), st.floats(0, 1))
-def test_what_passes_confidently_passes_and_confidence_costs(negative, right, positive, wrong, limit):
+def test_confident_is_stricter_and_more_so_at_a_higher_level(negative, right, positive, wrong, limit):
     rows = table(negative, right, positive, wrong)
     limits = {"max_nfr": limit, "max_class_nfr": limit, "max_relative_nfr": limit, "min_accuracy": limit}
     point, low, high = passes(rows, **limits), *(passes(rows, c, **limits, confident=True) for c in (0.5, 0.99))
@@ -114,11 +114,11 @@ def test_what_passes_confidently_passes_and_confidence_costs(negative, right, po
         assert c <= b <= a
 
 
-def test_few_rows_prove_nothing():
+def test_confident_fails_on_too_few_rows():
     assert passes(table(0, 50, 0, 1), max_nfr=0.01) == [True]
     assert passes(table(0, 50, 0, 1), max_nfr=0.01, confident=True) == [False]
     assert passes(table(0, 5000, 0, 1), max_nfr=0.01, confident=True) == [True]
-    # of no errors any share may be flips, and of an old model that is never right nothing can be said
+    # Without errors any share of them may be flips; without a correct old prediction there is no interval.
     assert passes(table(0, 50), max_relative_nfr=0.9, confident=True) == [False]
     assert passes(table(0, 0, 5), max_relative_nfr=0.9) == [True]
     assert passes(table(0, 0, 5), max_relative_nfr=0.9, confident=True) == [False]
@@ -128,6 +128,6 @@ def test_few_rows_prove_nothing():
     "limits",
     [{"max_nfr": -0.1}, {"max_nfr": 2}, {"max_class_nfr": math.nan}, {"min_accuracy": 90}, {"confident": True}],
 )
-def test_limits_that_mean_nothing_are_refused(limits):
+def test_invalid_limits_are_errors(limits):
     with pytest.raises(InputError, match="expected"):
         gate.Limits(**limits)

@@ -204,7 +204,7 @@ def swapped(columns, **changes):
 
 @pytest.mark.parametrize("name", ["n.npz", "n.csv", "n.parquet", "n.jsonl"])
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"id": ["d", "c", "c", "a"]}, "1 id is in {new} more than once: 'c'; 1 id is in {old} but not in {new}: 'b'"),
         (
@@ -217,11 +217,11 @@ def swapped(columns, **changes):
         ({"prediction": ["cat", "owl", "dog", ""]}, "1 row of {new} with no prediction: 'a'"),
     ],
 )
-def test_bad_rows_are_counted_and_named(tmp_path, name, changes, said):
+def test_bad_rows_are_counted_and_named(tmp_path, name, changes, message):
     old, new = tmp_path / "o.csv", tmp_path / name
     with pytest.raises(InputError) as error:
         pairs.read(write(old, OLD), write(new, swapped(NEW, **changes)))
-    assert said.format(old=old, new=new) in str(error.value)
+    assert message.format(old=old, new=new) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["o.npz", "o.csv", "o.parquet", "o.jsonl"])
@@ -285,8 +285,8 @@ def test_class_names_that_do_not_match():
         pairs.read(OLD, NEW, old_classes=2)
     with pytest.raises(InputError, match="old_classes is 0; expected the number"):
         pairs.read(OLD, NEW, old_classes=0)
-    for classes, said in ((["a", "a"], "class 'a' is given twice"), ([], "no class is given")):
-        with pytest.raises(InputError, match=said):
+    for classes, message in ((["a", "a"], "class 'a' is given twice"), ([], "no class is given")):
+        with pytest.raises(InputError, match=message):
             pairs.read(OLD, NEW, classes=classes)
     with pytest.raises(InputError, match="one file has names and the other indices"):
         pairs.read(OLD, {"id": IDS, "label": [0, 1, 2, 0], "prediction": [0, 1, 2, 0]})

@@ -245,14 +245,14 @@ def test_a_training_pass_also_returns_the_inputs_of_the_head(name):
     def both(inputs):
         params, batch_stats = init(module, jax.random.key(0), (8, 8, 2))
         variables = {"params": params, "batch_stats": batch_stats}
-        answer, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
         ours = train_forward(module, params, batch_stats, inputs)
-        return params["head"], (answer, mutated.get("batch_stats", {})), ours
+        return params["head"], (outputs, mutated.get("batch_stats", {})), ours
 
-    head, (answer, batch_stats), (ours, seen, stats) = jax.device_get(both(inputs))
-    chex.assert_shape(seen, (5, FEATURES[name]))
-    chex.assert_trees_all_close(ours, answer, atol=1e-5)
-    np.testing.assert_allclose(seen @ head["kernel"] + head["bias"], answer, atol=1e-4)
+    head, (outputs, batch_stats), (ours, head_inputs, stats) = jax.device_get(both(inputs))
+    chex.assert_shape(head_inputs, (5, FEATURES[name]))
+    chex.assert_trees_all_close(ours, outputs, atol=1e-5)
+    np.testing.assert_allclose(head_inputs @ head["kernel"] + head["bias"], outputs, atol=1e-4)
     chex.assert_trees_all_close(stats, batch_stats, atol=1e-5)
     assert bool(stats) == (name in ("convnet", "resnet18"))
 

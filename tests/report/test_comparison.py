@@ -1,4 +1,4 @@
-"""Intervals against scipy's, and what is concluded from them."""
+"""Intervals against scipy's, and the conclusion from them."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from mpt_jax.report import comparison
 
 
 def compare(nfr, accuracy=None, events=None, tolerance=0.01):
-    """The comparison of methods with these rates, one a seed; the baseline is the first."""
+    """Compare methods with these rates, one per seed; the first method is the baseline."""
     rows = {
         method: [
             {"nfr": f, "accuracy": a} for f, a in zip(values, (accuracy or {}).get(method, [0.9] * 9), strict=False)
@@ -35,7 +35,7 @@ def test_intervals_over_seeds_are_students_and_differences_are_paired():
     assert difference["mean"] == pytest.approx(np.mean(mine) - np.mean(NONE))
 
 
-def test_the_best_of_many_must_be_surer_than_the_best_of_one():
+def test_the_best_of_many_needs_a_wider_interval_than_the_best_of_one():
     mine = [n - d for n, d in zip(NONE, (0.004, 0.016, 0.006, 0.014), strict=True)]
     assert compare({"none": NONE, "mine": mine})["answer"] == "better"
     many = {f"m{i}": NONE for i in range(9)}
@@ -43,7 +43,7 @@ def test_the_best_of_many_must_be_surer_than_the_best_of_one():
     assert (found["best"], found["candidates"], found["answer"]) == ("mine", 10, "unclear")
 
 
-def test_fewer_flips_bought_with_accuracy_do_not_count():
+def test_a_method_beyond_the_tolerance_is_no_candidate():
     nfr = {"none": NONE, "cheap": [0.0] * 4, "mine": [0.04] * 4, "independent": [0.0] * 4, "ensemble": [0.0] * 4}
     found = compare(nfr, accuracy={"cheap": [0.88] * 4})
     assert found["best"] == "mine" and found["candidates"] == 1
@@ -52,7 +52,7 @@ def test_fewer_flips_bought_with_accuracy_do_not_count():
     assert (found["best"], found["answer"]) == (None, "none")
 
 
-def test_with_few_seeds_the_intervals_are_over_images_and_nothing_is_certain():
+def test_with_few_seeds_the_intervals_are_over_images_and_the_answer_is_unclear():
     rng = np.random.default_rng(0)
     none, mine = (rng.random(400) < 0.3).astype(float), (rng.random(400) < 0.1).astype(float)
     events = {m: {"nfr": e, "accuracy": 1 - e} for m, e in (("none", none), ("mine", mine))}
@@ -67,7 +67,7 @@ def test_with_few_seeds_the_intervals_are_over_images_and_nothing_is_certain():
     assert without["interval_over"] is None and without["methods"]["mine"]["nfr"]["interval"] is None
 
 
-def test_what_diverged_is_no_candidate():
+def test_a_diverged_method_is_no_candidate():
     rows = {
         "none": [{"nfr": 0.1, "accuracy": 0.9}] * 3,
         "mine": [{"nfr": None, "accuracy": None, "diverged": True}, *[{"nfr": 0.0, "accuracy": 0.9}] * 2],

@@ -1,4 +1,4 @@
-"""What a report says of single flips, against counts by hand."""
+"""The flips in a report against counts by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from mpt_jax.report import flips
 from mpt_jax.report.flips import Pair
 
-# Two old classes of three images each and a new one of one: by seed what the models answer.
+# Two old classes of three images each and a new one of one image: the predictions of both models.
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2])
 IDS = np.array([f"image{i}" for i in range(7)])
 OLD = np.array([0, 0, 1, 1, 1, 0, 0])
@@ -14,12 +14,12 @@ NEW = np.array([0, 2, 0, 0, 2, 1, 2])  # flips: image 1 to class 2, image 3 to 0
 
 
 def make_pair(old=OLD, new=NEW, sharpness=1.0):
-    """Logits whose largest is the answer, the later the image the surer the model."""
+    """Return logits whose largest is the prediction; confidence rises with the position of the image."""
     rise = sharpness * np.arange(1, 8, dtype=np.float32)[:, None]
     return Pair(LABELS, IDS, rise * np.eye(2, dtype=np.float32)[old], rise * np.eye(3, dtype=np.float32)[new])
 
 
-def test_counts_are_sums_over_seeds_of_the_old_classes_alone():
+def test_counts_are_sums_over_seeds_and_of_old_classes_only():
     again = make_pair(new=np.where(np.arange(7) == 4, 1, NEW))  # the second seed keeps image 4
     found = flips.describe([make_pair(), again], 2, set())
     assert found["per_class"] == {"count": [6, 6], "negative_flips": [2, 3], "positive_flips": [2, 2]}
@@ -27,7 +27,7 @@ def test_counts_are_sums_over_seeds_of_the_old_classes_alone():
     assert len(found["confusion"]) == 3
 
 
-def test_images_are_of_the_first_seed_the_most_confident_first():
+def test_images_are_of_the_first_seed_most_confident_first():
     images = flips.describe([make_pair(), make_pair(new=OLD)], 2, set())["images"]
     assert [(image["id"], image["label"], image["answer"]) for image in images] == [
         *(("image4", 1, 2), ("image3", 1, 0), ("image1", 0, 2))
@@ -38,7 +38,7 @@ def test_images_are_of_the_first_seed_the_most_confident_first():
     assert [image["id"] for image in shown] == ["image1"]
 
 
-def test_margins_count_every_old_image_and_medians_are_those_of_the_margins():
+def test_margins_are_counted_on_every_image_of_an_old_class():
     found = flips.describe([make_pair()], 2, set())["margins"]
     assert sum(found["before"]) == sum(found["after"]) == 6
     before = np.array([1, 2, -3, 4, 5, -6])

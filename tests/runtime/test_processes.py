@@ -174,9 +174,9 @@ def test_stopped_and_killed_processes_resume_bit_identically(features_file, tmp_
         with start("broken") as group:
             group.wait_for(tmp_path / "broken/checkpoints" / stage, steps=20)
             group.members[1].send_signal(signum)  # the process that writes nothing receives it
-            asked = time.monotonic()
+            signaled = time.monotonic()
             ends = group.ends()
-            assert time.monotonic() - asked < 15
+            assert time.monotonic() - signaled < 15
         assert [status for status, _, _ in ends] == [143, 128 + signum], ends
         for _, _, errors in ends:
             assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax")

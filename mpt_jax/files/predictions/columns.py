@@ -22,15 +22,15 @@ def read_scores(source: Source) -> Iterator[tuple[list[str | None], np.ndarray, 
     id_, columns = one_of(source, IDS), score_columns(source)
     width = None
     for batch in source.batches([id_, *columns]):
-        values, labels = scores(batch, columns, source.name)
+        values, named = scores(batch, columns, source.name)
         width = width or values.shape[1]
         if values.shape[1] != width:
             raise InputError(
                 f"{source.name} has rows with {width} and with {values.shape[1]} scores; expected one per class in each"
             )
-        names = classes_of_scores(width, labels, source.class_names, None, source.name)
+        names = classes_of_scores(width, named, source.class_names, None, source.name)
         ids = texts(batch[id_], id_, source.name).to_pylist()
-        yield ids, values, names if labels or source.class_names else None
+        yield ids, values, names if named or source.class_names else None
 
 
 def one_of(source: Source, names: Sequence[str]) -> str:
@@ -90,18 +90,18 @@ def scores(batch: Mapping[str, Column], columns: Sequence[str], name: str) -> tu
     values = batch[columns[0]]
     try:
         if SCORE.fullmatch(columns[0]):
-            labels = [SCORE.fullmatch(column)[1] for column in columns]
+            named = [SCORE.fullmatch(column)[1] for column in columns]
             per_class = np.stack([_floats(batch[column]) for column in columns], -1)
             if per_class.ndim != 2:
                 raise ValueError(f"shape {per_class.shape[:-1]}")
-            return per_class, labels
+            return per_class, named
         if isinstance(values, np.ndarray):
             if values.ndim != 2:
                 raise ValueError(f"shape {values.shape}")
             return values if values.dtype.kind == "f" else values.astype(np.float64), None
         if pa.types.is_struct(values.type):
-            labels = [field.name for field in values.type]
-            return np.stack([_floats(field) for field in values.flatten()], -1), labels
+            named = [field.name for field in values.type]
+            return np.stack([_floats(field) for field in values.flatten()], -1), named
         return _matrix(values), None
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(
@@ -111,7 +111,7 @@ def scores(batch: Mapping[str, Column], columns: Sequence[str], name: str) -> tu
 
 def classes_of_scores(
     count: int,
-    labels: Sequence[str] | None,
+    named: Sequence[str] | None,
     names: tuple[str, ...] | None,
     own: tuple[str, ...] | None,
     source: str,
@@ -119,7 +119,7 @@ def classes_of_scores(
     """Return the class of each of `count` scores.
 
     Args:
-      labels: what the columns of scores are called, None if they have no names.
+      named: what the columns of scores are called, None if they have no names.
       names: what an index means, None if an index is a class.
       own: the classes that the model knows, in the order of its scores.
       source: name of the source, for errors.
@@ -129,11 +129,11 @@ def classes_of_scores(
     """
     if count < 2:
         raise InputError(f"{source} has scores of {count} class; expected at least two, or a 'prediction'")
-    if labels is None and ((own and len(own) != count) or (names and len(names) < count)):
+    if named is None and ((own and len(own) != count) or (names and len(names) < count)):
         raise InputError(
             f"{source} has scores of {count} classes, but {len(own or names)} class names; expected equal numbers"
         )
-    classes = tuple(str(class_name(value, names, source)) for value in labels or range(count))
+    classes = tuple(str(class_name(value, names, source)) for value in named or range(count))
     if len(set(classes)) != len(classes):
         raise InputError(f"{source} has two columns of scores for one class; expected one per class")
     return classes
