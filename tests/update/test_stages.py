@@ -120,8 +120,8 @@ def test_a_sequence_compares_every_release_with_the_previous_one_of_its_method(e
     assert lineage["forgetting"][0] is None
     page = (run.workdir / "report.md").read_text()
     right = np.mean([row["accuracy_previous"] for row in result["rows"] if row["release"] == 2])
-    assert f"are right on {100 * right:.2f} % of the old classes' test images" in page
-    assert "| pct_kl |" in page.split("The whole sequence")[1] and r"| classes | 4 -\> 7 -\> 10 |" in page
+    assert f"The previous releases predict {100 * right:.2f} % of the old classes' test images correctly" in page
+    assert "| pct_kl |" in page.split("How do they develop over the releases?")[1] and r"| classes | 4 -\> 7 -\> 10 |" in page
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_previous_release(executed):
@@ -159,7 +159,7 @@ def test_an_update_may_change_only_the_network_or_only_the_images(executed, tmp_
     assert row["accuracy_new_classes"] is None and row["accuracy"] == row["accuracy_old_classes"]
     scenario = released_model.read_card(more.folder(1, "pct_kl", 0))["scenario"]
     assert scenario["old_fraction"] == 0.5 and scenario["schedule"] == [10, 10]
-    assert "old model on 50 % of the images" in (more.workdir / "report.md").read_text()
+    assert "old model trained on 50 % of the images" in (more.workdir / "report.md").read_text()
 
 
 def test_a_diverged_student_is_marked_and_the_others_continue(executed, prepared, monkeypatch, tmp_path):
