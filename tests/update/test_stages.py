@@ -121,7 +121,10 @@ def test_a_sequence_compares_every_release_with_the_previous_one_of_its_method(e
     page = (run.workdir / "report.md").read_text()
     right = np.mean([row["accuracy_previous"] for row in result["rows"] if row["release"] == 2])
     assert f"The previous releases predict {100 * right:.2f} % of the old classes' test images correctly" in page
-    assert "| pct_kl |" in page.split("How do they develop over the releases?")[1] and r"| classes | 4 -\> 7 -\> 10 |" in page
+    assert (
+        "| pct_kl |" in page.split("How do they develop over the releases?")[1]
+        and r"| classes | 4 -\> 7 -\> 10 |" in page
+    )
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_previous_release(executed):
