@@ -72,8 +72,8 @@ class Stopped(Exception):
     pass
 
 
-def fit(recipe, inputs, images, folder, devices=1, stop_at=None):
-    seen = []
+def fit(recipe, inputs, images, folder, devices=1, members=1, stop_at=None):
+    mesh, seen = sharding.make_mesh(jax.devices()[:devices], members=members), []
 
     def on_values(step, values):
         seen.append((step, values))
@@ -82,7 +82,7 @@ def fit(recipe, inputs, images, folder, devices=1, stop_at=None):
 
     state, _ = loop.fit(
         recipe,
-        sharding.make_mesh(jax.devices()[:devices]),
+        sharding.population_mesh(mesh, len(inputs.keys), inputs.num_objectives),
         inputs,
         images,
         folder=folder,
@@ -95,10 +95,8 @@ def fit(recipe, inputs, images, folder, devices=1, stop_at=None):
 
 
 def test_a_resumed_stream_gives_the_weights_of_images_in_memory(digits, tmp_path, compiled):
-    recipe, inputs = (
-        make_recipe(module=Tiny(), epochs=1),
-        make_inputs(digits["memory"], objective_rows=("no_treatment",)),
-    )
+    recipe = make_recipe(module=Tiny(), epochs=1)
+    inputs = make_inputs(digits["memory"], objective_rows=("no_treatment",))
     stream = digits["stream"].images
     whole, seen = fit(recipe, inputs, digits["memory"].images, tmp_path / "whole")
     with pytest.raises(Stopped):
@@ -108,6 +106,17 @@ def test_a_resumed_stream_gives_the_weights_of_images_in_memory(digits, tmp_path
     chex.assert_trees_all_equal(resumed, whole)
     chex.assert_trees_all_equal(seen_after[-1], seen[-1])
     assert compiled["train_steps"] == 2  # one for each kind of input
+
+
+def test_each_device_gets_the_batches_of_its_own_seeds(digits, tmp_path):
+    recipe, rows = make_recipe(module=Tiny(), epochs=1), ("no_treatment", "label_smoothing")
+    found = {
+        source: fit(
+            *(recipe, make_inputs(split, objective_rows=rows), split.images, tmp_path / source), devices=4, members=4
+        )
+        for source, split in digits.items()
+    }
+    chex.assert_trees_all_equal(found["stream"], found["memory"])
 
 
 @pytest.mark.slow  # six compilations
