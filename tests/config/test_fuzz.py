@@ -1,6 +1,6 @@
-"""Thousands of bad configs through the command: each ends in one line and status 2, and nothing is written.
+"""Thousands of invalid configs on the command line: each ends in one line and status 2, and nothing is written.
 
-The keys come from the dataclasses, so that a new key is tried without being named here.
+The keys come from the dataclasses, so the tests cover new keys automatically.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from mpt_jax import data, train, update
 from mpt_jax.errors import InputError
 from mpt_jax.models import MODELS
 from mpt_jax.objectives import METHODS
-from mpt_jax.update import workdir as workdirs
+from mpt_jax.update import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIGITS = str(ROOT / "configs/digits.py")
-REACHED = "the config is right"
+REACHED = "the config is valid"
 
 NOT_NUMBERS = [
     "nan",
@@ -52,7 +52,7 @@ BAD = {
     float: [*NOT_NUMBERS, "-1", "-1e-9", "9" * 400, "3j"],
     bool: ["1", "0", "yes", "", "nan", "None", "[True]", "TRUE!"],
 }
-VALUES = {  # of the right type, and right or wrong in the place where they land
+VALUES = {  # of the right type, valid for some keys and invalid for others
     int: ["0", "1", "2", "7", "10", "48", "52", "10000", str(2**31), str(2**64), "9" * 40],
     float: ["0", "1e-300", "0.01", "0.5", "1", "1.5", "100", "1e300", "1e308"],
     bool: ["true", "False"],
@@ -79,7 +79,7 @@ VALUES = {  # of the right type, and right or wrong in the place where they land
 
 
 def leaves(cls=configs.Config, prefix=""):
-    """Every key with its type, such as ("optimizer.epochs", int)."""
+    """Yield every key with its type, such as ("optimizer.epochs", int)."""
     for name, hint in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(hint):
             yield from leaves(hint, f"{prefix}{name}.")
@@ -91,8 +91,8 @@ LEAVES = dict(leaves())
 SECTIONS = [field.name for field in dataclasses.fields(configs.Config) if dataclasses.is_dataclass(field.default)]
 
 
-def of_type(hint):
-    """The types that a key takes: its own, the items' of a tuple, the union's."""
+def value_types(hint):
+    """Return the types of a key's values: its own, that of the items of a tuple, or those of a union."""
     arguments = [a for a in typing.get_args(hint) if a is not ...] or [hint]
     return [a if a in VALUES else str for a in arguments]
 
@@ -101,41 +101,41 @@ def is_list(hint):
     return typing.get_origin(hint) is tuple or isinstance(hint, types.UnionType)
 
 
-def certainly_bad(choose):
-    """One override that no config can have, as `key=value`."""
-    kind = choose.choice(["type", "type", "type", "list", "unknown", "section", "deeper", "text"])
+def invalid_override(rng):
+    """Return an override that is invalid in every config, as `key=value`."""
+    kind = rng.choice(["type", "type", "type", "list", "unknown", "section", "deeper", "text"])
     if kind == "type":
-        key = choose.choice([key for key, hint in LEAVES.items() if hint in BAD])
-        return f"{key}={choose.choice(BAD[LEAVES[key]])}"
+        key = rng.choice([key for key, hint in LEAVES.items() if hint in BAD])
+        return f"{key}={rng.choice(BAD[LEAVES[key]])}"
     if kind == "list":
-        numbers = [key for key, hint in LEAVES.items() if is_list(hint) and of_type(hint)[0] in (int, float)]
-        return f"{choose.choice(numbers)}=[1, {choose.choice(['nan', 'abc', 'None', '-1', '[2]', 'True', '1e999'])}]"
+        numbers = [key for key, hint in LEAVES.items() if is_list(hint) and value_types(hint)[0] in (int, float)]
+        return f"{rng.choice(numbers)}=[1, {rng.choice(['nan', 'abc', 'None', '-1', '[2]', 'True', '1e999'])}]"
     if kind == "unknown":
-        key = choose.choice([*LEAVES, *SECTIONS])
-        at = choose.randrange(len(key) + 1)
-        return f"{key[:at]}{choose.choice('_xyz .=ü')}{key[at:]}=1"
+        key = rng.choice([*LEAVES, *SECTIONS])
+        at = rng.randrange(len(key) + 1)
+        return f"{key[:at]}{rng.choice('_xyz .=ü')}{key[at:]}=1"
     if kind == "section":
-        return f"{choose.choice(SECTIONS)}={choose.choice(['3', '', '[]', 'nan', 'None', 'x' * 10_000])}"
+        return f"{rng.choice(SECTIONS)}={rng.choice(['3', '', '[]', 'nan', 'None', 'x' * 10_000])}"
     if kind == "deeper":
-        return f"{choose.choice(list(LEAVES))}.{choose.choice(['x', '0', '', '__class__'])}=1"
-    key = choose.choice(["model.name", "model.dtype", "optimizer.schedule", "update.methods", "update.memory"])
-    return f"{key}={choose.choice(['', 'x', 'None', '3', 'NaN', '../x', '__class__', 'mpt_kl,x', 'x' * 10_000])}"
+        return f"{rng.choice(list(LEAVES))}.{rng.choice(['x', '0', '', '__class__'])}=1"
+    key = rng.choice(["model.name", "model.dtype", "optimizer.schedule", "update.methods", "update.memory"])
+    return f"{key}={rng.choice(['', 'x', 'None', '3', 'NaN', '../x', '__class__', 'mpt_kl,x', 'x' * 10_000])}"
 
 
-def maybe_bad(choose):
-    """One override with a value of the right type."""
-    key = choose.choice(list(LEAVES))
+def typed_override(rng):
+    """Return an override with a value of the right type."""
+    key = rng.choice(list(LEAVES))
     hint = LEAVES[key]
     names = [*data.POLICIES, *MODELS, *METHODS]
-    pool = [value for kind in of_type(hint) for value in VALUES[kind] + (names if kind is str else [])]
+    pool = [value for kind in value_types(hint) for value in VALUES[kind] + (names if kind is str else [])]
     if is_list(hint):
-        items = choose.choices(pool, k=choose.randrange(4))
-        return f"{key}=[{', '.join(map(repr, items) if str in of_type(hint) else items)}]"
-    return f"{key}={choose.choice(pool)}"
+        items = rng.choices(pool, k=rng.randrange(4))
+        return f"{key}=[{', '.join(map(repr, items) if str in value_types(hint) else items)}]"
+    return f"{key}={rng.choice(pool)}"
 
 
 def run(arguments, spec=DIGITS):
-    """The command's status, and the one line that it says where that is 2."""
+    """Return the one line that the command prints to stderr with status 2."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = train.main(["--config", spec, *arguments])
@@ -148,24 +148,24 @@ def run(arguments, spec=DIGITS):
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
-    """A place that must stay as empty as it is, also where relative paths begin."""
+    """Return a work directory; neither it nor the current folder may be written to."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     yield tmp_path / "run"
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
-def reached(*_):
+def stop(*_):
     raise InputError(REACHED)
 
 
-def test_what_the_tests_try_is_what_there_is():
+def test_the_tests_cover_every_key():
     assert {"seeds", "dataset.on_bad_image", "optimizer.epochs", "update.methods"} <= LEAVES.keys()
-    assert {kind for hint in LEAVES.values() for kind in of_type(hint)} == {int, float, bool, str}
+    assert {kind for hint in LEAVES.values() for kind in value_types(hint)} == {int, float, bool, str}
 
 
-def test_every_single_value_of_a_wrong_type(workdir, monkeypatch):
-    monkeypatch.setattr(update, "prepare", reached)
+def test_every_value_of_a_wrong_type(workdir, monkeypatch):
+    monkeypatch.setattr(update, "prepare", stop)
     tried = 0
     for key, hint in LEAVES.items():
         for text in BAD.get(hint, []):
@@ -175,25 +175,25 @@ def test_every_single_value_of_a_wrong_type(workdir, monkeypatch):
     assert tried > 200
 
 
-def test_a_thousand_random_overrides_that_are_wrong(workdir, monkeypatch):
-    monkeypatch.setattr(update, "prepare", reached)
-    choose = random.Random(0)
+def test_a_thousand_random_invalid_overrides(workdir, monkeypatch):
+    monkeypatch.setattr(update, "prepare", stop)
+    rng = random.Random(0)
     for _ in range(1000):
-        bad = certainly_bad(choose)
-        overrides = [*(maybe_bad(choose) for _ in range(choose.randrange(3))), bad]
+        bad = invalid_override(rng)
+        overrides = [*(typed_override(rng) for _ in range(rng.randrange(3))), bad]
         assert REACHED not in run([f"--workdir={workdir}", *(f"--config.{text}" for text in overrides)]), bad
 
 
-def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
-    """Values of the right type that contradict each other, the data or the machine; nothing is trained."""
-    monkeypatch.setattr(workdirs, "locked", reached)
+def test_random_configs_are_valid_or_one_line(workdir, monkeypatch, digits_dir):
+    """Values of the right type may contradict each other, the data or the machine; nothing is trained."""
+    monkeypatch.setattr(lock, "hold", stop)
     monkeypatch.setattr(data, "load", functools.cache(data.load))
-    choose, right = random.Random(1), 0
+    rng, valid = random.Random(1), 0
     for _ in range(100):
-        overrides = [f"--config.{maybe_bad(choose)}" for _ in range(choose.randrange(1, 4))]
-        # The folder last: one drawn at random is where the digits would be prepared.
-        right += REACHED in run([f"--workdir={workdir}", *overrides, f"--config.dataset.data_dir={digits_dir}"])
-    assert 5 < right < 95
+        overrides = [f"--config.{typed_override(rng)}" for _ in range(rng.randrange(1, 4))]
+        # The folder comes last: a random one would be where TFDS prepares the digits.
+        valid += REACHED in run([f"--workdir={workdir}", *overrides, f"--config.dataset.data_dir={digits_dir}"])
+    assert 5 < valid < 95
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_random_scenarios_are_run_or_refused(workdir, monkeypatch, digits_dir):
     ],
 )
 def test_contradictions_name_both_sides(workdir, monkeypatch, digits_dir, overrides, keys):
-    monkeypatch.setattr(workdirs, "locked", reached)
+    monkeypatch.setattr(lock, "hold", stop)
     arguments = (f"--config.{text}" for text in overrides)
     line = run([f"--workdir={workdir}", f"--config.dataset.data_dir={digits_dir}", *arguments])
     assert REACHED not in line
@@ -233,7 +233,7 @@ def test_contradictions_name_both_sides(workdir, monkeypatch, digits_dir, overri
 
 
 def test_config_files_with_any_values(workdir, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(update, "prepare", reached)
+    monkeypatch.setattr(update, "prepare", stop)
     path = tmp_path_factory.mktemp("configs") / "any.py"
     text = (
         "import numpy as np\nclass Odd:\n    __repr__ = lambda self: 'odd\\n' * 10**5\ndef get_config():\n    return {}"
@@ -280,7 +280,7 @@ def test_bad_configs_end_within_three_seconds(digits_dir, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home"), "XLA_FLAGS": ""}
     for override in bad:
         command = [sys.executable, "-m", "mpt_jax.train", "--config", DIGITS, f"--workdir={tmp_path}/run"]
-        command.append(f"--config.dataset.data_dir={digits_dir}")  # prepared before, as after any first run
+        command.append(f"--config.dataset.data_dir={digits_dir}")  # already prepared, as after a first run
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [*command, f"--config.{override}"], capture_output=True, text=True, cwd=tmp_path, env=environment
@@ -288,5 +288,5 @@ def test_bad_configs_end_within_three_seconds(digits_dir, tmp_path):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
         assert not (tmp_path / "run").exists()
-        # Of the processor, not of the clock: a busy machine must not fail a test.
+        # CPU time rather than wall time: a busy machine must not fail the test.
         assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
