@@ -74,6 +74,8 @@ def read(
         match = align.match(before.keys, after.keys)
         new_of_old = match.new_of_old
         problems += _unmatched(before, after, match)
+    if problems:
+        problems[-1] += "; expected every id once in both, with a label and a prediction"
     if new_of_old is not None:
         problems += _disagreeing(before, after, new_of_old)
     problems += [*_misspelt(before), *_misspelt(after)]

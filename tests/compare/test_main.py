@@ -149,6 +149,7 @@ def test_bad_files_are_one_line_status_2_and_nothing_is_written(files, tmp_path,
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "1 id is in" in error and "more than once: 'i97'" in error
     assert "2 ids are in" in error and "'i200', 'i201'" in error and "'i98', 'i99'" in error
+    assert "; expected every id once in both, with a label and a prediction" in error
     assert not (tmp_path / "x.json").exists()
     assert main([files[0], str(tmp_path / "nowhere.csv")]) == 2 and "no such file" in capsys.readouterr().err
     assert main([files[0]]) == 2 and "NEW" in capsys.readouterr().err

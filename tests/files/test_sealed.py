@@ -72,6 +72,16 @@ def test_no_flipped_bit_of_a_sealed_file_is_overlooked(data):
             assert str(path) in str(error)
 
 
+def test_arrays_are_read_by_all_their_names_or_not_at_all(tmp_path):
+    arrays = {"ids": np.array(["a", "ü"]), "images": np.zeros((2, 1), np.uint8)}
+    sealed.write_arrays(tmp_path / "a.npz", arrays)
+    found = sealed.read_arrays(tmp_path / "a.npz", ("images", "ids"))
+    assert found.keys() == arrays.keys() and all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    for path, names in ((tmp_path / "a.npz", ("ids",)), (tmp_path / "b.npz", ("ids", "images"))):
+        with pytest.raises(InputError, match=f"{path.name} is .*; run the same command again to regenerate it"):
+            sealed.read_arrays(path, names)
+
+
 def test_it_needs_no_jax():
     code = "import sys; sys.modules['jax'] = None; from mpt_jax.files import sealed, storage"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
