@@ -1,5 +1,7 @@
-"""The configs of the repository's folder `configs/`; a wheel has the files themselves in place of this module."""
+"""The configs of the repository's folder `configs/`; a wheel has them beside this file."""
 
 import pathlib
 
-__path__ = [str(pathlib.Path(__file__).resolve().parents[3] / "configs")]
+_here = pathlib.Path(__file__).resolve().parent
+if not (_here / "common.py").is_file():  # in a checkout
+    __path__ = [str(_here.parents[2] / "configs")]
