@@ -1,6 +1,6 @@
-"""Train a population, or write your own loop with its parts.
+"""Training of a population, and its parts for your own training loop.
 
-`fit` trains a stage with checkpoints. A loop of one's own calls `train_steps` on a whole population, or `train_step` on
+`fit` trains a stage with checkpoints. In your own loop, call `train_steps` for a whole population, or `train_step` for
 one member and one batch.
 """
 

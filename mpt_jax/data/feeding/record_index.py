@@ -29,9 +29,8 @@ def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np
         return _read_all(split, source)
     facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    with contextlib.suppress(
-        OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile
-    ):  # a missing or damaged copy: read again
+    damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
+    with contextlib.suppress(*damaged):
         with np.load(cache_dir.path("records") / f"{name}.npz", allow_pickle=False) as cached:
             labels, ids = cached["labels"], cached["ids"]
         if len(labels) == len(ids) == len(source) and labels.dtype == np.int32 and ids.dtype.kind == "U":
