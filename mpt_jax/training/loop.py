@@ -30,8 +30,6 @@ from mpt_jax.training.state import Inputs, TrainState, new_state, place, zero_su
 # costs a third of a step of four ResNet-18 on a CPU, whose temporaries are new pages of memory in every call.
 SECONDS_PER_CALL = 5.0
 
-OnValues = Callable[[int, dict[str, np.ndarray]], None]
-
 
 def fit(
     recipe: Recipe,
@@ -40,10 +38,10 @@ def fit(
     images: np.ndarray | data.Stream,
     *,
     folder: pathlib.Path,
-    checkpoint_every: int,
-    teacher_digests: Sequence[str],
-    on_start: Callable[[int], None],
-    on_values: OnValues,
+    checkpoint_every: int = 1000,
+    teacher_digests: Sequence[str] = (),
+    on_start: Callable[[int], None] = lambda step: None,
+    on_values: Callable[[int, dict[str, np.ndarray]], None] = lambda step, values: None,
     start: Classifier | None = None,
     log: Callable[[str], None] = print,
     checkpoint_seconds: float = 0.0,

@@ -61,6 +61,14 @@ def test_a_resumed_stage_is_bit_identical_and_repeats_only_unsaved_steps(tmp_pat
         fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
 
 
+def test_images_inputs_and_a_folder_are_enough(tmp_path):
+    recipe, inputs = make_recipe(module=LINEAR), make_inputs()
+    expected, *_ = fit(recipe, inputs, tmp_path / "expected")
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state, _ = training.fit(recipe, mesh, inputs, IMAGES, folder=tmp_path / "defaults")
+    assert_same(jax.device_get(state), expected)
+
+
 def test_slow_steps_shorten_the_calls_and_a_signal_between_calls_saves_and_stops(tmp_path, monkeypatch):
     recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
