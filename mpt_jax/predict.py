@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mpt_jax.cli import command
-from mpt_jax.cli.arguments import new_parser, output_file
+from mpt_jax.cli.arguments import new_parser, output_file, positive_int
 from mpt_jax.errors import InputError, listed
 
 if TYPE_CHECKING:  # at run time it imports JAX, which --help does not need
@@ -30,7 +30,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "mpt_jax.predict",
         "Run a released model on images and write its predictions, which python -m mpt_jax.compare reads.",
-        shared=["release", "--batch", "--data-dir", "--no-compilation-cache"],
+        shared=["release", "--data-dir", "--no-compilation-cache"],
         epilog="SOURCE is one of: a folder of images, with or without a folder per class; a .csv or .parquet file with "
         "a column path and, optionally, label and id; an .npz file with images or features and, optionally, labels and "
         "ids; the name of a TFDS data set.",
@@ -39,6 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("source", metavar="SOURCE", help="images or features to run the model on")
     option("--output", required=True, metavar="FILE", help=".csv, .parquet or .npz file; overwritten if it exists")
     option("--split", default="test", help="split of a TFDS data set, or prefix of the .npz keys (default: test)")
+    option("--batch", type=positive_int, default=256, metavar="N", help="examples per step (default: 256)")
     option("--scores", default="logits", choices=("logits", "probabilities", "none"), help="(default: logits)")
     option(
         "--on-bad-image", default="error", choices=("error", "skip"), help="stop, or skip and count (default: error)"

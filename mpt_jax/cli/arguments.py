@@ -83,7 +83,6 @@ def output_file(option: str, path: pathlib.Path) -> pathlib.Path:
 
 SHARED: dict[str, dict[str, Any]] = {
     "release": {"metavar": "RELEASE", "help": "released model: a folder in WORKDIR/releases"},
-    "--batch": {"type": positive_int, "default": 256, "metavar": "N", "help": "images per step (default: %(default)s)"},
     "--data-dir": {"default": "", "metavar": "DIR", "help": "TFDS data folder (default: TFDS's own)"},
     "--no-compilation-cache": {
         "action": "store_true",

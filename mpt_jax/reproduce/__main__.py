@@ -44,6 +44,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Train the runs of a table, keep their numbers in results/ and write REPRODUCIBILITY.md. "
         "Give the same command again to resume a stopped one.",
         epilog="Tables: " + "; ".join(f"{name}: {table.title}" for name, table in TABLES.items()),
+        shared=["--data-dir"],
     )
     parser.add_argument(
         "table",
@@ -55,7 +56,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", metavar="N,...", default="", help="seeds to train (default: the table's); results of others are kept"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="TFDS data folder, for tables on CIFAR-100")
     parser.add_argument(
         "--workdir",
         metavar="DIR",
