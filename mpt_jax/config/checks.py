@@ -63,7 +63,7 @@ RANGES: Mapping[str, Range] = {
     "dataset.crop_padding": _at_least(0),
     "dataset.image_size": (
         lambda sides: len(sides) <= 2 and all(1 <= side <= 2**14 for side in sides),
-        "height and width, or one side, up to 2**14",
+        "height and width, or one side, from 1 to 2**14 pixels",
     ),
     "dataset.channels": (lambda channels: channels in (0, 1, 3), "1 (grey), 3 (RGB) or 0 (as stored)"),
     "dataset.test_fraction": (lambda fraction: 0 < fraction < 1, "a number between 0 and 1"),
