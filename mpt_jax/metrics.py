@@ -49,6 +49,28 @@ MEANINGS: dict[str, str] = {
 """The meaning of every key of `flip_metrics`, `class_growth_metrics` and `sequence_metrics`."""
 
 
+def is_negative_flip(old_predictions: np.ndarray, new_predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return for each image whether it flips negatively: ``old == label and new != label``.
+
+    This is the one definition. `posttraining.posthoc_curve` alone counts by subtraction, at all biases in one pass.
+
+    Args:
+      old_predictions: integers, ``[n]``.
+      new_predictions: integers, ``[n]``.
+      labels: integers, ``[n]``.
+
+    Returns:
+      Booleans, ``[n]``.
+
+    Examples:
+      >>> is_negative_flip(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0, 0, 0])).tolist()
+      [False, True, False]
+
+    Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
+    """
+    return (old_predictions == labels) & (new_predictions != labels)
+
+
 def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dict[str, int | float]:
     """Compare two models' predictions on the same images.
 
@@ -95,7 +117,7 @@ def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dic
     old_right, new_right, differ = old == labels, new == labels, old != new
     count = labels.size
     both_right = int(np.sum(old_right & new_right))
-    negative = int(np.sum(old_right & ~new_right))
+    negative = int(np.sum(is_negative_flip(old, new, labels)))
     positive = int(np.sum(~old_right & new_right))
     both_wrong = count - both_right - negative - positive
     right_old, right_new = both_right + negative, both_right + positive
@@ -203,7 +225,7 @@ def per_class_flips(
     groups = {
         "count": np.ones_like(old_right),
         "both_right": old_right & new_right,
-        "negative_flips": old_right & ~new_right,
+        "negative_flips": is_negative_flip(old, new, labels),
         "positive_flips": ~old_right & new_right,
         "both_wrong": ~old_right & ~new_right,
     }
@@ -247,7 +269,7 @@ def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
       [2, 0]
     """
     old, new, labels = _predictions(np.argmax(old_logits, -1), np.argmax(new_logits, -1), labels)
-    flipped = np.flatnonzero((old == labels) & (new != labels))
+    flipped = np.flatnonzero(is_negative_flip(old, new, labels))
     return flipped[np.argsort(-confidences(np.asarray(new_logits)[flipped]), kind="stable")]
 
 
@@ -391,7 +413,10 @@ def sequence_metrics(
         return float(fallen[:r][filled[:r]].mean())
 
     accuracies = [int(right[r].sum()) / int(known[r].sum()) for r in range(releases)]
-    flips = [[int((right[a] & ~right[r]).sum()) for a in range(r)] for r in range(releases)]
+    flips = [
+        [int(is_negative_flip(earlier, predictions, labels).sum()) for earlier, _, _ in pairs[:r]]
+        for r, (predictions, _, _) in enumerate(pairs)
+    ]
     lost = [int((right[:r].any(0) & ~right[r]).sum()) if r else None for r in range(releases)]
     before = [int(known[r - 1].sum()) for r in range(releases)]
     return {
@@ -597,8 +622,7 @@ def bootstrap_nfr_difference(
         raise ValueError(f"{resamples} resamples; expected 1 or more")
     if not labels.size:
         raise ValueError("no images to compare; expected at least one")
-    was_right = old == labels
-    difference = (was_right & (first != labels)).astype(int) - (was_right & (second != labels))
+    difference = is_negative_flip(old, first, labels).astype(int) - is_negative_flip(old, second, labels)
     counts = np.bincount(difference + 1, minlength=3)
     drawn = np.random.default_rng(seed).multinomial(labels.size, counts / labels.size, size=resamples)
     tail = (1 - confidence) / 2

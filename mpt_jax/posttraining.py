@@ -148,7 +148,7 @@ def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_cla
         accuracy=right(np.ones_like(is_old)) / labels.size,
         accuracy_old_classes=right(is_old) / num_old,
         accuracy_new_classes=right(~is_old) / num_new if num_new else np.full(len(starts), np.nan),
-        nfr=(was_right.sum() - right(was_right)) / num_old,
+        nfr=(was_right.sum() - right(was_right)) / num_old,  # `metrics.is_negative_flip` at every c, in one pass
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mpt_jax import metrics
 from mpt_jax.compare import gate, pairs
 from mpt_jax.compare.pairs import Predictions
 from mpt_jax.errors import InputError
@@ -71,7 +72,7 @@ def compare(
     measured = gate.measure(
         pair.old, pair.new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
     )
-    flipped = np.flatnonzero((pair.old == pair.labels) & (pair.new != pair.labels))
+    flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
     rows = flipped[:examples]
     shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
     checks = gate.checks(measured, limits)

@@ -64,7 +64,7 @@ def events(pairs: Sequence[Pair], num_old: int) -> dict[str, np.ndarray]:
     """Return for each image the share of seeds in which it is correct, and, of the old classes, in which it flips."""
     right = [pair.new.argmax(-1) == pair.labels for pair in pairs]
     known = [_known(pair, num_old) for pair in pairs]
-    flipped = [(p.old.argmax(-1) == p.labels) & (p.new.argmax(-1) != p.labels) for p in known]
+    flipped = [metrics.is_negative_flip(p.old.argmax(-1), p.new.argmax(-1), p.labels) for p in known]
     return {"accuracy": np.mean(right, 0), "nfr": np.mean(flipped, 0)}
 
 
