@@ -376,6 +376,7 @@ def command(digits_dir, workdir, *more):
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
     often = ("--config.training.checkpoint_every=3", "--config.training.steps_per_dispatch=2")
@@ -448,6 +449,7 @@ def test_help_lists_the_options_without_importing_jax():
     assert output.strip().endswith("False")
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_mpt_has_fewer_flips_at_comparable_accuracy_on_the_digits(digits_dir, tmp_path):
     assert train.main(["--config", DIGITS, f"--workdir={tmp_path}/run", f"--config.dataset.data_dir={digits_dir}"]) == 0
@@ -458,6 +460,7 @@ def test_mpt_has_fewer_flips_at_comparable_accuracy_on_the_digits(digits_dir, tm
     assert summary["no_treatment"]["nfr"]["mean"] > 0.01  # the split is hard enough for flips to be measured
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_smoke_variant_of_cifar100_runs(cifar_dir, tmp_path):
     line = ["--config", str(ROOT / "configs/cifar100.py:smoke"), f"--workdir={tmp_path}/run"]

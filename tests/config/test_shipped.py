@@ -75,6 +75,7 @@ def test_the_smoke_variant_changes_only_the_size():
     assert smoke.dataset.mean == full.dataset.mean
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_an_installed_wheel_finds_the_configs_by_name(tmp_path, digits_dir):
     source, wheels, installed, empty = (tmp_path / name for name in ("source", "wheels", "installed", "empty"))

@@ -32,6 +32,7 @@ from mpt_jax.objectives import METHODS
 from mpt_jax.training import Batch, SeedFacts
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
     torch = pytest.importorskip("torch", reason="parity needs the extra: pip install 'mpt_jax[torch]'")
