@@ -220,7 +220,11 @@ def both_processes(line, tmp_path):
     return [[*line[:place], str(number), *line[place + 1 :]] for number in range(2)]
 
 
-@pytest.mark.parametrize("table", dict.fromkeys(c.values[2][0] for c in COMMANDS if c.values[1] == "reproduce"))
+REPRODUCE = [command.values[2] for command in COMMANDS if command.values[1] == "reproduce"]
+ON_CIFAR = {table for table, *options in REPRODUCE if "--data-dir" in options}
+
+
+@pytest.mark.parametrize("table", dict.fromkeys(table for table, *_ in REPRODUCE))
 def test_every_table_that_the_pages_name_is_made(table, request, tmp_path, digits_dir, one_device, monkeypatch):
     """With its plan cut short to a seed and an epoch."""
     monkeypatch.chdir(tmp_path)
@@ -231,8 +235,8 @@ def test_every_table_that_the_pages_name_is_made(table, request, tmp_path, digit
     else:
         plan = tables.TABLES[table].plans["cpu"]
         values = [value for value in SHORT_RUN if not value.startswith("seeds")]
-        if table == "cifar100":
-            values += SHORT_CONFIG["configs/cifar100.py:cpu"]
+        if table in ON_CIFAR:
+            values += SHORT_CONFIG.get(f"configs/{plan.config}", ("dataset.train_per_class=100",))
             options.append(f"--data-dir={request.getfixturevalue('cifar_dir')}")
         short = dataclasses.replace(plan, seeds=(0,), overrides=(*plan.overrides, *values))
         monkeypatch.setitem(
