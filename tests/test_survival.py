@@ -346,7 +346,9 @@ def test_a_damaged_teacher_is_an_error_with_a_remedy(world):
     weights.write_bytes(content)
     status, _, errors = world.run("teacher")
     assert status == 2 and len(errors.splitlines()) == 1, errors
-    assert str(weights) in errors and f"or remove {world.folder}/teacher/releases/r0-old-seed1 to train it again" in errors
+    assert (
+        str(weights) in errors and f"or remove {world.folder}/teacher/releases/r0-old-seed1 to train it again" in errors
+    )
     shutil.rmtree(world.folder / "teacher/releases/r0-old-seed1")
     assert world.run("teacher")[0] == 0
     assert outcome(world.folder / "teacher")[:2] == outcome(world.folder / "whole")[:2]
