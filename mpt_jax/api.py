@@ -98,8 +98,8 @@ def run(
 ) -> Report:
     """Train an update and return its report; the same call again resumes it.
 
-    Existing models of the work directory are not trained again, and an interrupted stage resumes from its last
-    checkpoint.
+    Existing models of the work directory are not trained again. A stage that was interrupted resumes from its last
+    checkpoint, see `training.checkpoint_every`.
 
     Args:
       config: name of a shipped config or path of a config file, also with a variant (`digits:all`, `PATH.py:VARIANT`),
