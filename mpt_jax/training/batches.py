@@ -19,8 +19,7 @@ from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs, SeedInputs
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """What a train step learns from."""
 
     images: jax.Array  # ``[batch, H, W, C]``: uint8 as drawn, floats once they are normalised
@@ -92,9 +91,8 @@ def of_seed(call: Call, seed: SeedInputs) -> SeedBatches:
     order_key, augment_key = jax.random.fold_in(seed.key, 1), jax.random.fold_in(seed.key, 2)
     labels = inputs.labels if seed.rows is None else inputs.labels[seed.rows]
     class_counts = jnp.bincount(labels, length=recipe.module.num_classes)
-    if seed.window is not None:
-        rows = seed.window.rows
-    else:
+    rows = None if seed.window is None else seed.window.rows
+    if rows is None:
         sizes = inputs.num_examples, recipe.batch_size
         rows = draw_rows(order_key, call.start, call.stop, *sizes, size=recipe.steps_per_call)
     return SeedBatches(call, seed, augment_key, class_counts, rows)

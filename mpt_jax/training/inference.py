@@ -100,7 +100,7 @@ def _fetch(logits: jax.Array) -> np.ndarray:
 
 def _one_behind(dispatched: Iterable[Any]) -> Iterator[Any]:
     """Yield each item after the next one is dispatched, so that the device works while the host waits for a result."""
-    waiting = collections.deque()
+    waiting: collections.deque[Any] = collections.deque()
     for each in dispatched:
         waiting.append(each)
         if len(waiting) > 1:

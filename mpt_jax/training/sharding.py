@@ -231,7 +231,7 @@ def assign_members(members: int, devices: int, *, in_pieces: bool) -> tuple[np.n
         most = -(-members // devices)
         index = np.minimum(np.arange(devices * most), members).reshape(1, devices, most)
         index = np.concatenate([index, np.full_like(index, members)]).astype(np.int32)
-        return index, np.zeros_like(index), np.int32(index < members) * np.int32(devices)
+        return index, np.zeros_like(index), np.where(index < members, devices, 0).astype(np.int32)
     # A line of `members * devices` units of work, cut into one piece of `members` units per device.
     pieces = []
     for device in range(devices):
@@ -246,7 +246,8 @@ def assign_members(members: int, devices: int, *, in_pieces: bool) -> tuple[np.n
             late.append((last // devices, devices - last % devices, devices))
         pieces.append((early, late))
     most = max(len(row) for both in pieces for row in both)
-    table = np.int32([[both[i] + [(members, 0, 0)] * (most - len(both[i])) for both in pieces] for i in (0, 1)])
+    rounds = [[both[i] + [(members, 0, 0)] * (most - len(both[i])) for both in pieces] for i in (0, 1)]
+    table = np.array(rounds, np.int32)
     return table[..., 0], table[..., 1], table[..., 2]
 
 

@@ -25,8 +25,7 @@ from mpt_jax.training.optimizer import make_optimizer
 from mpt_jax.training.recipe import Recipe
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """What one step changes; leaves ``[seeds, objectives, ...]``. The number of steps done is not part of it."""
 
     params: Any
@@ -36,8 +35,7 @@ class TrainState:
     log_rates: Any = None  # class rates of a batch, ``[K]``, if `Recipe.sampled`
 
 
-@struct.dataclass
-class Inputs:
+class Inputs(struct.PyTreeNode):
     """What a population learns from besides images; never donated, never in a checkpoint."""
 
     labels: jax.Array  # int32 ``[N]``, sorted
@@ -62,8 +60,7 @@ class Inputs:
         return jax.tree.leaves(self.objectives)[0].shape[0]
 
 
-@struct.dataclass
-class SeedInputs:
+class SeedInputs(struct.PyTreeNode):
     """The part of the inputs that belongs to a seed; leaves ``[seeds, ...]``, or those of one seed."""
 
     teachers: Mapping[str, Classifier]
@@ -128,7 +125,10 @@ def zero_sums(recipe: Recipe, inputs: Inputs) -> dict[str, jax.Array]:
 def input_specs() -> Inputs:
     """Return the partition specs of `Inputs`: split by seed what belongs to a seed, replicate the rest."""
     of_seeds = ("keys", "teachers", "rows", "label_scale")
-    return Inputs(**{field.name: P("seeds") if field.name in of_seeds else P() for field in dataclasses.fields(Inputs)})
+    specs: dict[str, Any] = {
+        field.name: P("seeds") if field.name in of_seeds else P() for field in dataclasses.fields(Inputs)
+    }
+    return Inputs(**specs)
 
 
 def place(mesh: Mesh, inputs: Inputs) -> Inputs:

@@ -16,8 +16,7 @@ from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import TrainState
 
 
-@struct.dataclass
-class SeedFacts:
+class SeedFacts(struct.PyTreeNode):
     """What the members of a seed share besides their batches."""
 
     num_examples: int = struct.field(pytree_node=False)  # that the seed learns from

@@ -16,8 +16,7 @@ from mpt_jax.data.feeding.stream import Reader, Stream
 WINDOW_BYTES = 2**27  # of the images of one call, on each process; up to four times as much is in flight
 
 
-@struct.dataclass
-class Window:
+class Window(struct.PyTreeNode):
     """The images of one call of the train steps, on the devices.
 
     Attributes:

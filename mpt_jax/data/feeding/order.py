@@ -14,8 +14,13 @@ from mpt_jax.data.feeding.sampling import epoch_permutation, steps_per_epoch
 class Order(Protocol):
     """The rows of each step, as a pure function of (step, seed)."""
 
-    seeds: int
-    batch_size: int
+    @property
+    def seeds(self) -> int:
+        """How many seeds there are."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows a step has."""
 
     def rows(self, step: int, seed: int) -> np.ndarray:
         """Return the rows of a step, ``int32 [batch_size]``."""

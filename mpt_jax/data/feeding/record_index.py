@@ -37,7 +37,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np
             return labels, ids
     labels, ids = _read_all(split, source)
     with contextlib.suppress(OSError, RuntimeError):
-        _cache(cache_dir.path("records") / f"{name}.npz", labels=labels, ids=ids)
+        _cache(cache_dir.path("records") / f"{name}.npz", labels, ids)
     return labels, ids
 
 
@@ -57,11 +57,11 @@ def _read_all(split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.array(labels, np.int32), np.array(ids, str)
 
 
-def _cache(path: pathlib.Path, **arrays: np.ndarray) -> None:
+def _cache(path: pathlib.Path, labels: np.ndarray, ids: np.ndarray) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.stem}-{os.getpid()}.npz")  # another process may be writing the same
     try:
-        np.savez(unfinished, **arrays)
+        np.savez(unfinished, labels=labels, ids=ids)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -159,7 +159,7 @@ class Stream:
           ValueError: the image cannot be read.
         """
         *size, channels = self.image_shape
-        options = {"channels": channels, "size": size, "as_stored": self.as_stored}
+        options: dict[str, Any] = {"channels": channels, "size": size, "as_stored": self.as_stored}
         if self.augmentation != "imagenet":
             return images.decode(file, **options)
         if random is None:
@@ -238,8 +238,8 @@ class _Pieces:
 
     def __getitem__(self, number: int) -> np.ndarray | str:
         step, number = divmod(number, self.order.seeds * len(self.parts))
-        seed, part = divmod(number, len(self.parts))
-        step, part = step + self.start, self.parts[part]
+        seed, number = divmod(number, len(self.parts))
+        step, part = step + self.start, self.parts[number]
         rows, entropy = self.order.rows(step, seed)[part.start : part.stop], self.order.entropy(step, seed)
         records = self.stream.records[rows].tolist()
         out = np.empty((len(rows), *self.stream.image_shape), np.uint8)
