@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import html
 import io
+import json
 import logging
 import os
 import pathlib
@@ -34,7 +35,7 @@ class Report:
     """The result of a run. A notebook shows its table and plots; `print` shows the table."""
 
     workdir: pathlib.Path
-    contents: Mapping[str, Any]  # of report.json
+    contents: dict[str, Any]  # of report.json
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
@@ -62,9 +63,9 @@ class Report:
         return Group(table.terminal(self.contents), table.legend(self.contents))
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=80)
-        console.print(self)
-        return console.file.getvalue()
+        text = io.StringIO()
+        Console(file=text, width=80).print(self)
+        return text.getvalue()
 
     def __repr__(self) -> str:
         return f"Report(workdir={str(self.workdir)!r}, methods={list(self.summary)})"
@@ -126,7 +127,10 @@ def run(
     source = repr(os.fspath(config)) if isinstance(config, str | os.PathLike) else "config"
     more = f", overrides={dict(overrides)!r}" if overrides else ""
     command = f"mpt_jax.run({source}, {str(folder)!r}{more})"
-    return train(resolved, folder, command=command, console=Console(quiet=quiet), on_metrics=on_metrics)
+    report = train(resolved, folder, command=command, console=Console(quiet=quiet), on_metrics=on_metrics)
+    if report is None:  # in all processes but the first, which has written it by now
+        report = Report(folder, json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    return report
 
 
 def train(

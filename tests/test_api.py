@@ -150,7 +150,7 @@ def test_the_gate_takes_the_predictions_of_a_run(report):
     assert result["passed"] and result["old_classes_rows"]["nfr"] == pytest.approx(row["nfr"])
 
 
-def test_the_examples_of_the_documentation_run(report, monkeypatch, capsys):
+def test_the_examples_of_the_documentation_run(report, monkeypatch, capsys, tmp_path):
     pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/library.md"))
     examples = [code for code in re.findall(r"```python\n(.*?)```", pages, re.DOTALL) if "mpt_jax.run(" in code]
     assert examples
@@ -159,7 +159,10 @@ def test_the_examples_of_the_documentation_run(report, monkeypatch, capsys):
         configs.load(config, overrides)  # the example's own config and overrides are valid
         return report
 
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("old.csv", "new.csv"):
+        (tmp_path / name).write_text("id,label,prediction\n1,cat,cat\n2,dog,dog\n")
     monkeypatch.setattr(api, "run", small_run)
     for code in examples:
         exec(code, {})

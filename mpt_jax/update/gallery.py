@@ -27,7 +27,7 @@ def write(run: Run) -> None:
         old, new = (released.read(run.predictions(folder))["logits"][known] for folder in folders)
         rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:count].tolist())
     chosen = np.array(sorted(rows), int)
-    height, width = thumbnail(test.images[0]).shape[:2]
+    height, width = thumbnail(np.asarray(test.images[0])).shape[:2]
     images = np.zeros((0, height, width, 1), np.uint8)
     if rows:
         images = np.stack([thumbnail(image) for image in np.asarray(test.images[chosen])])

@@ -15,7 +15,7 @@ from mpt_jax.runtime import processes
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FILE = "lock"
 VISIBLE_AFTER = 60.0  # seconds until all hosts that share a disk see a new file

@@ -55,7 +55,8 @@ def plan(run: Run) -> list[str]:
             name = method if len(run.releases) == 2 else f"release {release}, {method}"
             lines.append(f"  {name}: {'derive from these' if run.missing(release, [method]) else 'exists'}")
     times = [training.seconds for training in trainings]
-    about = f", about {duration(sum(times))}" if times and None not in times else ""
+    known = [seconds for seconds in times if seconds is not None]
+    about = f", about {duration(sum(known))}" if known and len(known) == len(times) else ""
     return [f"plan: {sum(training.steps for training in trainings)} steps of training{about}", *lines]
 
 
@@ -78,9 +79,10 @@ def total_steps(run: Run, stage: Stage) -> int:
     """Return the steps of a whole stage, from the number of images that the memory leaves to it."""
     counts = data.class_counts(run.dataset.train, run.num_classes(stage.release))
     examples = counts.sum()
-    if stage.release == 0 and run.config.update.old_fraction < 1:
-        examples = training_rows(run, stage).shape[-1]
-    if stage.release:
+    if stage.release == 0:
+        rows = training_rows(run, stage)
+        examples = examples if rows is None else rows.shape[-1]
+    else:
         old = run.num_old_classes(stage.release)
         policy = data.parse_policy(run.config.update.memory)
         examples = data.kept_counts(policy, counts[:old]).sum() + counts[old:].sum()

@@ -80,7 +80,7 @@ def _read_file(
                 f"{path} has scores of {values.shape[1]} classes, but the old model of update.schedule="
                 f"{list(config.update.schedule)} knows {count}; expected {count} scores per row"
             )
-        rows = np.array([row_of.get(name, -1) for name in ids], np.int64)
+        rows = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], np.int64)
         needed = np.flatnonzero(rows >= 0)
         outputs = output_names(path, names, configs.old_classes(config))
         indices = output_indices(outputs, dataset.class_names[:count], config, path)

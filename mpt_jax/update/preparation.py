@@ -244,12 +244,10 @@ def _normalization(config: Config, dataset: data.Dataset) -> tuple[np.ndarray, n
 
     They are the same for all releases: an update must not change how the inputs of a deployed model are prepared.
     """
-    if config.dataset.mean:
-        mean, std = config.dataset.mean, config.dataset.std
-    elif config.old.mean:
-        mean, std = config.old.mean, config.old.std
-    else:
-        mean, std = data.statistics(dataset.train.images[: data.count(dataset.train, config.update.schedule[0])])
+    for section in (config.dataset, config.old):
+        if section.mean:
+            return np.asarray(section.mean, np.float32), np.asarray(section.std, np.float32)
+    mean, std = data.statistics(dataset.train.images[: data.count(dataset.train, config.update.schedule[0])])
     return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 
@@ -261,8 +259,9 @@ def _check_image_counts(run: Run) -> None:
     for release in run.releases:
         counts = data.class_counts(train, run.num_classes(release))
         if release == 0:
-            if config.update.old_fraction < 1:
-                counts = np.bincount(train.labels[training_rows(run, lineage.stages(config, 0)[0])[0]])
+            rows = training_rows(run, lineage.stages(config, 0)[0])
+            if rows is not None:
+                counts = np.bincount(train.labels[rows[0]])
             what = f"the training part of the {run.num_classes(0)} old classes"
         else:
             old = run.num_old_classes(release)

@@ -1,8 +1,7 @@
 """Releases on disk: a model, its card, and its predictions on the test images."""
 
-import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,7 +48,7 @@ def write(
     predicted = logits[: len(test)].argmax(-1)
     parents: list[pathlib.Path] = []
     if release == 0:
-        values = {"accuracy": float(np.mean(predicted == test.labels))}
+        values: Mapping[str, float | None] = {"accuracy": float(np.mean(predicted == test.labels))}
     else:
         before = run.folder(*lineage.previous(release, member.method), seed)
         old = released.read(run.predictions(before))["logits"][: len(test)].argmax(-1)
@@ -57,8 +56,8 @@ def write(
         teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
     network = configs.old_model_of(run.config) if release == 0 else run.config.model
-    precomputed = isinstance(classifier, PrecomputedLogits)
-    ensemble = {"ensemble": True} if not precomputed and classifier.ensemble else {}
+    weights = None if isinstance(classifier, PrecomputedLogits) else classifier
+    ensemble = {"ensemble": True} if weights is not None and weights.ensemble else {}
     card = {
         "name": folder.name,
         "release": release,
@@ -75,7 +74,7 @@ def write(
         **notes,
         "metrics": values,
     }
-    released_model.write(folder, None if precomputed else classifier, card)
+    released_model.write(folder, weights, card)
     run.cards.pop(folder.name, None)  # of a release that was there before and is lost
 
 
@@ -96,9 +95,10 @@ def restore_predictions(run: Run) -> bool:
     lost = processes.from_first(
         lambda: [str(folder) for folder in run.all_released() if not released.exists(run.predictions(folder))]
     )
-    precomputed = run.released(0, [lineage.OLD]) if run.precomputed else []
+    old = run.released(0, [lineage.OLD])
     for folder in map(storage.path, lost):
-        if folder in precomputed:
+        model: Classifier | PrecomputedLogits
+        if run.precomputed and folder in old:
             model = run.precomputed.one(run.config.seeds.index(run.card(folder)["seed"]))
         else:
             model, _ = released_model.read(folder)
@@ -130,19 +130,22 @@ def check_adopted(run: Run) -> None:
       InputError: a file holds another model than before.
     """
 
-    def check(folder: pathlib.Path, digest: Callable[[], str], source: str, what: str) -> None:
-        if (folder / "card.json").is_file() and run.card(folder)["digest"] != digest():
+    def check(folder: pathlib.Path, model: Classifier | PrecomputedLogits, source: str, what: str) -> None:
+        if not (folder / "card.json").is_file():
+            return
+        digest = model.digests[0] if isinstance(model, PrecomputedLogits) else released_model.identity(model)
+        if run.card(folder)["digest"] != digest:
             raise InputError(
                 f"{source} holds other {what} than {folder} was made with; restore them, or give another --workdir"
             )
 
     for release, (method, models) in enumerate(run.adopted.items()):
         for seed, (classifier, card) in zip(run.config.seeds if models else (), models, strict=True):
-            identity = functools.partial(released_model.identity, classifier)
-            check(run.folder(release, method, seed), identity, card["adopted_from"], "weights")
-    for i, seed in enumerate(run.config.seeds if run.precomputed else ()):
-        one = run.precomputed.one(i)
-        check(run.folder(0, lineage.OLD, seed), lambda one=one: one.digests[0], one.files[0], "predictions")
+            check(run.folder(release, method, seed), classifier, card["adopted_from"], "weights")
+    if run.precomputed:
+        for i, seed in enumerate(run.config.seeds):
+            one = run.precomputed.one(i)
+            check(run.folder(0, lineage.OLD, seed), one, one.files[0], "predictions")
 
 
 def network_options(network: ModelConfig) -> dict[str, str]:

@@ -141,7 +141,7 @@ def _memories(run: Run, release: int, method: str) -> list[list[np.ndarray]]:
     earlier = _memories(run, before, method_before) if before else [[] for _ in run.config.seeds]
     first = data.count(train, run.num_old_classes(before)) if before else 0
     rows = np.arange(first, data.count(train, run.num_classes(before)))
-    features = [None for _ in run.config.seeds]
+    features: Sequence[np.ndarray | None] | np.ndarray = [None for _ in run.config.seeds]
     if update.memory_by == "herding":
         features = run.predict(run.read(before, method_before), data.take(train, rows), models.features)
     policy = data.parse_policy(update.memory)

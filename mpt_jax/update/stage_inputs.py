@@ -49,13 +49,17 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     train = run.known(run.dataset.train, release)
     before = lineage.previous(release, stage.methods[0]) if release else None
     teachers, tables = _teachers(run, release, members, before)
-    fine_tuned = release and config.update.start == "old" and stage.name != lineage.INDEPENDENT
-    start = run.read(*before) if fine_tuned else None
+    start: Classifier | None = None
+    if before and config.update.start == "old" and stage.name != lineage.INDEPENDENT:
+        previous = run.read(*before)
+        assert isinstance(previous, Classifier)  # the config refuses precomputed logits here
+        start = previous
     keys, rows = stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage)), training_rows(run, stage)
     if stage.name == lineage.ENSEMBLE:
         size = config.update.ensemble_size
         keys, rows = ensemble_keys(keys, size), None if rows is None else np.repeat(rows, size, axis=0)
         start = None if start is None else _for_each_model(start, size)
+    scaled = any(member.objective.bias_power for member in members)
     inputs = training.Inputs(
         labels=train.labels,
         mean=run.mean,
@@ -64,7 +68,7 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
         objectives=objectives.stack([member.objective for member in members]),
         teachers=teachers,
         rows=rows if rows is None else rows.astype(np.int32),
-        label_scale=label_scale(run, release, before) if any(m.objective.bias_power for m in members) else None,
+        label_scale=label_scale(run, release, before) if before and scaled else None,
         precomputed_logits={source: logits.of(train.ids) for source, logits in tables.items()},
     )
     weights = [model for model in (*teachers.values(), start) if model is not None]
@@ -94,10 +98,14 @@ def _teachers(
     run: Run, release: int, members: Sequence[Member], before: tuple[int, str] | None
 ) -> tuple[dict[str, Classifier], dict[str, PrecomputedLogits]]:
     """Return the models that the members learn from, by source, and apart from them those with precomputed logits."""
-    teachers, tables = {}, {}
+    teachers: dict[str, Classifier] = {}
+    tables: dict[str, PrecomputedLogits] = {}
     for source in sorted({source for member in members for source in objectives.sources(member.objective)}):
-        model = run.read(*(before if TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
-        (tables if isinstance(model, PrecomputedLogits) else teachers)[source] = model
+        model = run.read(*(before if before and TEACHERS[source] == lineage.OLD else (release, TEACHERS[source])))
+        if isinstance(model, PrecomputedLogits):
+            tables[source] = model
+        else:
+            teachers[source] = model
     return teachers, tables
 
 

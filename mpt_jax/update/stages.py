@@ -183,7 +183,7 @@ def _choose(
         for release in (lineage.previous(stage.release, stage.methods[0]), (stage.release, lineage.INDEPENDENT))
     )
     required = selection.rates(before, independent, held_out.labels, num_old)["accuracy"] - run.config.update.tolerance
-    result = []
+    result: list[tuple[int, dict[str, Any] | None]] = []
     for method in stage.methods:
         indices = [i for i, member in enumerate(members) if member.method == method]
         tried = [
