@@ -1,9 +1,14 @@
 """An update from the old model to the released students: what is trained, in which order, and what each stage writes.
 
-`lineage` lists the populations and the releases they make. `preparation` reads and checks everything before anything is
-written, into a `run.Run`. `planning` describes what will be done. `stages` trains what is missing: `stage_inputs`
-collects what a population learns from, `selection` chooses numbers on validation images, `derivation` makes the methods
-without a training of their own, and `releases` writes models, cards and predictions.
+- `lineage` lists the populations and the releases they make.
+- `preparation` reads and checks everything before anything is written, and returns a `run.Run`. Old models that this
+  package did not train come from `external_model` and `precomputed_logits`.
+- `planning` describes what will be done.
+- `stages` trains what is missing: `stage_inputs` collects what a population learns from, `stage_metrics` records its
+  values, `selection` chooses numbers on validation images, `derivation` computes the methods without a training of
+  their own, and `releases` writes models, cards and predictions.
+- `workdir` has the layout of the work directory, `lock` keeps other processes out of it, `gallery` and `loggers` write
+  thumbnails and TensorBoard events to it.
 """
 
 from mpt_jax.update.planning import plan as plan
