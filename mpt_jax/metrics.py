@@ -384,12 +384,12 @@ def sequence_metrics(
     accuracy); Chaudhry et al., Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence,
     2018 (forgetting); Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021 (nfr).
     """
-    releases, schedule = len(schedule), np.asarray(schedule)
+    releases, num_classes = len(schedule), np.asarray(schedule)
     if releases != len(predictions_of_each_release) or not releases:
         given = len(predictions_of_each_release)
         raise ValueError(f"{given} releases and a schedule of {releases}; expected equal lengths of 1 or more")
-    if np.any(np.diff(schedule) < 0):
-        raise ValueError(f"schedule={schedule.tolist()} decreases; expected numbers of classes that do not decrease")
+    if np.any(np.diff(num_classes) < 0):
+        raise ValueError(f"schedule={num_classes.tolist()} decreases; expected numbers of classes that do not decrease")
     pairs = [_predictions(predictions, predictions, labels) for predictions in predictions_of_each_release]
     for r, (predictions, _, _) in enumerate(pairs):
         if np.any(predictions >= schedule[r]):
@@ -397,11 +397,11 @@ def sequence_metrics(
     labels = pairs[0][2]
     if labels.size and labels.max() >= schedule[-1]:
         raise ValueError(f"labels hold class {labels.max()}; expected classes below {schedule[-1]}")
-    known = labels < schedule[:, None]
+    known = labels < num_classes[:, None]
     if not known[0].any():
         raise ValueError(f"no image of the first release's classes, those below {schedule[0]}; expected at least one")
     right = np.stack([predictions == labels for predictions, _, _ in pairs])
-    task = np.searchsorted(schedule, labels, side="right")
+    task = np.searchsorted(num_classes, labels, side="right")
     sizes = np.bincount(task, minlength=releases)
     task_right = np.stack([np.bincount(task[row], minlength=releases) for row in right])
     filled = sizes > 0
@@ -417,14 +417,14 @@ def sequence_metrics(
         [int(is_negative_flip(earlier, predictions, labels).sum()) for earlier, _, _ in pairs[:r]]
         for r, (predictions, _, _) in enumerate(pairs)
     ]
-    lost = [int((right[:r].any(0) & ~right[r]).sum()) if r else None for r in range(releases)]
-    before = [int(known[r - 1].sum()) for r in range(releases)]
+    lost = [int((right[:r].any(0) & ~right[r]).sum()) for r in range(1, releases)]
+    known_before = [int(images.sum()) for images in known[:-1]]
     return {
         "accuracy_of_release": accuracies,
-        "nfr_against_previous": [flips[r][-1] / before[r] if r else None for r in range(releases)],
+        "nfr_against_previous": [None, *(f[-1] / count for f, count in zip(flips[1:], known_before, strict=True))],
         "flips_against": flips,
-        "cumulative_flips": lost,
-        "cumulative_nfr": [lost[r] / before[r] if r else None for r in range(releases)],
+        "cumulative_flips": [None, *lost],
+        "cumulative_nfr": [None, *(count / images for count, images in zip(lost, known_before, strict=True))],
         "task_accuracy": [[float(by_task[r, j]) if filled[j] else None for j in range(r + 1)] for r in range(releases)],
         "average_incremental_accuracy": sum(accuracies) / releases,
         "forgetting": [forgetting(r) if r else None for r in range(releases)],

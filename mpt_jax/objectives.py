@@ -69,8 +69,7 @@ them.
 """
 
 
-@struct.dataclass
-class Term:
+class Term(struct.PyTreeNode):
     """One term of an objective, ``weight * (alpha + beta * gate) * D(z[:K_s], z_s)``.
 
     A term has no effect if its weight is 0 or its epoch has not come, even if its teacher's logits are not finite.
@@ -128,8 +127,7 @@ class Term:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; valid: {', '.join(valid)}")
 
 
-@struct.dataclass
-class Objective:
+class Objective(struct.PyTreeNode):
     """A training objective: cross-entropy with an offset per class, and distillation terms.
 
     Static fields describe it; the others are leaves, numbers or scalar arrays.
@@ -171,18 +169,22 @@ class Objective:
     family: str = struct.field(pytree_node=False, default="Others", compare=False)
 
 
-_MPT = {"family": "Margin Preserving Training", "papers": ("mpt",)}
-_VARIATION = {"family": "Variations of Margin Preserving Training", "papers": ("variation by this project",)}
-_PCT = {"family": "Positive-Congruent Training", "papers": ("pct",)}
-_ELODI = {"family": "Ensemble distillation", "papers": ("elodi",)}
-_BALANCED = {"family": "Balanced Softmax", "papers": ("balanced", "incremental")}
+_MPT: dict[str, Any] = {"family": "Margin Preserving Training", "papers": ("mpt",)}
+_VARIATION: dict[str, Any] = {
+    "family": "Variations of Margin Preserving Training",
+    "papers": ("variation by this project",),
+}
+_PCT: dict[str, Any] = {"family": "Positive-Congruent Training", "papers": ("pct",)}
+_ELODI: dict[str, Any] = {"family": "Ensemble distillation", "papers": ("elodi",)}
+_BALANCED: dict[str, Any] = {"family": "Balanced Softmax", "papers": ("balanced", "incremental")}
 _BASELINE, _COMPATIBLE = "Baselines", "Distillation and compatibility"
 _OLD_KL, _OLD_LM = Term("old", "kl"), Term("old", "lm", weight=0.4)
 _NEW_KL, _NEW_LM = Term("new", "kl"), Term("new", "lm", weight=0.4)
-_GATE_OPEN, _GATE_CLOSED = {"alpha": 0.0, "beta": 1.0}, {"alpha": 1.0, "beta": -1.0}
-_EVERYWHERE = {"gate": "none", "beta": 0.0}
+_GATE_OPEN: dict[str, Any] = {"alpha": 0.0, "beta": 1.0}
+_GATE_CLOSED: dict[str, Any] = {"alpha": 1.0, "beta": -1.0}
+_EVERYWHERE: dict[str, Any] = {"gate": "none", "beta": 0.0}
 _OLD_KD = Term("old", "kl", weight=0.5, temperature=2.0, scale_by_temperature_squared=True, **_EVERYWHERE)
-_FROM_6 = {"start_epoch": 6.0, **_EVERYWHERE}
+_FROM_6: dict[str, Any] = {"start_epoch": 6.0, **_EVERYWHERE}
 
 METHODS: dict[str, Objective] = {
     "no_treatment": Objective(doc="CE: plain retraining from new random weights, the baseline", family=_BASELINE),
@@ -559,12 +561,12 @@ def stack(objectives: Sequence[Objective]) -> Objective:
     """
     if not objectives:
         raise ValueError("no objectives to stack; expected at least one")
-    rows = [_slots(objective) for objective in objectives]
-    union = {slot: term for row in rows for slot, term in row.items()}
+    slots = [_slots(objective) for objective in objectives]
+    union = {slot: term for row in slots for slot, term in row.items()}
     absent = {slot: term.replace(weight=0.0, alpha=0.0, beta=0.0, temperature=1.0) for slot, term in union.items()}
     rows = [
         objective.replace(terms=tuple(row.get(slot, absent[slot]) for slot in union), doc="", papers=(), family="")
-        for objective, row in zip(objectives, rows, strict=True)
+        for objective, row in zip(objectives, slots, strict=True)
     ]
     dtype = jax.dtypes.canonicalize_dtype(float)
     return jax.tree.map(lambda *numbers: np.array(numbers, dtype), *rows)  # on the host: nothing to compile
@@ -656,7 +658,8 @@ def _term_loss(
 
 def _slots(objective: Objective) -> dict[tuple, Term]:
     """Return the terms by (structure, count of earlier terms of that structure), which rows of a stack share."""
-    seen, slots = Counter(), {}
+    seen: Counter[jax.tree_util.PyTreeDef] = Counter()
+    slots: dict[tuple, Term] = {}
     for term in objective.terms:
         structure = jax.tree.structure(term)
         slots[structure, seen[structure]] = term

@@ -294,7 +294,8 @@ def soup(classifiers: Classifier) -> Classifier:
     """
     average = functools.partial(jax.tree.map, lambda leaf: jnp.mean(leaf, axis=0))
     params, batch_stats = average(classifiers.params), average(classifiers.batch_stats)
-    return classifiers.replace(params=params, batch_stats=batch_stats, mean=classifiers.mean[0], std=classifiers.std[0])
+    mean, std = jax.tree.map(lambda leaf: leaf[0], (classifiers.mean, classifiers.std))
+    return classifiers.replace(params=params, batch_stats=batch_stats, mean=mean, std=std)
 
 
 def fisher(classifier: Classifier, images: Any, labels: Any, *, chunk: int = 16) -> Any:

@@ -79,7 +79,8 @@ def match(old: Keys, new: Keys) -> Match:
         new_of_old[order_old] = order_new
         return Match(new_of_old, none, none, none, none)
     unique_old, unique_new = order_old[~same_old], order_new[~same_new]
-    both = tuple(np.concatenate([a[unique_old], b[unique_new]]) for a, b in zip(old, new, strict=True))
+    first, second = (np.concatenate([a[unique_old], b[unique_new]]) for a, b in zip(old, new, strict=True))
+    both = first, second
     order = _order(both)
     same = _same(both, order)
     alone = order[~(same | np.append(same[1:], False))]

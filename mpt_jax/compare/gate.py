@@ -133,8 +133,9 @@ def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
 
 def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: float) -> dict[str, Any]:
     flips = metrics.flip_metrics(old, new, labels)
-    count, negative, positive = flips["count"], flips["negative_flips"], flips["positive_flips"]
-    right_old, wrong_new = flips["both_right"] + negative, negative + flips["both_wrong"]
+    keys = ("count", "both_right", "negative_flips", "positive_flips", "both_wrong")
+    count, both_right, negative, positive, both_wrong = (int(flips[key]) for key in keys)
+    right_old, wrong_new = both_right + negative, negative + both_wrong
 
     def interval(successes: int, out_of: int = count) -> list[float]:
         return list(metrics.wilson_interval(successes, out_of, confidence=confidence))

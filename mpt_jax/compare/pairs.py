@@ -79,7 +79,7 @@ def read(
     if new_of_old is not None:
         problems += _disagreeing(before, after, new_of_old)
     problems += [*_misspelt(before), *_misspelt(after)]
-    if problems:
+    if problems or new_of_old is None:
         raise InputError("; ".join(problems))
     if isinstance(old_classes, int):
         known, known_from = _first_classes(old_classes, shared, before.known), "old_classes"

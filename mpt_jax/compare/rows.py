@@ -58,7 +58,7 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     """
     own_are_indices = own is not None and all(name.isdecimal() for name in own)
     if own is None and shared and source.class_names:
-        _require_same_order(source, shared)
+        _require_same_order(source.class_names, shared, source.name)
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_, label = columns.one_of(source, IDS), columns.one_of(source, LABELS)
@@ -101,11 +101,11 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
             without_prediction = predictions[-1] < 0
         no_id = pc.fill_null(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False) == 0
         masks = {"no id": no_id, "no label": labels[-1] < 0, _WITHOUT[has_scores]: without_prediction}
-        for what, found in ((what, np.flatnonzero(mask)) for what, mask in masks.items() if mask.any()):
+        for what, places in ((what, np.flatnonzero(mask)) for what, mask in masks.items() if mask.any()):
             count, examples = unusable.get(what, (0, []))
-            few = found[: NAMED - len(examples)].tolist()
+            few = places[: NAMED - len(examples)].tolist()
             more = [f"row {start + row + 1}" if no_id[row] else repr(ids[row].as_py()) for row in few]
-            unusable[what] = count + found.size, examples + more
+            unusable[what] = count + places.size, examples + more
         start += len(ids)
     if not start:
         raise InputError(f"{source.name} has no rows; expected at least one")
@@ -115,8 +115,14 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     )
     first, second = (np.concatenate(part) for part in zip(*keys, strict=True))
     result = Rows(
-        *(source, (first, second), np.concatenate(labels), np.concatenate(predictions), tuple(code_of)),
-        **{"known": known, "problems": problems, "ids_complete": "no id" not in unusable},
+        source=source,
+        keys=(first, second),
+        labels=np.concatenate(labels),
+        predictions=np.concatenate(predictions),
+        classes=tuple(code_of),
+        known=known,
+        problems=problems,
+        ids_complete="no id" not in unusable,
     )
     _require_same_kind(result)
     return result
@@ -138,12 +144,12 @@ def ids_of(source: Source, rows: np.ndarray) -> list[str]:
     return [found[place] for place in places]
 
 
-def _require_same_order(source: Source, shared: tuple[str, ...]) -> None:
+def _require_same_order(own: tuple[str, ...], shared: tuple[str, ...], name: str) -> None:
     """Reject `classes` that contradict the class names in a file."""
-    for index, (name, given) in enumerate(zip_longest(source.class_names, shared[: len(source.class_names)])):
-        if name != given:
+    for index, (stored, given) in enumerate(zip_longest(own, shared[: len(own)])):
+        if stored != given:
             raise InputError(
-                f"{source.name}: index {index} is {name!r} by its class_names, and {given or 'nothing'!r} by classes; "
+                f"{name}: index {index} is {stored!r} by its class_names, and {given or 'nothing'!r} by classes; "
                 "expected the same order, or old_classes without classes: they apply to the old model's file alone"
             )
 

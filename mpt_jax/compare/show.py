@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +18,10 @@ _MOST_CLASSES, _MOST_EXAMPLES = 10, 10  # on the terminal
 
 def terminal(result: Result) -> Group:
     """Return rates, worst classes, some flipped examples and checks; ids and names are not parsed as markup."""
-    parts = [Text(text.title(result)), _table(text.rate_headings(result), text.rate_cells(result))]
+    parts: list[RenderableType] = [
+        Text(text.title(result)),
+        _table(text.rate_headings(result), text.rate_cells(result)),
+    ]
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_CLASSES]
     if worst:
         parts += [Text("Worst classes"), _table(text.CLASS_HEADINGS, worst)]
@@ -77,9 +80,10 @@ def junit(result: Result, seconds: float) -> str:
 def _table(headings: Iterable[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for i, heading in enumerate(headings):
-        justify = "left" if i < left else "right"
         # On a narrow terminal names and counts wrap first, so that a rate and its interval stay on one line.
-        table.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=i >= max(left, 4))
+        table.add_column(
+            Text(heading), justify="left" if i < left else "right", overflow="fold", no_wrap=i >= max(left, 4)
+        )
     for row in rows:
         table.add_row(*map(Text, row))
     return table

@@ -141,7 +141,7 @@ def printable(text: str, most: int | None = None) -> str:
 def _precise_enough(check: dict[str, Any], scale: float) -> Callable[[float], str]:
     """Return a format with enough digits to show on which side of the limit the number is."""
     held, limit, is_minimum = check["held"], round(scale * check["allowed"], 12), check["limit"].startswith("min_")
-    formats = [_two_digits, *(partial(_significant, count) for count in range(3, 17))]
+    formats: list[Callable[[float], str]] = [_two_digits, *(partial(_significant, count) for count in range(3, 17))]
     for format_ in formats if held is not None else []:
         shown = float(format_(scale * held))
         if check["passed"] == (shown >= limit if is_minimum else shown <= limit):

@@ -25,7 +25,7 @@ def digest(tree: Any) -> str:
     for path, leaf in sorted(_leaves(tree, ""), key=lambda pair: pair[0]):
         array = np.ascontiguousarray(leaf)
         result.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        result.update(array.reshape(-1).view(np.uint8))  # not a copy: images may take most of the memory
+        result.update(array.reshape(-1).view(np.uint8).data)  # not a copy: images may take most of the memory
     return result.hexdigest()
 
 
@@ -64,7 +64,8 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an `.npz` file of the arrays and their `digest`, the whole file or nothing."""
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays, digest=digest(arrays))
+    # For mypy the arrays could be the argument allow_pickle.
+    np.savez_compressed(content, **arrays, digest=digest(arrays))  # type: ignore[arg-type]
     storage.write_bytes(path, content.getvalue())
 
 

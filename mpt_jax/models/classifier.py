@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jax import Array
@@ -14,8 +15,7 @@ from jax import Array
 from mpt_jax.models.layers import at_least_float32, fold_batch_norms
 
 
-@struct.dataclass
-class Classifier:
+class Classifier(struct.PyTreeNode):
     """A network with its weights and the normalisation of its inputs.
 
     It can be passed to jitted functions (as a teacher) and stacked along leading axes for ``vmap``.
@@ -33,8 +33,8 @@ class Classifier:
     module: nn.Module = struct.field(pytree_node=False)
     params: Any
     batch_stats: Any
-    mean: Array | None
-    std: Array | None
+    mean: Array | np.ndarray | None
+    std: Array | np.ndarray | None
     ensemble: bool = struct.field(pytree_node=False, default=False)
 
 

@@ -56,7 +56,7 @@ def compare(
         if method not in (*reference, baseline, _NO_CANDIDATE)
         and rates["accuracy"] >= means[baseline]["accuracy"] - tolerance
     }
-    best = min(flips, key=flips.get, default=None)
+    best = min(flips, key=lambda method: flips[method], default=None)
     if best is None or methods[best]["nfr"]["difference"]["mean"] >= 0:
         best, answer = None, "none"
     else:

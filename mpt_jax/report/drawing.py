@@ -125,9 +125,9 @@ def label_points(
         shared.setdefault((round(point[0], 6), round(point[1], 6)), []).append(method)
     spots = {point: axes.transData.transform(point) * 72 / figure.dpi for point in shared}  # in points of 1/72 inch
     drawn = [*spots.values(), *(axes.transData.transform(point) * 72 / figure.dpi for point in others)]
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in drawn]
+    taken: list[Sequence[float]] = [(x - 3, y - 3, x + 3, y + 3) for x, y in drawn]
     if legend := axes.get_legend():
-        taken.append(tuple(legend.get_window_extent().extents * 72 / figure.dpi))
+        taken.append(legend.get_window_extent().extents * 72 / figure.dpi)
     frame = axes.get_window_extent()
     left, bottom, right, top = np.array([frame.x0, frame.y0, frame.x1, frame.y1]) * 72 / figure.dpi
     for point, methods in shared.items():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -324,9 +324,9 @@ def _colour(report: Report, method: str, other: str = FADED) -> str:
     return known.get(method, other)
 
 
-def _class_names(report: Report, positions: Sequence[int]) -> list[str]:
+def _class_names(report: Report, positions: Iterable[int]) -> list[str]:
     return [printable(report["classes"]["order"][k], 18) for k in positions]
 
 
-def _long(report: Report, positions: Sequence[int]) -> bool:
+def _long(report: Report, positions: Iterable[int]) -> bool:
     return max(map(len, _class_names(report, positions))) > 3

@@ -110,8 +110,8 @@ def _selection(report: dict[str, Any]) -> list[Any]:
 
 def _rule(report: dict[str, Any]) -> str:
     method, first = next(found for found in report["selection"].items() if len(found[1]["candidates"]) > 1)
-    tries = method in DERIVED and DERIVED[method].number and DERIVED[method].number.candidates
-    reference = "first candidate" if tries else "independent model"
+    number = DERIVED[method].number if method in DERIVED else None
+    reference = "first candidate" if number and number.candidates else "independent model"
     required, tolerance = first["required_accuracy"], report["config"]["update"]["tolerance"]
     return (
         f"Chosen on {first['validation_images']} validation images, split from the training images: the candidate with "

@@ -30,7 +30,7 @@ def blocks(report: dict[str, Any]) -> list[Any]:
             "it: the headline accounts for that (Bonferroni), the intervals do not."
         )
     last, seed = len(report["classes"]["schedule"]) - 1, report["rows"][0]["seed"]
-    names = [lineage.release_name(*pair, seed) for pair in (lineage.previous(last, best), (last, best))]
+    names = [lineage.release_name(r, method, seed) for r, method in (lineage.previous(last, best), (last, best))]
     files = " ".join(f"predictions/{name}.npz" for name in names)
     return [
         _headline(report),

@@ -89,8 +89,7 @@ def scores(batch: Mapping[str, Column], columns: Sequence[str], name: str) -> tu
     """
     values = batch[columns[0]]
     try:
-        if SCORE.fullmatch(columns[0]):
-            named = [SCORE.fullmatch(column)[1] for column in columns]
+        if named := [match[1] for column in columns if (match := SCORE.fullmatch(column))]:
             per_class = np.stack([_floats(batch[column]) for column in columns], -1)
             if per_class.ndim != 2:
                 raise ValueError(f"shape {per_class.shape[:-1]}")
@@ -131,7 +130,7 @@ def classes_of_scores(
         raise InputError(f"{source} has scores of {count} class; expected at least two, or a 'prediction'")
     if named is None and ((own and len(own) != count) or (names and len(names) < count)):
         raise InputError(
-            f"{source} has scores of {count} classes, but {len(own or names)} class names; expected equal numbers"
+            f"{source} has scores of {count} classes, but {len(own or names or ())} class names; expected equal numbers"
         )
     classes = tuple(str(class_name(value, names, source)) for value in named or range(count))
     if len(set(classes)) != len(classes):

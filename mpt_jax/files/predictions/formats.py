@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ SCORE = re.compile("(?:score|logit|probability)_(.+)", re.DOTALL)  # one column 
 ROWS, BYTES = 1 << 14, 1 << 22  # per batch
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
-Column = pa.Array | np.ndarray
+Column: TypeAlias = pa.Array | np.ndarray
 Batches = Iterator[dict[str, Column]]
 
 
@@ -156,10 +156,10 @@ def _npy_rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    lengths = {column: shape[0] if shape else None for column, shape in shapes.items()}
-    if len(set(lengths.values())) != 1 or None in lengths.values():
+    lengths = {shape[:1] for shape in shapes.values()}
+    if len(lengths) != 1 or () in lengths:
         raise InputError(f"{name}: shapes do not match: {dict(shapes)}; expected the same number of rows in each")
-    return next(iter(lengths.values()))
+    return lengths.pop()[0]
 
 
 def _csv(path: pathlib.Path) -> Source:

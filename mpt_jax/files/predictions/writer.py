@@ -120,7 +120,8 @@ def _npz(file: IO[bytes], classes: Sequence[str], scores: str) -> Iterator[Add]:
     arrays = {name: np.array([text or "" for text in column]) for name, column in collected.items()}
     if scores != "none":
         arrays[scores] = np.concatenate(batches)
-    np.savez_compressed(file, **arrays, class_names=np.array(classes))
+    # For mypy the arrays could be the argument allow_pickle.
+    np.savez_compressed(file, **arrays, class_names=np.array(classes))  # type: ignore[arg-type]
 
 
 FORMATS = {".csv": _csv, ".parquet": _parquet, ".npz": _npz}
