@@ -1,6 +1,6 @@
 """A new network with the update: a small convolutional network for digits 0-4, then a tiny vision transformer for 0-9.
 
-Students learn from the old model's predictions, so its network may be any that takes the same images.
+Students learn from the old model's predictions, so the old network can be any that takes the same images.
 
     python -m mpt_jax.train --config configs/architecture.py
 

@@ -3,18 +3,18 @@
 Reproduces: Ricci, Biondi, Pernici, Del Bimbo, "Margin preserving training" (AAAI 2026, arXiv 2511.08322), class growth
 on CIFAR-100, with the constants of the published script. These include its normalization (CIFAR-10's) and its learning
 rate per epoch; `--config.dataset.mean="()" --config.dataset.std="()"` uses the normalization of the data set instead.
-The protocol trains on all 50,000 training images, so there is no validation part and b is the published one.
+The protocol trains on all 50,000 training images, so there are no validation images and b is the published one.
 
     python -m mpt_jax.train --config configs/cifar100.py --config.dataset.data_dir=DIR
 
-DIR is a TFDS data folder with `cifar100/3.0.2`. If there is none, `pip install -e '.[prepare]'` lets TFDS download and
-prepare it. `--config.update.methods=mpt_kl,pct_kl` selects methods. Three variants are cheaper:
+DIR is a TFDS data folder with `cifar100/3.0.2`. After `pip install -e '.[prepare]'`, TFDS can also download and prepare
+it. `--config.update.methods=mpt_kl,pct_kl` selects methods. Three variants are cheaper:
 
 - `configs/cifar100.py:cpu`: a night on two CPU cores. The same classes and all 50,000 images, of which 20 per class are
   validation images, 8 epochs, and the main methods at several b.
 - `configs/cifar100.py:small`: 71 minutes on two CPU cores that also did other work. All methods that train from
   scratch, 10 -> 20 classes, 200 training images per class, 8 epochs. Its table is in REPRODUCIBILITY.md.
-- `configs/cifar100.py:smoke`: runs the code on ten classes and a few batches.
+- `configs/cifar100.py:smoke`: a test of the code on ten classes and a few batches.
 """
 
 from mpt_jax.config.shipped import common

@@ -1,4 +1,4 @@
-"""What several configs share; import it as `from mpt_jax.config.shipped import common`, also in configs of your own."""
+"""What several configs share. Your own configs can use it too: `from mpt_jax.config.shipped import common`."""
 
 import pathlib
 

@@ -1,13 +1,13 @@
 """The main job: an update of a digit classifier, 0-4 -> 0-9, with eight seeds trained together.
 
 The data are the 1,797 real handwritten digits that scikit-learn ships; they need no download. Four writers are for
-training (31 to 33 images per digit, after 20 per digit are set aside to choose b) and nine others for testing, which is
-hard enough to measure flips.
+training: 31 to 33 images per digit, after 20 per digit are held out to choose b. Nine other writers are for testing,
+which is hard enough to measure flips.
 
     python -m mpt_jax.train --config configs/digits.py
 
-78 s on a 2-core machine without a GPU (jax 0.10.2; 42 s with cached programs), mean and standard deviation over the
-seeds, in %:
+This takes 78 s on a 2-core machine without a GPU (jax 0.10.2; 42 s with cached programs). Mean and standard deviation
+over the seeds, in %:
 
     method         all classes   old classes   new classes   negative flips   b
     independent     92.0 ± 0.6    92.1 ± 1.3    92.0 ± 1.3      4.3 ± 1.5     0
@@ -15,8 +15,8 @@ seeds, in %:
     pct_kl          91.3 ± 0.7    91.1 ± 1.3    91.5 ± 0.8      4.5 ± 1.2     0
     mpt_kl          93.0 ± 0.5    95.9 ± 0.5    90.0 ± 0.9      1.3 ± 0.6     12 (chosen on validation)
 
-`configs/digits.py:all` has every method that trains from scratch, at b = 1. `python -m mpt_jax.reproduce digits` makes
-its table, with twenty seeds, in REPRODUCIBILITY.md.
+`configs/digits.py:all` has every method that trains from scratch, at b = 1. Its table in REPRODUCIBILITY.md, with
+twenty seeds, comes from `python -m mpt_jax.reproduce digits`.
 """
 
 from mpt_jax.config.shipped import common

@@ -28,6 +28,6 @@ def get_config(variant=""):
     config.dataset.name = os.path.relpath(program) if variant else "features.npz"
     config.model.name = "linear"
     config["update"].methods = ("no_treatment", "pct_kl", "mpt_kl", "mpt_lm", "balanced_softmax", "posthoc_bias")
-    # In `reproduce features`, b = 4 halves the flips at higher accuracy, 8 quarters them at lower accuracy.
+    # In `reproduce features`, b = 4 halves the flips at higher accuracy, and b = 8 leaves a quarter at lower accuracy.
     config["update"].tune = {"bias": (0.0, 1.0, 2.0, 4.0, 8.0)}
     return config

@@ -1,11 +1,15 @@
 """Class growth on ImageNet: 500 -> 1000 classes, ResNet-18, images decoded and cropped when they are needed.
 
 Reproduces: the ImageNet setting of Yan et al., "Positive-Congruent Training" (CVPR 2021, arXiv 2011.09161) and of Ricci
-et al., "Margin preserving training" (AAAI 2026, arXiv 2511.08322). The numbers are those of PCT's public code: SGD with
-momentum 0.9 and weight decay 1e-4, 90 epochs, a tenth of the learning rate after each thirty, rate 0.1 per 256 images
-of a batch, random resized crops of 224 pixels with flips, evaluation on the centre crop of images scaled to 256, and
-the validation part of ImageNet as test. PCT's batch is 160 images per GPU; here it is 256 in total, with the rate that
-belongs to it. The methods' own numbers (alpha 1, beta 5, temperature 5, b 4) are MPT's; b was chosen on CIFAR-100.
+et al., "Margin preserving training" (AAAI 2026, arXiv 2511.08322). The recipe is that of PCT's public code:
+
+- SGD with momentum 0.9 and weight decay 1e-4 for 90 epochs.
+- Learning rate 0.1 for a batch of 256 images, times 0.1 after every 30 epochs. PCT's batch is 160 images per GPU; here
+  it is 256 in total.
+- Random resized crops of 224 pixels with flips. Evaluation on the centre crop of images scaled to 256.
+- The validation split of ImageNet as test.
+
+The methods' own numbers (alpha 1, beta 5, temperature 5, b 4) are MPT's; b was chosen on CIFAR-100.
 No result has been measured yet.
 
     python -m mpt_jax.train --config configs/imagenet.py --config.dataset.data_dir=DIR
@@ -21,7 +25,7 @@ from mpt_jax.config.shipped import common
 
 
 def get_config(variant=""):
-    """Return the published setting with ResNet-18, with `resnet50`, or a small run on synthetic images (`smoke`)."""
+    """Return the published setting with ResNet-18 or `resnet50`, or a small run on synthetic images (`smoke`)."""
     common.require_variant(variant, "resnet50", "smoke")
     config = default_config()
     config.dataset.name = "imagenet2012"

@@ -1,12 +1,12 @@
 """Limited memory: digits 0-4, then 0-9 with only a few images of each old class, selected by herding.
 
 Plain cross-entropy then favours the new classes, which have more images. Balanced Softmax corrects for the counts, and
-`balanced_meta_softmax` also draws its batches accordingly. `mpt_kl` shows what MPT does with the same memory.
+`balanced_meta_softmax` also learns how often to draw each class. `mpt_kl` shows what MPT does with the same memory.
 
     python -m mpt_jax.train --config configs/memory.py --config.update.memory=per_class:5
 
-The sweep over 1, 2, 5, 10 and 20 images per class is in REPRODUCIBILITY.md. `--config.update.memory=total:25` divides a
-number of images among the classes; `none` keeps none (then Balanced Softmax has no counts to use and is rejected).
+The sweep over 1, 2, 5, 10 and 20 images per class is in REPRODUCIBILITY.md. `--config.update.memory=total:25` divides
+25 images among the classes. `none` keeps no images; Balanced Softmax then has no counts and is rejected.
 """
 
 from mpt_jax.config.shipped import common

@@ -1,7 +1,7 @@
 """More data for the same classes: the old model trains on half of each digit's images, the new one on all.
 
-No class is added, so there is no margin to preserve: b has no classes to act on, and `mpt_kl` is focal distillation
-from both models. The positive-congruent methods are made for this case.
+No class is added, so b has no classes to act on, and `mpt_kl` is focal distillation from both models. The
+positive-congruent methods are made for this case.
 
     python -m mpt_jax.train --config configs/more_data.py
 
@@ -13,7 +13,7 @@ from mpt_jax.config.shipped import common
 
 
 def get_config(variant=""):
-    """Return ten classes before and after; half of the images, then all; `network`: and another network."""
+    """Return ten classes on half of the images, then on all; `network`: also with another network."""
     common.require_variant(variant, "network")
     config = common.digits(epochs=20, batch_size=24)
     config["update"].schedule = (10, 10)

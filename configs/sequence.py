@@ -3,11 +3,11 @@
 The old model of each method is its own previous release, so flips accumulate. The report shows negative flips against
 the previous release and against any previous release, average incremental accuracy and forgetting. Students start from
 the previous release (`update.start=old`) and keep 10 images of each old class, as in incremental learning; with
-`--config.update.memory=all` every update sees all images.
+`--config.update.memory=all` every update uses all images.
 
     python -m mpt_jax.train --config configs/sequence.py
 
-Its table is in REPRODUCIBILITY.md, under "Earlier tables"; `reproduce sequence` makes another one, on CIFAR-100.
+Its table is in REPRODUCIBILITY.md, under "Earlier tables". `reproduce sequence` trains another sequence, on CIFAR-100.
 """
 
 from mpt_jax.config.shipped import common

@@ -16,7 +16,7 @@ NAME=${NAME:-mpt-jax}                      # of the request and the slice
 ZONE=${ZONE:-us-west4-a}                   # must have chips of this type
 TYPE=${TYPE:-v5litepod-16}                 # --accelerator-type
 RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite}    # --runtime-version; depends on the type
-SPOT=${SPOT:-1}                            # 0: full price, never taken away
+SPOT=${SPOT:-1}                            # 0: full price, never preempted
 WORKER=${WORKER:-0}                        # whose log `follow` shows
 GRACE=${GRACE:-120}                        # seconds that `stop` waits for the checkpoint
 
