@@ -52,7 +52,8 @@ MEANINGS: dict[str, str] = {
 def is_negative_flip(old_predictions: np.ndarray, new_predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return for each image whether it flips negatively: ``old == label and new != label``.
 
-    This is the one definition. `posttraining.posthoc_curve` alone counts by subtraction, at all biases in one pass.
+    This is the one definition. Two functions count by other means: `posttraining.posthoc_curve` by subtraction, at all
+    biases in one pass, and `sequence_metrics` images that any earlier release gets right.
 
     Args:
       old_predictions: integers, ``[n]``.

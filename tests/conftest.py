@@ -66,6 +66,17 @@ def one_device(monkeypatch):
     monkeypatch.setattr(sharding, "make_mesh", lambda devices=None, **layout: make_mesh(jax.devices()[:1], **layout))
 
 
+@pytest.fixture
+def without_plots(request, monkeypatch):
+    """Reports without plots, which take longer than a short training, but in tests with the marker `plots`.
+
+    Fixtures of a module still draw theirs.
+    """
+    if request.node.get_closest_marker("plots"):
+        return
+    monkeypatch.setattr("mpt_jax.report.plots.draw", lambda report, thumbnails: {})
+
+
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory):
     """A TFDS folder in which the digits have been prepared."""

@@ -1,4 +1,4 @@
-"""Imports point one way, `compare` needs no JAX, and every module has its test file."""
+"""Imports point one way, the figure of the architecture is current, and every module has its test file."""
 
 import pathlib
 
@@ -25,3 +25,13 @@ def test_a_circle_is_found():
 
 def test_few_packages_stand_side_by_side():
     assert len(import_graph.entries(GRAPH, "mpt_jax")) <= 23
+
+
+def test_the_figure_shows_the_imports_of_today():
+    assert (ROOT / "docs/architecture.svg").read_text("utf-8") == import_graph.figure()
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if not name.endswith("__init__")])
+def test_every_module_has_a_test_file_of_its_name(module):
+    *packages, name = module.split(".")[1:]
+    assert (ROOT / "tests" / "/".join(packages) / f"test_{name.strip('_')}.py").is_file()

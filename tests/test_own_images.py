@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from mpt_jax import train
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "without_plots")
 
 CONFIG = """
 def get_config():

@@ -18,7 +18,7 @@ import time
 import numpy as np
 import pytest
 
-from mpt_jax.files import released_model
+from mpt_jax.files import checkpoint, released_model
 from mpt_jax.files.predictions import released
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
@@ -194,7 +194,7 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(world, signum, sta
     assert process.returncode == status and "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax.train ")
     states = world.folder / name / "checkpoints"
-    saved = {path.name: max(int(state.name) for state in path.glob("[0-9]*")) for path in states.iterdir()}
+    saved = {path.name: max(checkpoint.saved_steps(path)) for path in states.iterdir()}
     reported = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
     assert all(step >= reported[stage] for stage, step in saved.items())  # no reported step is lost
     status, output, errors = world.run(name)
@@ -221,9 +221,9 @@ def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(wo
     _, errors = process.communicate(timeout=100)
     seconds = time.monotonic() - started
     assert process.returncode == 143 and "to resume from the last checkpoint" in errors, errors
-    (state,) = (run / "checkpoints/r0-old").iterdir()
-    assert int(state.name) >= max(line["step"] for line in metrics(run)) and seconds < 10
-    print(f"checkpoint at step {state.name}, {seconds:.1f} s after the signal")
+    (step,) = checkpoint.saved_steps(run / "checkpoints/r0-old")
+    assert step >= max(line["step"] for line in metrics(run)) and seconds < 10
+    print(f"checkpoint at step {step}, {seconds:.1f} s after the signal")
 
 
 def test_a_second_signal_ends_the_run_immediately_without_loss(world):
@@ -326,8 +326,11 @@ def test_a_run_reports_a_damaged_checkpoint_and_resumes_from_the_one_before(worl
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     states = world.folder / name / "checkpoints/r1-independent"
-    assert {path.name for path in states.iterdir()} >= {"5", "10"}
-    largest = max((path for path in (states / "10/model").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    assert {5, 10} <= set(checkpoint.saved_steps(states))
+    largest = max(
+        (path for path in (checkpoint.step_folder(states, 10) / "model").rglob("*") if path.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)

@@ -17,12 +17,13 @@ import pytest
 
 from mpt_jax import train
 from mpt_jax.cli import compilation_cache
-from mpt_jax.files import released_model, sealed, storage
+from mpt_jax.files import checkpoint, released_model, sealed, storage
 from mpt_jax.training import sharding
 from mpt_jax.update import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")
+pytestmark = pytest.mark.usefixtures("without_plots")
 METHODS = ("independent", "no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 SMALL = (
     *("--config.seeds=0,1", "--config.optimizer.epochs=6", "--config.update.tune={'bias': (0, 2)}"),
@@ -164,6 +165,7 @@ def test_a_card_names_its_parents_by_digest(finished):
     assert len(set(digests)) == len(digests)  # no two models are the same, `independent` and `no_treatment` included
 
 
+@pytest.mark.plots
 def test_the_same_command_again_trains_nothing(finished, digits_dir, capsys):
     before = files(finished)
     (finished / "report.md").unlink()
@@ -391,7 +393,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
     for stage in ("r0-old", "r1-students"):  # killed in the first population, then in the last
         process = command(digits_dir, tmp_path / "killed", *often)
         deadline = time.monotonic() + 240
-        while not any(p.name.isdigit() for p in (tmp_path / "killed/checkpoints" / stage).glob("*")):
+        while not checkpoint.saved_steps(tmp_path / "killed/checkpoints" / stage):
             assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

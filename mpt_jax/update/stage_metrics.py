@@ -73,4 +73,6 @@ def _rounded(value: np.ndarray) -> float | None:
 def _last_checkpoint(run: Run, stage: Stage) -> str:
     folder = run.checkpoints(stage)
     steps = checkpoint.saved_steps(folder)
-    return f"the last good checkpoint is {folder / str(steps[0])}" if steps else "there is no checkpoint"
+    return (
+        f"the last good checkpoint is {checkpoint.step_folder(folder, steps[0])}" if steps else "there is no checkpoint"
+    )

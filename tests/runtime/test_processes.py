@@ -22,7 +22,7 @@ from rich.console import Console
 from mpt_jax import config, report, train, update
 from mpt_jax.cli.progress import progress
 from mpt_jax.errors import InputError
-from mpt_jax.files import released_model
+from mpt_jax.files import checkpoint, released_model
 from mpt_jax.files.predictions import released
 from mpt_jax.runtime import processes
 from mpt_jax.training import sharding
@@ -75,7 +75,7 @@ class Group:
     def wait_for(self, path, steps=1):
         """Wait until at least so many steps of a stage have been saved."""
         deadline = time.monotonic() + 300
-        while not [place for place in path.glob("[0-9]*") if int(place.name) >= steps]:
+        while max(checkpoint.saved_steps(path), default=0) < steps:
             assert time.monotonic() < deadline and all(process.poll() is None for process in self.members), self.ends()
             time.sleep(0.01)
 
@@ -181,7 +181,7 @@ def test_stopped_and_killed_processes_resume_bit_identically(features_file, tmp_
         for _, _, errors in ends:
             assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax")
             assert "ended early" not in errors
-        saved = max(int(path.name) for path in (tmp_path / "broken/checkpoints" / stage).glob("[0-9]*"))
+        saved = max(checkpoint.saved_steps(tmp_path / "broken/checkpoints" / stage))
         last_line = (tmp_path / "broken/metrics.jsonl").read_text().splitlines()[-1]
         assert saved >= json.loads(last_line)["step"]
     with start("broken") as group:

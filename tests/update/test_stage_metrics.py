@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from rich.console import Console
 
 from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
+from mpt_jax.files import checkpoint
 from mpt_jax.update import selection, stage_metrics
 from mpt_jax.update.lineage import Stage
 
 STUDENTS = Stage(1, "students", ("no_treatment", "mpt_kl"))
+OLD_STAGE = Stage(0, "old", ("old",))
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_a_diverged_student_is_reported_once_and_has_no_number(run):
             "^no_treatment b=0 seed=0 of stage students diverged",
         ),
         (
-            Stage(0, "old", ("old",)),
+            OLD_STAGE,
             [[1.0], [np.inf]],
             "^old b=0 seed=1 of stage old diverged .*no checkpoint",
         ),
@@ -85,3 +88,11 @@ def test_training_ends_if_all_students_or_a_teacher_diverged(run, stage, loss, m
     with pytest.raises(InputError, match=message):
         record(3, {"loss": np.array(loss)})
     assert not (run.workdir / "metrics.jsonl").exists()
+
+
+def test_the_error_names_the_last_good_checkpoint(run):
+    record, _ = recorder(run, OLD_STAGE)
+    folder = checkpoint.step_folder(run.checkpoints(OLD_STAGE), 12)
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"the last good checkpoint is {re.escape(str(folder))}"):
+        record(15, {"loss": np.array([[1.0], [np.inf]])})
