@@ -138,14 +138,16 @@ class Number:
     choose: Callable[[Validation], tuple[float, Mapping[str, Any]]] | None = None
 
 
+Build = Callable[..., Classifier]  # takes `Ingredients`, and the number if the method has one
+
+
 @dataclasses.dataclass(frozen=True)
 class Derived:
     """A method that trains no student: each of its models is computed from models of its release and the old one.
 
     Attributes:
       doc: formula, in one line.
-      build: from `Ingredients`, and the number if the method has one, to the model. None if the population that
-        `made_from` names is itself the method.
+      build: computes the model. None if the population that `made_from` names is itself the method.
       made_from: methods of the same release: trained ones, "independent" or "ensemble". "update.KEY" stands for the
         method that this setting names.
       number: the number that is chosen on validation images.
@@ -157,7 +159,7 @@ class Derived:
     """
 
     doc: str
-    build: Callable[..., Classifier] | None
+    build: Build | None
     made_from: tuple[str, ...]
     number: Number | None = None
     papers: tuple[str, ...] = ()

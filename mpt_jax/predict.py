@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if not arguments.no_compilation_cache:
         compilation_cache.enable()
-    batch_size, unread = min(arguments.batch, source.count), []
+    batch_size = min(arguments.batch, source.count)
+    unread: list[str] = []
 
     with progress(Console(stderr=True)) as shown:
         if source.note:

@@ -4,7 +4,7 @@ import collections
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5} | {f"{kind}{bits}": bits // 8 for kind in "suf" for bits in (8, 16, 32, 64)}
@@ -19,7 +19,8 @@ _CALLED = re.compile(
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
-class Collective(NamedTuple):
+@dataclass(frozen=True)
+class Collective:
     """One kind of transfer in a step: its count, and the total bytes of its results on one device."""
 
     kind: str
@@ -46,7 +47,7 @@ def of_step(hlo: str) -> list[Collective]:
     """
     entry, computations = _computations(hlo)
     found: collections.Counter[str] = collections.Counter()
-    sizes: collections.Counter[str] = collections.Counter()
+    sizes: dict[str, float] = collections.defaultdict(float)
 
     def visit(name: str, times: int, in_step: bool) -> None:
         for line in computations.get(name, ()):
@@ -66,7 +67,8 @@ def of_step(hlo: str) -> list[Collective]:
 
 
 def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
-    entry, name, computations = "", "", {}
+    entry, name = "", ""
+    computations: dict[str, list[str]] = {}
     for line in hlo.splitlines():
         header = _COMPUTATION.match(line.strip()) if not line.startswith("  ") else None
         if header:

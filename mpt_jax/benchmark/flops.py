@@ -52,7 +52,7 @@ def forward(module: nn.Module, image_shape: Sequence[int]) -> Work:
             total = total.plus(Work(dense, round(dense * _share_on_data(context.module, args[0].shape, kernel.shape))))
         return result
 
-    def apply(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
+    def apply(params: Any, batch_stats: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(count):
             return module.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
 

@@ -54,7 +54,12 @@ def memory(setup: Setup, log: Log, *, method: str, students: int, device_memory:
     log(f"compiling for {_students(students)}")
     parts = program_memory.predict(setup, rows, mesh, native=elsewhere)
     limit = device_memory * 2**30 if elsewhere else memory_limit()
-    found = {"limit_bytes": limit, "bytes": parts, "students": students, "form": "accelerator" if elsewhere else "own"}
+    found: dict[str, Any] = {
+        "limit_bytes": limit,
+        "bytes": parts,
+        "students": students,
+        "form": "accelerator" if elsewhere else "own",
+    }
     found["advice"] = program_memory.advice(parts, limit, setup, students=students, devices=mesh.size) if limit else []
     return {**_facts("memory", setup, mesh), "method": method, "dtype": setup.dtype, **found}
 
@@ -90,7 +95,8 @@ def table(setup: Setup, log: Log, *, methods: Sequence[str]) -> dict[str, Any]:
     shared = examples(setup.job, mesh)
     rows = [METHODS[method] for method in methods]
     together = _compile(setup, log, rows, shared, mesh)
-    alone, compile_seconds = {}, {}
+    alone: dict[str, Program] = {}
+    compile_seconds: dict[jax.tree_util.PyTreeDef, float] = {}
     for method, row in zip(methods, rows, strict=True):
         alone[method] = _compile(setup, log, [row], shared, mesh)
         compile_seconds.setdefault(_structure(row), alone[method].compile_seconds)
@@ -199,7 +205,8 @@ def _measure(
         peak = {"tflops": setup.peak_tflops, "source": "as given"}
     else:
         peak = {"tflops": 1e-9 * product / min(times["peak"]), "source": source}
-    one, found = times[_students(1)], {"peak": peak}
+    one = times[_students(1)]
+    found: dict[str, Any] = {"peak": peak}
     if against:
         median = statistics.median(times["peer"])
         found["against"] = {"command": against, "median_ms": median, "ms": times["peer"]} | compare(one, times["peer"])
@@ -264,7 +271,10 @@ def _facts(name: str, setup: Setup, mesh: Mesh, shared: Shared | None = None) ->
         "batch": setup.job.batch,
         "images": len(shared[1]) if shared else setup.job.num_images,
         "rounds": setup.rounds,
-        "float32_products": jax.config.jax_default_matmul_precision or "default",  # on NVIDIA the default allows TF32
+        "float32_products": jax.config.values["jax_default_matmul_precision"]
+        or "default",  # on NVIDIA the default allows TF32
         "peak_bytes_of": "device" if "peak_bytes_in_use" in (jax.devices()[0].memory_stats() or {}) else "process",
-        "compilation_cache": jax.config.jax_compilation_cache_dir,  # with one, compile seconds may be of a warm start
+        "compilation_cache": jax.config.values[
+            "jax_compilation_cache_dir"
+        ],  # with one, compile seconds may be of a warm start
     }

@@ -1,6 +1,7 @@
 """A population of students as one compiled program: built from shapes alone, or run and timed."""
 
 import contextlib
+import inspect
 import statistics
 import sys
 import time
@@ -35,20 +36,22 @@ def lower(
       State, inputs and images as shapes with shardings, and the lowered program.
     """
     recipe, job = setup.recipe(), setup.job
-    images = jax.ShapeDtypeStruct((job.num_images, *job.image_shape), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((job.num_images,), jnp.int32)
+    images: Any = jax.ShapeDtypeStruct((job.num_images, *job.image_shape), jnp.uint8)
+    labels: Any = jax.ShapeDtypeStruct((job.num_images,), jnp.int32)
     inputs = make_inputs(setup, rows, labels)
     state = make_state(recipe, inputs, job.image_shape, len(rows))
+
+    replicated: Any = NamedSharding(mesh, P())
 
     def shapes(tree: Any, shardings: Any) -> Any:
         return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings)
 
     inputs = shapes(inputs, sharding.named_shardings(mesh, inputs, training.input_specs()))
     state = shapes(state, sharding.state_shardings(mesh, state))
-    window = shapes(data.Window(images), data.Window(NamedSharding(mesh, P())))
-    bound = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, P()))
+    window = shapes(data.Window(images), data.Window(replicated))
+    bound = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     # A new function, because JAX would reuse a trace made with the other form of convolutions.
-    steps = jax.jit(lambda *arguments: training.train_steps.__wrapped__(recipe, mesh, *arguments), donate_argnums=0)
+    steps = jax.jit(lambda *arguments: inspect.unwrap(training.train_steps)(recipe, mesh, *arguments), donate_argnums=0)
     with native_convolutions() if native else contextlib.nullcontext():
         return state, inputs, window, steps.lower(state, inputs, window, bound, bound)
 

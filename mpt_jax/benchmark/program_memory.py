@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from mpt_jax.benchmark.program import lower
 from mpt_jax.benchmark.workload import Setup
+from mpt_jax.errors import InputError
 from mpt_jax.objectives import Objective
 from mpt_jax.training import device_memory, sharding
 
@@ -27,6 +28,8 @@ def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
     """
     state, inputs, window, lowered = lower(setup, rows, mesh, native=native)
     sizes = lowered.compile().memory_analysis()
+    if sizes is None:
+        raise InputError(f"the compiler of {jax.default_backend()} does not report memory; expected one that does")
     temporaries = sizes.temp_size_in_bytes
     if native and setup.remat and jax.default_backend() == "cpu":
         at_once = min(setup.recipe().members_at_once, len(rows))

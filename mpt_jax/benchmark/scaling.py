@@ -78,7 +78,7 @@ def describe(setup: Setup, rows: Sequence[Objective], mesh: jax.sharding.Mesh) -
         "images_per_device": setup.job.batch / devices,
         "gflop_per_device": 1e-9 * work.dense / devices,
         "bytes_per_device": program_bytes(compiled),
-        "collectives": [each._asdict() for each in collectives.of_step(compiled.as_text())],
+        "collectives": [dataclasses.asdict(each) for each in collectives.of_step(compiled.as_text() or "")],
         "gradient_bytes": device_memory.tree_bytes(state.params),
         "statistics_bytes": device_memory.tree_bytes(state.batch_stats),
     }

@@ -91,7 +91,7 @@ def examples(job: Job, mesh: Mesh, data_dir: str = "") -> tuple[jax.Array, jax.A
     return jax.device_put((images, labels), NamedSharding(mesh, P()))
 
 
-def make_inputs(setup: Setup, rows: Sequence[Objective], labels: jax.Array) -> training.Inputs:
+def make_inputs(setup: Setup, rows: Sequence[Objective], labels: Any) -> training.Inputs:
     """Build the arguments of the train steps: one seed, and a random teacher for each source that the rows name."""
     shape, key = setup.job.image_shape, jax.random.key(0)
     middle = np.full(shape[-1], 0.5, np.float32)

@@ -40,7 +40,8 @@ def enable() -> pathlib.Path | None:
     Returns:
       The folder, or None if the user has configured the cache or the folder cannot be created.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    configured = jax.config.values
+    if configured["jax_compilation_cache_dir"] is not None or not configured["jax_enable_compilation_cache"]:
         return None
     try:
         folder = default_folder()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -15,7 +15,8 @@ class Progress:
     """Progress of one stage at a time: `start`, any number of `advance`, `finish`; `log` prints a line at any time."""
 
     def __init__(self, console: Console, bars: Bars | None):
-        self.console, self._bars, self._task = console, bars, None
+        self.console, self._bars = console, bars
+        self._task: TaskID | None = None
         self._unit = "step"
         self._title, self._total, self._first, self._last_line = "", 0, 0, 0.0
         self._measured_from: tuple[int, float] | None = None  # step and time
@@ -36,7 +37,7 @@ class Progress:
 
     def advance(self, step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        if self._bars is not None:
+        if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=step, values=text, refresh=True)
             return
         now, left = time.monotonic(), ""
@@ -50,7 +51,7 @@ class Progress:
             self.log("  ".join(filter(None, [f"{self._title}: {self._unit} {step}/{self._total}", text, left])))
 
     def finish(self, text: str) -> None:
-        if self._bars is not None:
+        if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
         self.log(text)
 

@@ -76,7 +76,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     """Convert a value to the type of its key, without rounding or truncation."""
     if isinstance(value, Text):
         value = str(value) if hint is str else parse_literal(value)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, _require_keys(value, key, "NAME=VALUE"), f"{key}.")
     if typing.get_origin(hint) is collections.abc.Mapping:
         return _convert_mapping(typing.get_args(hint)[1], value, key)

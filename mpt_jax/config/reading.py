@@ -6,7 +6,7 @@ import inspect
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
@@ -16,7 +16,7 @@ from mpt_jax.config.conversion import Text, build, override, unknown
 from mpt_jax.config.schema import Config
 from mpt_jax.errors import InputError, one_line
 
-Source = str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config
+Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config
 
 
 def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -98,6 +98,8 @@ def read_file(spec: str) -> dict[str, Any]:
     path, variant = find_file(spec)
     try:
         module_spec = importlib.util.spec_from_file_location("mpt_jax_run_config", path)
+        if module_spec is None or module_spec.loader is None:
+            raise ImportError("not a Python program")
         module = importlib.util.module_from_spec(module_spec)
         module_spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)

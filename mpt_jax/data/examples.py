@@ -158,7 +158,7 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
                 f"{path} has no {kind} and no {key}; it has {', '.join(sorted(file))}, expected one of them"
             )
         with _open_array(path, key) as (_, found, found_dtype, _):
-            arrays.refuse_bomb(path, file, key)
+            arrays.refuse_bomb(path, key)
         if found[1:] != shape or found_dtype != dtype:
             expected = f"{np.dtype(dtype)} [N, {', '.join(map(str, shape))}]"
             raise InputError(f"{path}: {key} are {found_dtype} {list(found)}; the model takes {expected}")
@@ -191,11 +191,11 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
 def _texts(path: pathlib.Path, file: arrays.Arrays, key: str, count: int | None = None) -> list[str]:
     values = arrays.get(path, file, key)
     found = f"{values.dtype} {list(values.shape)}"
-    values = values.astype(str) if values.dtype.kind in "iu" else arrays.text(values)
-    if values is None or values.ndim != 1 or len(values) != (count or len(values)):
+    texts = values.astype(str) if values.dtype.kind in "iu" else arrays.text(values)
+    if texts is None or texts.ndim != 1 or len(texts) != (count or len(texts)):
         expected = "a list of texts or integers" if count is None else f"{count} texts or integers, one per row"
         raise InputError(f"{path}: {key} are {found}; expected {expected}")
-    return values.tolist()
+    return texts.tolist()
 
 
 def _class_name(path: pathlib.Path, label: str, names: Sequence[str]) -> str | None:

@@ -78,7 +78,9 @@ def unusual_classes(names: Sequence[str], train: np.ndarray, test: np.ndarray) -
       classes with one training image, kept (1): dog
     """
     counts = [np.bincount(labels, minlength=len(names)) for labels in (train, test)]
-    single, untested = ([names[k] for k in np.flatnonzero(c == n)] for c, n in zip(counts, (1, 0), strict=True))
+    single, untested = (
+        [names[k] for k in np.flatnonzero(c == n).tolist()] for c, n in zip(counts, (1, 0), strict=True)
+    )
     found = {"classes with one training image": single, "classes without test images": untested}
     return tuple(Finding(what, tuple(chosen), "kept") for what, chosen in found.items() if chosen)
 
@@ -92,8 +94,8 @@ def duplicates(values: Sequence[str]) -> list[int]:
     """
     if max(collections.Counter(values).values(), default=1) == 1:
         return []
-    seen: set[str] = set()
-    return [i for i, value in enumerate(values) if value in seen or seen.add(value)]
+    first: dict[str, int] = {}
+    return [i for i, value in enumerate(values) if first.setdefault(value, i) != i]
 
 
 def _file_digest(path: pathlib.Path) -> bytes:
@@ -102,4 +104,4 @@ def _file_digest(path: pathlib.Path) -> bytes:
 
 
 def _digest(example: np.ndarray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(example)).digest()
+    return hashlib.sha256(np.ascontiguousarray(example).data).digest()

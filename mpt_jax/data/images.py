@@ -56,8 +56,8 @@ def decode(
             if not as_stored:
                 ImageOps.exif_transpose(image, in_place=True)
             pixels = _convert(image, MODES[channels], as_stored)
-            if size is not None and pixels.size != tuple(size[::-1]):
-                pixels = ImageOps.fit(pixels, tuple(size[::-1]), Image.Resampling.BICUBIC)
+            if size is not None and pixels.size != (size[1], size[0]):
+                pixels = ImageOps.fit(pixels, (size[1], size[0]), Image.Resampling.BICUBIC)
             return np.asarray(pixels).reshape(*pixels.size[::-1], channels)
     except Exception as error:  # PIL raises many types for damaged files
         raise ValueError(_reason(error)) from error
@@ -102,8 +102,10 @@ def decode_box(
                 image.draft(None, (int(width / spare), int(height / spare)))
             reduction = round(width / image.width)  # 1, 2, 4 or 8
             pixels = _convert(image, MODES[channels], as_stored)
-            edges = [min(edge / reduction, side) for edge, side in zip(edges, pixels.size * 2, strict=True)]
-            pixels = pixels.resize(tuple(size[::-1]), Image.Resampling.BILINEAR, box=edges)
+            left, top, right, bottom = (
+                min(edge / reduction, side) for edge, side in zip(edges, pixels.size * 2, strict=True)
+            )
+            pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
             if flip:
                 pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             return np.asarray(pixels).reshape(*size, channels)
@@ -146,7 +148,7 @@ def read_sizes(files: Sequence[pathlib.Path], size: Sequence[int] | None) -> tup
     """
     with _pool() as pool:
         sizes = list(_map(pool, _upright_size, files))
-    common = _most_frequent(sizes) if size is None else tuple(size)
+    common = _most_frequent(sizes) if size is None else (size[0], size[1])
     reasons = {}
     for row, found in enumerate(sizes):
         if found is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpt_jax.data import classes, findings, subsets, tfds_source
 from mpt_jax.data.dataset_config import DatasetConfig
-from mpt_jax.data.feeding.stream import Records, Stream
+from mpt_jax.data.feeding.stream import Files, Stream
 from mpt_jax.data.findings import Finding
 from mpt_jax.data.own import arrays, folder, listing, table
 from mpt_jax.data.splits import Dataset, Parts, Source, Split, pick
@@ -103,11 +103,11 @@ def _without_faults(parts: Parts, settings: DatasetConfig, *, published: bool) -
 
 def _copies(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray:
     """Return the rows of `train` that are also in `test`; none for TFDS records, which would all have to be read."""
-    if not isinstance(train, Stream):
-        return findings.shared_rows(train, test)
-    if isinstance(train.encoded, Records):
+    if not isinstance(train, Stream) or not isinstance(test, Stream):
+        return findings.shared_rows(np.asarray(train), np.asarray(test))
+    if not isinstance(train.encoded, Files) or not isinstance(test.encoded, Files):
         return np.zeros(0, np.int64)
-    return findings.shared_files(*(images.encoded.read(images.records.tolist()) for images in (train, test)))
+    return findings.shared_files(train.encoded.read(train.records.tolist()), test.encoded.read(test.records.tolist()))
 
 
 def _draw(

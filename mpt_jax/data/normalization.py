@@ -41,10 +41,9 @@ def statistics(images: np.ndarray | Stream) -> tuple[np.ndarray, np.ndarray]:
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     means, stds = [], []
     for channel in range(images.shape[-1]):
-        histogram = sum(
-            np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
-            for start in range(0, len(images), _CHUNK)
-        ).tolist()
+        chunks = (images[start : start + _CHUNK, ..., channel] for start in range(0, len(images), _CHUNK))
+        counts = [np.bincount(chunk.ravel(), minlength=256) for chunk in chunks]
+        histogram = np.sum(counts, axis=0).tolist()
         total = sum(histogram)
         first = sum(number * value for value, number in enumerate(histogram))
         second = sum(number * value * value for value, number in enumerate(histogram))

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mpt_jax.data import subsets
 from mpt_jax.errors import InputError
@@ -58,7 +59,7 @@ def parse_policy(text: str, key: str = "update.memory") -> Policy:
     return Policy(kind, int(number))
 
 
-def kept_counts(policy: Policy, counts: Sequence[int]) -> np.ndarray:
+def kept_counts(policy: Policy, counts: ArrayLike) -> np.ndarray:
     """Return how many of its `counts` images each old class keeps, ``int64 [C]``.
 
     ``total:K`` gives each class ``floor(K / C)`` images, and one more to each of the first ``K mod C`` classes. A class
@@ -71,15 +72,15 @@ def kept_counts(policy: Policy, counts: Sequence[int]) -> np.ndarray:
       >>> kept_counts(Policy("per_class", 3), [9, 2]).tolist()
       [3, 2]
     """
-    counts = np.asarray(counts, np.int64)
+    available = np.asarray(counts, np.int64)
     if policy.kind == "all":
-        return counts
+        return available
     if policy.kind == "none":
-        return np.zeros_like(counts)
+        return np.zeros_like(available)
     if policy.kind == "per_class":
-        return np.minimum(counts, policy.number)
-    share, rest = divmod(policy.number, max(len(counts), 1))
-    return np.minimum(counts, share + (np.arange(len(counts)) < rest))
+        return np.minimum(available, policy.number)
+    share, rest = divmod(policy.number, max(len(available), 1))
+    return np.minimum(available, share + (np.arange(len(available)) < rest))
 
 
 def remember(

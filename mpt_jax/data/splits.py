@@ -106,6 +106,6 @@ def take(split: Split, indices: ArrayLike) -> Split:
 
 def pick(split: Split, rows: np.ndarray) -> Split:
     """Return the examples of these rows in this order: a view if the rows are consecutive, else a copy."""
-    if rows.size and np.all(np.diff(rows) == 1):
-        rows = slice(rows[0], rows[-1] + 1)
-    return Split(split.images[rows], split.labels[rows], split.ids[rows])
+    consecutive = rows.size and np.all(np.diff(rows) == 1)
+    chosen = slice(rows[0], rows[-1] + 1) if consecutive else rows
+    return Split(split.images[chosen], split.labels[chosen], split.ids[chosen])

@@ -5,9 +5,10 @@ one, and the images kept of a class do not depend on other classes.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def shuffled(rows: np.ndarray, label: int, *, seed: int) -> np.ndarray:
@@ -15,7 +16,7 @@ def shuffled(rows: np.ndarray, label: int, *, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, label]).permutation(rows)
 
 
-def first(ranked: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
+def first(ranked: Sequence[np.ndarray], counts: Iterable[int]) -> list[np.ndarray]:
     """Return the first `counts` rows of each class.
 
     Examples:
@@ -70,7 +71,7 @@ def long_tail(labels: np.ndarray, imbalance: float, *, seed: int) -> np.ndarray:
     return _draw(labels, long_tail_counts(np.bincount(labels), imbalance), seed)
 
 
-def long_tail_counts(counts: Sequence[int], imbalance: float) -> np.ndarray:
+def long_tail_counts(counts: ArrayLike, imbalance: float) -> np.ndarray:
     """Return class sizes with an exponential profile, ``n_k = floor(n_max * imbalance ** (-k / (K - 1)))``, ``[K]``.
 
     ``n_max`` is the size of the largest class. A class with fewer than ``n_k`` images keeps all of them. With
@@ -93,11 +94,11 @@ def long_tail_counts(counts: Sequence[int], imbalance: float) -> np.ndarray:
     """
     if not 1 <= imbalance < np.inf:
         raise ValueError(f"imbalance={imbalance}; expected 1 or more")
-    counts = np.asarray(counts, np.int64)
-    powers = np.arange(len(counts)) / max(len(counts) - 1, 1)
+    available = np.asarray(counts, np.int64)
+    powers = np.arange(len(available)) / max(len(available) - 1, 1)
     # The small addition keeps rounding errors of the power from turning an exact 5 into 4.
-    profile = np.floor(counts.max(initial=0) * float(imbalance) ** -powers + 1e-9).astype(np.int64)
-    return np.minimum(profile, counts)
+    profile = np.floor(available.max(initial=0) * float(imbalance) ** -powers + 1e-9).astype(np.int64)
+    return np.minimum(profile, available)
 
 
 def _draw(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:

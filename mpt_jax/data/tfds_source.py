@@ -44,7 +44,7 @@ def open_source(settings: DatasetConfig) -> Source:
         )
 
     def read(order: tuple[int, ...]) -> Parts:
-        if streamed:
+        if streamed and size:
             train, test = (_stream(builder, split, order, (*size, channels), settings) for split in splits)
             return Parts(train, test, {})
         (train, train_faults), (test, test_faults) = (
@@ -198,7 +198,7 @@ def _read(
 ) -> tuple[Split, list[str]]:
     """Decode a split, and return the ids of the images that cannot be read."""
     with _read_errors(builder):
-        pixels, labels, ids, unreadable = _decode(builder, split, order, size, channels)
+        pixels, label_list, id_list, unreadable = _decode(builder, split, order, size, channels)
     if not pixels:
         raise _no_images(builder, split)
     sizes = sorted({image.shape[:2] for image in pixels})
@@ -207,7 +207,7 @@ def _read(
             f"images of data set {builder.name} differ in size, such as {sizes[0]} and {sizes[-1]}; "
             "expected one size: set dataset.image_size=HEIGHT,WIDTH"
         )
-    labels, ids = np.array(labels, np.int32), np.array(ids)
+    labels, ids = np.array(label_list, np.int32), np.array(id_list)
     rows = np.lexsort((ids, labels))
     return Split(np.stack([pixels[row] for row in rows]), labels[rows], ids[rows]), unreadable
 

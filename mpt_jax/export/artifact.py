@@ -121,7 +121,7 @@ def _compare(classifier: Classifier, shape: Sequence[int], folder: pathlib.Path)
 def _noise(classifier: Classifier, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     if len(shape) == 4:
         return random.integers(0, 256, shape).astype(np.uint8)
-    mean, std = (np.reshape(values, (-1, shape[-1]))[0] for values in (classifier.mean, classifier.std))
+    mean, std = (np.asarray(values).reshape(-1, shape[-1])[0] for values in (classifier.mean, classifier.std))
     return (mean + std * random.standard_normal(shape)).astype(np.float32)
 
 

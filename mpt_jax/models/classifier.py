@@ -38,7 +38,7 @@ class Classifier(struct.PyTreeNode):
     ensemble: bool = struct.field(pytree_node=False, default=False)
 
 
-def normalize(inputs: Array, mean: Array, std: Array, dtype: Any = jnp.float32) -> Array:
+def normalize(inputs: Array, mean: Array | np.ndarray, std: Array | np.ndarray, dtype: Any = jnp.float32) -> Array:
     """Return ``(inputs / 255 - mean) / std`` of pixels, or ``(inputs - mean) / std`` of floats, in ``dtype``.
 
     Args:
@@ -170,10 +170,10 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         parallel = None if jax.default_backend() == "cpu" else len(jax.tree.leaves(classifier.params)[0])
         logits_of = lambda member: logits(member, inputs)  # noqa: E731
         return jax.lax.map(logits_of, classifier.replace(ensemble=False), batch_size=parallel).mean(0)
-    if classifier.mean is not None:
+    if classifier.mean is not None and classifier.std is not None:
         inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(classifier.module.dtype))
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
-    return classifier.module.apply(variables, inputs, train=False)
+    return classifier.module.apply(variables, inputs, train=False)  # type: ignore[return-value]  # not mutable: no tuple
 
 
 def fold(classifier: Classifier) -> Classifier:

@@ -21,7 +21,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")  # of checkpoints that hold more than weights
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, trainers, torch.compile
 
-_RESNET = {
+_RESNET: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"stem_conv": "conv1",
     r"stem_norm": "bn1",
     r"stage(\d+)_block(\d+)": lambda found: f"layer{found[1]}.{int(found[2]) - 1}",
@@ -30,7 +30,7 @@ _RESNET = {
     r"project_norm": "downsample.1",
     r"head": "fc",
 }
-_VIT = {
+_VIT: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"patch_embedding": "patch_embed.proj",
     r"class_token": "cls_token",
     r"position_embedding": "pos_embed",

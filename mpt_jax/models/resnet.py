@@ -83,8 +83,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """Map ``[batch, height, width, channels]`` to ``features`` channels, or four times as many in a bottleneck."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = partial(Conv, **dtypes)
+        conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(batch_norm, train=train, folded=self.folded, dtype=self.dtype)
         if self.bottleneck:
             outputs = 4 * self.features

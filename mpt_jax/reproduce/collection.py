@@ -88,7 +88,7 @@ def shift_curve(pair: flips.Pair, num_old_classes: int) -> posttraining.PosthocC
 
 def equalized(
     curve: posttraining.PosthocCurve, baseline: posttraining.PosthocCurve, below: float = 0.005
-) -> list[float]:
+) -> list[float | None]:
     """Return the negative flip rates of two models at the same accuracy.
 
     That accuracy is `below` the lower of their two best ones. Each model is brought there by the constant on its new

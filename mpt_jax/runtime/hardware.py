@@ -22,7 +22,7 @@ def core_devices() -> tuple[jax.Device, ...]:
     were used before the first call.
     """
     configured = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if configured or jax.config.jax_num_cpu_devices >= 0:
+    if configured or jax.config.values["jax_num_cpu_devices"] >= 0:
         return ()
     try:
         jax.config.update("jax_num_cpu_devices", num_cores())

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -23,6 +24,8 @@ from mpt_jax.runtime import processes
 from mpt_jax.training import sharding
 from mpt_jax.training.optimizer import make_optimizer
 from mpt_jax.training.recipe import Recipe
+
+Array = jax.Array | np.ndarray  # on the host until `place` puts it on the devices
 
 
 class TrainState(struct.PyTreeNode):
@@ -38,16 +41,16 @@ class TrainState(struct.PyTreeNode):
 class Inputs(struct.PyTreeNode):
     """What a population learns from besides images; never donated, never in a checkpoint."""
 
-    labels: jax.Array  # int32 ``[N]``, sorted
-    mean: jax.Array  # ``[C]``, of the students' inputs
-    std: jax.Array
+    labels: Array  # int32 ``[N]``, sorted
+    mean: Array  # ``[C]``, of the students' inputs
+    std: Array
     keys: jax.Array  # one typed key per seed, ``[seeds]``
     objectives: Objective  # leaves ``[objectives]``
     teachers: Mapping[str, Classifier]  # leaves ``[seeds, ...]``; the sources that the objectives name
-    rows: jax.Array | None = None  # int32 ``[seeds, n]``, the images that each seed learns from; None: all
-    label_scale: jax.Array | None = None  # ``[seeds, K]``, for objectives with a `bias_power`
+    rows: Array | None = None  # int32 ``[seeds, n]``, the images that each seed learns from; None: all
+    label_scale: Array | None = None  # ``[seeds, K]``, for objectives with a `bias_power`
     # Sources that are known by their logits alone: float32 ``[1 or seeds, N, K_source]``.
-    precomputed_logits: Mapping[str, jax.Array] = struct.field(default_factory=dict)
+    precomputed_logits: Mapping[str, Array] = struct.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -65,8 +68,8 @@ class SeedInputs(struct.PyTreeNode):
 
     teachers: Mapping[str, Classifier]
     key: jax.Array
-    rows: jax.Array | None
-    label_scale: jax.Array | None
+    rows: Array | None
+    label_scale: Array | None
     window: data.Window | None  # of a stream; None: the images in memory serve all seeds
     number: jax.Array  # of the seed
 

@@ -13,15 +13,15 @@ from mpt_jax.objectives import Objective
 from mpt_jax.training.batches import Batch
 from mpt_jax.training.optimizer import make_optimizer
 from mpt_jax.training.recipe import Recipe
-from mpt_jax.training.state import TrainState
+from mpt_jax.training.state import Array, TrainState
 
 
 class SeedFacts(struct.PyTreeNode):
     """What the members of a seed share besides their batches."""
 
     num_examples: int = struct.field(pytree_node=False)  # that the seed learns from
-    class_counts: jax.Array | None = None  # its images of each class, ``[K]``, for objectives with a balance
-    label_scale: jax.Array | None = None  # ``[K]``, for objectives with a `bias_power`
+    class_counts: Array | None = None  # its images of each class, ``[K]``, for objectives with a balance
+    label_scale: Array | None = None  # ``[K]``, for objectives with a `bias_power`
     # ``{"kernel": [D, K_old], "bias": [K_old]}``: the source "old_head" applies it to the student's features.
     old_head: Mapping[str, jax.Array] | None = None
 

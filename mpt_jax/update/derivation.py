@@ -6,6 +6,7 @@ seeds. Seeds whose models have diverged take no part in its choice; their derive
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from mpt_jax import data, posttraining
 from mpt_jax.files import released_model
-from mpt_jax.methods import DERIVED, Derived, Validation
+from mpt_jax.methods import DERIVED, Build, Number, Validation
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection
@@ -79,9 +80,11 @@ def make(run: Run, release: int, method: str) -> None:
     """Compute and release a derived method for every seed."""
     row, made_from = DERIVED[method], lineage.made_from(run.config, method)
     models = [Models(run, release, method, made_from, i) for i in range(len(run.config.seeds))]
+    if row.build is None:
+        raise ValueError(f"{method} is one of the populations that are trained; expected a method with `build`")
     numbers, choice = {}, None
     if row.number:
-        value, choice = _choose(run, release, row, models)
+        value, choice = _choose(run, release, row.number, row.build, models)
         numbers = {row.number.name: value}
     for seed, of_seed in zip(run.config.seeds, models, strict=True):
         classifier = row.build(of_seed, *numbers.values())
@@ -98,30 +101,39 @@ def make(run: Run, release: int, method: str) -> None:
     run.progress.log(f"{method}: {chosen}computed from {', '.join(made_from)}")
 
 
-def _choose(run: Run, release: int, row: Derived, models: Sequence[Models]) -> tuple[float, Mapping[str, Any] | None]:
+def _choose(
+    run: Run, release: int, number: Number, build: Build, models: Sequence[Models]
+) -> tuple[float, Mapping[str, Any] | None]:
     """Choose the number of a derived method; return it with the record of the choice for the card."""
     held_out, num_old = run.known(run.dataset.validation, release), run.num_old_classes(release)
     old = run.predict(run.read(*lineage.previous(release, models[0].method)), held_out).argmax(-1)
     finite = np.array([not any(selection.diverged(parent.params) for parent in one.parents) for one in models])
-    if row.number.choose:
+    if number.choose:
         logits = run.predict(run.read(release, models[0].made_from[0]), held_out)
         finite &= np.isfinite(logits).all((1, 2))
     if not finite.any():
-        return next(iter(row.number.candidates), 0.0), None
-    if not row.number.choose:
-        return _best_candidate(run, row, [models[i] for i in np.flatnonzero(finite)], old[finite], held_out, num_old)
+        return next(iter(number.candidates), 0.0), None
+    if not number.choose:
+        chosen = list(itertools.compress(models, finite))
+        return _best_candidate(run, number, build, chosen, old[finite], held_out, num_old)
     independent = run.predict(run.read(release, lineage.INDEPENDENT), held_out).argmax(-1)
     reference = selection.rates(old, independent, held_out.labels, num_old)["accuracy"]
     required = reference - run.config.update.tolerance
-    return row.number.choose(Validation(held_out.labels, num_old, old[finite], logits[finite], required))
+    return number.choose(Validation(held_out.labels, num_old, old[finite], logits[finite], required))
 
 
 def _best_candidate(
-    run: Run, row: Derived, models: Sequence[Models], old: np.ndarray, held_out: data.Split, num_old_classes: int
+    run: Run,
+    number: Number,
+    build: Build,
+    models: Sequence[Models],
+    old: np.ndarray,
+    held_out: data.Split,
+    num_old_classes: int,
 ) -> tuple[float, Mapping[str, Any]]:
-    number, tried = row.number, []
+    tried: list[dict[str, Any]] = []
     for value in number.candidates:
-        built = (jax.tree.map(lambda leaf: leaf[None], row.build(one, value)) for one in models)
+        built = (jax.tree.map(lambda leaf: leaf[None], build(one, value)) for one in models)
         new = [run.predict(classifier, held_out)[0].argmax(-1) for classifier in built]
         rates = selection.rates(old, new, held_out.labels, num_old_classes)
         tried.append({"numbers": {number.name: value}, **rates})

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -82,7 +82,7 @@ def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy
 
 
 def rates(
-    old: Sequence[np.ndarray], new: Sequence[np.ndarray], labels: np.ndarray, num_old_classes: int
+    old: Iterable[np.ndarray], new: Iterable[np.ndarray], labels: np.ndarray, num_old_classes: int
 ) -> dict[str, float]:
     """Return accuracy and negative flip rate, averaged over seeds.
 

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+import zipfile
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -124,7 +125,7 @@ def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
         raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'no arrays'}, expected {_KEYS}")
     try:
         if isinstance(file, np.lib.npyio.NpzFile):
-            refuse_bomb(path, file, key)
+            refuse_bomb(path, key)
         return file[key]
     except InputError:
         raise
@@ -134,15 +135,15 @@ def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
         ) from error
 
 
-def refuse_bomb(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> None:
+def refuse_bomb(path: pathlib.Path, key: str) -> None:
     """Raise `InputError` if an array declares another size than the archive contains, or compresses implausibly."""
-    names = file.zip.namelist()
-    entry = file.zip.getinfo(key if key in names else f"{key}.npy")
-    with file.zip.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-        declared = stream.tell() + math.prod(shape) * dtype.itemsize
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+        with archive.open(entry) as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
+            declared = stream.tell() + math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and declared != entry.file_size:
         raise InputError(
             f"{path}: {key} declares {declared} bytes but has {entry.file_size}; write it again with np.savez"
@@ -170,6 +171,8 @@ def _run(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
         raise InputError(f"no file {path}; expected a program with a function get_dataset(data_dir)")
     try:
         spec = importlib.util.spec_from_file_location("mpt_jax_dataset", path)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python program")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         values = module.get_dataset(data_dir)
@@ -199,9 +202,9 @@ def _parts(path: pathlib.Path, file: Arrays) -> tuple[list[str], dict[str, Split
 
     parts = {}
     for part in ("test", "train"):
-        taken = set(ids["test"].tolist()) if part == "train" else set()
+        first = dict.fromkeys(ids["test"].tolist(), -1) if part == "train" else {}
         unknown = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(names)))
-        repeated = [row for row, name in enumerate(ids[part].tolist()) if name in taken or taken.add(name)]
+        repeated = [row for row, name in enumerate(ids[part].tolist()) if first.setdefault(name, row) != row]
         infinite = _not_finite(examples[part])
         add(
             f"labels outside 0 to {len(names) - 1}, the range of {origin}",
@@ -263,8 +266,8 @@ def _ids(path: pathlib.Path, file: Arrays, part: str, num: int) -> np.ndarray:
     if key not in file:
         digits = max(5, len(str(num - 1)))
         return np.array([f"{part}_{row:0{digits}d}" for row in range(num)])
-    ids = get(path, file, key)
-    ids = ids.astype(str) if ids.dtype.kind in "iu" else text(ids)
+    given = get(path, file, key)
+    ids = given.astype(str) if given.dtype.kind in "iu" else text(given)
     if ids is None or ids.shape != (num,):
         raise InputError(f"{path}: {key} are not {num} texts or integers; expected one per row of {part}_labels")
     return ids

@@ -78,11 +78,12 @@ def read_rows(path: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str | N
     if not path.is_file():
         raise InputError(f"no file {path}; expected a table with a column path")
     columns = _read(path, required=("path",))
-    names, ids = columns["path"], columns.get("id", columns["path"])
-    if missing := [row for row, pair in enumerate(zip(names, ids, strict=True)) if not all(pair)]:
+    both = columns["path"], columns.get("id", columns["path"])
+    if missing := [row for row, pair in enumerate(zip(*both, strict=True)) if not all(pair)]:
         raise InputError(
             f"{path} has rows without path or id ({len(missing)}), such as row {missing[0]}; expected both in every row"
         )
+    names, ids = ([value for value in column if value] for column in both)  # no row is missing
     _refuse_outside(path, path.parent, names)
     if repeated := findings.duplicates(ids):
         raise InputError(
