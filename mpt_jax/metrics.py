@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 MEANINGS: dict[str, str] = {
     "count": "Number of images compared.",
@@ -72,7 +73,7 @@ def is_negative_flip(old_predictions: np.ndarray, new_predictions: np.ndarray, l
     return (old_predictions == labels) & (new_predictions != labels)
 
 
-def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dict[str, int | float]:
+def flip_metrics(old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike) -> dict[str, int | float]:
     """Compare two models' predictions on the same images.
 
     With `nf` negative and `pf` positive flips, `br` both right, `bw` both wrong, `n = br + nf + pf + bw`; 0/0 is 0.
@@ -147,7 +148,7 @@ def flip_metrics(old_predictions: Any, new_predictions: Any, labels: Any) -> dic
 
 
 def class_growth_metrics(
-    old_predictions: Any, new_predictions: Any, labels: Any, *, num_old_classes: int
+    old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike, *, num_old_classes: int
 ) -> dict[str, float | None]:
     """Compare a model with its successor that knows more classes, with the protocol of the papers.
 
@@ -197,7 +198,7 @@ def class_growth_metrics(
 
 
 def per_class_flips(
-    old_predictions: Any, new_predictions: Any, labels: Any, *, num_classes: int
+    old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike, *, num_classes: int
 ) -> dict[str, np.ndarray]:
     """Count as in `flip_metrics` for each true class.
 
@@ -233,7 +234,7 @@ def per_class_flips(
     return {key: np.bincount(labels[group], minlength=num_classes) for key, group in groups.items()}
 
 
-def confidences(logits: Any) -> np.ndarray:
+def confidences(logits: ArrayLike) -> np.ndarray:
     """Return the confidence of each prediction, ``max_k softmax(z)_k``, from 1/K to 1.
 
     Args:
@@ -252,7 +253,7 @@ def confidences(logits: Any) -> np.ndarray:
         return 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
 
 
-def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
+def ranked_flips(old_logits: ArrayLike, new_logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Return the images that flip negatively, sorted by falling confidence of the new model's wrong prediction.
 
     Args:
@@ -274,7 +275,7 @@ def ranked_flips(old_logits: Any, new_logits: Any, labels: Any) -> np.ndarray:
     return flipped[np.argsort(-confidences(np.asarray(new_logits)[flipped]), kind="stable")]
 
 
-def margins(logits: Any, labels: Any) -> np.ndarray:
+def margins(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Return the margin of the true class over the best other one, ``z_y - max_{k != y} z_k``; negative if wrong.
 
     Args:
@@ -305,7 +306,7 @@ def margins(logits: Any, labels: Any) -> np.ndarray:
 
 
 def margin_histograms(
-    old_logits: Any, new_logits: Any, labels: Any, *, num_old_classes: int, bins: int = 50
+    old_logits: ArrayLike, new_logits: ArrayLike, labels: ArrayLike, *, num_old_classes: int, bins: int = 50
 ) -> dict[str, np.ndarray]:
     """Return histograms of the old classes' `margins` before and after an update, in the same bins.
 
@@ -339,7 +340,7 @@ def margin_histograms(
 
 
 def sequence_metrics(
-    predictions_of_each_release: Sequence[Any], labels: Any, *, schedule: Sequence[int]
+    predictions_of_each_release: Sequence[ArrayLike], labels: ArrayLike, *, schedule: Sequence[int]
 ) -> dict[str, Any]:
     """Compute flips, accuracy and forgetting along a sequence of releases that know more and more classes.
 
@@ -448,7 +449,7 @@ def mean_of_sequences(sequences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: mean([sequence[key] for sequence in sequences]) for key in sequences[0]}
 
 
-def pareto_front(accuracy: Any, nfr: Any) -> np.ndarray:
+def pareto_front(accuracy: ArrayLike, nfr: ArrayLike) -> np.ndarray:
     """Return the indices of the candidates on the Pareto front of high accuracy and few negative flips.
 
     Args:
@@ -475,7 +476,9 @@ def pareto_front(accuracy: Any, nfr: Any) -> np.ndarray:
     return order[nfr[order] < fewest_before][::-1]
 
 
-def nfr_at_accuracy(accuracies: Any, nfrs: Any, accuracy: float, *, hold_below: bool = False) -> float | None:
+def nfr_at_accuracy(
+    accuracies: ArrayLike, nfrs: ArrayLike, accuracy: float, *, hold_below: bool = False
+) -> float | None:
     """Return a method's negative flip rate at an accuracy, by linear interpolation along its `pareto_front`.
 
     A point between two neighbours is achievable: predicting each image with one of the two models at random gives their
@@ -501,10 +504,10 @@ def nfr_at_accuracy(accuracies: Any, nfrs: Any, accuracy: float, *, hold_below: 
       (None, 0.02)
     """
     front = pareto_front(accuracies, nfrs)
-    accuracies, nfrs = np.asarray(accuracies, np.float64)[front], np.asarray(nfrs, np.float64)[front]
-    if not front.size or accuracy > accuracies[-1] or (accuracy < accuracies[0] and not hold_below):
+    x, y = np.asarray(accuracies, np.float64)[front], np.asarray(nfrs, np.float64)[front]
+    if not front.size or accuracy > x[-1] or (accuracy < x[0] and not hold_below):
         return None
-    return float(np.interp(accuracy, accuracies, nfrs))
+    return float(np.interp(accuracy, x, y))
 
 
 def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -576,10 +579,10 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def bootstrap_nfr_difference(
-    old_predictions: Any,
-    first_predictions: Any,
-    second_predictions: Any,
-    labels: Any,
+    old_predictions: ArrayLike,
+    first_predictions: ArrayLike,
+    second_predictions: ArrayLike,
+    labels: ArrayLike,
     *,
     seed: int,
     resamples: int = 10_000,
@@ -631,16 +634,16 @@ def bootstrap_nfr_difference(
     return {"nfr_difference": int(difference.sum()) / labels.size, "low": float(low), "high": float(high)}
 
 
-def _predictions(old: Any, new: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    arrays = {"old_predictions": old, "new_predictions": new, "labels": labels}
-    arrays = {name: np.asarray(values) for name, values in arrays.items()}
-    for name, values in arrays.items():
+def _predictions(old: ArrayLike, new: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    arrays = np.asarray(old), np.asarray(new), np.asarray(labels)
+    named = dict(zip(("old_predictions", "new_predictions", "labels"), arrays, strict=True))
+    for name, values in named.items():
         if values.size and not np.issubdtype(values.dtype, np.integer):
             raise TypeError(f"{name} have dtype {values.dtype}; expected integers, the position of each class")
-        if values.ndim != 1 or values.shape != arrays["labels"].shape:
-            shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        if values.ndim != 1 or values.shape != named["labels"].shape:
+            shapes = ", ".join(f"{key} {array.shape}" for key, array in named.items())
             raise ValueError(f"shapes do not fit: {shapes}; expected one integer per image in each")
-    return tuple(arrays.values())
+    return arrays
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mpt_jax import losses, models
 from mpt_jax.models import Classifier
@@ -82,7 +83,9 @@ class PosthocCurve:
 _RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr")
 
 
-def posthoc_curve(logits: Any, old_predictions: Any, labels: Any, *, num_old_classes: int) -> PosthocCurve:
+def posthoc_curve(
+    logits: ArrayLike, old_predictions: ArrayLike, labels: ArrayLike, *, num_old_classes: int
+) -> PosthocCurve:
     """Compute accuracy and negative flips for every constant subtracted from the new classes' logits, without a grid.
 
     The predicted class of an image is its best new class while ``c < max_{k new} z_k - max_{k old} z_k``, and its best
@@ -298,7 +301,7 @@ def soup(classifiers: Classifier) -> Classifier:
     return classifiers.replace(params=params, batch_stats=batch_stats, mean=mean, std=std)
 
 
-def fisher(classifier: Classifier, images: Any, labels: Any, *, chunk: int = 16) -> Any:
+def fisher(classifier: Classifier, images: ArrayLike, labels: ArrayLike, *, chunk: int = 16) -> Any:
     """Compute the diagonal of the empirical Fisher information: how much the predictions depend on each weight.
 
     ``F = 1/N sum_n (d log p(y_n | x_n) / d theta)^2``, with fixed running statistics.
