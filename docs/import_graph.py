@@ -34,7 +34,7 @@ def imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
 def entries(graph: Mapping[str, set[str]], package: str) -> dict[str, set[str]]:
     """Return which entries (modules and folders) of a package each of its entries imports.
 
-    The package's own `__init__` is left out: it collects names from below for those above.
+    The package's own `__init__` is omitted: it collects names from lower layers for higher ones.
 
     Examples:
       >>> graph = {"p.a": {"p.b.c"}, "p.b.c": {"p.b.d"}, "p.b.d": set(), "p.__init__": {"p.a"}}
@@ -81,7 +81,7 @@ def purpose(source: str) -> str:
 def draw(edges: Mapping[str, set[str]], purposes: Mapping[str, str]) -> str:
     """Return the imports as an SVG: a row for each entry, and a square in the column of each entry that it imports.
 
-    Rows are in the order of the layers, highest first, so all squares lie on one side of the diagonal.
+    Rows are in the order of the layers, highest first, so all squares are on one side of the diagonal.
     """
     names = [name for layer in reversed(layers(edges)) for name in layer]
     cell, left, top = 22, 130, 112
@@ -113,7 +113,7 @@ def draw(edges: Mapping[str, set[str]], purposes: Mapping[str, str]) -> str:
 
 
 def figure() -> str:
-    """Return the figure of the package as it is."""
+    """Return the current figure of the package."""
     sources = modules()
     edges = entries(imports(sources), "mpt_jax")
     own = {name: sources.get(f"mpt_jax.{name}") or sources[f"mpt_jax.{name}.__init__"] for name in edges}

@@ -1,8 +1,8 @@
 """The registry of methods: `rows()` has those that train a student and those derived from trained models.
 
-A trained method is a row of `objectives.METHODS`, a derived one a row of `DERIVED`. A row is the only place to edit:
-what must be trained (`update.lineage`), how a derived method is computed (`update.derivation`), which settings it needs
-(`config`), the legend of the report and `docs/methods.md` are read from it.
+A trained method is a row of `objectives.METHODS`, a derived one a row of `DERIVED`. A row is the only place to edit.
+All else is read from it: what must be trained (`update.lineage`), how a derived method is computed
+(`update.derivation`), which settings it needs (`config`), the legend of the report and `docs/methods.md`.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ class Ingredients(Protocol):
 
     @property
     def old(self) -> Classifier:
-        """The model of the release before."""
+        """The model of the previous release."""
 
     @property
     def parents(self) -> tuple[Classifier, ...]:
@@ -108,7 +108,7 @@ class Validation:
     Attributes:
       labels: integers, ``[n]``.
       num_old_classes: classes from this position on are new.
-      old_predictions: of the release before, ``[seeds, n]``.
+      old_predictions: of the previous release, ``[seeds, n]``.
       logits: of the first of `Derived.made_from`, ``[seeds, n, K]``.
       required_accuracy: the independent model's accuracy less `update.tolerance`.
     """
@@ -153,9 +153,9 @@ class Derived:
       number: the number that is chosen on validation images.
       papers: keys of `PAPERS`, or free text.
       family: heading in `docs/methods.md`.
-      fine_tuned: the method averages weights, so the models must continue those of the old model: `update.start=old`,
-        two releases, and an old model whose weights are known.
-      needs_new_classes: the method means nothing for an update that adds no classes.
+      fine_tuned: the method averages weights, so the models must be fine-tuned from the old model. This needs
+        `update.start=old`, two releases, and an old model whose weights are known.
+      needs_new_classes: the method needs an update that adds classes.
     """
 
     doc: str
@@ -173,7 +173,7 @@ def _lowered(models: Ingredients, c: float) -> Classifier:
 
 
 def _choose_exactly(validation: Validation) -> tuple[float, Mapping[str, Any]]:
-    """Choose c on the exact curve; record its Pareto front, since the whole curve has as many steps as images."""
+    """Choose c on the exact curve; record its Pareto front, since the full curve has as many steps as images."""
     curve = posttraining.mean_curve(
         [
             posttraining.posthoc_curve(logits, old, validation.labels, num_old_classes=validation.num_old_classes)

@@ -34,8 +34,8 @@ GATES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
 }
 """Gates by name: functions of (student logits, teacher logits, labels) that return ``[...]``, without gradient.
 
-A gate says on which images a term's beta counts. On images of classes that a teacher does not know, it counts as wrong
-and as not better.
+A gate selects the images on which a term's beta counts. On images of classes that a teacher does not know, it counts as
+wrong and as not better.
 """
 
 SOURCES = ("old", "new", "ensemble", "old_head")

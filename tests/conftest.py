@@ -85,7 +85,7 @@ def digits_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def features_file(tmp_path_factory):
-    """An .npz file of frozen features: the digits' 64 pixels, as ids tell where in scikit-learn's array they stand."""
+    """An .npz file of frozen features: the digits' 64 pixels, whose ids are their positions in scikit-learn's array."""
     digits, train = sklearn.datasets.load_digits(), slice(0, 1000)
     arrays = {
         f"{part}_{name}": values[rows]

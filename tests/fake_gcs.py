@@ -1,8 +1,8 @@
-"""A store that answers the JSON API of Google Cloud Storage on the loopback, for one process of tests.
+"""A store with the JSON API of Google Cloud Storage on the loopback, for one process of tests.
 
-Only what a store has and a disk has not, or the other way round, is taken seriously: an object appears whole or not at
-all, there are no folders, no renames and no appending, a write may ask that the object does not exist or has not
-changed since (`ifGenerationMatch`). Objects are kept in memory. Run as a program it prints its address and serves.
+It imitates the differences between a store and a disk: an object appears completely or not at all. There are no
+folders, no renames and no appending. A write may require that the object does not exist or has not changed
+(`ifGenerationMatch`). Objects are kept in memory. Run as a program, it prints its address and serves.
 """
 
 import base64
@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, self._facts(name))
 
     def _unchanged(self, query: dict[str, str], name: str) -> bool:
-        wanted = query.get("ifGenerationMatch")
-        if wanted is None or int(wanted) == self.server.objects.get(name, (b"", 0))[1]:
+        required = query.get("ifGenerationMatch")
+        if required is None or int(required) == self.server.objects.get(name, (b"", 0))[1]:
             return True
         self._send(412, {"error": {"code": 412, "message": "precondition failed"}})
         return False
@@ -120,8 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("uploadType") == "multipart":
             kind = self.headers["Content-Type"].encode()
             separator = b"--" + re.search(rb'boundary="?([^";]+)', kind)[1]
-            _, sheet, content, _ = body.split(separator, 3) if body.count(separator) == 3 else _parts(body, separator)
-            name = json.loads(email.message_from_bytes(sheet.lstrip(b"\n")).get_payload())["name"]
+            split = body.split(separator, 3) if body.count(separator) == 3 else _parts(body, separator)
+            _, metadata, content, _ = split
+            name = json.loads(email.message_from_bytes(metadata.lstrip(b"\n")).get_payload())["name"]
             content = content.lstrip(b"\n").partition(b"\n\n")[2].removesuffix(b"\n")
         elif query.get("uploadType") == "media":
             name, content = query["name"], body
@@ -190,10 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _parts(body: bytes, separator: bytes) -> list[bytes]:
-    """The content may have the separator in it, so that only the first two and the last are cut at."""
-    _, sheet, rest = body.split(separator, 2)
+    """Split at the first two separators and the last one, because the content may contain the separator."""
+    _, metadata, rest = body.split(separator, 2)
     content, _, end = rest.rpartition(separator)
-    return [b"", sheet, content, end]
+    return [b"", metadata, content, end]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Folders of small images whose colours tell them apart, and checks of the data sets read from them."""
+"""Folders of small images that differ in colour, and checks of the data sets read from them."""
 
 import load_dataset
 import numpy as np

@@ -1,4 +1,4 @@
-"""Random weights of networks, compiled whole: made one operation at a time they take twice as long."""
+"""Random weights of networks, drawn in one compiled program: one operation at a time takes twice as long."""
 
 import functools
 

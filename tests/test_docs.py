@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md"]
 PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.py"))]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
-_DOORS = {"train": "train", "predict": "predict", "export": "export.__main__", "compare": "compare.__main__"}
-_DOORS |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
+_MODULES = {"train": "train", "predict": "predict", "export": "export.__main__", "compare": "compare.__main__"}
+_MODULES |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
 
 
 def _commands():
@@ -50,7 +50,7 @@ def test_there_are_commands_on_every_page_that_should_have_some():
 @pytest.mark.parametrize(("page", "name", "arguments"), COMMANDS)
 def test_every_command_is_one_that_the_program_takes(page, name, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
-    options = importlib.import_module(f"mpt_jax.{_DOORS[name]}").parse(arguments)
+    options = importlib.import_module(f"mpt_jax.{_MODULES[name]}").parse(arguments)
     if name == "train":
         configs.load(options.config, options.overrides)
 

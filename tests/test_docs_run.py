@@ -1,4 +1,4 @@
-"""Every command in the documentation and the configs is run, whole or cut short, with what its page speaks of."""
+"""Every command in the documentation and the configs is run, some shortened, with the files that its page mentions."""
 
 import dataclasses
 import io
@@ -137,7 +137,7 @@ def imagenet_dir(tmp_path_factory):
 
 @pytest.fixture
 def stand_ins(request, desk, digits_dir, tmp_path):
-    """A function from a command's arguments to those with what lies here in place of what the reader fills in."""
+    """Return a function that replaces the placeholders in a command's arguments by files of this test."""
 
     def filled_in(name, arguments):
         text = " ".join(arguments)

@@ -73,7 +73,7 @@ def resnet50(num_classes, stem="imagenet"):
 def to_flax(module, of=lambda tensor: tensor):
     """``(params, batch_stats)`` of `mpt_jax.models.resnet` as float64 numpy arrays.
 
-    ``of`` says what to take of a parameter: itself, or for example its gradient (``lambda p: p.grad``).
+    ``of`` selects what to take of a parameter: itself, or for example its gradient (``lambda p: p.grad``).
     """
     params, batch_stats = {}, {}
 

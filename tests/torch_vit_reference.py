@@ -42,7 +42,7 @@ def vit(num_classes, height, width, patch, features, depth, heads):
 def to_flax(module, of=lambda tensor: tensor):
     """The parameters of `mpt_jax.models.vit` as float64 numpy arrays.
 
-    ``of`` says what to take of a parameter: itself, or for example its gradient (``lambda p: p.grad``).
+    ``of`` selects what to take of a parameter: itself, or for example its gradient (``lambda p: p.grad``).
     """
 
     def array(tensor):

@@ -23,7 +23,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "mpt_jax.benchmark",
         "Measure the train step: time, memory, compilation and model FLOP utilisation. "
-        "Whatever is compared runs in alternating rounds; the median round is reported.",
+        "Everything that is compared runs in alternating rounds; the median round is reported.",
     )
     added = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     for name, (text, options) in COMMANDS.items():
@@ -66,7 +66,7 @@ _DATA: Options = {
 }
 _ROUNDS: Options = {
     "--steps": _count("steps per timed call (default: about three seconds of them)"),
-    "--rounds": _count("measurements of everything compared (default: 3)", 3),
+    "--rounds": _count("alternating rounds of measurements (default: 3)", 3),
 }
 _STEP: Options = {
     "--accumulate": _count("micro-batches per step (default: 1)", 1),
@@ -96,13 +96,13 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
                 "metavar": "COMMAND",
                 "help": "compare with a command whose last line is a JSON object with median_ms",
             },
-            "--memory": {"action": "store_true", "help": "predict the memory a device needs; compile, run nothing"},
+            "--memory": {"action": "store_true", "help": "compile only, and predict the memory that a device needs"},
             "--students": _count("with --memory: size of the population (default: 1)", 1),
             "--device-memory": {
                 "type": _positive,
                 "default": 0.0,
                 "metavar": "GIB",
-                "help": "with --memory: predict for an accelerator with this much (default: for the devices here)",
+                "help": "with --memory: memory of an accelerator to predict for (default: the devices here)",
             },
         },
     ),
@@ -140,7 +140,11 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
             **_METHOD,
             **_MEMBERS,
             "--sizes": _some_counts("numbers of students", 1, 2, 4, 8, 16, 32),
-            "--peer": {"default": "", "metavar": "COMMAND", "help": "as step --against; --dtype DTYPE is appended"},
+            "--peer": {
+                "default": "",
+                "metavar": "COMMAND",
+                "help": "as step --against, with --dtype DTYPE appended to the command",
+            },
             "--data-dir": {
                 "default": "",
                 "metavar": "DIR",
@@ -150,7 +154,7 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
         },
     ),
     "scaling": (
-        "predict a step on many devices from its compiled program; run nothing",
+        "predict a step on many devices from its compiled program, without running it",
         {
             **_DATA,
             **_STEP,
@@ -161,7 +165,7 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
         },
     ),
     "input": (
-        "measure streamed images per second against PyTorch's loader, and how long a step waits for them",
+        "compare streamed images per second with PyTorch's loader, and measure how long a step waits for them",
         {
             **_DATA,
             **_ROUNDS,

@@ -83,7 +83,7 @@ def step(
 
 
 def square_product(dtype: str, mesh: Mesh) -> tuple[Callable[[], float], float, str]:
-    """Prepare a large square matrix product over all devices, whose rate stands for the peak.
+    """Prepare a large square matrix product over all devices, whose rate is taken as the peak.
 
     Returns:
       A function that measures its milliseconds, its FLOPs, and a description.

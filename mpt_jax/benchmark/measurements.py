@@ -42,7 +42,7 @@ def step(setup: Setup, log: Log, *, method: str, against: str) -> dict[str, Any]
 
 
 def memory(setup: Setup, log: Log, *, method: str, students: int, device_memory: float) -> dict[str, Any]:
-    """Predict the memory that a device needs for a step, by use, with advice if it has less; compile, run nothing.
+    """Predict the memory that a device needs for a step, by use, with advice if it has less; compile only.
 
     Args:
       device_memory: GiB of an accelerator to predict for; 0: the devices of this machine.
@@ -65,7 +65,7 @@ def memory(setup: Setup, log: Log, *, method: str, students: int, device_memory:
 
 
 def scaling(setup: Setup, log: Log, *, method: str, devices: Sequence[int], weak: bool) -> dict[str, Any]:
-    """Predict what a step sends, computes and holds on so many devices, and its efficiency; run nothing."""
+    """Predict what a step sends, computes and holds on so many devices, and its efficiency, without running it."""
     _check_method(method)
     setup.network()
     rows = scaling_of_steps.measure(setup, log, method=method, devices=devices, weak=weak)
@@ -135,7 +135,7 @@ def table(setup: Setup, log: Log, *, methods: Sequence[str]) -> dict[str, Any]:
 def device(
     setup: Setup, log: Log, *, method: str, sizes: Sequence[int], peer: str, data_dir: str, toy: bool
 ) -> dict[str, Any]:
-    """Measure an accelerator in one command: both dtypes, populations, a peer, a whole epoch, memory."""
+    """Measure an accelerator in one command: both dtypes, populations, a peer, a full epoch, memory."""
     if toy:
         sizes = sizes[:2]
         setup = dataclasses.replace(setup, model="convnet", stem="", batch=16, steps=2, rounds=1)

@@ -18,10 +18,10 @@ GiB = 2**30
 
 
 def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool) -> dict[str, int]:
-    """Return the bytes that one device needs to train these students, by use, and their ``total``; run nothing.
+    """Return the bytes that one device needs to train these students, by use, and their ``total``, without running.
 
-    `temporaries` are activations, gradients and all else that the compiler keeps within a call. A CPU's compiler undoes
-    rematerialisation; for an accelerator, its saving is estimated by `device_memory.activations`.
+    `temporaries` are activations, gradients and everything else that the compiler keeps within a call. A CPU's compiler
+    undoes rematerialisation; for an accelerator, its saving is estimated by `device_memory.activations`.
 
     Args:
       native: use the convolutions of accelerators; the form for CPUs needs more (patches of every convolution).
@@ -45,7 +45,7 @@ def predict(setup: Setup, rows: Sequence[Objective], mesh: Mesh, *, native: bool
 
 
 def advice(parts: Mapping[str, int], limit: float, setup: Setup, *, students: int, devices: int) -> list[str]:
-    """Return settings that lower the need of a step towards `limit` bytes, each with its need; [] if it fits.
+    """Return settings that reduce the memory of a step, each with the memory needed then; [] if `limit` bytes suffice.
 
     This is an estimate. Activations are the temporaries less a gradient and a copy of the parameters; they shrink with
     micro-batches, with fewer members side by side and as `device_memory.activations` says. The state shrinks with the

@@ -27,7 +27,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "all limits, 1 regression, 2 bad input.",
         epilog="OLD and NEW: .npz, .csv, .tsv, .parquet or .jsonl (text also .gz, .bz2, .zst) with the columns id, "
         "label, and prediction, or scores (also logits, probabilities) with a number per class, or a column per class "
-        "such as score_cat. The predictions/NAME.npz of a run work as they are. Rates are fractions: 0.01 is 1 %.",
+        "such as score_cat. A run's predictions/NAME.npz has this form. Rates are fractions: 0.01 is 1 %.",
     )
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="limit on the negative flip rate / that of two models with unrelated errors",
     )
     option("--max-class-nfr", type=float, metavar="RATE", help="limit on negative flips / rows of each class")
-    option("--min-accuracy", type=float, metavar="RATE", help="least accuracy of the new model on all rows")
+    option("--min-accuracy", type=float, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
     option(
         "--confident",
         action="store_true",
@@ -135,7 +135,7 @@ def _number_or_names(text: str) -> int | str:
 
 
 def _names(text: int | str | None) -> int | list[str] | None:
-    """Return the names in a text or in the file that it names; a number and None stay as they are."""
+    """Return the names in a text or in the file that it names; return a number or None unchanged."""
     if not isinstance(text, str):
         return text
     path = pathlib.Path(text)

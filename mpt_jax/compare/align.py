@@ -1,6 +1,6 @@
 """Matching of two tables' rows by id: ids become hashes of 128 bits, and equal hashes are found by sorting.
 
-No text is kept once its hash is known: for 10 million ids of 16 letters this takes 7 s and 0.7 GB, and
+No text is kept once its hash is known: for 10 million ids of 16 characters this takes 7 s and 0.7 GB, and
 `pyarrow.compute.index_in` on the texts 9 s and 1.6 GB.
 """
 
@@ -113,7 +113,7 @@ def _repeated(order: np.ndarray, same: np.ndarray) -> np.ndarray:
 
 
 def _blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield ranges of whole texts, each of at most `_BLOCK` bytes unless a single text is longer."""
+    """Yield ranges of complete texts, each of at most `_BLOCK` bytes unless a single text is longer."""
     start, count = 0, len(offsets) - 1
     while start < count:
         end = max(start + 1, int(np.searchsorted(offsets, offsets[start] + _BLOCK, "right")) - 1)

@@ -23,8 +23,8 @@ _WITHOUT = ("no prediction", "NaN or missing scores")
 class Rows:
     """Rows in the order of the file; labels and predictions are positions in `classes`, -1 if missing.
 
-    `known` are the classes that the file says the model knows, None if it does not say. `problems` counts and names
-    the unusable rows, one sentence for each kind.
+    `known` are the classes that the model knows according to the file, None if the file does not list them. `problems`
+    counts and names the unusable rows, one sentence for each kind.
     """
 
     source: Source
@@ -65,7 +65,7 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     predicted = columns.prediction_columns(source)
     has_scores = predicted[0] not in PREDICTIONS
     scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
-    if own is None and scored and not has_scores:  # scores beside predictions still say what the model knows
+    if own is None and scored and not has_scores:  # scores beside predictions still show what the model knows
         own = tuple(str(columns.class_name(name, names, source.name)) for name in scored)
     code_of: dict[str, int] = {}
 

@@ -125,7 +125,7 @@ def flips_title(result: Result, most: int) -> str:
 def printable(text: str, most: int | None = None) -> str:
     """Return the text with unprintable characters (control characters, changes of direction) escaped.
 
-    A text longer than `most` loses its middle: the ends of long names tell them apart.
+    The middle of a text longer than `most` is cut, because long names often differ at the end.
 
     Examples:
       >>> printable("a" + chr(10) + "b"), printable("left_ventricle_7", 9)

@@ -16,7 +16,7 @@ LARGEST = sys.float_info.max  # the largest finite number; comparisons with it a
 
 
 class Text(str):
-    """A value from the command line: used as it is by a key that holds text, parsed as a literal by any other."""
+    """A value from the command line: a key that holds text takes it unchanged, any other parses it as a literal."""
 
 
 def override(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class UpdateConfig:
     memory_by: str = "random"  # how to select them: "random", or "herding" on the features of the previous release
     old_fraction: float = 1.0  # share of each class's training images that the first release is trained on
     ensemble_size: int = 8  # independent models in an ensemble
-    posthoc_of: str = "independent"  # whose new classes `posthoc_bias` lowers: "independent" or a trained method
+    posthoc_of: str = "independent"  # model whose new classes `posthoc_bias` lowers: "independent" or a trained method
     old: str = ""  # folder of a released model to start from ("{seed}" is replaced); empty: train it
     independent: str = ""  # folder of the independently trained new model ("{seed}" is replaced); empty: train it
 
@@ -89,15 +89,15 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How devices are assigned; the remaining ones divide the batch. Results change by rounding at most."""
+    """How devices share the work; the remaining ones split the batch. Results change by rounding at most."""
 
-    members: int = 1  # devices that divide the members of a population, which do not communicate
-    fsdp: int = 1  # devices that divide parameters and optimizer state; 0: all that `members` leaves
+    members: int = 1  # groups of devices that share the members of a population and do not communicate
+    fsdp: int = 1  # devices over which parameters and optimizer state are split; 0: all that `members` leaves
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """All settings of a run."""
 
     seeds: tuple[int, ...] = (0,)  # one complete update (its own three models and data order) per seed
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)

@@ -19,8 +19,8 @@ class DatasetConfig:
     """
 
     name: str = "digits"  # a TFDS data set, "folder", or a .csv, .parquet, .npz or .py file
-    data_dir: str = ""  # TFDS data folder, the folder of "folder", or where a relative file name starts; empty: default
-    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState) or a list; "..." ends it: the rest
+    data_dir: str = ""  # TFDS data folder, folder of images, or base of a relative file name; empty: default
+    class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState) or a list; a final "...": the rest
     image_size: tuple[int, ...] = ()  # resize image files to height and width, or to one side length; empty: as stored
     channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: as stored in TFDS, 3 for your own files
     test_fraction: float = 0.2  # share of your own images to hold out for testing if they have no test part
@@ -28,10 +28,10 @@ class DatasetConfig:
     validation_per_class: int = 0  # validation images taken from each class of train; choices never use the test part
     train_per_class: int = 0  # maximum number of training images per class; 0: all
     imbalance: float = 1.0  # long tail: number of images of the first class over the last, exponential in between
-    mean: tuple[float, ...] = ()  # per channel, in units of pixel/255; empty: of the first release's training images
+    mean: tuple[float, ...] = ()  # per channel, in units of pixel/255; empty: from the first release's training images
     std: tuple[float, ...] = ()
     source: str = "auto"  # decode images once into "memory", or when needed as a "stream"; "auto": by their size
-    augmentation: str = "crop_flip"  # the two keys at the end, or "imagenet": random resized crops and flips, streamed
+    augmentation: str = "crop_flip"  # crop_padding and flip, or "imagenet": random resized crops and flips, streamed
     workers: int = 0  # processes that decode a stream; 0: threads, one per core, at most 16
     test_split: str = "test"  # of a TFDS data set
     crop_padding: int = 0  # random crop after padding with this many black pixels

@@ -51,7 +51,7 @@ def open_examples(
           these keys after ``test_`` (the split), see `mpt_jax.data.own.arrays.read`;
         - the name of a TFDS data set.
       image_shape: input shape of the network, ``(H, W, C)`` or ``(D,)``. Encoded images are resized as described in
-        `mpt_jax.data.images.decode`; those of TFDS are decoded as stored.
+        `mpt_jax.data.images.decode`; those of TFDS without applying EXIF orientation.
       classes: class names of the network. An integer label is an index into the source's own ``class_names``, or else
         into these.
       split: split of a TFDS data set, or prefix of the keys of an .npz file.

@@ -1,7 +1,7 @@
 """A folder of arrays with sealed JSON metadata: what released models and training states have in common.
 
 `model/` holds the arrays, written by orbax, which only this module imports. The metadata file has the SHA-256 of every
-file in `model/` and of itself; reading checks them before anything else. A folder appears whole or not at all.
+file in `model/` and of itself; reading checks them before anything else. A folder appears completely or not at all.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from mpt_jax.runtime import processes
 def write(folder: pathlib.Path, metadata_name: str, metadata: Mapping[str, Any], arrays: Any | None) -> None:
     """Write the arrays and the sealed metadata to `.NAME.unfinished`, which is then renamed to the folder.
 
-    A bucket has no renames: there both go to the folder itself, which does not count until its metadata is written,
-    last. With several processes each writes its part of the arrays, and the first one the metadata.
+    A bucket has no renames: there both go to the folder itself. It is ignored until its metadata is written, last. With
+    several processes each writes its part of the arrays, and the first one the metadata.
 
     Raises:
       OSError: the disk is full, or the folder cannot be written.

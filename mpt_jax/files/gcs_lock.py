@@ -89,7 +89,7 @@ def _create(path: pathlib.Path, ours: dict[str, Any]) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """Return what the lock says of its holder; empty if there is no lock."""
+    """Return what the lock records about its holder; empty if there is no lock."""
     try:
         found = json.loads(filesystem().cat_file(str(path)))
     except FileNotFoundError:

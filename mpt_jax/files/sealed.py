@@ -62,7 +62,7 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an `.npz` file of the arrays and their `digest`, the whole file or nothing."""
+    """Write an `.npz` file of the arrays and their `digest`, completely or not at all."""
     content = io.BytesIO()
     # For mypy the arrays could be the argument allow_pickle.
     np.savez_compressed(content, **arrays, digest=digest(arrays))  # type: ignore[arg-type]

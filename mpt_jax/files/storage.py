@@ -1,7 +1,7 @@
 """Files in a local folder or in a bucket of Google Cloud Storage (`gs://`), by the same functions.
 
 A local path is a `pathlib.Path`; a remote one is an `etils.epath.Path`, which uses fsspec and gcsfs. Only what differs
-between the two is here. In a bucket an object appears whole or not at all, and everyone sees it immediately; but there
+between the two is here. In a bucket an object appears completely or not at all, and all see it immediately; but there
 are no folders, no renames, no appending, and no locks that end with their process (see `gcs_lock`).
 """
 
@@ -94,7 +94,7 @@ def make_folder(path: pathlib.Path) -> None:
 def remove(folder: pathlib.Path) -> None:
     """Remove a folder with everything in it, if it exists.
 
-    In a bucket its own files go first: the metadata, without which the rest of a folder does not count.
+    In a bucket its own files go first: the metadata, without which the rest of a folder is ignored.
     """
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +115,7 @@ def files(folder: pathlib.Path) -> list[str]:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a whole file or none of it: a local one beside the old file first, then renamed over it."""
+    """Write a file completely or not at all: a local one beside the old file first, then renamed over it."""
     if is_remote(path):
         filesystem().pipe_file(str(path), content)
         return
@@ -135,7 +135,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def append_text(path: pathlib.Path, text: str) -> None:
-    """Append to a file, which is created if missing; in a bucket the whole object is written again."""
+    """Append to a file, which is created if missing; in a bucket the complete object is written again."""
     if is_remote(path):
         before = path.read_bytes() if path.exists() else b""
         write_bytes(path, before + text.encode("utf-8"))

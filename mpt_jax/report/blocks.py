@@ -36,7 +36,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A picture by name, its description, and a caption that says how to read it."""
+    """A picture by name, its description, and a caption that explains how to read it."""
 
     name: str
     alt: str

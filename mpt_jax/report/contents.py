@@ -1,4 +1,4 @@
-"""What a report says: its sections in order, as `blocks`."""
+"""The contents of a report: its sections in order, as `blocks`."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ PlotBlock = Callable[[str, str], list[Plot]]
 
 
 def sections(report: Report, pictures: Mapping[str, plots.Picture]) -> list[Section]:
-    """Return the whole report; the first section has no title."""
+    """Return all sections; the first has no title."""
 
     def plot(name: str, caption: str) -> list[Plot]:
         return [Plot(name, pictures[name].alt, caption)] if name in pictures else []

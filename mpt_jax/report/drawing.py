@@ -109,7 +109,7 @@ def label_points(
 ) -> None:
     """Write a name beside each point so that it covers no point, no other name and not the legend.
 
-    Points that coincide share a name. A point without enough room stays without one.
+    Points that coincide share a name. A point without enough space gets no name.
 
     Args:
       figure: the figure of the axes.

@@ -28,7 +28,7 @@ from mpt_jax.report.drawing import (
 Report = Mapping[str, Any]
 Drawn = tuple[Any, str] | None  # a figure and its description, None if the report lacks the numbers
 
-TOO_FAR = 0.1  # accuracy below the baseline at which a method is left out, as it would squeeze all others
+TOO_FAR = 0.1  # accuracy below the baseline at which a method is omitted: it would compress the scale of the others
 MOST_CLASSES = 20  # in one picture
 
 

@@ -35,9 +35,9 @@ _ROOM_FOR_NAMES = 13  # of 80 columns, beside five with deviations
 
 
 def cells(report: dict[str, Any], *, spread: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of text, one row per method; rates in percent as mean and standard deviation over seeds.
+    """Return headings and rows of text, a row per method; rates in percent as mean and standard deviation over seeds.
 
-    Without `spread` the deviation is given of the negative flips alone.
+    Without `spread`, only the negative flips have a deviation.
     """
     headings = ["method", *(heading for _, heading, _ in COLUMNS), CHANGE[0], MARGIN[0]]
     baseline = report["summary"].get("no_treatment", {}).get("nfr", {}).get("mean")
@@ -58,7 +58,7 @@ def cells(report: dict[str, Any], *, spread: bool = True) -> tuple[list[str], li
 
 
 def columns() -> list[tuple[str, str]]:
-    """Heading and meaning of every column but the first."""
+    """Return the heading and meaning of every column but the first."""
     return [*((heading, meaning) for _, heading, meaning in COLUMNS), CHANGE, MARGIN]
 
 
@@ -77,7 +77,7 @@ def _meaning(method: str) -> str:
 
 
 def title(report: dict[str, Any]) -> str:
-    """One line on what was updated and over how many seeds."""
+    """Return what was updated, and over how many seeds."""
     schedule = " -> ".join(map(str, report["classes"]["schedule"]))
     seeds = len({row["seed"] for row in report["rows"]})
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
@@ -86,8 +86,8 @@ def title(report: dict[str, Any]) -> str:
 
 
 def terminal(report: dict[str, Any]) -> Table:
-    """The table for a terminal of 80 columns: without the positive flips, which `report.md` has."""
-    # Long names leave no room for every deviation.
+    """Return the table for a terminal of 80 columns, without the positive flips, which `report.md` has."""
+    # Long names leave no space for every deviation.
     headings, rows = cells(report, spread=max(map(len, report["summary"])) <= _ROOM_FOR_NAMES)
     shown = [i for i, heading in enumerate(headings) if heading != "positive flips"]
     table = Table(title=title(report), title_justify="left", title_style="bold")
@@ -100,7 +100,7 @@ def terminal(report: dict[str, Any]) -> Table:
 
 
 def legend(report: dict[str, Any]) -> Table:
-    """What the rows and columns of `terminal` mean."""
+    """Return what the rows and columns of `terminal` mean."""
     table = Table.grid(padding=(0, 2))
     shown = [column for column in columns() if column[0] != "positive flips"]
     for name, meaning in [*shown, ("", ""), *methods(report)]:

@@ -9,7 +9,7 @@ from mpt_jax.update import lineage
 _INTERVALS = {
     "seeds": "over seeds (Student's t, paired for differences): they reflect chance in training",
     "images": "over test images (Wilson's; normal and paired for differences). With fewer than three seeds, chance in "
-    "training is unknown and comes on top",
+    "training is unknown and not included",
 }
 
 
@@ -58,7 +58,7 @@ def _headline(report: dict[str, Any]) -> Text:
         return Text(f"Ship `{best}`: {gain} (significant over {seeds} seeds)", "good")
     if compared["interval_over"] == "seeds":
         return Text(f"`{best}` may be better: {gain} (not significant over {seeds} seeds)", "open")
-    return Text(f"`{best}` may be better: {gain} (significance takes at least three seeds)", "open")
+    return Text(f"`{best}` may be better: {gain} (significance needs at least three seeds)", "open")
 
 
 def _numbers(report: dict[str, Any], method: str) -> tuple[Table, list[str]]:

@@ -42,7 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "mpt_jax.reproduce",
         "Train the runs of a table, keep their numbers in results/ and write REPRODUCIBILITY.md. "
-        "Give the same command again to resume a stopped one.",
+        "Run the same command again to resume.",
         epilog="Tables: " + "; ".join(f"{name}: {table.title}" for name, table in TABLES.items()),
         shared=["--data-dir"],
     )
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "table",
         choices=[*TABLES, "page"],
         metavar="TABLE",
-        help="name of a table, or `page` to draw figures and page without training",
+        help="name of a table, or `page` to draw the figures and write the page without training",
     )
     parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="hardware to plan for (default: cpu)")
     parser.add_argument(
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="folder of the work directories (default: %(default)s)",
     )
     parser.add_argument(
-        "--results", metavar="DIR", default=str(ROOT / "results"), help="folder of the numbers (default: results)"
+        "--results", metavar="DIR", default=str(ROOT / "results"), help="folder of the result files (default: results)"
     )
     parser.add_argument(
         "--page", metavar="FILE", default="", help="file to write (default: REPRODUCIBILITY.md beside the results)"

@@ -16,7 +16,7 @@ _GREY = "#5c5c5c"
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One data set: a table, the row that stands for MPT, and rows to compare it with."""
+    """One data set: a table, the row that represents MPT, and rows to compare it with."""
 
     title: str
     table: str  # a file in results/, without .json

@@ -25,7 +25,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
             raise ValueError(f"schema {found['schema']}")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no result of this version ({error}); expected schema {SCHEMA}; make it again"
+            f"{path} is no result of this version ({error}); expected schema {SCHEMA}; train the table again"
         ) from error
     return found
 
@@ -41,7 +41,7 @@ def write(path: pathlib.Path, table: str, budget: str, command: str, runs: Seque
 def join(existing: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the new runs, and the existing ones that share no seed of a scenario with them, sorted by seeds.
 
-    A table can therefore be made seed by seed, on several machines.
+    A table can therefore be trained seed by seed, on several machines.
     """
     made = {(run["scenario"], seed) for run in done for seed in run["seeds"]}
     others = [run for run in existing if not made & {(run["scenario"], seed) for seed in run["seeds"]}]

@@ -203,7 +203,7 @@ def from_first(function: Callable[[], Any]) -> Any:
 
 
 def device_put(tree: Any, sharding: Any) -> Any:
-    """Put arrays that every process holds whole on the devices, with one sharding or a tree of shardings."""
+    """Put arrays that every process holds completely on the devices, with one sharding or a tree of shardings."""
     if not is_distributed():
         return jax.device_put(tree, sharding)
 
@@ -212,7 +212,7 @@ def device_put(tree: Any, sharding: Any) -> Any:
             return jax.jit(jax.random.wrap_key_data, out_shardings=sharding)(put(jax.random.key_data(leaf), sharding))
         array = np.asarray(leaf)
         array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-        # `jax.device_put` would send the whole array to every process, to check that all hold the same.
+        # `jax.device_put` would send the full array to every process, to check that all hold the same.
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     shardings = jax.tree.map(lambda _: sharding, tree) if isinstance(sharding, Sharding) else sharding

@@ -131,7 +131,7 @@ def over_steps(
     """Return the last ``carry = function(carry, step, batch)`` over the steps ``start .. stop-1``."""
 
     def body(step, carry):
-        # The barrier keeps the making of a batch out of the arithmetic of the step, which a stream must repeat exactly.
+        # The barrier separates drawing a batch from the arithmetic of the step, which a stream must repeat exactly.
         return function(carry, step, jax.lax.optimization_barrier(batches.at(step)))
 
     return jax.lax.fori_loop(start, stop, body, carry)

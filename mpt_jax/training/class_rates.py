@@ -67,7 +67,7 @@ def improve(
     or not finite.
 
     Args:
-      log_rates: ``[K]``; minus infinity stays as it is.
+      log_rates: ``[K]``; minus infinity does not change.
       key: of the draw.
       features_of: returns features ``[batch, D]`` and labels ``[batch]`` of a batch of the given classes.
       balanced: the same of a class-balanced batch.

@@ -26,8 +26,8 @@ from mpt_jax.training.member import Sums
 from mpt_jax.training.recipe import Recipe
 from mpt_jax.training.state import Inputs, TrainState, new_state, place, zero_sums
 
-# Longest call, unless a single step takes longer: a signal is heard between two calls. It is not shorter because a call
-# costs a third of a step of four ResNet-18 on a CPU, whose temporaries are new pages of memory in every call.
+# Longest call, unless a single step takes longer: a signal takes effect between two calls. It is not shorter because a
+# call costs a third of a step of four ResNet-18 on a CPU, whose temporaries are new pages of memory in every call.
 SECONDS_PER_CALL = 5.0
 
 
@@ -153,7 +153,7 @@ def means(sums: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass
 class _Stage:
-    """How far a stage has come; the arrays may still be in the making."""
+    """How far a stage has come; the arrays may not be computed yet."""
 
     state: TrainState
     sums: Sums  # of the values since the last report

@@ -44,7 +44,7 @@ class Recipe:
 
     @property
     def micro_batch_size(self) -> int | None:
-        """Images per micro-batch of a step; None: the whole batch."""
+        """Images per micro-batch of a step; None: the full batch."""
         return self.batch_size // self.optimizer.accumulate if self.optimizer.accumulate > 1 else None
 
     def steps_per_epoch(self, num_examples: int) -> int:
@@ -52,5 +52,5 @@ class Recipe:
         return data.steps_per_epoch(num_examples, self.batch_size)
 
     def total_steps(self, num_examples: int) -> int:
-        """Return the steps of the whole stage: ``epochs * ceil(N / batch_size)``."""
+        """Return the steps of the stage: ``epochs * ceil(N / batch_size)``."""
         return self.optimizer.epochs * self.steps_per_epoch(num_examples)

@@ -24,7 +24,7 @@ from mpt_jax import data, models
 from mpt_jax.errors import InputError
 
 MEMBERS, BATCH = ("seeds", "objectives"), ("data", "fsdp")
-SMALLEST = 2**12  # numbers in a parameter; smaller ones stay whole, because their transfer costs more than it saves
+SMALLEST = 2**12  # numbers in a parameter; smaller ones are not split: their transfer costs more than it saves
 
 _SMALL_NETWORK = 1_000_000  # parameters; operations of smaller networks are too short to be shared by cores
 _COPIES = 2**30  # bytes of images on all cores of a CPU together
@@ -147,7 +147,7 @@ def parameter_spec(shape: Sequence[int], devices: int, smallest: int | None = No
     Args:
       shape: without the leading axes over members.
       devices: of the axis.
-      smallest: numbers below which an array stays whole; None: `SMALLEST`.
+      smallest: numbers below which an array is not split; None: `SMALLEST`.
 
     Examples:
       >>> [tuple(parameter_spec(shape, 8)) for shape in ((3, 3, 64, 128), (512, 100), (101, 103), (64,))]
@@ -218,7 +218,7 @@ def assign_members(members: int, devices: int, *, in_pieces: bool) -> tuple[np.n
     empty.
 
     Returns:
-      Indices of the members, begin and end, each ``[2, devices, n]``. The index `members` stands for none.
+      Indices of the members, begin and end, each ``[2, devices, n]``. The index `members` means none.
 
     Examples:
       >>> index, begin, end = assign_members(5, 2, in_pieces=True)
@@ -281,6 +281,6 @@ def _sharding(mesh: Mesh, spec: P) -> NamedSharding:
 
 
 def _visible(mesh: Mesh) -> Any:
-    """Return the mesh as it is known where this is traced: inside `over_members` the axes of members are taken."""
+    """Return the mesh that is visible where this is traced: inside `over_members` without the axes of members."""
     abstract = jax.sharding.get_abstract_mesh()
     return mesh if abstract.empty else abstract

@@ -5,8 +5,8 @@
   package did not train come from `external_model` and `precomputed_logits`.
 - `planning` describes what will be done.
 - `stages` trains what is missing: `stage_inputs` collects what a population learns from, `stage_metrics` records its
-  values, `selection` chooses numbers on validation images, `derivation` computes the methods without a training of
-  their own, and `releases` writes models, cards and predictions.
+  values, `selection` chooses numbers on validation images, `derivation` computes the derived methods,
+  and `releases` writes models, cards and predictions.
 - `workdir` has the layout of the work directory, `lock` keeps other processes out of it, `gallery` and `loggers` write
   thumbnails and TensorBoard events to it.
 """

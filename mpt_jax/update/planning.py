@@ -1,4 +1,4 @@
-"""The plan that a run prints before it begins: what is trained in how many steps, what exists, and about how long."""
+"""The plan that a run prints before it starts: what is trained in how many steps, what exists, and about how long."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def population(config: Config, stage: Stage) -> str:
 
 
 def total_steps(run: Run, stage: Stage) -> int:
-    """Return the steps of a whole stage, from the number of images that the memory leaves to it."""
+    """Return the steps of a stage, from the number of images that it may use."""
     counts = data.class_counts(run.dataset.train, run.num_classes(stage.release))
     examples = counts.sum()
     if stage.release == 0:

@@ -56,7 +56,7 @@ def read(config: Config, dataset: data.Dataset) -> PrecomputedLogits:
     if len(row_of) != sum(map(len, parts.values())):
         raise InputError(
             f"different parts of {dataset.name} have images with the same id, which old.predictions="
-            f"{config.old.predictions} cannot distinguish; expected ids that are unique in the whole data set"
+            f"{config.old.predictions} cannot distinguish; expected ids that are unique in the data set"
         )
     paths = list(dict.fromkeys(files_per_seed(config.old.predictions, config)))
     part_of = np.repeat(list(parts), [len(ids) for ids in parts.values()])

@@ -205,7 +205,7 @@ def _check_old_head(config: Config, old_params: Any, new_params: Any) -> None:
     if "old_head" in configs.sources(config) and old_width != new_width:
         raise InputError(
             f"update.methods has one with the old head (bct), which takes {old_width} features, but model.name="
-            f"{config.model.name} has {new_width}; leave that method out, or choose a network with as many"
+            f"{config.model.name} has {new_width}; remove that method, or choose a network with as many"
         )
 
 

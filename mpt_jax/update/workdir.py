@@ -8,7 +8,7 @@ tensorboard/           the same as TensorBoard events, with --tensorboard
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
 gallery.npz            ids and thumbnails of test images that flipped; not written for features
 report.json .md .html  the result; plots/ has the pictures of report.md
-lock                   process and host that work here, or did last; in a bucket only while they do
+lock                   process and host of the current or last session; in a bucket only of the current one
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import sealed, storage
 from mpt_jax.update import lock
 
-_FIRST_FILES = {lock.FILE, ".config.json.unfinished"}  # all that a run leaves if it is killed right after its start
+_FIRST_FILES = {lock.FILE, ".config.json.unfinished"}  # all that exists if a run is killed right after its start
 # Config values that may change between sessions: they do not change the result.
 _FREE_SECTIONS = ("training.", "mesh.")
 _FREE_KEYS = ("dataset.data_dir", "dataset.workers")
@@ -63,17 +63,19 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def check_contents(workdir: pathlib.Path, contents: Mapping[str, str]) -> None:
-    """Check that a run resumes with the data that it began with, without writing to its folder.
+    """Check that a run resumes with the data that it was started with, without writing to its folder.
 
     Args:
-      contents: digests by what they are of; those that the run did not record when it began are not compared.
+      contents: digests by what they are of; those that the run did not record at its start are not compared.
 
     Raises:
       InputError: other images, labels or ids.
     """
     before = read_facts(workdir).get("contents", {}) if (workdir / "config.json").exists() else {}
     if differing := [what for what, digest in contents.items() if before.get(what, digest) != digest]:
-        raise InputError(f"{workdir} began with other {', '.join(differing)}; restore those, or give another --workdir")
+        raise InputError(
+            f"{workdir} was started with other {', '.join(differing)}; restore those, or give another --workdir"
+        )
 
 
 def next_free(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
@@ -112,7 +114,7 @@ def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Create the folders, and write `config.json` if this is the first session of the run.
 
     Raises:
-      InputError: the folder is not writable, or another process has begun a run of another config since `check`.
+      InputError: the folder is not writable, or another process has started a run of another config since `check`.
     """
     check(workdir, facts["config"])
     path = workdir / "config.json"

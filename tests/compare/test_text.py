@@ -1,4 +1,4 @@
-"""The sentences of a comparison say what its numbers say."""
+"""The sentences of a comparison agree with its numbers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A folder of arrays appears whole or not at all."""
+"""A folder of arrays appears completely or not at all."""
 
 import errno
 import json

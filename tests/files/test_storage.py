@@ -1,4 +1,4 @@
-"""Files in a local folder and in a bucket, served by a stand-in for Google Cloud Storage."""
+"""Files in a local folder and in a bucket, served by a fake Google Cloud Storage."""
 
 import errno
 import os

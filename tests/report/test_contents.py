@@ -29,7 +29,7 @@ def test_a_report_needs_neither_gallery_nor_several_seeds_nor_a_best_method(opti
     images = next(iter(result["flips"].values()))["images"]
     assert images and images[0]["id"].split()[0] in page  # without thumbnails they are listed nevertheless
     if "seeds" in options:
-        assert result["comparison"]["interval_over"] == "images" and "significance takes at least three seeds" in page
+        assert result["comparison"]["interval_over"] == "images" and "significance needs at least three seeds" in page
 
 
 def test_without_predictions_there_are_no_sections_on_images(tmp_path):

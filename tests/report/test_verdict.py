@@ -1,4 +1,4 @@
-"""The headline of a report says what its numbers allow."""
+"""The headline of a report claims no more than its numbers support."""
 
 import re
 
@@ -36,7 +36,7 @@ def make_report(nfr=(0.05, 0.02), seeds=3, **comparison):
         (
             {"answer": "unclear", "interval_over": "images"},
             "open",
-            "`mpt_kl` may be better: 60 % fewer .* [(]significance takes at least three seeds[)]",
+            "`mpt_kl` may be better: 60 % fewer .* [(]significance needs at least three seeds[)]",
         ),
         ({"best": None}, "bad", "No method improves on `no_treatment`: none of 1 candidates has fewer negative flips"),
         ({"best": None, "candidates": 0}, "bad", "No method improves on `no_treatment`: each loses more accuracy"),

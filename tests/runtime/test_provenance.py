@@ -1,4 +1,4 @@
-"""The git revision says whether the code was changed."""
+"""The git revision shows whether the code was changed."""
 
 import subprocess
 

@@ -57,7 +57,7 @@ def test_a_run_resumes_only_with_the_data_that_it_began_with(tmp_path):
     workdir.check_contents(tmp_path / "old", {"test images": "a"})
     workdir.claim(tmp_path / "run", facts(contents={"train images": "a", "test images": "a"}))
     workdir.check_contents(tmp_path / "run", {"train images": "a", "test images": "a", "more": "b"})
-    with pytest.raises(InputError, match="run began with other test images; restore those, or give another --workdir"):
+    with pytest.raises(InputError, match="run was started with other test images; restore those, or give another"):
         workdir.check_contents(tmp_path / "run", {"train images": "a", "test images": "b"})
 
 

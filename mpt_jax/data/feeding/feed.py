@@ -54,7 +54,7 @@ class Resident:
 
 
 class Feed:
-    """Images that are decoded while the device works on the call before.
+    """Images that are decoded while the device works on the previous call.
 
     Each process reads the part of every batch that its own devices hold.
 

@@ -44,7 +44,7 @@ def open_source(settings: DatasetConfig) -> Source:
     ):
         if requested not in (None, found):
             raise InputError(
-                f"dataset.{key} applies to encoded images, but {path} contains arrays of shape {shape}; leave it out"
+                f"dataset.{key} applies to encoded images, but {path} contains arrays of shape {shape}; remove that key"
             )
 
     def in_order(part: str, order: tuple[int, ...]) -> Split:

@@ -188,7 +188,7 @@ def _csv_type(column: str) -> pa.DataType:
 
 def _parquet(path: pathlib.Path) -> Source:
     def batches(columns: Sequence[str]) -> Batches:
-        # Without a buffer size a whole row group, perhaps the whole file, is read at once. Each column has a buffer.
+        # Without a buffer size an entire row group, perhaps the entire file, is read at once. Each column has a buffer.
         streamed = {"buffer_size": min(BYTES, max(BYTES >> 8, 16 * BYTES // len(columns))), "pre_buffer": False}
         with _readable(path), pyarrow.parquet.ParquetFile(path, **streamed) as file:
             yield from map(_columns, file.iter_batches(ROWS, columns=list(columns)))
@@ -239,7 +239,7 @@ def _text(path: pathlib.Path) -> pa.NativeFile:
 
 
 def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
-    """Yield the file in pieces of whole lines."""
+    """Yield the file in pieces of complete lines."""
     rest = b""
     while read := file.read(BYTES):
         lines, end, rest = (rest + read).rpartition(b"\n")

@@ -9,7 +9,7 @@ from mpt_jax.files import sealed
 
 
 def write(path: pathlib.Path, *, labels: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> None:
-    """Write labels ``[n]``, logits ``[n, K]`` as float32, ids ``[n]`` and their `digest`, the whole file or nothing."""
+    """Write labels ``[n]``, logits ``[n, K]`` as float32, ids ``[n]`` and their `digest`, completely or not at all."""
     sealed.write_arrays(path, {"labels": labels, "logits": logits.astype(np.float32), "ids": ids})
 
 

@@ -36,7 +36,7 @@ def open_writer(
 ) -> Iterator[AddRows]:
     """Yield a function of ids, labels and logits ``[n, K]`` that adds rows to the file.
 
-    The file appears when the block ends without an error; otherwise an existing file at the path stays as it is.
+    The file appears when the block ends without an error; otherwise an existing file at the path is kept.
 
     Args:
       path: ends in one of `FORMATS`.

@@ -1,4 +1,4 @@
-"""Files of predictions hold what was written, appear whole or not at all, and can be compared."""
+"""Files of predictions hold what was written, appear completely or not at all, and can be compared."""
 
 import numpy as np
 import pytest
