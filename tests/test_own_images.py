@@ -56,7 +56,7 @@ def test_faults_of_a_folder_are_reported_and_changed_images_are_refused_on_resum
     for more in ([], ["--plan"]):
         assert train.main([*resumed, *more]) == 2
         error = capsys.readouterr().err
-        assert "run was started with other  " in error and "labels and ids" in error and error.count("\n") == 1
+        assert "run was started with other " in error and "labels and ids" in error and error.count("\n") == 1
     other.rename(one)
     before = pixels.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(pixels))).save(pixels)
