@@ -23,7 +23,7 @@ def test_a_circle_is_found():
         import_graph.layers(import_graph.entries(graph, "p"))
 
 
-def test_few_packages_stand_side_by_side():
+def test_the_package_has_few_entries():
     assert len(import_graph.entries(GRAPH, "mpt_jax")) <= 23
 
 

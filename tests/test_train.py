@@ -251,7 +251,7 @@ def test_a_teacher_with_another_class_order_is_an_error(finished, digits_dir, tm
     assert "5 classes, not 10" in capsys.readouterr().err
 
 
-def test_an_unsuitable_work_directory_is_an_error_and_stays_as_it_is(finished, digits_dir, tmp_path, capsys):
+def test_an_unsuitable_work_directory_is_an_error_and_is_not_changed(finished, digits_dir, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert train.main(arguments(digits_dir, tmp_path / "file")) == 2
     assert "is a file" in capsys.readouterr().err

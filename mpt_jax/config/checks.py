@@ -214,7 +214,7 @@ def _check_old_weights(config: Config) -> None:
     )
     _require(
         old.mean or dataset.mean,
-        f"old.weights={old.weights} needs images normalized as in its training; expected old.mean and old.std (or "
+        f"old.weights={old.weights} needs images normalised as in its training; expected old.mean and old.std (or "
         "dataset.mean and dataset.std), per channel in units of pixel/255",
     )
     both_given = old.mean and dataset.mean

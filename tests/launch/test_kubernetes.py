@@ -124,7 +124,7 @@ def test_processes_and_chips_fit_the_slice(job_set):
 
 
 def test_a_lost_node_restarts_all_processes(job_set):
-    """No pod is replaced alone; nodes taken away do not count as restarts; SIGTERM reaches the trainer."""
+    """No pod is replaced alone; preempted nodes do not count as restarts; SIGTERM reaches the trainer."""
     job, pod = job_set["spec"]["replicatedJobs"][0]["template"]["spec"], pod_of(job_set)
     assert job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
     assert job["podFailurePolicy"]["rules"] == [

@@ -51,7 +51,7 @@ def test_the_error_lists_every_difference_with_both_values(tmp_path):
         workdir.claim(tmp_path / "run", facts(config={**CONFIG, "optimizer": {"epochs": 4}}))
 
 
-def test_a_run_resumes_only_with_the_data_that_it_began_with(tmp_path):
+def test_a_run_resumes_only_with_the_data_that_it_was_started_with(tmp_path):
     workdir.check_contents(tmp_path / "run", {"test images": "a"})
     workdir.claim(tmp_path / "old", facts())  # written by a version without digests
     workdir.check_contents(tmp_path / "old", {"test images": "a"})

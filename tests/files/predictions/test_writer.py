@@ -60,7 +60,7 @@ def test_without_labels_the_column_is_absent(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", writer.FORMATS)
-def test_a_file_appears_whole_or_not_at_all(tmp_path, ending):
+def test_a_file_appears_completely_or_not_at_all(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     written(path)
     before = path.read_bytes()
