@@ -40,9 +40,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("--output", required=True, metavar="FILE", help=".csv, .parquet or .npz file; overwritten if it exists")
     option("--split", default="test", help="split of a TFDS data set, or prefix of the .npz keys (default: test)")
     option("--batch", type=positive_int, default=256, metavar="N", help="examples per step (default: 256)")
-    option("--scores", default="logits", choices=("logits", "probabilities", "none"), help="(default: logits)")
     option(
-        "--on-bad-image", default="error", choices=("error", "skip"), help="stop, or skip and count (default: error)"
+        "--scores",
+        default="logits",
+        choices=("logits", "probabilities", "none"),
+        help="scores of each class (default: logits)",
+    )
+    option(
+        "--on-bad-image",
+        default="error",
+        choices=("error", "skip"),
+        help="stop at an unreadable image, or skip and count it (default: error)",
     )
     return parser.parse_args(argv)
 

@@ -77,7 +77,13 @@ _METHOD: Options = {"--method": {"default": "mpt_kl", "help": "a row of objectiv
 _PEAK: Options = {
     "--peak-tflops": {"type": _positive, "default": 0.0, "help": "peak rate for utilisation (default: measured)"}
 }
-_DTYPE: Options = {"--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")}}
+_DTYPE: Options = {
+    "--dtype": {
+        "default": "float32",
+        "choices": ("float32", "bfloat16", "float16"),
+        "help": "dtype of the computation (default: float32)",
+    }
+}
 _MEMBERS: Options = {"--members-at-once": _count("students trained side by side (default: the fastest number)")}
 
 # Measurement -> its description and its options.

@@ -56,8 +56,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--old-classes",
         type=_number_or_names,
         metavar="N|NAMES",
-        help="classes that the old model knows: the first N, or names like --classes, which are then also the meaning "
-        "of its indices (default: class_names or scores in OLD, else every class that it predicts)",
+        help="classes that the old model knows: the first N, or names like --classes, which then also name "
+        "its indices (default: class_names or scores in OLD, else every class that it predicts)",
     )
     option(
         "--examples",
