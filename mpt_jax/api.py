@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,10 +80,11 @@ class Report:
             for tag, row in zip(tags, cells, strict=True)
         ]
         title = html.escape(table.title(self.contents)).replace("\n", "<br>")
+        in_order = re.findall(r"!\[(.*)\]\(plots/(.+?)\)", self.paths["markdown"].read_text(encoding="utf-8"))
         plots = [
-            f'<img style="max-width: 100%" alt="{html.escape(path.stem)}" src="data:image/png;base64,'
-            f'{base64.b64encode(path.read_bytes()).decode()}">'
-            for path in sorted(self.paths["plots"].glob("*.png"))
+            f'<img style="max-width: 100%" alt="{html.escape(alt)}" src="data:image/png;base64,'
+            f'{base64.b64encode((self.paths["plots"] / name).read_bytes()).decode()}">'
+            for alt, name in in_order
         ]
         full = html.escape(str(self.paths["html"]))
         return "\n".join([f"<p>{title}</p>", "<table>", *lines, "</table>", *plots, f"<p>full report: {full}</p>"])

@@ -45,11 +45,15 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Flipped images of a method: id, class, new prediction, both confidences."""
+    """Flipped images of a method: id, class, new prediction, both confidences.
+
+    `drawn` says whether the plots have a picture of them; features have none.
+    """
 
     method: str
     images: Sequence[Mapping[str, Any]]
     classes: Sequence[str]
+    drawn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,7 +100,9 @@ def _flips(report: Report, plot: PlotBlock) -> list[Any]:
     to_new = sum(count for _, predicted, count in first["confusion"] if predicted >= num_old)
     share = f"{100 * to_new / total:.0f} % of the flips of `{shown[0]}` are predicted as new classes." if total else ""
     galleries = [
-        Gallery(method, found["images"], names) for method, found in report["flips"].items() if found["images"]
+        Gallery(method, found["images"], names, drawn=bool(plot("gallery", "")))
+        for method, found in report["flips"].items()
+        if found["images"]
     ]
     galleries.sort(key=lambda gallery: gallery.method != shown[0])
     confusions = Table(["class", "new prediction", "kind", "flips"], confused, 3)

@@ -42,8 +42,11 @@ def _block(block: object) -> list[str]:
             return [_table(headings, rows[:_MOST_ROWS], left), *more]
         case blocks.Plot(name, alt, caption):
             return [f"![{escape(alt)}](plots/{name}.png)", *([caption] if caption else [])]
-        case blocks.Gallery(method, images):
+        case blocks.Gallery(method, images, drawn=True):
             return [f"![{len(images)} flipped images of {method}](plots/gallery.png)"]
+        case blocks.Gallery(_, images, classes):
+            rows = [[image["id"], classes[image["label"]], classes[image["answer"]]] for image in images]
+            return [_table(["test image", "old prediction", "new prediction"], rows, 3)]
         case blocks.Command(text):
             fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
             return [f"{fence}bash\n{text}\n{fence}"]

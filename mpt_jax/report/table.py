@@ -10,22 +10,18 @@ from mpt_jax import objectives
 
 # (key of the summary, heading, what it means)
 COLUMNS = (
-    ("accuracy", "all classes", "share of all test images that the new model gets right"),
-    (
-        "accuracy_old_classes",
-        "old classes",
-        "share it gets right of the test images of the classes that the old model knew",
-    ),
-    ("accuracy_new_classes", "new classes", "share it gets right of the test images of the added classes"),
+    ("accuracy", "accuracy", "share of all test images that the new model predicts correctly"),
+    ("accuracy_old_classes", "old classes", "accuracy on the test images of the classes that the old model knew"),
+    ("accuracy_new_classes", "new classes", "accuracy on the test images of the added classes"),
     (
         "nfr",
         "negative flips",
-        "share of the old classes' test images that the old model got right and the new one gets wrong",
+        "share of the old classes' test images that the old model predicts correctly and the new one wrongly",
     ),
     (
         "pfr",
         "positive flips",
-        "share of the old classes' test images that the old model got wrong and the new one gets right",
+        "share of the old classes' test images that the old model predicts wrongly and the new one correctly",
     ),
 )
 CHANGE = ("flips vs none", "negative flips compared with no_treatment: fewer is better")

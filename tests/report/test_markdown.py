@@ -1,6 +1,7 @@
 """Markdown shows names unchanged."""
 
 import re
+import shutil
 
 from workdirs import make_workdir
 
@@ -28,3 +29,13 @@ def test_bars_in_names_are_escaped_in_tables(tmp_path):
     report.write(make_workdir(tmp_path))
     rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("|")]
     assert "| data set | made\\|up |" in rows and all(line.endswith("|") for line in rows)
+
+
+def test_flipped_images_without_thumbnails_are_a_table(written, tmp_path):
+    folder = shutil.copytree(written[0], tmp_path / "run")
+    (folder / "gallery.npz").unlink()
+    report.write(folder)
+    text = (folder / "report.md").read_text()
+    linked = set(re.findall(r"\]\(plots/(\w+\.png)\)", text))
+    assert linked == {path.name for path in (folder / "plots").iterdir()} and "gallery.png" not in linked
+    assert "| test image | old prediction | new prediction |" in text
