@@ -110,7 +110,7 @@ def _run(commands: Sequence[Sequence[str]], environment: dict[str, str], *, grac
 
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
-    # In a process group of its own: a terminal sends Ctrl-C to its whole group, and a second signal stops at once.
+    # In a process group of its own: a terminal sends Ctrl-C to its whole group, and a second signal stops the run.
     own_group = {"start_new_session": True} if os.name == "posix" else {}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **own_group)
 

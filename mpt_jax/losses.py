@@ -715,7 +715,7 @@ def _without_impossible(log_p: jax.Array, log_target: jax.Array) -> tuple[jax.Ar
 def _known_cross_entropy(
     logits: jax.Array, labels: jax.Array, where: jax.typing.ArrayLike | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return which labels are classes of the logits, and the cross-entropy, which means nothing for the others."""
+    """Return which labels are classes of the logits, and the cross-entropy, which is meaningless for the others."""
     known = labels < logits.shape[-1]
     return known, cross_entropy(logits, jnp.where(known, labels, 0), where=where)
 

@@ -65,7 +65,7 @@ def memory(setup: Setup, log: Log, *, method: str, students: int, device_memory:
 
 
 def scaling(setup: Setup, log: Log, *, method: str, devices: Sequence[int], weak: bool) -> dict[str, Any]:
-    """Predict what a step sends, computes and holds on so many devices, and its efficiency, without running it."""
+    """Predict what a step sends, computes and holds on this many devices, and its efficiency, without running it."""
     _check_method(method)
     setup.network()
     rows = scaling_of_steps.measure(setup, log, method=method, devices=devices, weak=weak)

@@ -93,7 +93,7 @@ class Program:
         self.peak_bytes = peak_bytes()
 
     def run(self, steps: int) -> float:
-        """Train for so many further steps, in calls as long as those of a real run; return the seconds it took."""
+        """Train for this many more steps, in calls as long as those of a real run; return the seconds it took."""
         end, started = self._step + steps, time.perf_counter()
         while True:  # at least one call, even for 0 steps
             stop = min(end, self._step + self._steps_per_call)

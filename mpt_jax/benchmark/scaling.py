@@ -1,4 +1,4 @@
-"""Prediction of a train step on many devices, from its program compiled for as many virtual ones; nothing is run.
+"""Prediction of a train step on many devices, from its program compiled for virtual ones; nothing is run.
 
 The predicted efficiency is ``compute / (compute + communication)``: counted FLOPs at the published peak rate, and bytes
 at the published bandwidth as a ring moves them, without overlap and without latency. Real programs reach neither rate.

@@ -65,7 +65,7 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     predicted = columns.prediction_columns(source)
     has_scores = predicted[0] not in PREDICTIONS
     scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
-    if own is None and scored and not has_scores:  # scores beside predictions still show what the model knows
+    if own is None and scored and not has_scores:  # scores next to predictions still show what the model knows
         own = tuple(str(columns.class_name(name, names, source.name)) for name in scored)
     code_of: dict[str, int] = {}
 

@@ -116,7 +116,7 @@ def flip_cells(result: Result) -> list[list[str]]:
 
 
 def flips_title(result: Result, most: int) -> str:
-    """Return the heading of a table of at most so many examples that flipped."""
+    """Return the heading of a table of at most this many examples that flipped."""
     count = result["flips"]["count"]
     shown = min(most, len(result["flips"]["examples"]))
     return f"Flipped examples ({f'{shown:,} of ' if shown < count else ''}{count:,})"

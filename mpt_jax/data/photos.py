@@ -1,7 +1,7 @@
 """Synthetic photographs as a TFDS builder that needs neither a network connection nor TensorFlow.
 
 They are JPEG files of many sizes with the splits of ImageNet, generated in a second, to try streaming. Accuracies on
-them mean nothing.
+them are meaningless.
 """
 
 import io

@@ -115,7 +115,7 @@ def files(folder: pathlib.Path) -> list[str]:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file completely or not at all: a local one beside the old file first, then renamed over it."""
+    """Write a file completely or not at all: a local one next to the old file first, then renamed."""
     if is_remote(path):
         filesystem().pipe_file(str(path), content)
         return

@@ -107,7 +107,7 @@ def label_points(
     names: Mapping[str, str] | None = None,
     others: Sequence[Sequence[float]] = (),
 ) -> None:
-    """Write a name beside each point so that it covers no point, no other name and not the legend.
+    """Write a name next to each point so that it covers no point, no other name and not the legend.
 
     Points that coincide share a name. A point without enough space gets no name.
 

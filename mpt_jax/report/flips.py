@@ -85,7 +85,7 @@ def _confusion(pairs: Sequence[Pair]) -> list[list[int]]:
 
 def _images(pair: Pair, thumbnails: Set[str]) -> list[dict[str, Any]]:
     if not np.isfinite(pair.new).all():
-        return []  # predictions of a diverged model mean nothing
+        return []  # predictions of a diverged model are meaningless
     rows = metrics.ranked_flips(pair.old, pair.new, pair.labels)
     shown = [i for i in rows if not thumbnails or str(pair.ids[i]) in thumbnails][:_MOST_IMAGES]
     before, after = (metrics.confidences(logits[shown]) for logits in (pair.old, pair.new))

@@ -11,7 +11,7 @@ _MOST_ROWS = 60  # of a table; the HTML page has the rest
 
 
 def render(sections: Sequence[Section]) -> str:
-    """Return `report.md`: every section, with plots as files beside it."""
+    """Return `report.md`: every section, with plots as files next to it."""
     parts = ["# Negative flips of an update"]
     for section in sections:
         parts += [f"## {section.title}"] if section.title else []

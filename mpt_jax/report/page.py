@@ -34,7 +34,7 @@ def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbna
 
 
 def _markup(text: str) -> object:
-    """Escape a text of our own and render its `code` and **strong**."""
+    """Escape a text of the report and render its `code` and **strong**."""
     import markupsafe
 
     safe = str(markupsafe.escape(text))

@@ -62,7 +62,7 @@ def _headline(report: dict[str, Any]) -> Text:
 
 
 def _numbers(report: dict[str, Any], method: str) -> tuple[Table, list[str]]:
-    """Return a table of the method beside the baseline, and notes on it."""
+    """Return a table of the method and the baseline, and notes on it."""
     compared, summary = report["comparison"], report["summary"]
     methods = list(dict.fromkeys([method, compared["baseline"]]))
     rows = []

@@ -66,13 +66,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--results", metavar="DIR", default=str(ROOT / "results"), help="folder of the result files (default: results)"
     )
     parser.add_argument(
-        "--page", metavar="FILE", default="", help="file to write (default: REPRODUCIBILITY.md beside the results)"
+        "--page", metavar="FILE", default="", help="file to write (default: REPRODUCIBILITY.md next to the results)"
     )
     return parser.parse_args(argv)
 
 
 def _train_table(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Train the runs of a table one by one; after each, write the results beside the existing ones of other seeds."""
+    """Train the runs of a table one by one; after each, add the results to the existing ones of other seeds."""
     from mpt_jax import config as configs
     from mpt_jax import train
     from mpt_jax.reproduce import collection, results

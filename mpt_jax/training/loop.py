@@ -209,7 +209,7 @@ class _Checkpoints:
 class _Pace:
     """How long a step takes, and how many steps a call has.
 
-    All processes must make the same calls, so they go by the times of the first process.
+    All processes must make the same calls, so they use the times of the first process.
     """
 
     def __init__(self, most: int):

@@ -128,7 +128,7 @@ def _release_trained(run: Run, stage: Stage) -> None:
 
 
 def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifier, dict[str, Any]]:
-    """Train a population; return its classifiers, leaves ``[replicas, members, ...]``, and what it cost."""
+    """Train a population; return its classifiers, leaves ``[replicas, members, ...]``, and its cost."""
     config, population = run.config, stage_inputs.assemble(run, stage, members)
     recipe, inputs, images, shape = population.recipe, population.inputs, population.images, population.shape
     mesh = training.choose_mesh(run.mesh, run.cores, recipe.module, images, *shape)

@@ -1,4 +1,4 @@
-"""The configs of the repository's folder `configs/`; a wheel has them beside this file."""
+"""The configs of the repository's folder `configs/`; a wheel has them next to this file."""
 
 import pathlib
 

@@ -1,6 +1,6 @@
 """Labels and ids of all records of a TFDS split, which a stream needs before it reads any image.
 
-They are stored beside the images, so the whole split has to be read once. Those of a large split are cached in the
+They are stored next to the images, so the split has to be read once. Those of a large split are cached in the
 user's cache folder, under a name that depends on the files.
 """
 
