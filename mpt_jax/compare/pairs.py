@@ -106,7 +106,7 @@ def _merge(
     known: set[str],
     known_from: str,
 ) -> Pair:
-    """Number the classes of both alike: those that the old model knows, then the others."""
+    """Assign the same numbers to the classes of both: those that the old model knows, then the others."""
     source = before.source
     how = f"by its {'predictions' if known_from == 'answers' else known_from}"
     if unknown := set(before.predicted_classes()) - known:

@@ -112,7 +112,7 @@ def core_mesh(cores: Sequence[jax.Device], seeds: int, objectives: int) -> Mesh:
     """
 
     def duration(mesh: Mesh) -> float:
-        """In units of the time that one member takes, see `assign_members`."""
+        """Return the duration in units of the time that one member takes, see `assign_members`."""
         each = objectives / mesh.shape["objectives"]
         return seeds / mesh.shape["seeds"] * (each if each >= 2 else math.ceil(each))
 
