@@ -6,8 +6,8 @@ import pathlib
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands that tests start leave the user's folders alone
-# Tests compile much and compute little: at the lowest optimisation level the compiler is done soonest.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands that tests start do not touch the user's folders
+# Tests compile much and compute little, and the lowest optimisation level compiles fastest.
 flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
@@ -20,6 +20,7 @@ import sklearn.datasets  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
 from mpt_jax import data  # noqa: E402
+from mpt_jax.config.shipped import common  # noqa: E402, F401 (lists the methods before an example adds one)
 from mpt_jax.training import sharding  # noqa: E402
 
 hypothesis.settings.register_profile("mpt_jax", deadline=None, max_examples=40)  # a busy machine must not fail a test
@@ -28,9 +29,9 @@ hypothesis.settings.load_profile("mpt_jax")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-collect_ignore = ["torch_reference.py", "torch_vit_reference.py"]  # import torch, which only the parity tests need
+collect_ignore = ["torch_reference.py", "torch_vit_reference.py"]  # they import torch, which only the parity tests need
 
-# What one test has compiled the others read, those of the other workers too (who inherit the variable).
+# Tests share compiled programs, also between workers, which inherit the variable.
 if "MPT_JAX_TESTS_COMPILED" not in os.environ:
     compiled_programs = tempfile.TemporaryDirectory(prefix="mpt_jax-compiled-")
     os.environ["MPT_JAX_TESTS_COMPILED"] = compiled_programs.name

@@ -32,7 +32,7 @@ class Store(ThreadingHTTPServer):
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.lock = threading.Lock()
         self.generations = itertools.count(1)
-        self.uploads: dict[str, bytes] = {}  # what has come of objects that are sent in pieces
+        self.uploads: dict[str, bytes] = {}  # parts received of objects that are sent in pieces
         self.requests: list[str] = []
         self.fail = lambda method, path: None
 

@@ -56,7 +56,7 @@ def commands():
     found = {(name, *arguments): page for page, name, arguments in (command.values for command in reversed(COMMANDS))}
     for (name, *arguments), page in found.items():
         if arguments[-2:] == ["--process-id", "1"]:
-            continue  # run beside the line of process 0
+            continue  # runs together with the line of process 0
         yield pytest.param(page, name, arguments, id=f"{page}-{name}-{'-'.join(arguments)[:60]}")
 
 
@@ -203,7 +203,7 @@ def test_every_command_does_its_work(page, name, arguments, desk, stand_ins, env
         for line in together
     ]
     said = [process.communicate(timeout=1000) for process in started]
-    # an epoch makes no model that may be shipped
+    # after one epoch, no model is good enough to ship
     regression = name == "compare" and "--max-nfr" in line
     assert [process.returncode for process in started] == [int(regression)] * len(together), said
     assert "".join(said[0]) and "Traceback" not in said[0][1]

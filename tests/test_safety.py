@@ -113,7 +113,7 @@ def test_a_pickle_in_a_release_is_an_error_and_never_runs(release, tmp_path):
         (release / name).write_bytes(payload)
         with pytest.raises(InputError):
             released_model.read(release)
-        if name.name != "card.json":  # also where whoever made it has seen to the digests
+        if name.name != "card.json":  # even if an attacker has recomputed the digests
             card = json.loads((release / "card.json").read_text())
             crafted = sealed.sealed({**card, "files": array_folder.file_digests(release)})
             (release / "card.json").write_text(json.dumps(crafted))

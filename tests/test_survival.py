@@ -140,7 +140,7 @@ def test_a_run_killed_at_any_moment_ends_bit_identical_and_repeats_few_steps(wor
     killed, lost, runs, name = [], [], 0, "killed-0"
     planned = [place for place in PLACES for _ in range(OF_EACH)] + [None] * (KILLS - OF_EACH * len(PLACES))
     chance.shuffle(planned)
-    planned += ["config.json", "config.json"]  # popped first, when the folder is new: before it is written, and renamed
+    planned += ["config.json", "config.json"]  # used first, in a new folder: before the write and the rename
     while planned:
         before = metrics(world.folder / name)
         place = planned.pop()
@@ -162,12 +162,12 @@ def test_a_run_killed_at_any_moment_ends_bit_identical_and_repeats_few_steps(wor
         if process.returncode == -signal.SIGKILL:
             killed.append((place, at))
             continue
-        assert process.returncode == 0, errors  # through before its end was: another one
+        assert process.returncode == 0, errors  # it finished before the kill: plan another run
         world.assert_equals_the_undisturbed_run(name)
         planned += [place]
         runs += 1
         name = f"killed-{runs}"
-        assert runs < 2 * KILLS, "kills do not come to pass"
+        assert runs < 2 * KILLS, "runs are not killed"
     assert world.run(name)[0] == 0
     world.assert_equals_the_undisturbed_run(name)
     assert len(killed) == KILLS + 2 and {place for place, _ in killed} == {*PLACES, None}

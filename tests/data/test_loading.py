@@ -91,7 +91,7 @@ def test_train_per_class_limits_the_images_that_validation_leaves(load):
     np.testing.assert_array_equal(np.bincount(large.train.labels), [30] * 10)
     assert set(small.train.ids) < set(large.train.ids) < set(whole.train.ids)
     np.testing.assert_array_equal(small.validation.ids, whole.validation.ids)
-    assert len(load(train_per_class=1000).train) == len(load().train)  # at most so many
+    assert len(load(train_per_class=1000).train) == len(load().train)  # a maximum
 
 
 @pytest.mark.parametrize(

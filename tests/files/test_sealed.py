@@ -67,7 +67,7 @@ def test_no_flipped_bit_of_a_sealed_file_is_overlooked(data):
         path = pathlib.Path(folder) / "card.json"
         path.write_bytes(text)
         try:
-            assert sealed.read_sealed(path) == contents  # \u00DF is as good as \u00df
+            assert sealed.read_sealed(path) == contents  # \u00DF and \u00df are the same character
         except InputError as error:
             assert str(path) in str(error)
 

@@ -26,7 +26,7 @@ def test_labels_overlap_neither_the_legend_nor_points_nor_each_other(seed, place
         figure.draw_without_rendering()
         names = [Text.get_window_extent(name) for name in axes.texts]  # without the line to the point
         spots = axes.transData.transform(list(points.values()))
-        assert 5 < len(names) < len(points)  # without room a point has no name
+        assert 5 < len(names) < len(points)  # a point without enough space has no name
         frame = axes.get_window_extent().padded(1)
         for box in names:
             assert not box.overlaps(legend.get_window_extent())

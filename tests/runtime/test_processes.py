@@ -310,7 +310,7 @@ def test_messages_between_processes(monkeypatch):
     for do in (lambda: processes.all_gather(1), lambda: processes.from_first(lambda: 1)):
         with pytest.raises(InputError, match="theirs"):
             do()
-    # an error that all have is not sent again: the other's next message belongs to the block after the outer one
+    # An error that all processes have is not sent again: the next message belongs to the block after the outer one.
     with pytest.raises(InputError, match="theirs"), processes.synchronized(), processes.synchronized():
         pass
     others[:] = [{"error": [28, "No space left on device", "place"]}]
