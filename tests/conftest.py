@@ -67,7 +67,7 @@ def one_device(monkeypatch):
 
 @pytest.fixture
 def without_plots(request, monkeypatch):
-    """Reports without plots, which take longer than a short training, but in tests with the marker `plots`.
+    """Write reports without plots, except in tests with the marker `plots`: plots take longer than a short training.
 
     Fixtures of a module still draw theirs.
     """
@@ -127,7 +127,7 @@ def store():
 
 @pytest.fixture
 def bucket(store, tmp_path):
-    """A place in it that is this test's own."""
+    """A folder in the bucket for this test alone."""
     from mpt_jax.files import storage
 
     store.fail = lambda method, path: None

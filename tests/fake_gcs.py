@@ -23,7 +23,7 @@ BUCKET = "bucket"
 
 
 class Store(ThreadingHTTPServer):
-    """`objects` by name: (bytes, generation). `fail` is asked about every request and may return a status to answer."""
+    """`objects` by name: (bytes, generation). `fail` is called with every request and may return a status to send."""
 
     daemon_threads = True
 
@@ -37,13 +37,13 @@ class Store(ThreadingHTTPServer):
         self.fail = lambda method, path: None
 
     def handle_error(self, request, client_address) -> None:
-        """Clients hang up on answers that they no longer need."""
+        """Clients close the connection on responses that they no longer need."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes gcsfs and TensorStore talk to this store."""
+        """Variables that make gcsfs and TensorStore use this store."""
         address = f"http://127.0.0.1:{self.server_port}"
         clients = {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
         return {
@@ -56,7 +56,7 @@ class Store(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def served() -> Iterator[Store]:
-    """A store until the end of the block."""
+    """Serve a store until the end of the block."""
     with Store() as store:
         thread = threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

@@ -52,7 +52,7 @@ def overrides(config):
 
 
 def commands():
-    """Each once, though several pages may give it."""
+    """Yield each command once, though several pages may give it."""
     found = {(name, *arguments): page for page, name, arguments in (command.values for command in reversed(COMMANDS))}
     for (name, *arguments), page in found.items():
         if arguments[-2:] == ["--process-id", "1"]:
@@ -61,9 +61,9 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, digits_dir, features_file):
-    """A folder with a finished run, images, the answers of two models and of one of one's own, photographs."""
-    folder = tmp_path_factory.mktemp("desk")
+def user_folder(tmp_path_factory, digits_dir, features_file):
+    """A folder with a finished run, images, photographs, and predictions of two models and of an external one."""
+    folder = tmp_path_factory.mktemp("user_folder")
     (folder / "configs").symlink_to(ROOT / "configs")
     digits = data.load(data.DatasetConfig("digits", str(digits_dir)), num_classes=10)
     for part, split in (("train", digits.train), ("test", digits.test)):
@@ -93,20 +93,20 @@ def desk(tmp_path_factory, digits_dir, features_file):
 
 
 @pytest.fixture(scope="module")
-def weights_of_pytorch(desk):
-    """`old.safetensors` on the desk: a ResNet-18 of fifty classes by torchvision's names."""
+def weights_of_pytorch(user_folder):
+    """`old.safetensors` in the user's folder: a ResNet-18 of fifty classes with torchvision's names."""
     torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
     import safetensors.torch
     import torch_reference
 
     torch.manual_seed(0)
     state = torch_reference.TorchResNet(50, "imagenet", (2, 2, 2, 2), False).state_dict()
-    safetensors.torch.save_file(torch_reference.torchvision_names(state), desk / "old.safetensors")
+    safetensors.torch.save_file(torch_reference.torchvision_names(state), user_folder / "old.safetensors")
 
 
 @pytest.fixture(scope="module")
 def imagenet_dir(tmp_path_factory):
-    """A TFDS folder with an `imagenet2012` of a thousand classes with three made-up photographs each."""
+    """A TFDS folder with an `imagenet2012` of a thousand classes with three synthetic photographs each."""
     jpeg = photos.photograph("checks", 40, 50, np.random.default_rng(0))
     with tfds.core.registered.skip_registration():
 
@@ -136,7 +136,7 @@ def imagenet_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def stand_ins(request, desk, digits_dir, tmp_path):
+def stand_ins(request, user_folder, digits_dir, tmp_path):
     """Return a function that replaces the placeholders in a command's arguments by files of this test."""
 
     def filled_in(name, arguments):
@@ -144,7 +144,7 @@ def stand_ins(request, desk, digits_dir, tmp_path):
         values = {
             "RELEASE": "run/releases/r1-mpt_kl-seed0",
             "SOURCE": "pets/test",
-            "FILE": "answers.csv",
+            "FILE": "predictions.csv",
             "OUTPUT_DIR": str(tmp_path / "exported"),
         }
         if "gs://" in text:
@@ -168,11 +168,11 @@ def stand_ins(request, desk, digits_dir, tmp_path):
 
 
 @pytest.fixture
-def environment(desk, digits_dir):
-    """A shell's on a machine with one device, where data sets and programs lie on the desk."""
+def environment(user_folder, digits_dir):
+    """Return the variables of a shell on a machine with one device; compiled programs are kept in the user's folder."""
     return {
         **{"PYTHONPATH": str(ROOT), "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        **{"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(desk / "cache")},
+        **{"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(user_folder / "cache")},
         **{"TFDS_DATA_DIR": str(digits_dir), "XLA_FLAGS": "--xla_backend_optimization_level=1"},
     }
 
@@ -180,7 +180,7 @@ def environment(desk, digits_dir):
 @pytest.mark.parametrize(
     ("page", "name", "arguments"), [command for command in commands() if command.values[1] != "reproduce"]
 )
-def test_every_command_does_its_work(page, name, arguments, desk, stand_ins, environment, request, tmp_path):
+def test_every_command_does_its_work(page, name, arguments, user_folder, stand_ins, environment, request, tmp_path):
     line = stand_ins(name, arguments)
     together = [line]
     if name == "train":
@@ -197,7 +197,7 @@ def test_every_command_does_its_work(page, name, arguments, desk, stand_ins, env
     started = [
         subprocess.Popen(
             [sys.executable, "-m", f"mpt_jax.{name}", *line],
-            **{"cwd": desk, "env": {**os.environ, **environment}, "text": True},
+            **{"cwd": user_folder, "env": {**os.environ, **environment}, "text": True},
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
         )
         for line in together
@@ -226,7 +226,7 @@ ON_CIFAR = {table for table, *options in REPRODUCE if "--data-dir" in options}
 
 @pytest.mark.parametrize("table", dict.fromkeys(table for table, *_ in REPRODUCE))
 def test_every_table_that_the_pages_name_is_made(table, request, tmp_path, digits_dir, one_device, monkeypatch):
-    """With its plan cut short to a seed and an epoch."""
+    """With its plan shortened to one seed and one epoch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(digits_dir))
     options = [f"--{option}={tmp_path / option}" for option in ("workdir", "results", "page")]

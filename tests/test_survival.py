@@ -85,7 +85,7 @@ class World:
         return subprocess.Popen(line, env=self.environment(), cwd=ROOT, **pipes)
 
     def run(self, name, *more, **options):
-        """(exit status, standard output, standard error) of a process that is left to its end."""
+        """(exit status, standard output, standard error) of a process that is not disturbed."""
         process = self.start(name, *more, **options)
         output, errors = process.communicate(timeout=600)
         assert "Traceback" not in errors, errors

@@ -17,7 +17,7 @@ SMALL = ("--model", "convnet", "--batch", "16", "--steps", "1", "--rounds", "2")
 
 @pytest.fixture
 def peer(tmp_path):
-    """A command that reports 8 ms per step and logs its arguments in a file beside it."""
+    """A command that reports 8 ms per step and logs its arguments in a file next to it."""
     script = tmp_path / "peer.py"
     script.write_text(
         "import json, pathlib, sys\n"

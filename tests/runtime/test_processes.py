@@ -73,7 +73,7 @@ class Group:
             process.wait()
 
     def wait_for(self, path, steps=1):
-        """Wait until at least so many steps of a stage have been saved."""
+        """Wait until at least this many steps of a stage have been saved."""
         deadline = time.monotonic() + 300
         while max(checkpoint.saved_steps(path), default=0) < steps:
             assert time.monotonic() < deadline and all(process.poll() is None for process in self.members), self.ends()
