@@ -1,5 +1,7 @@
 """Classifiers: normalisation, logits, features, folding, warm start and ensembles."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ from mpt_jax.models import (
 )
 
 logits = jax.jit(models.logits)
+logits_of_each = jax.jit(jax.vmap(models.logits, in_axes=(0, None)))
 
 
 def _pixels(shape, seed=0):
@@ -30,9 +33,17 @@ def _pixels(shape, seed=0):
 
 def _classifier(seed, classes=4):
     module = build("convnet", classes)
-    params, batch_stats = random_weights.init(module, jax.random.key(seed), (6, 6, 2))
-    batch_stats = jax.tree.map(lambda leaf: leaf + 0.1 * (seed + 1), batch_stats)
-    return Classifier(module, params, batch_stats, jnp.array([0.3, 0.4]), jnp.array([0.2, 0.1 * (seed + 1)]))
+    weights = random_weights.drawn(module, (6, 6, 2), seed)
+    std = np.array([0.2, 0.1 * (seed + 1)], np.float32)
+    return Classifier(module, *weights, np.array([0.3, 0.4], np.float32), std)
+
+
+def _shallow(name, classes, **options):
+    """Return this network with one block per stage, which has all its kinds of layers and compiles quickly."""
+    module = build(name, classes, **options)
+    if name.startswith("resnet"):
+        return module.clone(depths=(1, 1, 1, 1))
+    return module.clone(depth=1) if name.startswith("vit") else module
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -65,22 +76,21 @@ def test_inputs_that_are_neither_pixels_nor_floats_are_refused(dtype):
 
 def test_logits_come_from_normalised_images_and_running_statistics():
     classifier, pixels = _classifier(0), _pixels((5, 6, 6, 2))
-    images = jnp.asarray((pixels / 255 - np.array([0.3, 0.4])) / np.array([0.2, 0.1]), jnp.float32)
+    images = ((pixels / 255 - np.array([0.3, 0.4])) / np.array([0.2, 0.1])).astype(np.float32)
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
     expected = jax.jit(lambda: classifier.module.apply(variables, images, train=False))()
-    ours = logits(classifier, jnp.asarray(pixels))
-    chex.assert_trees_all_close(ours, expected, atol=1e-4)
-    alone = jnp.concatenate([logits(classifier, jnp.asarray(pixels[i : i + 1])) for i in range(5)])
+    ours = np.asarray(logits(classifier, pixels))
+    chex.assert_trees_all_close(ours, np.asarray(expected), atol=1e-4)
+    alone = np.concatenate([logits(classifier, pixels[i : i + 1]) for i in range(5)])
     chex.assert_trees_all_close(ours, alone, atol=1e-4)
 
 
 def test_stacked_classifiers_give_the_logits_of_each_alone():
-    members, pixels = [_classifier(seed) for seed in range(3)], jnp.asarray(_pixels((5, 6, 6, 2)))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    together = jax.vmap(logits, in_axes=(0, None))(stacked, pixels)
-    alone = jnp.stack([logits(member, pixels) for member in members])
-    chex.assert_trees_all_close(together, alone, atol=1e-4)
-    assert float(jnp.abs(alone[0] - alone[1]).max()) > 0.1
+    members, pixels = [_classifier(seed) for seed in range(3)], _pixels((5, 6, 6, 2))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    alone = np.stack([logits(member, pixels) for member in members])
+    chex.assert_trees_all_close(np.asarray(logits_of_each(stacked, pixels)), alone, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 0.1
 
 
 def test_a_second_classifier_of_the_same_network_is_not_compiled_again():
@@ -92,7 +102,7 @@ def test_a_second_classifier_of_the_same_network_is_not_compiled_again():
         count += 1
         return logits(classifier, pixels)
 
-    pixels = jnp.asarray(_pixels((2, 6, 6, 2)))
+    pixels = _pixels((2, 6, 6, 2))
     run(_classifier(0), pixels), run(_classifier(1), pixels)
     assert count == 1
     chex.assert_shape(run(_classifier(0, classes=5), pixels), (2, 5))
@@ -100,7 +110,7 @@ def test_a_second_classifier_of_the_same_network_is_not_compiled_again():
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "vit_tiny", "mlp"])
 def test_float64_throughout(name):
-    module = build(name, 3, dtype="float64")
+    module = _shallow(name, 3, dtype="float64")
 
     def run(key, mean, std, pixels):
         params, batch_stats = init(module, key, (8, 8, 1))
@@ -117,7 +127,7 @@ def test_float64_throughout(name):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
-    module = build(name, 3, dtype=dtype)
+    module = _shallow(name, 3, dtype=dtype)
 
     def run(key):
         params, batch_stats = init(module, key, (32, 32, 3))
@@ -163,18 +173,13 @@ def test_every_name_builds(name):
 def test_a_folded_classifier_is_the_same_function(name):
     with jax.enable_x64(True):
         module = build(name, 4, dtype="float64")
-        keys = jax.random.split(jax.random.key(1), 2)
-        params, batch_stats = random_weights.init_each(module, keys, (8, 8, 3))
-        random = np.random.default_rng(0)
-        # Statistics and scales far from the fresh ones, which would fold to nothing.
-        params, batch_stats = jax.tree.map(
-            lambda leaf: np.asarray(leaf) * random.uniform(0.5, 2.0, leaf.shape) + 0.01, (params, batch_stats)
-        )
+        # Statistics and scales are far from the fresh ones, which would fold to nothing.
+        params, batch_stats = random_weights.drawn(module, (8, 8, 3), count=2)
         mean, std = np.full((2, 3), 0.4), np.full((2, 3), 0.2)
         stack = Classifier(module, params, batch_stats, mean, std)
-        pixels = jnp.asarray(_pixels((5, 8, 8, 3)))
-        plain, folded = (jax.vmap(logits, in_axes=(0, None))(each, pixels) for each in (stack, fold(stack)))
-        assert float(jnp.abs(plain).max()) > 1e-3
+        pixels = _pixels((5, 8, 8, 3))
+        plain, folded = (logits_of_each(each, pixels) for each in (stack, fold(stack)))
+        assert np.abs(plain).max() > 1e-3
         chex.assert_trees_all_close(folded, plain, rtol=1e-9)
         assert not fold(stack).batch_stats
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(fold(stack)))
@@ -183,38 +188,35 @@ def test_a_folded_classifier_is_the_same_function(name):
 FEATURES = {"convnet": 4 * 4 * 32, "resnet18": 512, "vit_tiny": 128, "mlp": 512, "linear": 8 * 8 * 2}
 
 
-def _members(name, dtype="float32", count=2):
-    """Return networks with different weights for images of 8x8x2."""
+NORMALIZATION = np.array([0.3, 0.4], np.float32), np.array([0.2, 0.3], np.float32)
 
-    def make(key, shift):
-        module = build(name, 3, dtype=dtype)
-        params, batch_stats = init(module, key, (8, 8, 2))
-        batch_stats = jax.tree.map(lambda leaf: leaf + shift, batch_stats)
-        return Classifier(module, params, batch_stats, jnp.array([0.3, 0.4]), jnp.array([0.2, 0.3]))
 
-    keys = jax.random.split(jax.random.key(0), count)
-    return jax.jit(jax.vmap(make))(keys, 0.1 * jnp.arange(1.0, count + 1))
+@functools.cache
+def _members(name, count=2):
+    """Return a stack of networks with different weights for images of 8x8x2."""
+    module = _shallow(name, 3)
+    mean, std = (np.broadcast_to(each, (count, 2)) for each in NORMALIZATION)
+    return Classifier(module, *random_weights.drawn(module, (8, 8, 2), count=count), mean, std)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet18" else name for name in FEATURES]
 )
 def test_the_head_on_the_features_gives_the_logits_of_every_member(name):
-    members, pixels = _members(name), jnp.asarray(_pixels((5, 8, 8, 2)))
+    members, pixels = _members(name, count=6), _pixels((5, 8, 8, 2))
     ours = jax.jit(jax.vmap(features, in_axes=(0, None)))(members, pixels)
-    chex.assert_shape(ours, (2, 5, FEATURES[name]))
-    head = jax.tree.map(np.asarray, members.params["head"])
-    expected = jax.vmap(logits, in_axes=(0, None))(members, pixels)
+    chex.assert_shape(ours, (6, 5, FEATURES[name]))
+    head, expected = members.params["head"], logits_of_each(members, pixels)
     np.testing.assert_allclose(ours @ head["kernel"] + head["bias"][:, None], expected, atol=2e-4)
     one = jax.tree.map(lambda leaf: leaf[1], members)
-    chex.assert_trees_all_close(jax.jit(features)(one, pixels), ours[1], atol=1e-4)
+    np.testing.assert_allclose(jax.jit(features)(one, pixels), np.asarray(ours)[1], rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["convnet", "vit_tiny", "mlp"])
 def test_features_have_gradients_for_all_but_the_head(name):
-    classifier = jax.tree.map(lambda leaf: leaf[0], _members(name, count=1))
-    pixels = jnp.asarray(_pixels((5, 8, 8, 2)))
-    target = jax.random.normal(jax.random.key(1), (5, FEATURES[name]))
+    classifier = jax.tree.map(lambda leaf: leaf[0], _members(name))
+    pixels = _pixels((5, 8, 8, 2))
+    target = np.random.default_rng(1).standard_normal((5, FEATURES[name]), np.float32)
 
     @jax.jit
     def gradient(params):
@@ -223,33 +225,36 @@ def test_features_have_gradients_for_all_but_the_head(name):
     ours = gradient(classifier.params)
     chex.assert_tree_all_finite(ours)
     for part, leaves in ours.items():
-        assert all((part == "head") == (float(jnp.abs(leaf).max()) == 0) for leaf in jax.tree.leaves(leaves)), part
+        assert all((part == "head") == (np.abs(leaf).max() == 0) for leaf in jax.tree.leaves(leaves)), part
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_are_float32_whatever_the_compute_dtype(name, dtype):
-    def run():
-        classifier = jax.tree.map(lambda leaf: leaf[0], _members(name, dtype, count=1))
+    module = _shallow(name, 3, dtype=dtype)
+
+    def run(key):
+        classifier = Classifier(module, *init(module, key, (8, 8, 2)), *NORMALIZATION)
         return features(classifier, jnp.zeros((2, 8, 8, 2), jnp.uint8))
 
-    chex.assert_type(jax.eval_shape(run), jnp.float32)
+    chex.assert_type(jax.eval_shape(run, jax.random.key(0)), jnp.float32)
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_training_pass_also_returns_the_inputs_of_the_head(name):
-    module = build(name, 3)
-    inputs = jax.random.normal(jax.random.key(1), (5, 8, 8, 2))
+    classifier = jax.tree.map(lambda leaf: leaf[0], _members(name))
+    module, head = classifier.module, classifier.params["head"]
+    inputs = np.random.default_rng(1).standard_normal((5, 8, 8, 2), np.float32)
 
     @jax.jit
-    def both(inputs):
-        params, batch_stats = init(module, jax.random.key(0), (8, 8, 2))
+    def both(params, batch_stats, inputs):
         variables = {"params": params, "batch_stats": batch_stats}
         outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
         ours = train_forward(module, params, batch_stats, inputs)
-        return params["head"], (outputs, mutated.get("batch_stats", {})), ours
+        return (outputs, mutated.get("batch_stats", {})), ours
 
-    head, (outputs, batch_stats), (ours, head_inputs, stats) = jax.device_get(both(inputs))
+    results = jax.device_get(both(classifier.params, classifier.batch_stats, inputs))
+    (outputs, batch_stats), (ours, head_inputs, stats) = results
     chex.assert_shape(head_inputs, (5, FEATURES[name]))
     chex.assert_trees_all_close(ours, outputs, atol=1e-5)
     np.testing.assert_allclose(head_inputs @ head["kernel"] + head["bias"], outputs, atol=1e-4)
@@ -258,11 +263,10 @@ def test_a_training_pass_also_returns_the_inputs_of_the_head(name):
 
 
 def test_the_features_of_a_training_pass_have_gradients():
-    module, inputs = build("mlp", 3), jax.random.normal(jax.random.key(1), (5, 4))
-    params, _ = random_weights.init(module, jax.random.key(0), (4,))
-    gradient = jax.grad(lambda params: train_forward(module, params, {}, inputs)[1].sum())(params)
-    x = np.asarray(inputs, float)
-    opened = x @ np.asarray(params["hidden"]["kernel"], float) > 0  # the bias is 0 at first
+    module, x = build("mlp", 3), np.random.default_rng(1).standard_normal((5, 4), np.float32)
+    params, _ = random_weights.drawn(module, (4,))
+    gradient = jax.jit(jax.grad(lambda params: train_forward(module, params, {}, x)[1].sum()))(params)
+    opened = x @ params["hidden"]["kernel"] + params["hidden"]["bias"] > 0
     np.testing.assert_allclose(gradient["hidden"]["kernel"], x.T @ opened, rtol=1e-5, atol=1e-5)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["head"]))
 
@@ -270,13 +274,12 @@ def test_the_features_of_a_training_pass_have_gradients():
 @pytest.mark.parametrize("name", ["convnet", "linear"])
 def test_a_warm_started_network_has_the_trained_logits_for_old_classes(name):
     small, large = build(name, 3), build(name, 5)
-    trained = random_weights.init(small, jax.random.key(0), (8, 8, 2))
-    fresh = random_weights.init(large, jax.random.key(1), (8, 8, 2))
+    trained, fresh = random_weights.drawn(small, (8, 8, 2), 0), random_weights.drawn(large, (8, 8, 2), 1)
     params, batch_stats = warm_start(fresh, trained)
     chex.assert_trees_all_equal_shapes_and_dtypes((params, batch_stats), fresh)
-    norm, pixels = (jnp.zeros(2), jnp.ones(2)), jnp.asarray(_pixels((4, 8, 8, 2)))
-    old = logits(Classifier(small, *trained, *norm), pixels)
-    grown = logits(Classifier(large, params, batch_stats, *norm), pixels)
+    pixels = _pixels((5, 8, 8, 2))
+    old = logits(Classifier(small, *trained, *NORMALIZATION), pixels)
+    grown = np.asarray(logits(Classifier(large, params, batch_stats, *NORMALIZATION), pixels))
     np.testing.assert_allclose(grown[:, :3], old, atol=1e-5)
     np.testing.assert_array_equal(params["head"]["kernel"][:, 3:], fresh[0]["head"]["kernel"][:, 3:])
     chex.assert_trees_all_equal(warm_start(fresh, fresh), fresh)
@@ -286,7 +289,7 @@ def test_a_warm_started_network_has_the_trained_logits_for_old_classes(name):
 
 def test_warm_start_refuses_networks_of_other_shapes():
     def make(name, features=4, **options):
-        return random_weights.init(MODELS[name](3, **options), jax.random.key(0), (features,))
+        return random_weights.drawn(MODELS[name](3, **options), (features,))
 
     for fresh, trained, name in (
         (make("mlp", 5, hidden=4), make("mlp", 6, hidden=4), "['hidden']['kernel']"),
@@ -302,13 +305,12 @@ def test_warm_start_refuses_networks_of_other_shapes():
 
 @pytest.mark.parametrize("name", ["convnet", "linear"])
 def test_an_ensemble_predicts_the_mean_logits_of_its_members(name):
-    members, pixels = _members(name, count=6), jnp.asarray(_pixels((4, 8, 8, 2)))
-    stacked = jax.vmap(logits, in_axes=(0, None))
-    alone = np.asarray(stacked(members, pixels))
+    members, pixels = _members(name, count=6), _pixels((5, 8, 8, 2))
+    alone = np.asarray(logits_of_each(members, pixels))
     seeds = jax.tree.map(lambda leaf: leaf.reshape(2, 3, *leaf.shape[1:]), members).replace(ensemble=True)
-    expected = alone.astype(float).reshape(2, 3, 4, 3).mean(1)
+    expected = alone.astype(float).reshape(2, 3, 5, 3).mean(1)
     assert np.abs(alone - alone[0]).max() > 0.01
-    np.testing.assert_allclose(stacked(seeds, pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(logits_of_each(seeds, pixels), expected, atol=1e-5)
     one = jax.tree.map(lambda leaf: leaf[1], seeds)
     assert one.ensemble
     np.testing.assert_allclose(logits(one, pixels), expected[1], atol=1e-5)
@@ -317,6 +319,6 @@ def test_an_ensemble_predicts_the_mean_logits_of_its_members(name):
     np.testing.assert_allclose(bare, expected[1], atol=1e-5)
     folded = fold(seeds)
     assert folded.ensemble and not folded.batch_stats
-    np.testing.assert_allclose(stacked(folded, pixels), expected, atol=1e-4)
+    np.testing.assert_allclose(logits_of_each(folded, pixels), expected, atol=1e-4)
     with pytest.raises(ValueError, match="features of an ensemble; expected one network"):
         features(one, pixels)
