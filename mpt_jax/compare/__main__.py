@@ -32,21 +32,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
-    option("--max-nfr", type=float, metavar="RATE", help="limit on negative flips / rows of the old model's classes")
+    option("--max-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of the old model's classes")
     option(
         "--max-relative-nfr",
-        type=float,
+        type=_number,
         metavar="RATIO",
         help="limit on the negative flip rate / that of two models with unrelated errors",
     )
-    option("--max-class-nfr", type=float, metavar="RATE", help="limit on negative flips / rows of each class")
-    option("--min-accuracy", type=float, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
+    option("--max-class-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of each class")
+    option("--min-accuracy", type=_number, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
     option(
         "--confident",
         action="store_true",
         help="compare limits with the confidence bound instead of the point estimate: too few rows fail",
     )
-    option("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
+    option("--confidence", type=_number, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
     option(
         "--classes",
         metavar="NAMES",
@@ -128,6 +128,13 @@ def _output_files(outputs: Mapping[str, str | None], inputs: Mapping[str, str]) 
             raise InputError(f"--{kind} {name} would overwrite {taken[str(files[kind])]}; expected another file")
         taken[str(files[kind])] = f"the output of --{kind}"
     return files
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}; expected a number, such as 0.01 for 1 %") from None
 
 
 def _number_or_names(text: str) -> int | str:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in self.given().items():
             most = math.inf if name == "max_relative_nfr" else 1
-            if not 0 <= value <= most:
+            if not isinstance(value, Real) or not 0 <= value <= most:
                 raise InputError(f"{name} is {value}; expected a fraction from 0 to {most:g}, such as 0.01 for 1 %")
         if self.confident and not self.given():
             raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")

@@ -4,7 +4,7 @@ Each file is read once, batch by batch. Only if rows must be named are the ids r
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def read(
         problems[-1] += "; expected every id once in both, with a label and a prediction"
     if new_of_old is not None:
         problems += _disagreeing(before, after, new_of_old)
-    problems += [*_misspelt(before), *_misspelt(after)]
+    problems += [*_misspelt(before, shared or ()), *_misspelt(after, shared or ())]
     if problems or new_of_old is None:
         raise InputError("; ".join(problems))
     if isinstance(old_classes, int):
@@ -161,16 +161,21 @@ def _disagreeing(before: Rows, after: Rows, new_of_old: np.ndarray) -> list[str]
     ]
     disagree = "label disagrees" if found.size == 1 else "labels disagree"
     names = f"{before.source.name} and {after.source.name}"
-    return [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{HINT}"]
+    kinds = {any(name.isdecimal() for name in read.labelled_classes()) for read in (before, after)}
+    hint = HINT if len(kinds) > 1 else "; expected the same label in both"
+    return [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
 
 
-def _misspelt(read: Rows) -> list[str]:
-    """Describe predictions that match no label exactly, but one up to case, spaces or a trailing ".0"."""
+def _misspelt(read: Rows, shared: Sequence[str]) -> list[str]:
+    """Describe predictions that match no label exactly, but one up to case, spaces or a trailing ".0".
+
+    Two spellings that the file or `classes` lists are two classes.
+    """
     predicted, labelled = set(read.predicted_classes()), set(read.labelled_classes())
-    label_of = {_normalized(name): name for name in sorted(labelled - predicted)}
-    pairs = [
-        (name, label_of[_normalized(name)]) for name in sorted(predicted - labelled) if _normalized(name) in label_of
-    ]
+    listed_classes = {*shared, *(read.known or ())}
+    label_of = {_normalized(name): name for name in sorted(labelled)}
+    pairs = [(name, label_of.get(_normalized(name))) for name in sorted(predicted - labelled)]
+    pairs = [(name, label) for name, label in pairs if label is not None and not {name, label} <= listed_classes]
     return [
         f"{read.source.name} predicts {name!r} where the label is {label!r}; expected one spelling"
         for name, label in pairs[:NAMED]
@@ -196,6 +201,8 @@ def _order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
 def _unique(given: Sequence[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"classes are given as {given!r}; expected a list of names, such as ['cat', 'dog']")
     names = tuple(map(str, given))
     repeated = formats.repeated(names)
     if repeated or not names:

@@ -68,7 +68,7 @@ def test_the_requested_files_are_written(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-nfr=1%"], "--max-nfr: invalid float value"),
+        (["--max-nfr=1%"], "--max-nfr: '1%'; expected a number, such as 0.01 for 1 %"),
         (["--max-nfr=5"], "max_nfr is 5.0; expected a fraction"),
         (["--confident"], "confident applies to limits, but none is given"),
         (["--confidence=95"], "between 0 and 1"),

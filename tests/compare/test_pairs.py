@@ -266,6 +266,28 @@ def test_a_prediction_spelled_differently_from_its_label_hides_no_flip(label, pr
     assert pairs.read(both, both).classes == ("A", "a", "b")
 
 
+def test_two_spellings_are_two_classes_only_if_they_are_listed():
+    mixed = {"id": [1, 2], "label": ["cat", "cat"], "prediction": ["cat", "Cat"]}
+    right = mixed | {"prediction": ["cat", "cat"]}
+    for both in ((mixed, right), (right, mixed)):
+        with pytest.raises(InputError, match="predicts 'Cat' where the label is 'cat'; expected one spelling"):
+            pairs.read(*both)
+    assert pairs.read(mixed, right, classes=["cat", "Cat"]).classes == ("cat", "Cat")
+    assert pairs.read(mixed | {"class_names": ["cat", "Cat"]}, right).classes == ("Cat", "cat")
+
+
+def test_labels_that_disagree_need_another_answer_than_labels_of_another_kind():
+    one = {"id": [1, 2], "label": ["cat", "dog"], "prediction": ["cat", "dog"]}
+    with pytest.raises(InputError, match=r"'2' is 'dog' and 'cat'; expected the same label in both$"):
+        pairs.read(one, one | {"label": ["cat", "cat"]})
+
+
+@pytest.mark.parametrize("given", ["cat,dog", 5])
+def test_class_names_are_a_list(given):
+    with pytest.raises(InputError, match=rf"classes are given as {given!r}; expected a list of names"):
+        pairs.read(OLD, NEW, classes=given)
+
+
 def test_classes_must_not_contradict_the_class_names_of_a_file():
     named = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1], "class_names": ["cat", "dog"]}
     bare = {key: named[key] for key in ("id", "label", "prediction")}

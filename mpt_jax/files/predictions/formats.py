@@ -56,8 +56,10 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
     elif not isinstance(source, str | os.PathLike):
-        kind = type(source).__name__
-        raise InputError(f"{name} are a {kind}; expected a path or arrays by name, such as dict(frame) of a data frame")
+        raise InputError(
+            f"{name} is of type {type(source).__name__}; expected a path or arrays by name, such as dict(frame) of a "
+            "data frame"
+        )
     else:
         path = pathlib.Path(source)
         suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -68,7 +70,7 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -
             raise InputError(f"{path}: unknown format; expected a name that ends in {', '.join(FORMATS)}")
         if not path.is_file():
             what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
-            raise InputError(f"{path}: {what}; expected a file of predictions that can be read twice")
+            raise InputError(f"{path}: {what}; expected a regular file of predictions (a pipe cannot be read twice)")
         with _readable(path):
             opened = FORMATS[suffix](path)
     if twice := repeated(opened.columns):
