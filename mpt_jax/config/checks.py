@@ -209,8 +209,8 @@ def _check_old_weights(config: Config) -> None:
     section, network = "old_model" if config.old_model.name else "model", old_model_of(config).name
     _require(
         network in pytorch_weights.NETWORKS,
-        f"old.weights={old.weights} holds weights of {section}.name={network}; expected one of "
-        f"{', '.join(pytorch_weights.NETWORKS)}",
+        f"old.weights={old.weights} and {section}.name={network}: weights are read for "
+        f"{', '.join(pytorch_weights.NETWORKS)}; expected one of these",
     )
     _require(
         old.mean or dataset.mean,
@@ -296,7 +296,11 @@ def _check_methods(config: Config) -> None:
     methods, valid = config.update.methods, (*METHODS, *DERIVED)
     _require(methods, f"update.methods is empty; valid: {', '.join(valid)}")
     for method in methods:
-        row = method.partition("@")[0] if objectives.is_trained(method) else method
+        row, at, _ = method.partition("@")
+        _require(
+            not at or row not in DERIVED,
+            f"update.methods={method}: {row} is a derived method, whose name takes no numbers; expected {row}",
+        )
         if row not in valid:
             raise InputError(unknown(f"update.methods={row!r}", row, valid))
         _prefix_errors("update.methods", objectives.own_numbers, method)

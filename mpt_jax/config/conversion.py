@@ -15,6 +15,9 @@ from mpt_jax.errors import InputError
 LARGEST = sys.float_info.max  # the largest finite number; comparisons with it are false for NaN
 
 
+_KINDS = {float: "a finite number", int: "an integer", bool: "True or False", str: "text in quotes"}
+
+
 class Text(str):
     """A value from the command line: a key that holds text takes it unchanged, any other parses it as a literal."""
 
@@ -36,6 +39,8 @@ def override(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
             raise InputError(f"config key {key!r}: {head!r} is below {inner!r}, which is a value; expected a section")
         return {**inner, head: replace(inner.get(head, {}), *rest) if rest else value}
 
+    if not isinstance(key, str):
+        raise InputError(f"config key {key!r} is not text; expected a name such as 'optimizer.epochs'")
     return replace(values, *key.split("."))
 
 
@@ -126,4 +131,4 @@ def _convert_scalar(hint: type, value: Any, key: str) -> Any:
         return ""
     elif type(value) is hint:  # an int is no bool, and a bool no int
         return value
-    raise InputError(f"config key {key!r}={value!r}; expected {'a finite number' if hint is float else hint.__name__}")
+    raise InputError(f"config key {key!r}={value!r}; expected {_KINDS[hint]}")

@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
@@ -34,16 +34,25 @@ def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> C
       True
     """
     values = _values(source)
-    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(_parse_override, overrides):
+    for key, value in _pairs(overrides):
         values = override(values, key, value)
     config = build(Config, values)
     check(config)
     return config
 
 
-def _parse_override(assignment: str) -> tuple[str, Text]:
-    key, _, text = assignment.partition("=")
-    return key, Text(text)
+def _pairs(overrides: Any) -> Iterator[tuple[str, Any]]:
+    example = "{'optimizer.epochs': 3} or ['optimizer.epochs=3']"
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise InputError(f"overrides={overrides!r}; expected keys with values, such as {example}")
+    if isinstance(overrides, Mapping):
+        yield from overrides.items()
+        return
+    for assignment in overrides:
+        if not isinstance(assignment, str) or "=" not in assignment:
+            raise InputError(f"override {assignment!r}; expected KEY=VALUE, such as optimizer.epochs=3")
+        key, _, text = assignment.partition("=")
+        yield key, Text(text)
 
 
 def _values(source: Source) -> dict[str, Any]:
@@ -51,7 +60,11 @@ def _values(source: Source) -> dict[str, Any]:
         return read_file(os.fspath(source))
     if isinstance(source, Config):
         return dataclasses.asdict(source)
-    return source.to_dict() if isinstance(source, ConfigDict) else dict(source)
+    if isinstance(source, ConfigDict):
+        return source.to_dict()
+    if not isinstance(source, Mapping):
+        raise InputError(f"config={source!r}; expected a name such as 'digits', the path of a .py file, or a dict")
+    return dict(source)
 
 
 def run_name(spec: str) -> str:
@@ -113,7 +126,7 @@ def read_file(spec: str) -> dict[str, Any]:
     except (Exception, SystemExit) as error:  # the file is the user's program and may raise anything
         raise InputError(f"config file {spec} failed: {one_line(f'{type(error).__name__}: {error}')}") from error
     if not isinstance(values, ConfigDict | Mapping):
-        raise InputError(f"get_config of {path} returned a {type(values).__name__}; expected a ConfigDict or a dict")
+        raise InputError(f"get_config of {path} returned {type(values).__name__}; expected a ConfigDict or a dict")
     return _values(values)
 
 

@@ -67,7 +67,7 @@ DIGITS = "digits"
         ("optimizer.schedule=step", ["optimizer.schedule", "cosine"]),
         ("dataset.class_order=[None]", ["dataset.class_order", "class names and indices"]),
         ("dataset.class_order={}", ["dataset.class_order"]),
-        ("dataset.flip=1", ["dataset.flip", "bool"]),
+        ("dataset.flip=1", ["dataset.flip", "True or False"]),
         ("dataset.std=0.5", ["dataset.mean", "dataset.std"]),
         ("dataset.validation_per_class=0", ["update.tune", "validation_per_class"]),
         ("update.tolerance=2", ["update.tolerance"]),
@@ -148,6 +148,11 @@ def test_an_external_old_model_may_already_know_all_classes():
         schedule = "update.schedule=[5,10]" if "update.start=old" in overrides else "update.schedule=[10,10]"
         config = configs.load(DIGITS, [*overrides, schedule])
         assert config.old.predictions == "old.npz" or config.old.weights == "old.pth"
+
+
+def test_the_number_of_a_derived_method_is_not_in_its_name():
+    with pytest.raises(InputError, match=r"update.methods=posthoc_bias@bias=1: posthoc_bias is a derived method"):
+        configs.load(DIGITS, ["update.methods=posthoc_bias@bias=1"])
 
 
 def test_the_name_of_an_added_method_is_safe_in_file_names(monkeypatch):
