@@ -6,7 +6,7 @@ from numbers import Integral
 
 import numpy as np
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, listed
 
 
 def class_order(spec: str | Sequence[int | str], names: Sequence[str]) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ def _index(item: int | str, names: list[str]) -> int:
             )
         if not item.removeprefix("-").isdecimal():
             close = difflib.get_close_matches(item, ["natural", "seed:N", *names], n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the classes are {', '.join(names[:10])} ..."
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the classes are {listed(names, most=10)}"
             raise InputError(f"dataset.class_order: no class {item!r}; expected 'natural', 'seed:N' or classes; {hint}")
         item = int(item)
     if not isinstance(item, Integral) or isinstance(item, bool):

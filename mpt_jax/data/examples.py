@@ -154,9 +154,8 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
         prefix = "" if kind in file else f"{split}_"
         key = prefix + kind
         if key not in file:
-            raise InputError(
-                f"{path} has no {kind} and no {key}; it has {', '.join(sorted(file))}, expected one of them"
-            )
+            has = ", ".join(sorted(file))
+            raise InputError(f"{path} has no {kind} and no {key}, only {has}; the model takes {kind}")
         with _open_array(path, key) as (_, found, found_dtype, _):
             arrays.refuse_bomb(path, key)
         if found[1:] != shape or found_dtype != dtype:

@@ -20,7 +20,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FORMATS = ("JPEG", "PNG", "WEBP")  # regardless of the suffix: no other parser of PIL sees a file
 _DEEP = ("I", "F")  # PIL modes of 16 and 32 bits; conversion to 8 bits would clip most pixels to white
 _BATCH = 2048  # files per call of the thread pool, which queues all of them at once
-_SIZE_HINT = "set dataset.image_size=HEIGHT,WIDTH to resize all images"
+_SIZE_HINT = "set dataset.image_size"
 
 
 def decode(

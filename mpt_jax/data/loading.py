@@ -46,7 +46,11 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
     class_names = tuple(source.class_names[index] for index in order)
     parts = source.read(order)
     usable, found = _without_faults(parts, settings, published=source.published)
-    train, validation = _draw(usable, settings, order, class_names, seed)
+    try:
+        train, validation = _draw(usable, settings, order, class_names, seed)
+    except InputError as error:  # the skipped images may be the reason
+        skipped = [str(finding) for finding in found if finding.outcome == "skipped"]
+        raise InputError("; ".join([str(error), *skipped])) from error
     return Dataset(
         name=settings.name,
         class_names=class_names,

@@ -62,7 +62,9 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"no released model at {folder}; expected a folder with card.json and model/")
     path = folder / "card.json"
     if not path.is_file():
-        raise InputError(f"{folder} is not a released model: it has no card.json")
+        raise InputError(
+            f"{folder} is not a released model: it has no card.json; expected a folder in WORKDIR/releases"
+        )
     try:
         card = read_sealed(path)
     except InputError as error:

@@ -82,8 +82,8 @@ def _numbers(report: dict[str, Any], method: str) -> tuple[Table, list[str]]:
     last = report["rows"][-1]["release"]
     before = [r["accuracy_previous"] for r in report["rows"] if r["method"] == method and r["release"] == last]
     notes = [
-        "Rates in %. Flips and the second accuracy are shares of the old classes' test images, of which the old model "
-        f"predicts {percent(statistics.fmean(before))} % correctly.",
+        "Rates in %. Flips and the accuracy on old classes are shares of the old classes' test images, of which the "
+        f"old model predicts {percent(statistics.fmean(before))} % correctly.",
     ]
     if compared["interval_over"]:
         level = f"{100 * compared['confidence']:g} %"

@@ -113,7 +113,7 @@ def _read(path: pathlib.Path, required: Sequence[str] = ("path", "label")) -> di
     found = collections.Counter(table.column_names)
     for name in required:
         if name not in found:
-            raise InputError(f"{path} has no column {name}; it has {', '.join(found)}, expected {', '.join(COLUMNS)}")
+            raise InputError(f"{path} has no column {name}; it has {', '.join(found)}; expected {', '.join(COLUMNS)}")
     columns = {}
     for name in COLUMNS:
         if found[name] > 1:

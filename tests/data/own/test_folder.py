@@ -62,6 +62,16 @@ def test_folders_that_do_not_fit(tmp_path, make, words):
     assert text.isprintable()
 
 
+def test_skipped_images_are_named_where_too_few_are_left(tmp_path):
+    root = tmp_path / "pets"
+    pets(root)
+    for path in (root / "train/cat").iterdir():
+        path.write_bytes(b"GIF89a")
+    text = load_error(root, on_bad_image="skip", class_order=["cat", "dog", "owl", "..."])
+    assert "class 'cat' has no training images" in text
+    assert "images that cannot be read, skipped (" in text and "train/cat/" in text
+
+
 def test_links_must_stay_inside_the_folder(tmp_path):
     root, secret = tmp_path / "pets", tmp_path / "secret.png"
     of = pets(root)

@@ -116,7 +116,7 @@ def test_faulty_rows_are_named_or_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"path": None}, ["has no column path; it has label, split, expected path, label, split, id"]),
+        ({"path": None}, ["has no column path; it has label, split; expected path, label, split, id"]),
         ({"label": None}, ["has no column label"]),
         ({"split": "val"}, ["column split has 'val'", "validation_per_class"]),
         ({"split": "test"}, ["lists no training images"]),
