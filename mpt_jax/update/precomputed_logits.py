@@ -74,7 +74,9 @@ def _read_file(
     source = formats.open_source(path, str(path))
     scores = np.full((len(row_of), count), np.nan, np.float32)
     times_found = np.zeros(len(row_of), np.int64)
+    first = None
     for ids, values, names in columns.read_scores(source):
+        first = ids[0] if first is None and len(ids) else first
         if values.shape[1] != count:
             raise InputError(
                 f"{path} has scores of {values.shape[1]} classes, but the old model of update.schedule="
@@ -87,7 +89,12 @@ def _read_file(
         np.add.at(times_found, rows[needed], 1)
         scores[rows[needed]] = values[needed][:, indices]
     probabilities = columns.score_columns(source)[0].startswith("probabilit")
-    _check_rows(path, list(row_of), part_of, times_found, scores, probabilities)
+    try:
+        _check_rows(path, list(row_of), part_of, times_found, scores, probabilities)
+    except InputError as error:
+        if times_found.any():
+            raise
+        raise InputError(f"{error}; none of the file's ids is an image of the run, the first is {first!r}") from error
     return np.log(np.maximum(scores, np.float32(SMALLEST))) if probabilities else scores
 
 

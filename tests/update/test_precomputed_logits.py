@@ -130,6 +130,12 @@ def test_a_file_of_test_images_is_enough_if_no_method_learns_from_the_old_model(
         run_with_file(tested, "dataset.validation_per_class=0")
 
 
+def test_ids_of_another_form_are_shown(run_with_file, table):
+    other = table | {"id": [f"image {i}" for i in range(1797)]}
+    with pytest.raises(InputError, match=r"none of the file's ids is an image of the run, the first is 'image 0'$"):
+        run_with_file(other)
+
+
 def rows(**changes):
     """Return a function that changes columns of the table."""
     return lambda table: {name: changes.get(name, lambda values: values)(values) for name, values in table.items()}
