@@ -115,7 +115,9 @@ def run(
         reported again.
 
     Raises:
-      InputError: the config, the data or the work directory cannot be used; the message says what would work.
+      InputError: the config, the data or the work directory cannot be used; the message says what would work. It names
+        the options of the command: `--workdir` is `workdir` here, `--new-run` is `new_run=True`, and
+        `--config.KEY=VALUE` is an override.
       OSError: the disk is full. The same call resumes when there is space.
     """
     resolved = configs.load(config, overrides or {})

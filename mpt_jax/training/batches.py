@@ -20,11 +20,17 @@ from mpt_jax.training.state import Inputs, SeedInputs
 
 
 class Batch(struct.PyTreeNode):
-    """What a train step learns from."""
+    """What a train step learns from.
 
-    images: jax.Array  # ``[batch, H, W, C]``: uint8 as drawn, floats once they are normalised
-    labels: jax.Array  # int32 ``[batch]``
-    teacher_logits: Mapping[str, jax.Array]  # ``[batch, K_source]`` by source
+    Attributes:
+      images: ``[batch, H, W, C]``, or features ``[batch, D]``: uint8 as drawn, floats once they are normalised.
+      labels: int32 ``[batch]``.
+      teacher_logits: ``[batch, K_source]`` by source: "old", "new" or "ensemble", those that the objective names.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    teacher_logits: Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)

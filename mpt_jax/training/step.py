@@ -17,12 +17,18 @@ from mpt_jax.training.state import Array, TrainState
 
 
 class SeedFacts(struct.PyTreeNode):
-    """What the members of a seed share besides their batches."""
+    """What the members of a seed share besides their batches.
 
-    num_examples: int = struct.field(pytree_node=False)  # that the seed learns from
-    class_counts: Array | None = None  # its images of each class, ``[K]``, for objectives with a balance
-    label_scale: Array | None = None  # ``[K]``, for objectives with a `bias_power`
-    # ``{"kernel": [D, K_old], "bias": [K_old]}``: the source "old_head" applies it to the student's features.
+    Attributes:
+      num_examples: number of images that the seed learns from.
+      class_counts: its images of each class, ``[K]``, for objectives with a balance.
+      label_scale: ``[K]``, for objectives with a `bias_power`.
+      old_head: ``{"kernel": [D, K_old], "bias": [K_old]}``: the source "old_head" applies it to the student's features.
+    """
+
+    num_examples: int = struct.field(pytree_node=False)
+    class_counts: Array | None = None
+    label_scale: Array | None = None
     old_head: Mapping[str, jax.Array] | None = None
 
 
@@ -66,6 +72,9 @@ def train_step(
       ...     state, values = step(recipe, SeedFacts(num_examples=8), state, METHODS["pct_kl"], batch, number)
       >>> sorted(values)
       ['accuracy', 'loss']
+      >>> trained = models.Classifier(recipe.module, state.params, state.batch_stats, mean=None, std=None)
+      >>> models.logits(trained, batch.images).shape
+      (4, 3)
     """
     module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
 
