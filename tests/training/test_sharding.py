@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +68,7 @@ def make_recipe(module, **changes):
 
 def make_inputs(build, seeds=(0, 1), rows=ROWS):
     keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
-    weights = jax.vmap(lambda key: models.init(build(OLD), jax.random.fold_in(key, 99), SHAPE))(keys)
+    weights = random_weights.drawn(build(OLD), SHAPE, count=len(seeds))
     mean, std = np.full(1, 0.4), np.full(1, 0.3)
     chosen = [METHODS[row] for row in rows]
     named = {source for row in chosen for source in objectives.sources(row)}
