@@ -122,7 +122,7 @@ def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
       InputError: no such array, a damaged one, Python objects, or one that declares far more data than it contains.
     """
     if key not in file:
-        raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'no arrays'}, expected {_KEYS}")
+        raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'no arrays'}; expected {_KEYS}")
     try:
         if isinstance(file, np.lib.npyio.NpzFile):
             refuse_bomb(path, key)
@@ -175,10 +175,14 @@ def _run(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
             raise ImportError("not a Python program")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_dataset"):
+            raise InputError(f"dataset.name={path} has no function get_dataset; expected get_dataset(data_dir)")
         values = module.get_dataset(data_dir)
         if not isinstance(values, Mapping):
-            raise TypeError(f"get_dataset returned a {type(values).__name__}; expected a dict with {_KEYS}")
+            raise TypeError(f"get_dataset returned {type(values).__name__}; expected a dict with {_KEYS}")
         return {key: np.asarray(value) for key, value in values.items()}
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:
         raise InputError(f"dataset.name={path} failed: {describe(error)}") from error
 

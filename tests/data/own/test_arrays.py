@@ -156,7 +156,7 @@ NAN = np.float32("nan")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"train_features": None}, "has no train_images; it has test_features, test_labels, train_labels, expected"),
+        ({"train_features": None}, "has no train_images; it has test_features, test_labels, train_labels; expected"),
         ({"test_features": None}, "has no test_features"),
         ({"test_labels": None}, "has no test_labels"),
         ({"test_images": np.zeros((3, 1, 1, 1), np.uint8)}, "has both test_images and test_features"),
@@ -324,10 +324,10 @@ def test_programs(tmp_path):
     assert sorted(dataset.train.ids) == sorted(expected.train.ids)
     for text, word in [
         ("def get_dataset(", "SyntaxError"),
-        ("x = 1", "no attribute 'get_dataset'"),
+        ("x = 1", "bad.py has no function get_dataset"),
         ("def get_dataset(data_dir):\n    return 1 / 0", "ZeroDivisionError"),
         ("raise SystemExit(3)", "SystemExit"),
-        ("def get_dataset(data_dir):\n    return None", "returned a NoneType; expected a dict"),
+        ("def get_dataset(data_dir):\n    return None", "returned NoneType; expected a dict"),
         ("def get_dataset(data_dir):\n    return {'train_labels': [0.5]}", "train_labels are float64"),
         ("def get_dataset(data_dir):\n    return {'train_images': [[1], [2, 3]]}", "ValueError"),
     ]:
