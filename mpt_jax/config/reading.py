@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -124,7 +125,10 @@ def read_file(spec: str) -> dict[str, Any]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the file is the user's program and may raise anything
-        raise InputError(f"config file {spec} failed: {one_line(f'{type(error).__name__}: {error}')}") from error
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.absolute())]
+        where = f" in line {frames[-1].lineno}" if frames else ""
+        what = one_line(f"{type(error).__name__}: {error}")
+        raise InputError(f"config file {spec} failed{where}: {what}") from error
     if not isinstance(values, ConfigDict | Mapping):
         raise InputError(f"get_config of {path} returned {type(values).__name__}; expected a ConfigDict or a dict")
     return _values(values)

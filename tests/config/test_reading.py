@@ -37,6 +37,14 @@ def test_invalid_files(tmp_path):
         configs.load(str(CONFIGS / "cifar100.py") + ":smok")
 
 
+def test_a_file_that_fails_names_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("mine.py").write_text("import math\n\ndef get_config():\n    return math.sqrt(-1)\n")
+    for path in ("mine.py", tmp_path / "mine.py"):
+        with pytest.raises(InputError, match=r"mine.py failed in line 4: ValueError"):
+            configs.load(path)
+
+
 def test_a_plain_partial_dict_is_a_config(tmp_path):
     path = tmp_path / "a:b" / "mine.py"
     path.parent.mkdir()
