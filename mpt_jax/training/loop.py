@@ -166,9 +166,8 @@ def _call(
     recipe: Recipe, mesh: Mesh, inputs: Inputs, feed: data.Feed | data.Resident, stage: _Stage, stop: int
 ) -> None:
     """Dispatch the steps up to `stop`."""
-    number = (
-        np.int32 if processes.is_distributed() else jnp.int32
-    )  # several processes cannot share an array of one device
+    # Several processes cannot share an array of one device.
+    number = np.int32 if processes.is_distributed() else jnp.int32
     window = feed.window(stage.step, stop)
     stage.state, stage.sums = population.train_steps(
         recipe, mesh, stage.state, inputs, window, number(stage.step), number(stop), stage.sums
