@@ -1,4 +1,4 @@
-"""Run a released model and write its predictions: `python -m mpt_jax.predict RELEASE SOURCE --output FILE`."""
+"""Predictions or features of a released model: `python -m mpt_jax.predict RELEASE SOURCE --output FILE`."""
 
 import argparse
 import logging
@@ -47,6 +47,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="scores of each class (default: logits)",
     )
     option(
+        "--features",
+        action="store_true",
+        help="write the inputs of the network's last layer, and no predictions, to an .npz file that a run reads as a "
+        "data set; --split names its arrays",
+    )
+    option(
         "--on-bad-image",
         default="error",
         choices=("error", "skip"),
@@ -59,22 +65,36 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the model, predict batch by batch and write the file; progress goes to stderr."""
     from rich.console import Console
 
+    from mpt_jax import models
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
     from mpt_jax.data import examples
     from mpt_jax.files import released_model, storage
-    from mpt_jax.files.predictions import writer
+    from mpt_jax.files.predictions import feature_writer, writer
     from mpt_jax.training import inference, sharding
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of damaged files, which we report ourselves
-    output = output_file("--output", pathlib.Path(arguments.output))
-    if output.suffix.lower() not in writer.FORMATS:
-        raise InputError(f"--output {output}; expected a name that ends in {', '.join(writer.FORMATS)}")
+    output, as_features = output_file("--output", pathlib.Path(arguments.output)), arguments.features
+    formats = [".npz"] if as_features else list(writer.FORMATS)
+    if output.suffix.lower() not in formats:
+        raise InputError(
+            f"--output {output}{' with --features' * as_features}; expected a name that ends in {', '.join(formats)}"
+        )
+    if as_features and arguments.scores != "logits":
+        raise InputError(f"--features writes no scores, but --scores={arguments.scores}; expected one of the two")
     if output.resolve() == pathlib.Path(arguments.source).resolve():
         raise InputError(f"--output {output} would overwrite the source; expected another file")
     classifier, card = released_model.read(storage.path(arguments.release))
+    if as_features and classifier.ensemble:
+        raise InputError(
+            f"--features: {arguments.release} is an ensemble, whose networks have features of their own; expected the "
+            "release of one network"
+        )
     source = examples.open_examples(
-        *(arguments.source, card["image_shape"], card["classes"]), split=arguments.split, data_dir=arguments.data_dir
+        *(arguments.source, card["image_shape"], card["classes"]),
+        split=arguments.split,
+        data_dir=arguments.data_dir,
+        any_class=as_features,
     )
     if not arguments.no_compilation_cache:
         compilation_cache.enable()
@@ -85,18 +105,28 @@ def run(arguments: argparse.Namespace) -> None:
         if source.note:
             shown.log(source.note)
         done, title = 0, f"{card['name']} on {source.name}"
-        with writer.open_writer(output, card["classes"], labelled=source.labelled, scores=arguments.scores) as add_rows:
+        classes, labelled = card["classes"], source.labelled
+        if as_features:
+            opened = feature_writer.open_writer(output, classes, split=arguments.split, labelled=labelled)
+        else:
+            opened = writer.open_writer(output, classes, labelled=labelled, scores=arguments.scores)
+        with opened as add_rows:
             shown.start(title, 0, source.count, "example")
             readable = _readable(source, batch_size, unread, skip=arguments.on_bad_image == "skip")
-            logits_of_batches = inference.stream(classifier, readable, batch_size=batch_size, mesh=sharding.make_mesh())
-            for batch, logits in logits_of_batches:
-                add_rows(batch.ids, batch.labels, logits)
+            outputs = inference.stream(
+                *(classifier, readable, models.features if as_features else models.logits),
+                batch_size=batch_size,
+                mesh=sharding.make_mesh(),
+            )
+            for batch, rows in outputs:
+                add_rows(batch.ids, batch.labels, rows)
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})
             if not done:
                 raise InputError(f"{source.name} has no readable example: {listed(unread)}")
         skipped = f", {len(unread)} skipped: {listed(unread)}" if unread else ""
-        shown.finish(f"{title}: {done} predictions in {output}{skipped}")
+        what = "rows of features" if as_features else "predictions"
+        shown.finish(f"{title}: {done} {what} in {output}{skipped}")
 
 
 def _readable(

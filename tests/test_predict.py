@@ -166,3 +166,50 @@ def test_a_full_disk_or_a_signal_keeps_the_previous_file(
     error = capsys.readouterr().err.splitlines()[-1]
     assert ("No space left" if status == 3 else "stopped; nothing was written") in error
     assert output.read_text() == "before" and list(tmp_path.iterdir()) == [output]
+
+
+def test_features_make_a_data_set_on_which_the_head_alone_predicts_the_same(pair, tfds_digits, tmp_path, capsys):
+    _, folder, _, classifier = pair
+    for split in ("train", "test"):
+        line = [str(folder), *tfds_digits, f"--split={split}", f"--output={tmp_path / split}.npz", "--features"]
+        assert predict.main([*line, "--batch=100"]) == 0
+    assert f"rows of features in {tmp_path / 'test.npz'}" in capsys.readouterr().err
+    np.savez(tmp_path / "both.npz", **{**np.load(tmp_path / "train.npz"), **np.load(tmp_path / "test.npz")})
+    dataset = load_dataset.load(str(tmp_path / "both.npz"), num_classes=10)
+    images = load_dataset.load(data_dir=tfds_digits[1].partition("=")[2])
+    assert dataset.class_names == images.class_names
+    for part in ("train", "test"):
+        features, pixels = getattr(dataset, part), getattr(images, part)
+        np.testing.assert_array_equal(features.ids, pixels.ids)
+        np.testing.assert_array_equal(features.labels, pixels.labels)
+        head = classifier.params["head"]
+        logits = features.images @ head["kernel"] + head["bias"]
+        np.testing.assert_allclose(logits, logits_of(classifier, pixels.images), rtol=1e-4, atol=1e-4)
+
+
+def test_labels_of_features_may_be_classes_that_the_model_does_not_know(pair, tmp_path):
+    for name in ("emu", "owl"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 9).save(tmp_path / f"images/{name}/1.png")
+    line = [str(pair[0]), str(tmp_path / "images"), f"--output={tmp_path}/o.npz", "--no-compilation-cache"]
+    assert predict.main([*line, "--features", "--split=train"]) == 0
+    with np.load(tmp_path / "o.npz") as file:
+        assert file["train_labels"].tolist() == ["emu", "owl"] and "class_names" not in file
+        np.testing.assert_array_equal(file["train_features"][0], file["train_features"][1])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--output=o.csv"], "--output o.csv with --features; expected a name that ends in .npz"),
+        (["--output=o.npz", "--scores=none"], "--scores=none"),
+        (["--output=o.npz"], "is an ensemble, whose networks have features of their own"),
+    ],
+)
+def test_features_that_cannot_be_written(tmp_path, monkeypatch, capsys, given, expected):
+    monkeypatch.chdir(tmp_path)
+    release(tmp_path / "ensemble", "mlp", (4,), ("a", "b"), ensemble=3)
+    assert predict.main(["ensemble", "x.npz", *given, "--features", "--no-compilation-cache"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and expected in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["ensemble"]

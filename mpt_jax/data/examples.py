@@ -38,7 +38,13 @@ class Examples:
 
 
 def open_examples(
-    source: str, image_shape: Sequence[int], classes: Sequence[str], *, split: str = "test", data_dir: str = ""
+    source: str,
+    image_shape: Sequence[int],
+    classes: Sequence[str],
+    *,
+    split: str = "test",
+    data_dir: str = "",
+    any_class: bool = False,
 ) -> Examples:
     """Open image files, arrays or a TFDS data set as inputs of a network.
 
@@ -56,6 +62,8 @@ def open_examples(
         into these.
       split: split of a TFDS data set, or prefix of the keys of an .npz file.
       data_dir: TFDS data folder; empty: TFDS's default.
+      any_class: whether labels may be classes that the network does not know: those of a folder are always its
+        subfolders, and integers without names are texts.
 
     Raises:
       InputError: no such source, an empty one, or one that does not fit the network.
@@ -63,14 +71,14 @@ def open_examples(
     path = pathlib.Path(source).expanduser()
     shape, suffix = tuple(image_shape), path.suffix.lower()
     if suffix == ".npz":
-        return _npz(path, shape, classes, split)
+        return _npz(path, shape, None if any_class else classes, split)
     if len(shape) != 3 or shape[-1] not in images.MODES:
         raise InputError(f"{source}: the model takes inputs of shape {list(shape)}, not images; expected an .npz file")
     if suffix in (".csv", ".parquet"):
         files, labels = table.read_rows(path)
         return _files(str(path), files, labels, shape)
     if path.is_dir():
-        return _folder(path, shape, classes)
+        return _folder(path, shape, None if any_class else classes)
     expected = "expected a folder, a .csv, .parquet or .npz file, or the name of a TFDS data set"
     if path.exists() or len(path.parts) > 1 or suffix in images.SUFFIXES:
         what = "is not a folder of images" if path.exists() else "does not exist"
@@ -85,13 +93,13 @@ def open_examples(
         ) from error
 
 
-def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str]) -> Examples:
+def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str] | None) -> Examples:
     files = folder.find_images(path)
     if not files:
         raise InputError(f"{path} contains no images; expected files that end in {', '.join(images.SUFFIXES)}")
     labels = [pathlib.PurePosixPath(name).parts[0] if "/" in name else None for name in files]
     found = sorted({label for label in labels if label})
-    if {*found} & {*classes}:
+    if {*found} & {*(found if classes is None else classes)}:
         return _files(str(path), files, labels, shape)
     note = ""
     if found:
@@ -146,7 +154,7 @@ def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Examp
     return Examples(f"{name} {split}", count, True, batches)
 
 
-def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], split: str) -> Examples:
+def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str] | None, split: str) -> Examples:
     if not path.is_file():
         raise InputError(f"no file {path}; expected an .npz file with features or images")
     with arrays.open_file(path) as file:
@@ -163,7 +171,7 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str], spl
             raise InputError(f"{path}: {key} are {found_dtype} {list(found)}; the model takes {expected}")
         if not (count := found[0]):
             raise InputError(f"{path}: {key} are empty; expected at least one row")
-        names = _texts(path, file, "class_names") if "class_names" in file else list(classes)
+        names = _texts(path, file, "class_names") if "class_names" in file else classes
         ids = [f"{split}_{row:0{max(5, len(str(count - 1)))}d}" for row in range(count)]
         if f"{prefix}ids" in file:
             ids = _texts(path, file, f"{prefix}ids", count)
@@ -197,9 +205,9 @@ def _texts(path: pathlib.Path, file: arrays.Arrays, key: str, count: int | None 
     return texts.tolist()
 
 
-def _class_name(path: pathlib.Path, label: str, names: Sequence[str]) -> str | None:
-    """Return the class name for a label, which is a name or an index."""
-    if label in names or not label.lstrip("-").isdecimal():
+def _class_name(path: pathlib.Path, label: str, names: Sequence[str] | None) -> str | None:
+    """Return the class name for a label, which is a name or an index, or its own name if there are no names."""
+    if names is None or label in names or not label.lstrip("-").isdecimal():
         return label or None
     if not 0 <= int(label) < len(names):
         raise InputError(f"{path} has label {label} with {len(names)} class names; expected class_names in the file")

@@ -50,17 +50,23 @@ def predict(
 
 
 def stream(
-    classifier: Classifier, batches: Iterable[tuple[Any, np.ndarray]], *, batch_size: int, mesh: Mesh
+    classifier: Classifier,
+    batches: Iterable[tuple[Any, np.ndarray]],
+    output: Callable[[Classifier, jax.Array], jax.Array] = models.logits,
+    *,
+    batch_size: int,
+    mesh: Mesh,
 ) -> Iterator[tuple[Any, np.ndarray]]:
     """Compute the raw logits of one classifier batch by batch, and read a batch while the device works on the last one.
 
     Args:
       classifier: without leading axes; it is folded.
       batches: pairs of a tag and inputs, uint8 ``[n, H, W, C]`` or floats ``[n, D]``, with n from 1 to `batch_size`.
+      output: `models.logits`, or `models.features`.
       batch_size: every batch is padded to it, and to a multiple of the devices, so that one program serves all.
 
     Yields:
-      The tag and logits, float32 ``[n, num_classes]``.
+      The tag and logits, float32 ``[n, num_classes]``, or features, float32 ``[n, D]``.
     """
     size, split = -(-batch_size // mesh.size) * mesh.size, NamedSharding(mesh, P(mesh.axis_names))
     classifier = jax.device_put(models.fold(classifier), NamedSharding(mesh, P()))
@@ -68,7 +74,7 @@ def stream(
     def dispatched():
         for tag, inputs in batches:
             padded = np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
-            yield tag, _logits(classifier, jax.device_put(padded, split)), len(inputs)
+            yield tag, _COMPILED[output](classifier, jax.device_put(padded, split)), len(inputs)
 
     for tag, logits, count in _one_behind(dispatched()):
         yield tag, np.asarray(logits, np.float32)[:count]
@@ -108,7 +114,7 @@ def _one_behind(dispatched: Iterable[Any]) -> Iterator[Any]:
     yield from waiting
 
 
-_logits = jax.jit(models.logits)
+_COMPILED = {output: jax.jit(output) for output in (models.logits, models.features)}
 
 
 @functools.partial(jax.jit, static_argnums=0)

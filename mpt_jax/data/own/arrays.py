@@ -4,12 +4,13 @@ import importlib.util
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from mpt_jax.data import classes
 from mpt_jax.data.dataset_config import DatasetConfig
+from mpt_jax.data.own import listing
 from mpt_jax.data.splits import Parts, Source, Split, pick
 from mpt_jax.errors import DAMAGED, InputError, describe
 
@@ -66,8 +67,8 @@ def read(path: pathlib.Path, data_dir: str = "") -> tuple[list[str], dict[str, S
 
       ``train_features``, ``test_features``  float32 ``[N, D]``; or
       ``train_images``, ``test_images``      uint8 ``[N, H, W, C]``
-      ``train_labels``, ``test_labels``      integers ``[N]``, ``0 .. K-1``
-      ``class_names``                        text ``[K]``; optional, default: the labels as text
+      ``train_labels``, ``test_labels``      integers ``[N]``, ``0 .. K-1``, or names of classes
+      ``class_names``                        text ``[K]``; optional, default: the labels of train as text, sorted
       ``train_ids``, ``test_ids``            text or integers ``[N]``, unique; optional, default: "train_00000", ...
 
     A .py file is run, and its function ``get_dataset(data_dir)`` returns a dict with these keys.
@@ -189,8 +190,9 @@ def _run(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
 
 def _parts(path: pathlib.Path, file: Arrays) -> tuple[list[str], dict[str, Split], Faults]:
     kind = _kind(path, file)
-    labels = {part: _labels(path, file, part) for part in ("train", "test")}
-    names = _class_names(path, file, labels["train"])
+    given = {part: _labels(path, file, part) for part in ("train", "test")}
+    names = _class_names(path, file, given["train"])
+    labels = {part: _indices(values, names) for part, values in given.items()}
     ids = {part: _ids(path, file, part, len(values)) for part, values in labels.items()}
     examples = {part: _examples(path, file, f"{part}_{kind}", len(values)) for part, values in labels.items()}
     shapes = {part: values.shape[1:] for part, values in examples.items()}
@@ -211,8 +213,10 @@ def _parts(path: pathlib.Path, file: Arrays) -> tuple[list[str], dict[str, Split
         repeated = [row for row, name in enumerate(ids[part].tolist()) if first.setdefault(name, row) != row]
         infinite = _not_finite(examples[part])
         add(
-            f"labels outside 0 to {len(names) - 1}, the range of {origin}",
-            (f"{part}_labels[{row}] is {labels[part][row]}" for row in unknown),
+            f"labels that are not among the {len(names)} names of {origin}"
+            if given[part].dtype.kind == "U"
+            else f"labels outside 0 to {len(names) - 1}, the range of {origin}",
+            (f"{part}_labels[{row}] is {given[part][row]}" for row in unknown),
         )
         add("duplicate ids", (f"{part}_ids[{row}] is {ids[part][row]}" for row in repeated))
         add("rows with values that are not finite", (f"{part}_features[{row}]" for row in infinite))
@@ -239,7 +243,9 @@ def _kind(path: pathlib.Path, file: Arrays) -> str:
 
 def _labels(path: pathlib.Path, file: Arrays, part: str) -> np.ndarray:
     labels = get(path, file, f"{part}_labels")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if labels.dtype.kind in "SU":
+        labels = labels if (decoded := text(labels)) is None else decoded
+    if labels.dtype.kind not in "iuU" or labels.ndim != 1:
         raise InputError(f"{path}: {part}_labels are {labels.dtype} {list(labels.shape)}; expected integers [N]")
     if not labels.size:
         raise InputError(f"{path}: {part}_labels are empty; expected one label per row")
@@ -256,6 +262,10 @@ def _class_names(path: pathlib.Path, file: Arrays, train_labels: np.ndarray) -> 
         if repeated is not None:
             raise InputError(f"{path}: class_names has {repeated!r} more than once; expected one name per class")
         return names
+    if train_labels.dtype.kind == "U":
+        if not train_labels.astype(bool).any():
+            raise InputError(f"{path}: train_labels are all empty; expected the name of a class for each row")
+        return listing.natural_order({*train_labels.tolist()} - {""})
     largest = int(train_labels.max())
     if largest >= len(train_labels):  # do not create a name for each of 10**12 classes
         raise InputError(
@@ -263,6 +273,14 @@ def _class_names(path: pathlib.Path, file: Arrays, train_labels: np.ndarray) -> 
             "expected labels 0 .. K-1, each with training examples"
         )
     return [str(label) for label in range(largest + 1)]
+
+
+def _indices(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return labels as positions among the class names; -1 for a name that is not one of them."""
+    if labels.dtype.kind != "U":
+        return labels
+    position = {name: index for index, name in enumerate(names)}
+    return np.array([position.get(label, -1) for label in labels.tolist()], np.int64)
 
 
 def _ids(path: pathlib.Path, file: Arrays, part: str, num: int) -> np.ndarray:
