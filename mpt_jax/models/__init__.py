@@ -19,6 +19,13 @@ from mpt_jax.models.classifier import (
     warm_start,
 )
 from mpt_jax.models.convnet import ConvNet
+from mpt_jax.models.efficientnet_lite import (
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+)
 from mpt_jax.models.layers import at_least_float32
 from mpt_jax.models.linear import LinearHead, MLPHead
 from mpt_jax.models.resnet import STEMS, ResNet18, ResNet34, ResNet50
@@ -47,6 +54,11 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "resnet50": ResNet50,
         "vit_s16": ViTSmall,
         "vit_tiny": ViTTiny,
+        "efficientnet_lite0": EfficientNetLite0,
+        "efficientnet_lite1": EfficientNetLite1,
+        "efficientnet_lite2": EfficientNetLite2,
+        "efficientnet_lite3": EfficientNetLite3,
+        "efficientnet_lite4": EfficientNetLite4,
         "linear": LinearHead,
         "mlp": MLPHead,
     }

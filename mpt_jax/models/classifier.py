@@ -191,9 +191,10 @@ def fold(classifier: Classifier) -> Classifier:
     """
     if not classifier.batch_stats:
         return classifier
+    epsilon = {"epsilon": classifier.module.norm_epsilon} if hasattr(classifier.module, "norm_epsilon") else {}
     return classifier.replace(
         module=classifier.module.clone(folded=True),
-        params=fold_batch_norms(classifier.params, classifier.batch_stats),
+        params=fold_batch_norms(classifier.params, classifier.batch_stats, **epsilon),
         batch_stats={},
     )
 

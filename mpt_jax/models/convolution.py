@@ -7,7 +7,7 @@ products, as few as possible.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -17,6 +17,7 @@ from jax import Array, lax
 _TINY_MAP = 2  # up to this output size most taps of a padded 3x3 kernel multiply only zeros
 _CHANNELS = 32  # with fewer, Winograd's sums cost more than the products they save
 _SMALL_MAP = 16  # above this output size the product's inputs are recomputed in the backward pass
+Sides = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
 _only_native = contextvars.ContextVar("_only_native", default=False)
 
 
@@ -30,7 +31,7 @@ def native_convolutions() -> Iterator[None]:
         _only_native.reset(token)
 
 
-def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Array:
+def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int | Sides = 0) -> Array:
     """Cross-correlate images and kernel with zero padding, as PyTorch's ``conv2d``.
 
     ``y[n, a, b] = sum_ij x[n, a * stride + i - padding, b * stride + j - padding] @ kernel[i, j]``
@@ -39,7 +40,7 @@ def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -
         images: ``[batch, height, width, channels_in]``.
         kernel: ``[rows, columns, channels_in, channels_out]``, of the same dtype.
         stride: pixels between outputs, in both directions.
-        padding: zeros added on each of the four sides.
+        padding: zeros added on each of the four sides, or ``((above, below), (left, right))``.
 
     Returns:
         ``[batch, height_out, width_out, channels_out]``.
@@ -55,18 +56,23 @@ def conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -
     return lax.platform_dependent(images, kernel, cpu=on_cpu, default=native)
 
 
-def native_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+def native_conv2d(images: Array, kernel: Array, *, stride: int, padding: int | Sides) -> Array:
     """Compute `conv2d` with XLA's convolution."""
     return lax.conv_general_dilated(
-        images, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        images, kernel, (stride, stride), _sides(padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def matrix_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+def matrix_conv2d(images: Array, kernel: Array, *, stride: int, padding: int | Sides) -> Array:
     """Compute `conv2d` by matrix products: Winograd's scheme, one product per position on tiny maps, or patches."""
-    size = [_outputs(n, k, stride, padding) for n, k in zip(images.shape[1:3], kernel.shape[:2], strict=True)]
+    padding = _sides(padding)
+    size = [
+        _outputs(n, k, stride, sides) for n, k, sides in zip(images.shape[1:3], kernel.shape[:2], padding, strict=True)
+    ]
     # With fewer than 24 bits of mantissa Winograd's sums lose precision.
-    same_3x3 = (kernel.shape[:2], stride, padding) == ((3, 3), 1, 1) and jnp.finfo(images.dtype).bits >= 32
+    same_3x3 = (kernel.shape[:2], stride, padding) == ((3, 3), 1, ((1, 1), (1, 1))) and jnp.finfo(
+        images.dtype
+    ).bits >= 32
     if same_3x3 and size == [2, 2]:
         return _winograd(images, kernel, _TWO_PIXELS)
     if max(size) <= _TINY_MAP:
@@ -78,28 +84,32 @@ def matrix_conv2d(images: Array, kernel: Array, *, stride: int, padding: int) ->
     return form(images, kernel) if max(size) <= _SMALL_MAP else jax.checkpoint(form)(images, kernel)
 
 
-def _outputs(size: int, taps: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - taps) // stride + 1
+def _sides(padding: int | Sides) -> Sides:
+    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
 
-def _taps(x: Array, axis: int, size: int, stride: int, padding: int, fill: float = 0.0) -> list[Array]:
-    """Return the inputs of each tap of a window along an axis: ``taps[i][a] = x[a * stride + i - padding]``.
+def _outputs(size: int, taps: int, stride: int, sides: tuple[int, int]) -> int:
+    return (size + sum(sides) - taps) // stride + 1
+
+
+def _taps(x: Array, axis: int, size: int, stride: int, sides: tuple[int, int], fill: float = 0.0) -> list[Array]:
+    """Return the inputs of each tap of a window along an axis: ``taps[i][a] = x[a * stride + i - before]``.
 
     ``x`` is split by phase first: gradients of many strided slices of ``x`` would each be padded before they are added.
     """
-    count, reach = _outputs(x.shape[axis], size, stride, padding), (size - 1) // stride
-    sides = [(0, 0, 0)] * x.ndim
-    sides[axis] = (padding, stride * (count + reach) - padding - x.shape[axis], 0)
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), sides)
+    count, reach = _outputs(x.shape[axis], size, stride, sides), (size - 1) // stride
+    added = [(0, 0, 0)] * x.ndim
+    added[axis] = (sides[0], stride * (count + reach) - sides[0] - x.shape[axis], 0)
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), added)
     phases = [lax.slice_in_dim(padded, phase, None, stride, axis) for phase in range(stride)]
     return [lax.slice_in_dim(phases[i % stride], i // stride, i // stride + count, axis=axis) for i in range(size)]
 
 
-def _by_patches(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+def _by_patches(images: Array, kernel: Array, stride: int, padding: Sides) -> Array:
     """Multiply all patches ``[batch, rows, columns, taps * channels_in]`` of the map by the kernel in one product."""
     rows, columns, _, channels = kernel.shape
-    x = jnp.concatenate(_taps(images, 2, columns, stride, padding), axis=-1)
-    return _times(jnp.concatenate(_taps(x, 1, rows, stride, padding), axis=-1), kernel.reshape(-1, channels))
+    x = jnp.concatenate(_taps(images, 2, columns, stride, padding[1]), axis=-1)
+    return _times(jnp.concatenate(_taps(x, 1, rows, stride, padding[0]), axis=-1), kernel.reshape(-1, channels))
 
 
 def _times(x: Array, matrix: Array) -> Array:
@@ -112,7 +122,7 @@ def _times(x: Array, matrix: Array) -> Array:
 #     [k_0, (k_0 + k_1 + k_2) / 2, (k_0 - k_1 + k_2) / 2, k_2]  or, between zeros,  [k_1, k_2 - k_1, k_0 - k_1].
 # Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, F(2x2, 3x3).
 def _tile_pixels(x: Array, axis: int) -> list[Array]:
-    d = _taps(x, axis, 4, 2, 1)
+    d = _taps(x, axis, 4, 2, (1, 1))
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
@@ -151,24 +161,89 @@ def _winograd(images: Array, kernel: Array, scheme: tuple) -> Array:
     return jnp.stack(rows, axis=2).reshape(*images.shape[:3], -1)
 
 
-def _by_position(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+def _by_position(images: Array, kernel: Array, stride: int, padding: Sides) -> Array:
     """Compute one product per output position: the pixels under the kernel times the taps that overlap them."""
 
-    def overlap(output: int, size: int, taps: int) -> tuple[slice, slice]:
-        start = output * stride - padding
+    def overlaps(size: int, taps: int, sides: tuple[int, int]) -> list[tuple[slice, slice]]:
+        return [overlap(output, size, taps, sides[0]) for output in range(_outputs(size, taps, stride, sides))]
+
+    def overlap(output: int, size: int, taps: int, before: int) -> tuple[slice, slice]:
+        start = output * stride - before
         first, last = max(start, 0), min(start + taps, size)
         return slice(first, max(first, last)), slice(first - start, max(first, last) - start)
 
     batch, height, width, _ = images.shape
     taps_down, taps_across, _, channels = kernel.shape
-    rows = [overlap(a, height, taps_down) for a in range(_outputs(height, taps_down, stride, padding))]
-    columns = [overlap(b, width, taps_across) for b in range(_outputs(width, taps_across, stride, padding))]
+    rows, columns = overlaps(height, taps_down, padding[0]), overlaps(width, taps_across, padding[1])
     outputs = [
         images[:, pixels_down, pixels_across].reshape(batch, -1) @ kernel[down, across].reshape(-1, channels)
         for pixels_down, down in rows
         for pixels_across, across in columns
     ]
     return jnp.stack(outputs, axis=1).reshape(batch, len(rows), len(columns), channels)
+
+
+def same_padding(shape: Sequence[int], size: int, stride: int) -> Sides:
+    """Return TensorFlow's ``SAME`` padding of images: ``ceil(n / stride)`` outputs, the odd pixel below and right.
+
+    Args:
+        shape: ``[batch, height, width, channels]`` of the images.
+        size: rows and columns of the kernel.
+        stride: pixels between outputs.
+
+    Examples:
+        >>> same_padding((1, 8, 7, 3), size=3, stride=2)
+        ((0, 1), (1, 1))
+    """
+    totals = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in shape[1:3]]
+    above, left = (total // 2 for total in totals)
+    return (above, totals[0] - above), (left, totals[1] - left)
+
+
+def depthwise_conv2d(images: Array, kernel: Array, *, stride: int = 1, padding: Sides) -> Array:
+    """Cross-correlate each channel with its own kernel, with zero padding.
+
+    ``y[n, a, b, c] = sum_ij x[n, a * stride + i - above, b * stride + j - left, c] * kernel[i, j, 0, c]``
+
+    Args:
+        images: ``[batch, height, width, channels]``.
+        kernel: ``[rows, columns, 1, channels]``, of the same dtype.
+        stride: pixels between outputs, in both directions.
+        padding: zeros added, ``((above, below), (left, right))``; see `same_padding`.
+
+    Returns:
+        ``[batch, height_out, width_out, channels]``.
+
+    Examples:
+        >>> ones = jnp.ones((1, 4, 4, 2))
+        >>> depthwise_conv2d(ones, jnp.ones((3, 3, 1, 2)), stride=2, padding=((0, 1), (0, 1)))[0, :, :, 1].tolist()
+        [[9.0, 6.0], [6.0, 4.0]]
+    """
+    native = partial(native_depthwise_conv2d, stride=stride, padding=padding)
+    if _only_native.get():
+        return native(images, kernel)
+    on_cpu = partial(shifted_depthwise_conv2d, stride=stride, padding=padding)
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=native)
+
+
+def native_depthwise_conv2d(images: Array, kernel: Array, *, stride: int, padding: Sides) -> Array:
+    """Compute `depthwise_conv2d` with XLA's grouped convolution."""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=images.shape[-1],
+    )
+
+
+def shifted_depthwise_conv2d(images: Array, kernel: Array, *, stride: int, padding: Sides) -> Array:
+    """Compute `depthwise_conv2d` as a sum of shifted images, each times the tap that meets it."""
+    size = kernel.shape[:2]
+    rows = _taps(images, 1, size[0], stride, padding[0])
+    pixels = [tap for row in rows for tap in _taps(row, 2, size[1], stride, padding[1])]
+    return sum(x * k for x, k in zip(pixels, kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]), strict=True))
 
 
 def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Array:
@@ -192,7 +267,7 @@ def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Ar
     """
 
     def along(x: Array, axis: int) -> Array:
-        largest, *others = _taps(x, axis, size, stride, padding, fill=-jnp.inf)
+        largest, *others = _taps(x, axis, size, stride, (padding, padding), fill=-jnp.inf)
         for value in others:
             # Not jnp.maximum, which divides the gradient among equal values.
             largest = jnp.where((value > largest) | jnp.isnan(value), value, largest)

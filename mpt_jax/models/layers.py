@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from mpt_jax.models.convolution import conv2d
+from mpt_jax.models.convolution import conv2d, depthwise_conv2d, same_padding
 
-_EPSILON = 1e-5  # of batch normalisation
+_EPSILON = 1e-5  # of batch normalisation, where a network has no other
 
 
 class Conv(nn.Module):
     """`conv2d` without bias; its parameter has the name and shape of ``nn.Conv``'s.
 
+    ``padding`` is a number of pixels, or ``SAME`` as in TensorFlow (`same_padding`).
     Initialised from a normal distribution of variance ``2 / (features * size ** 2)``, as in torchvision.
     Source: Delving Deep into Rectifiers, He et al., 2015.
     """
@@ -23,7 +24,7 @@ class Conv(nn.Module):
     features: int
     size: int
     stride: int = 1
-    padding: int = 0
+    padding: int | str = 0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -33,10 +34,35 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         shape = (self.size, self.size, images.shape[-1], self.features)
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
-        return conv2d(images.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
+        same = same_padding(images.shape, self.size, self.stride)
+        padding = self.padding if isinstance(self.padding, int) else same
+        return conv2d(images.astype(self.dtype), kernel, stride=self.stride, padding=padding)
 
 
-def batch_norm(images: Array, *, train: bool, folded: bool = False, dtype: Any, name: str) -> Array:
+class DepthwiseConv(nn.Module):
+    """`depthwise_conv2d` without bias, padded as TensorFlow's ``SAME``; its parameter is ``[size, size, 1, channels]``.
+
+    Initialised from a normal distribution of variance ``2 / size ** 2``, as in the code of EfficientNet.
+    """
+
+    size: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """Map ``[batch, height, width, channels]`` to ``[batch, height_out, width_out, channels]`` in ``dtype``."""
+        init = nn.initializers.normal((2 / self.size**2) ** 0.5)
+        shape = (self.size, self.size, 1, images.shape[-1])
+        kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
+        padding = same_padding(images.shape, self.size, self.stride)
+        return depthwise_conv2d(images.astype(self.dtype), kernel, stride=self.stride, padding=padding)
+
+
+def batch_norm(
+    images: Array, *, train: bool, folded: bool = False, dtype: Any, name: str, epsilon: float = _EPSILON
+) -> Array:
     """Apply ``nn.BatchNorm`` with PyTorch's constants, as a submodule ``name`` of the calling module.
 
     Computed in at least float32. The recorded variance is that of the batch; PyTorch records ``n / (n - 1)`` times it.
@@ -48,13 +74,14 @@ def batch_norm(images: Array, *, train: bool, folded: bool = False, dtype: Any, 
             is left.
         dtype: of the result.
         name: of the parameters and statistics.
+        epsilon: added to the variance.
     """
     wide = at_least_float32(dtype)
     if folded:
         return Bias(wide, name=name)(images.astype(wide)).astype(dtype)
     # Otherwise flax promotes dtypes implicitly and keeps float32 statistics beside float64 parameters.
     norm = nn.BatchNorm(
-        momentum=0.9, epsilon=_EPSILON, dtype=wide, param_dtype=wide, force_float32_reductions=False, name=name
+        momentum=0.9, epsilon=epsilon, dtype=wide, param_dtype=wide, force_float32_reductions=False, name=name
     )
     return norm(images.astype(wide), use_running_average=not train).astype(dtype)
 
@@ -71,8 +98,10 @@ class Bias(nn.Module):
         return x + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
-def fold_batch_norms(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the folded parameters: ``kernel * gamma / sqrt(var + eps)`` and ``beta - mean * gamma / sqrt(...)``.
+def fold_batch_norms(
+    params: Mapping[str, Any], batch_stats: Mapping[str, Any], epsilon: float = _EPSILON
+) -> dict[str, Any]:
+    """Return the folded parameters: ``kernel * gamma / sqrt(var + epsilon)``, ``beta - mean * gamma / sqrt(...)``.
 
     The convolution before ``norm1`` must be named ``conv1``, the one before ``stem_norm`` ``stem_conv``, and so on.
     Leaves may have leading axes.
@@ -80,10 +109,10 @@ def fold_batch_norms(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) 
     folded = dict(params)
     for name, stats in batch_stats.items():
         if "var" not in stats:
-            folded[name] = fold_batch_norms(params[name], stats)
+            folded[name] = fold_batch_norms(params[name], stats, epsilon)
             continue
         norm, conv = params[name], name.replace("norm", "conv")
-        scale = norm["scale"] / (stats["var"] + _EPSILON) ** 0.5
+        scale = norm["scale"] / (stats["var"] + epsilon) ** 0.5
         folded[conv] = {"kernel": params[conv]["kernel"] * scale[..., None, None, None, :]}
         folded[name] = {"bias": norm["bias"] - stats["mean"] * scale}
     return folded

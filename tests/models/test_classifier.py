@@ -43,6 +43,8 @@ def _shallow(name, classes, **options):
     module = build(name, classes, **options)
     if name.startswith("resnet"):
         return module.clone(depths=(1, 1, 1, 1))
+    if name.startswith("efficientnet"):
+        return module.clone(stages=module.stages[:2])
     return module.clone(depth=1) if name.startswith("vit") else module
 
 
@@ -108,7 +110,7 @@ def test_a_second_classifier_of_the_same_network_is_not_compiled_again():
     chex.assert_shape(run(_classifier(0, classes=5), pixels), (2, 5))
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "vit_tiny", "mlp"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "vit_tiny", "efficientnet_lite0", "mlp"])
 def test_float64_throughout(name):
     module = _shallow(name, 3, dtype="float64")
 

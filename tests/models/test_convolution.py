@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mpt_jax.models.convolution import conv2d, matrix_conv2d, max_pool2d, native_conv2d
+from mpt_jax.models.convolution import (
+    conv2d,
+    depthwise_conv2d,
+    matrix_conv2d,
+    max_pool2d,
+    native_conv2d,
+    native_depthwise_conv2d,
+    same_padding,
+)
 
 CONVOLUTIONS = {  # height, width, channels in, channels out, stride, kernel, padding
     "stem": (32, 32, 3, 4, 2, 7, 3),
@@ -31,6 +39,8 @@ CONVOLUTIONS = {  # height, width, channels in, channels out, stride, kernel, pa
     "not square": (5, 2, 3, 4, 2, 3, 1),
     "tiny and not square": (1, 3, 3, 4, 2, 3, 1),
     "an output of only padding": (1, 1, 3, 4, 1, 2, 2),
+    "more below and right": (8, 6, 3, 4, 2, 3, ((0, 1), (0, 1))),
+    "more above, tiny": (3, 2, 3, 4, 2, 3, ((1, 0), (2, 1))),
 }
 
 
@@ -58,6 +68,51 @@ def test_convolution_on_a_cpu_equals_the_native_one(case, members):
         ours, native = jax.jit(lambda *arguments: [function(*arguments) for function in functions])(*arguments)
         chex.assert_trees_all_close(ours, native, rtol=0, atol=1e-11)
         chex.assert_type(jax.tree.leaves(ours), jnp.float64)
+
+
+DEPTHWISE = {  # height, width, channels, stride, kernel
+    "3": (8, 6, 4, 1, 3),
+    "5": (8, 9, 4, 1, 5),
+    "3, halved": (8, 6, 4, 2, 3),
+    "3, halved, odd": (7, 9, 4, 2, 3),
+    "5, halved": (8, 10, 4, 2, 5),
+    "5, halved, odd": (5, 7, 4, 2, 5),
+    "5 on a tiny map": (2, 1, 4, 1, 5),
+    "5 on a tiny map, halved": (1, 2, 4, 2, 5),
+    "one channel": (4, 4, 1, 1, 3),
+}
+
+
+@pytest.mark.parametrize("members", [None, 2], ids=["single", "vmapped"])
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_convolution_on_a_cpu_equals_the_native_one(case, members):
+    height, width, channels, stride, size = DEPTHWISE[case]
+
+    def value_and_gradients(function):
+        def run(images, kernel):
+            value, pull = jax.vjp(function, images, kernel)
+            return value, pull(np.sin(np.arange(value.size, dtype=value.dtype)).reshape(value.shape))
+
+        return run if members is None else jax.vmap(run)
+
+    with jax.enable_x64(True):
+        lead = () if members is None else (members,)
+        arguments = _draw((*lead, 2, height, width, channels)), _draw((*lead, size, size, 1, channels), 1)
+        options = {"stride": stride, "padding": same_padding((2, height, width, channels), size, stride)}
+        functions = [value_and_gradients(partial(f, **options)) for f in (depthwise_conv2d, native_depthwise_conv2d)]
+        ours, native = jax.jit(lambda *arguments: [function(*arguments) for function in functions])(*arguments)
+        assert ours[0].shape == (*lead, 2, -(-height // stride), -(-width // stride), channels)
+        chex.assert_trees_all_close(ours, native, rtol=0, atol=1e-11)
+        chex.assert_type(jax.tree.leaves(ours), jnp.float64)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_same_padding_is_that_of_xla(size, stride):
+    for height in range(1, 9):
+        shape = (1, height, 7, 3)
+        expected = lax.padtype_to_pads(shape[1:3], (size, size), (stride, stride), "SAME")
+        assert [*same_padding(shape, size, stride)] == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -90,6 +145,10 @@ def test_an_accelerator_uses_the_native_convolution():
     assert program["cuda"].count("stablehlo.convolution") == 3
     assert "stablehlo.dot_general" not in program["cuda"]
     assert "stablehlo.convolution" not in program["cpu"]
+    one_channel_each = jax.jit(partial(depthwise_conv2d, padding=((1, 1), (1, 1))))
+    shapes = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 1, 3), jnp.float32)
+    program = one_channel_each.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+    assert program.count("stablehlo.convolution") == 1
 
 
 @pytest.mark.parametrize("rectified", [False, True], ids=["distinct values", "ties at zero"])
