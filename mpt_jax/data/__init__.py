@@ -2,8 +2,8 @@
 
 - `loading`: from a config section (`dataset_config`) to a data set (`splits`). It reads TFDS (`tfds_source`) or your
   own files (`own`), reports faults (`findings`), orders the classes (`classes`) and draws subsets (`subsets`).
-- `images` decodes image files; `normalization` computes their mean and standard deviation; `sequence` takes the images of
-  a split one after the other.
+- `images` decodes image files; `normalization` computes their mean and standard deviation; `sequence` takes the images
+  of a split one after the other.
 - `rehearsal`: the images of old classes that an update may use.
 - `feeding`: batches on the device, from memory or as a stream, and their augmentation.
 - `examples`: batches for the predictions of a released model.

@@ -1,7 +1,8 @@
 """A folder of arrays with sealed JSON metadata: what released models and training states have in common.
 
-`model/` holds the arrays, written by orbax, which only this module imports. The metadata file has the SHA-256 of every
-file in `model/` and of itself; reading checks them before anything else. A folder appears completely or not at all.
+`model/` holds the arrays, written by orbax, which only this module imports. Other subfolders may hold arrays that the
+folder shares with others. The metadata file has the SHA-256 of every file in them and of itself; reading checks them
+before anything else. A folder appears completely or not at all.
 """
 
 import contextlib
@@ -11,7 +12,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -23,11 +25,20 @@ from mpt_jax.files.sealed import read_sealed, sealed
 from mpt_jax.runtime import processes
 
 
-def write(folder: pathlib.Path, metadata_name: str, metadata: Mapping[str, Any], arrays: Any | None) -> None:
+def write(
+    folder: pathlib.Path,
+    metadata_name: str,
+    metadata: Mapping[str, Any],
+    arrays: Any | None,
+    shared: Mapping[str, pathlib.Path] = MappingProxyType({}),
+) -> None:
     """Write the arrays and the sealed metadata to `.NAME.unfinished`, which is then renamed to the folder.
 
     A bucket has no renames: there both go to the folder itself. It is ignored until its metadata is written, last. With
     several processes each writes its part of the arrays, and the first one the metadata.
+
+    Args:
+      shared: other folders of this kind, by the subfolder to which their arrays go: as links, where these are possible.
 
     Raises:
       OSError: the disk is full, or the folder cannot be written.
@@ -46,7 +57,9 @@ def write(folder: pathlib.Path, metadata_name: str, metadata: Mapping[str, Any],
                 checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
         with processes.synchronized():
             if first:
-                metadata = sealed({**metadata, "files": file_digests(unfinished)})
+                for name, source in shared.items():
+                    storage.link_files(source / "model", unfinished / name)
+                metadata = sealed({**metadata, "files": file_digests(unfinished, ("model", *shared))})
                 storage.write_text(unfinished / metadata_name, json.dumps(metadata, indent=1) + "\n")
                 if not remote:
                     storage.remove(folder)  # a damaged one
@@ -64,21 +77,23 @@ def write(folder: pathlib.Path, metadata_name: str, metadata: Mapping[str, Any],
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
-def read(folder: pathlib.Path, metadata_name: str, abstract: Any | None) -> tuple[Any, dict[str, Any]]:
-    """Check every file, then return the arrays, shaped and placed as `abstract` if given, and the metadata.
+def read(
+    folder: pathlib.Path, metadata_name: str, abstract: Any | None, part: str = "model"
+) -> tuple[Any, dict[str, Any]]:
+    """Check every file of a subfolder, then return its arrays, shaped as `abstract` if given, and the metadata.
 
     Raises:
       InputError: a file is missing or damaged, or the arrays do not have these shapes.
     """
     with processes.synchronized():
         metadata = read_sealed(folder / metadata_name)
-        found = file_digests(folder)
+        found = file_digests(folder, (part,))
         for name, expected in dict(metadata.get("files", {})).items():
-            if found.get(name) != expected:
+            if name.partition("/")[0] == part and found.get(name) != expected:
                 raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(storage.absolute(folder / "model"), args=ocp.args.StandardRestore(abstract))
+            arrays = checkpointer.restore(storage.absolute(folder / part), args=ocp.args.StandardRestore(abstract))
             return arrays, metadata
     except jax.errors.JaxRuntimeError:  # another process was lost
         raise
@@ -86,12 +101,13 @@ def read(folder: pathlib.Path, metadata_name: str, abstract: Any | None) -> tupl
         raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
 
 
-def file_digests(folder: pathlib.Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in `model/`, by path."""
+def file_digests(folder: pathlib.Path, parts: Sequence[str] = ("model",)) -> dict[str, str]:
+    """Return the SHA-256 of every file in these subfolders, by path."""
     result = {}
-    for name in storage.files(folder / "model"):
-        with (folder / "model" / name).open("rb") as file:
-            result[f"model/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+    for part in parts:
+        for name in storage.files(folder / part):
+            with (folder / part / name).open("rb") as file:
+                result[f"{part}/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
     return result
 
 

@@ -1,7 +1,7 @@
 """Features of images by the digests of the images, in a folder that many runs may share.
 
 FOLDER/facts.json     what the features are of; the folder is named by the digest of this
-FOLDER/DIGEST.npy     a chunk: one record per image, with its digest and its features; DIGEST is of this and of the facts
+FOLDER/DIGEST.npy     a chunk: one record per image, of its digest and its features; DIGEST is of this and of the facts
 
 Chunks are written completely or not at all, and never changed. So a killed run loses at most the chunk that it was
 writing, runs may add chunks at the same time, and a chunk that is damaged or of another network is found by its name.

@@ -1,6 +1,8 @@
 """Released models: a folder with `model/` (the weights) and `card.json`.
 
-The card holds the architecture, class names in order, parents, digest and metrics.
+The card holds the architecture, class names in order, parents, digest and metrics. If a run has trained only heads, the
+weights of its releases are in two parts: `model/` has the head, and `backbone/` the frozen rest, whose files are links
+to one copy in the work directory. A copied folder is complete.
 """
 
 import pathlib
@@ -33,13 +35,41 @@ def _weights(classifier: Classifier) -> dict[str, Any]:
     return jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
 
 
-def write(folder: pathlib.Path, classifier: Classifier | None, card: Mapping[str, Any]) -> None:
+def write_backbone(folder: pathlib.Path, params: Any, batch_stats: Any) -> pathlib.Path:
+    """Write the frozen part of networks below a folder, unless it is there, and return its own folder.
+
+    Args:
+      params: without the head.
+      batch_stats: of all layers.
+
+    Raises:
+      InputError: it is there, but damaged.
+    """
+    arrays = jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats})
+    own = folder / digest(arrays)
+    if not (own / "backbone.json").is_file():
+        array_folder.write(own, "backbone.json", {"digest": own.name}, arrays)
+        return own
+    try:
+        array_folder.read(own, "backbone.json", None)
+    except InputError as error:
+        raise InputError(f"{error}; remove {own} to write it again") from error
+    return own
+
+
+def write(
+    folder: pathlib.Path,
+    classifier: Classifier | None,
+    card: Mapping[str, Any],
+    backbone: pathlib.Path | None = None,
+) -> None:
     """Write a classifier without leading axes and its card, to which the mean, std and digests are added.
 
     Args:
       folder: of this release.
       classifier: None for a model known only by its predictions, whose card has a digest and gains no files.
       card: JSON values.
+      backbone: of `write_backbone`, with all weights of the classifier but its head.
 
     Raises:
       OSError: the disk is full, or cannot be written.
@@ -49,7 +79,10 @@ def write(folder: pathlib.Path, classifier: Classifier | None, card: Mapping[str
     weights = _weights(classifier)
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
     card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
-    array_folder.write(folder, "card.json", card, weights)
+    if backbone is None:
+        return array_folder.write(folder, "card.json", card, weights)
+    head = {"params": {"head": weights["params"]["head"]}}
+    array_folder.write(folder, "card.json", {**card, "backbone": backbone.name}, head, {"backbone": backbone})
 
 
 def read_card(folder: pathlib.Path) -> dict[str, Any]:
@@ -91,11 +124,10 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
             "with weights"
         )
     try:
-        weights, _ = array_folder.read(folder, "card.json", None)
+        weights = _read_weights(folder, card)
         name, options = card["architecture"]["name"], card["architecture"]["options"]
         mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
         module = models.build(name, len(card["classes"]), **options)
-        weights = jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
     except InputError as error:
         raise InputError(f"{error}; {_remedy(folder)}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -104,6 +136,30 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         raise InputError(f"{folder}/model does not match the digest in its card.json; {_remedy(folder)}")
     ensemble = card["architecture"].get("ensemble") is True
     return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
+
+
+def read_head(folder: pathlib.Path) -> Any:
+    """Read the head of a release with a backbone: ``{"kernel": [D, K], "bias": [K]}``.
+
+    Raises:
+      InputError: damaged.
+    """
+    try:
+        return jax.tree.map(np.asarray, array_folder.read(folder, "card.json", None)[0]["params"]["head"])
+    except (InputError, KeyError) as error:
+        raise InputError(f"{error}; {_remedy(folder)}") from error
+
+
+def _read_weights(folder: pathlib.Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    weights, _ = array_folder.read(folder, "card.json", None)
+    if "backbone" not in card:
+        return jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
+    backbone, _ = array_folder.read(folder, "card.json", None, "backbone")
+    head = weights["params"]["head"]
+    networks = head["kernel"].shape[:-2]  # of an ensemble, which share the backbone
+    shared = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (*networks, *np.shape(leaf))), backbone)
+    whole = {"params": {**shared["params"], "head": head}, "batch_stats": shared["batch_stats"]}
+    return jax.tree.map(np.asarray, whole)
 
 
 def _remedy(folder: pathlib.Path) -> str:

@@ -114,6 +114,22 @@ def files(folder: pathlib.Path) -> list[str]:
     return sorted(name.removeprefix(start) for name in filesystem().find(start) if name.startswith(start))
 
 
+def link_files(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Put the files of one folder into another without copying them, or as copies where links are not possible.
+
+    They must not be changed afterwards, because both folders would have the change.
+    """
+    for name in files(source):
+        if is_remote(folder) or is_remote(source):
+            write_bytes(folder / name, (source / name).read_bytes())
+            continue
+        make_folder((folder / name).parent)
+        try:
+            os.link(source / name, folder / name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source / name, folder / name)
+
+
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Write a file completely or not at all: a local one next to the old file first, then renamed."""
     if is_remote(path):

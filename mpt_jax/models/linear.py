@@ -19,16 +19,21 @@ class LinearHead(nn.Module):
         num_classes: number of logits.
         dtype: of the features; the layer and the logits have at least float32.
         param_dtype: of the parameters.
+        columns: the first of the D features that it takes, and the one after the last; None: all of them. So the heads
+            of two networks can learn from one array with the features of both.
     """
 
     num_classes: int
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    columns: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> Array:
         """Map normalised features ``[batch, ...]`` to logits ``[batch, num_classes]``."""
         x = features.reshape(features.shape[0], -1)
+        if self.columns is not None:
+            x = x[:, slice(*self.columns)]
         return Linear(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="head")(x)
 
 

@@ -126,3 +126,79 @@ def test_in_a_bucket(bucket):
     assert found["classes"] == card["classes"]
     with pytest.raises(InputError, match="no released model at gs://"):
         released_model.read(bucket / "other")
+
+
+# Releases that share a backbone
+
+
+def write_in_parts(folder, seed=0, ensemble=0):
+    """Write a release whose backbone is that of `make_classifier`, with a head of its own."""
+    classifier = make_classifier()
+    shape = (ensemble,) if ensemble else ()
+    random = np.random.default_rng(seed)
+    heads = jax.tree.map(lambda leaf: random.normal(size=(*shape, *leaf.shape)).astype(leaf.dtype), classifier.params)
+    frozen = {name: values for name, values in classifier.params.items() if name != "head"}
+    backbone = released_model.write_backbone(folder.parents[1] / "backbone", frozen, classifier.batch_stats)
+    spread = lambda leaf: np.broadcast_to(leaf, (*shape, *np.shape(leaf)))  # noqa: E731
+    whole = jax.tree.map(spread, classifier).replace(ensemble=bool(ensemble))
+    whole = whole.replace(params={**whole.params, "head": heads["head"]})
+    card = CARD if not ensemble else {**CARD, "architecture": {"name": "convnet", "options": {}, "ensemble": True}}
+    released_model.write(folder, whole, card, backbone)
+    return whole
+
+
+@pytest.mark.parametrize("ensemble", [0, 3])
+def test_a_release_in_two_parts_is_a_whole_model_also_where_it_is_copied_to(tmp_path, ensemble):
+    folder = tmp_path / "run/releases/one"
+    expected = write_in_parts(folder, ensemble=ensemble)
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    classifier, card = released_model.read(tmp_path / "elsewhere")
+    jax.tree.map(np.testing.assert_array_equal, classifier, expected)
+    assert classifier.ensemble == bool(ensemble) and card["digest"] == released_model.identity(expected)
+    head = released_model.read_head(tmp_path / "elsewhere")
+    jax.tree.map(np.testing.assert_array_equal, head, expected.params["head"])
+
+
+def test_a_release_in_two_parts_in_a_bucket(bucket):
+    expected = write_in_parts(bucket / "releases/one")
+    classifier, _ = released_model.read(bucket / "releases/one")
+    jax.tree.map(np.testing.assert_array_equal, classifier, expected)
+
+
+def test_releases_share_one_copy_of_the_backbone(tmp_path):
+    size, places = {}, set()
+    for seed in range(3):
+        write_in_parts(tmp_path / f"releases/{seed}", seed)
+        files = {path: path.stat() for path in tmp_path.rglob("*") if path.is_file()}
+        size[seed] = sum({status.st_ino: status.st_size for status in files.values()}.values())
+        places |= {path.parent for path in tmp_path.glob("backbone/*/backbone.json")}
+    (place,) = places
+    frozen = sum(path.stat().st_size for path in (place / "model").rglob("*") if path.is_file())
+    assert size[2] - size[1] == pytest.approx(size[1] - size[0], rel=0.1) and size[2] - size[1] < frozen
+    shutil.rmtree(tmp_path / "releases/0")  # the others keep theirs
+    released_model.read(tmp_path / "releases/1")
+
+
+def test_files_are_copied_where_links_are_not_possible(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    write_in_parts(tmp_path / "releases/one")
+    assert all(path.stat().st_nlink == 1 for path in tmp_path.rglob("*") if path.is_file())
+    released_model.read(tmp_path / "releases/one")
+
+
+def test_damage_to_either_part_is_detected(tmp_path):
+    write_in_parts(tmp_path / "releases/one")
+    shutil.copytree(tmp_path / "releases/one", tmp_path / "copy")
+    for folder, name in damaged_copies(tmp_path / "copy", tmp_path / "damaged"):
+        with pytest.raises(InputError, match=r"restore it from a copy, or remove|has no card\.json"):
+            released_model.read(folder)
+        if name.parts[0] == "backbone":
+            released_model.read_head(folder)
+    (backbone,) = (tmp_path / "backbone").iterdir()
+    next(path for path in (backbone / "model").rglob("*") if path.is_file()).unlink()
+    with pytest.raises(InputError, match=rf"is missing; remove {backbone} to write it again"):
+        write_in_parts(tmp_path / "releases/two")

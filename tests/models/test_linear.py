@@ -83,3 +83,17 @@ def test_only_the_hidden_layer_separates_classes_that_no_hyperplane_separates(na
 
     low, high = accuracy_range
     assert low <= float(accuracy(jax.random.key(0))) <= high
+
+
+def test_a_head_takes_its_columns_of_the_features():
+    inputs = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+    head = build("linear", 3).clone(columns=(2, 6))
+    params, batch_stats = init(head, jax.random.key(0), (7,))
+    assert params["head"]["kernel"].shape == (4, 3)
+    narrow = init(build("linear", 3), jax.random.key(0), (4,))[0]
+    jax.tree.map(np.testing.assert_array_equal, params, narrow)  # equal keys, equal weights
+    mean, std = np.zeros(7, np.float32), np.ones(7, np.float32)
+    classifier = Classifier(head, params, batch_stats, mean, std)
+    np.testing.assert_array_equal(features(classifier, inputs), inputs[:, 2:6])
+    expected = inputs[:, 2:6] @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"])
+    np.testing.assert_allclose(logits(classifier, inputs), expected, rtol=1e-5)
