@@ -69,6 +69,7 @@ class OldConfig:
 
     predictions: str = ""  # file of its logits on the images of every part, by id ("{seed}" is replaced)
     weights: str = ""  # PyTorch weights of the network `old_model` ("{seed}" is replaced)
+    strip: str = ""  # prefix of the names in `weights`, such as "net."; empty: found
     classes: str | tuple = ()  # names of the classes in the order of its outputs; empty: from the file, else the run
     mean: tuple[float, ...] = ()  # of its inputs with `weights`, per channel of pixel/255; empty: `dataset.mean`
     std: tuple[float, ...] = ()

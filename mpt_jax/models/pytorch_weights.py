@@ -1,12 +1,10 @@
 """Weights saved by PyTorch: ResNets with torchvision's parameter names, vision transformers with timm's."""
 
-import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -16,11 +14,6 @@ from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "vit_s16", "vit_tiny")  # the `MODELS` with known parameter names
-SUFFIXES = (".safetensors", ".pth", ".pt")
-
-_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model")  # of checkpoints that hold more than weights
-_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, trainers, torch.compile
-
 _RESNET: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"stem_conv": "conv1",
     r"stem_norm": "bn1",
@@ -41,47 +34,28 @@ _VIT: dict[str, str | Callable[[re.Match[str]], str]] = {
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
-def check_file(path: pathlib.Path) -> None:
-    """Check that a file exists and has a supported suffix.
+def names(module: nn.Module, image_shape: tuple[int, ...]) -> list[str]:
+    """Return PyTorch's names of all parameters and running statistics of a network.
 
     Raises:
-      InputError: it does not.
+      InputError: a network without known names.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path} has an unsupported suffix; expected one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"no file {path}; expected weights saved by PyTorch")
+    shapes = jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    return [_name(tuple(key.key for key in path[1:]), module) for path, _ in leaves]
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Read the floating-point arrays of a .safetensors, .pth or .pt file by name, without prefixes of wrappers.
-
-    A .pth file is read by `torch.load(weights_only=True)`, which executes no code in the file. Integers, such as
-    BatchNorm's counts of batches, are skipped.
-
-    Returns:
-      float32 arrays in PyTorch's layout, by name.
-
-    Raises:
-      InputError: no such file, an unsupported suffix, a file that is damaged or holds more than weights, or PyTorch or
-        safetensors is missing.
-    """
-    check_file(path)
-    state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for prefix in _PREFIXES * 2:  # they can be nested
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): array for name, array in state.items()}
-    if not state:
-        raise InputError(f"{path} holds no named arrays of floats; expected the state_dict of a network")
-    return state
+def head_names(module: nn.Module) -> list[str]:
+    """Return PyTorch's names of the weight and the bias of a network's head."""
+    return [_name(("head", leaf), module) for leaf in ("kernel", "bias")]
 
 
 def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Convert PyTorch's arrays into a network's parameters and running statistics ``(params, batch_stats)``.
 
     Args:
-      state: result of `read`, with exactly the names of the network: torchvision's for a ResNet (timm's ResNets have
-        the same), timm's for a vision transformer with class token.
+      state: float32 arrays with exactly the names of the network: torchvision's for a ResNet (timm's ResNets have the
+        same), timm's for a vision transformer with class token.
       module: a ResNet or ViT of `mpt_jax.models.build`.
       image_shape: ``(height, width, channels)``; it fixes the number of a vision transformer's positions.
 
@@ -152,47 +126,3 @@ def _layout(
         return ((shape[3], shape[2], *shape[:2]), convolution) if len(shape) == 4 else (shape[::-1], np.transpose)
     leading = {"class_token": (1, 1), "position_embedding": (1,)}.get(keys[0], ())
     return (*leading, *shape), lambda array: array
-
-
-def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        import safetensors
-    except ImportError as error:
-        raise InputError(f"{path} needs safetensors; install it: pip install 'mpt_jax[weights]'") from error
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as .safetensors: {_first_line(error)}") from error
-    floating = {name for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}  # bfloat16 too
-    return {name: array.astype(np.float32) for name, array in arrays.items() if name in floating}
-
-
-def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            f"{path} needs PyTorch; install torch, or save the weights as .safetensors where they were trained "
-            "(safetensors.torch.save_file(model.state_dict(), FILE))"
-        ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises many kinds; torch refuses one that holds code
-        holds_more = type(error).__name__ == "UnpicklingError" and "eights only" in str(error)
-        reason = "it holds more than weights, such as a whole model" if holds_more else _first_line(error)
-        raise InputError(f"{path} cannot be read: {reason}; expected torch.save(model.state_dict(), FILE)") from error
-    while isinstance(state, Mapping) and (
-        inside := [key for key in _WEIGHT_KEYS if isinstance(state.get(key), Mapping)]
-    ):
-        state = state[inside[0]]
-    tensors = state.items() if isinstance(state, Mapping) else ()
-    return {
-        str(name): value.to(torch.float32).numpy()
-        for name, value in tensors
-        if isinstance(value, torch.Tensor) and value.is_floating_point()
-    }
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

@@ -4,7 +4,7 @@
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from mpt_jax import config as configs
 from mpt_jax import data
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError
+from mpt_jax.files import weights
 from mpt_jax.files.predictions import columns, formats
-from mpt_jax.models import Classifier, pytorch_weights
+from mpt_jax.models import Classifier, pytorch_weights, weight_names
 
 SHOWN = 5  # class names or ids in an error message
 
@@ -49,7 +50,7 @@ def require_weights(config: Config) -> None:
       InputError: no such file, or one of another kind.
     """
     for path in files_per_seed(config.old.weights, config) if config.old.weights else ():
-        pytorch_weights.check_file(path)
+        weights.check_file(path)
 
 
 def read_weights(
@@ -71,14 +72,16 @@ def read_weights(
     shape, classes = dataset.train.images.shape[1:], dataset.class_names[:count]
     result = {}
     for path in dict.fromkeys(files_per_seed(config.old.weights, config)):
-        state = pytorch_weights.read(path)
+        state = weights.read(path)
         try:
+            state, _ = weight_names.select(state, pytorch_weights.names(module, shape), config.old.strip)
             params, batch_stats = pytorch_weights.convert(state, module, shape)
         except InputError as error:
             raise InputError(
-                f"{path} does not fit {name} with {count} classes on images of shape {list(shape)}: {error}; "
-                "expected the network of old_model (without a name, of model) and its stem, the first number of "
-                "update.schedule, and dataset.image_size and channels as in its training"
+                f"old.weights={path} does not fit {name} with {count} classes on images of shape {list(shape)}: "
+                f"{error}; expected the network of old_model (without a name, of model) and its stem, the first number "
+                f"of update.schedule, and dataset.image_size and channels as in its training"
+                f"{_hint(state, module, count)}"
             ) from error
         outputs = output_indices(configs.old_classes(config), classes, config, path)
         params["head"] = {name: np.ascontiguousarray(values[..., outputs]) for name, values in params["head"].items()}
@@ -91,6 +94,15 @@ def read_weights(
         }
         result[path] = Classifier(module, params, batch_stats, *normalization), card
     return [result[path] for path in files_per_seed(config.old.weights, config)]
+
+
+def _hint(state: Mapping[str, np.ndarray], module: nn.Module, count: int) -> str:
+    """Return what a file with another number of classes is good for."""
+    heads = [state[name] for name in pytorch_weights.head_names(module) if name in state]
+    outputs = {head.shape[0] for head in heads if head.ndim} - {count}
+    if not outputs:
+        return ""
+    return f"; to start from these weights of {outputs.pop():,} classes, give model.pretrained in place of old.weights"
 
 
 def files_per_seed(pattern: str, config: Config) -> list[pathlib.Path]:

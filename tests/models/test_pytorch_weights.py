@@ -1,10 +1,6 @@
 """Weights saved by PyTorch give the same logits in our networks as in PyTorch."""
 
-import builtins
 import functools
-import json
-import pickle
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -98,89 +94,6 @@ def state():
     }
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def save_safetensors(path, arrays):
-    """Write the file as its format is specified: length, header, data."""
-    header, data = {}, b""
-    for name, array in arrays.items():
-        kind = {"float32": "F32", "float16": "F16", "int64": "I64"}[str(array.dtype)]
-        begin, data = len(data), data + array.tobytes()
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, len(data)]}
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return path
-
-
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, expected[name])
-
-
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod.module."])
-def test_safetensors_are_read_without_torch_and_prefixes_are_removed(state, prefix, tmp_path, monkeypatch):
-    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    counted = {prefix + name: array for name, array in state.items()} | {prefix + "batches": np.zeros((), np.int64)}
-    assert_equal(pytorch_weights.read(save_safetensors(tmp_path / "old.safetensors", counted)), state)
-
-
-def test_half_precision_becomes_float32(state, tmp_path):
-    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
-    half = {name: array.astype(np.float16) for name, array in state.items()}
-    assert_equal(pytorch_weights.read(save_safetensors(tmp_path / "old.safetensors", half)), half)
-
-
-@pytest.mark.parametrize("wrap", [(), ("state_dict",), ("model",), ("model", "state_dict")])
-def test_pth_is_read_with_weights_only_from_any_checkpoint(state, wrap, tmp_path):
-    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
-    saved = {f"module.{name}": torch.tensor(array, dtype=torch.bfloat16) for name, array in state.items()}
-    expected = {name.removeprefix("module."): value.float().numpy() for name, value in saved.items()}
-    for key in wrap:
-        saved = {key: saved, "epoch": 3, "optimizer": {"lr": 0.1}}
-    torch.save(saved, tmp_path / "old.pth")
-    assert_equal(pytorch_weights.read(tmp_path / "old.pth"), expected)
-
-
-class _Code:
-    def __reduce__(self):
-        return builtins.exec, ("raise SystemExit('ran')",)
-
-
-def test_pth_that_holds_code_is_refused_and_does_not_run(tmp_path):
-    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
-    torch.save({"fc.weight": torch.ones(2), "more": _Code()}, tmp_path / "old.pth")
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(_Code()))
-    for name in ("old.pth", "bare.pth"):
-        with pytest.raises(InputError, match="cannot be read: it holds more than weights, such as a whole model"):
-            pytorch_weights.read(tmp_path / name)
-
-
-def test_pth_without_torch_has_a_remedy(tmp_path, monkeypatch):
-    (tmp_path / "old.pth").write_bytes(b"PK")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match=r"install torch, or save the weights as \.safetensors"):
-        pytorch_weights.read(tmp_path / "old.pth")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("old.safetensors", b"\x00" * 7, "cannot be read as .safetensors"),
-        ("old.safetensors", (2**60).to_bytes(8, "little") + b"{}", "cannot be read as .safetensors"),
-        ("old.safetensors", (2).to_bytes(8, "little") + b"{}", "no named arrays of floats"),
-        ("old.ckpt", b"", "unsupported suffix; expected one of .safetensors, .pth, .pt"),
-        ("missing.pth", None, "no file"),
-    ],
-)
-def test_damaged_and_unsupported_files_are_refused(name, content, message, tmp_path):
-    pytest.importorskip("safetensors", reason="needs the extra 'weights'")
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        pytorch_weights.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
