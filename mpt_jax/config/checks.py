@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpt_jax import data, objectives
+from mpt_jax.config import optimizers
 from mpt_jax.config.conversion import LARGEST, parse_literal, unknown
 from mpt_jax.config.schema import TEACHERS, Config, ModelConfig, old_classes, old_model_of, sources_of
 from mpt_jax.errors import InputError
@@ -76,6 +77,12 @@ RANGES: Mapping[str, Range] = {
     "optimizer.epochs": _at_least(1),
     "optimizer.batch_size": _at_least(1),
     "optimizer.accumulate": _at_least(1),
+    "optimizer.warmup_epochs": _at_least(0),
+    "optimizer.clip_norm": _at_least(0, " (not clipped)"),
+    "optimizer.layer_decay": (lambda factor: 0 < factor <= 1, "a factor above 0 and at most 1"),
+    "optimizer.head_learning_rate": _at_least(0, " (as optimizer.learning_rate)"),
+    "optimizer.decay_exclude": (all, "patterns of parameter paths, such as bias,scale"),
+    "optimizer.freeze": (all, "patterns of parameter paths, such as backbone or stage1*"),
     "update.old_fraction": (lambda fraction: 0 < fraction <= 1, "a fraction above 0 and at most 1"),
     "update.ensemble_size": _at_least(2),
     "update.tolerance": (lambda tolerance: 0 <= tolerance <= 1, "a fraction from 0 to 1"),
@@ -90,7 +97,7 @@ RANGES: Mapping[str, Range] = {
     "mesh.members": _at_least(1),
     "mesh.fsdp": _at_least(0, " (all)"),
 }
-"""The valid values of a key with numbers."""
+"""The valid values of a key."""
 
 
 def _value(config: Config, key: str) -> Any:
@@ -150,10 +157,21 @@ def _check_dataset(config: Config) -> None:
 
 
 def _check_optimizer(config: Config) -> None:
-    batch_size, accumulate = config.optimizer.batch_size, config.optimizer.accumulate
+    settings = config.optimizer
     _require(
-        batch_size % accumulate == 0,
-        f"optimizer.batch_size={batch_size}; expected a multiple of optimizer.accumulate={accumulate}",
+        settings.batch_size % settings.accumulate == 0,
+        f"optimizer.batch_size={settings.batch_size}; expected a multiple of optimizer.accumulate="
+        f"{settings.accumulate}",
+    )
+    optimizers.check(settings)
+    _require(
+        settings.warmup_epochs < settings.epochs,
+        f"optimizer.warmup_epochs={settings.warmup_epochs}; expected less than optimizer.epochs={settings.epochs}",
+    )
+    _require(
+        settings.learning_rate > 0 or not settings.head_learning_rate,
+        f"optimizer.head_learning_rate={settings.head_learning_rate}, but optimizer.learning_rate=0; expected a rate "
+        "above 0, or optimizer.freeze=backbone to train the head alone",
     )
 
 

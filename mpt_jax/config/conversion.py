@@ -85,6 +85,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return build(hint, _require_keys(value, key, "NAME=VALUE"), f"{key}.")
     if typing.get_origin(hint) is collections.abc.Mapping:
         return _convert_mapping(typing.get_args(hint)[1], value, key)
+    if hint is Any:
+        return _convert_argument(value, key)
     if isinstance(hint, types.UnionType):
         return _convert_text_or_list(value, key)
     if typing.get_origin(hint) is tuple:
@@ -99,12 +101,22 @@ def _require_keys(value: Any, key: str, example: str) -> Mapping[str, Any]:
 
 
 def _convert_mapping(hint: Any, value: Any, key: str) -> dict[str, Any]:
-    """Convert `update.tune`; a name such as old.weight may come as one key, or as two keys of an override."""
+    """Convert a mapping; a name such as old.weight may come as one key, or as two keys of an override."""
     flat: dict[str, Any] = {}
-    for name, item in _require_keys(value, key, "bias=0,1,2").items():
+    for name, item in _require_keys(value, key, "b2=0.95" if hint is Any else "bias=0,1,2").items():
         inner = {f"{name}.{leaf}": v for leaf, v in item.items()} if isinstance(item, Mapping) else {name: item}
         flat |= inner
     return {name: _convert(hint, item, f"{key}.{name}") for name, item in flat.items()}
+
+
+def _convert_argument(value: Any, key: str) -> Any:
+    """Convert an argument of a library's function: a number, a text, True, False, None, or a list of these."""
+    if isinstance(value, list | tuple):
+        return tuple(_convert_argument(item, key) for item in value)
+    finite = not isinstance(value, int | float) or abs(value) <= LARGEST
+    if value is not None and not (isinstance(value, bool | int | float | str) and finite):
+        raise InputError(f"config key {key!r}={value!r}; expected a finite number, text, True, False, None or a list")
+    return value
 
 
 def _convert_text_or_list(value: Any, key: str) -> str | tuple:

@@ -30,17 +30,27 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with momentum and weight decay on every parameter, with one schedule for every model of a run."""
+    """The optimizer and its schedule, the same for every model of a run, and the parameters that it trains."""
 
     learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    momentum: float = 0.9  # of "sgd"
+    weight_decay: float = 5e-4  # of "sgd": added to the gradient before the momentum
     epochs: int = 100
     batch_size: int = 128
     schedule: str = "cosine"  # to zero at the end of training, "constant", or "thirds": a tenth after each third
     schedule_unit: str = "step"  # the rate changes every "step", or every "epoch" as in the published script
     accumulate: int = 1  # micro-batches per step, one after the other; BatchNorm sees one at a time
     skip_nonfinite: bool = False  # skip and count updates with a loss or gradient that is not finite
+    name: str = "sgd"  # a key of `config.optimizers.OPTIMIZERS`
+    # Arguments of its optax constructor by name. Not part of the hash, but of the comparison: a recipe stays static.
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    warmup_epochs: float = 0.0  # the rate rises linearly from 0 before the schedule, which takes the remaining steps
+    clip_norm: float = 0.0  # largest global norm of the gradient of the trained parameters; 0: not clipped
+    layer_decay: float = 1.0  # factor of the rate per layer, counted back from the head
+    head_learning_rate: float = 0.0  # of the head; 0: `learning_rate`
+    decay_exclude: tuple[str, ...] = ()  # parameters without weight decay: patterns of paths, or of their last part
+    freeze: tuple[str, ...] = ()  # parameters that are not trained: patterns of paths, or "backbone"
+    freeze_statistics: bool = True  # BatchNorm with frozen parameters keeps and uses its running statistics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,9 @@ DIGITS = "digits"
         ("dataset.data_dir=2024", ("dataset", "data_dir"), "2024"),
         ("optimizer.learning_rate=1", ("optimizer", "learning_rate"), 1.0),
         ("optimizer.learning_rate=1e-3", ("optimizer", "learning_rate"), 1e-3),
+        ("optimizer.freeze=backbone", ("optimizer", "freeze"), ("backbone",)),
+        ("optimizer.freeze=stage1*,*/scale", ("optimizer", "freeze"), ("stage1*", "*/scale")),
+        ("optimizer.options={'nesterov': True}", ("optimizer", "options"), {"nesterov": True}),
     ],
 )
 def test_overrides(override, path, expected):
