@@ -3,6 +3,7 @@
 `mpt_jax.update` checks the rest (classes, images, teachers) when it has read the data.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,10 @@ def check(config: Config) -> None:
     for key, (accepts, expected) in RANGES.items():
         value = _value(config, key)
         _require(accepts(value), f"{key}={_shown(value)}; expected {expected}")
-    for section in (_check_seeds, _check_dataset, _check_optimizer, _check_old_model, _check_old, _check_update):
+    for section in (
+        *(_check_seeds, _check_dataset, _check_optimizer, _check_old_model, _check_old, _check_pretrained),
+        _check_update,
+    ):
         section(config)
 
 
@@ -265,6 +269,35 @@ def _check_old_predictions(config: Config) -> None:
     )
 
 
+def _check_pretrained(config: Config) -> None:
+    """Reject pretrained weights that no model of the run would start from, and prefixes of no file."""
+    update, old = config.update, config.old
+    for section in ("model", "old_model"):
+        strip, source = _value(config, f"{section}.strip"), _value(config, f"{section}.pretrained")
+        _require(
+            source or not strip,
+            f"{section}.strip={strip} is a prefix in the file of {section}.pretrained, which is empty; set that, or "
+            f"remove {section}.strip",
+        )
+    _require(
+        old.weights or not old.strip,
+        f"old.strip={old.strip} is a prefix in the file of old.weights, which is empty; set that, or remove old.strip",
+    )
+    given = {"update.old": update.old, "old.weights": old.weights, "old.predictions": old.predictions}
+    for key in (key for key, value in given.items() if value):
+        _require(
+            not config.old_model.pretrained,
+            f"old_model.pretrained={config.old_model.pretrained} is where the training of the old model starts, but "
+            f"{key}={given[key]} gives that model; remove one of them",
+        )
+        _require(
+            not (config.model.pretrained and update.independent and update.start == "old"),
+            f"model.pretrained={config.model.pretrained}, but no model starts from it: {key}={given[key]} and "
+            f"update.independent={update.independent} are given, and with update.start=old the others start from the "
+            "old model; remove model.pretrained, or set update.start=random",
+        )
+
+
 def _check_update(config: Config) -> None:
     for part in (
         _check_schedule,
@@ -356,8 +389,10 @@ def _check_memory(config: Config) -> None:
 
 def _check_start(config: Config) -> None:
     update, old_model = config.update, old_model_of(config)
+    # The networks may differ in the weights that the old and the independent model start from.
+    same = dataclasses.replace(old_model, pretrained=config.model.pretrained, strip=config.model.strip) == config.model
     _require(
-        update.start == "random" or old_model == config.model,
+        update.start == "random" or same,
         f"update.start=old fine-tunes old_model {old_model.name}, but model is {config.model.name}; expected the same "
         "network, or update.start=random",
     )

@@ -26,6 +26,8 @@ class ModelConfig:
     name: str = "convnet"
     stem: str = ""  # of a ResNet: "imagenet" or "cifar"; empty: the network's default
     dtype: str = "float32"  # of the computation, or "bfloat16"; parameters, head and losses stay float32
+    pretrained: str = ""  # weights to start from: a file, a released model's folder, "package:NAME"; empty: random
+    strip: str = ""  # prefix of the names in the file of `pretrained`, such as "net."; empty: found
 
 
 @dataclasses.dataclass(frozen=True)

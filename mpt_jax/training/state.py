@@ -88,8 +88,8 @@ def init_state(
       keys: one typed key per seed, ``[seeds]``.
       image_shape: of one input.
       num_examples: images that each seed learns from, for the learning rate.
-      start: networks of the same architecture, leaves ``[seeds, ...]``, whose weights replace the random ones. Head
-        columns of classes that they do not know stay random.
+      start: networks of the same architecture, leaves ``[seeds, ...]`` or ``[1, ...]`` for all seeds, whose weights
+        replace the random ones. Head columns of classes that they do not know stay random.
     """
 
     def one_seed(key, start):
@@ -104,6 +104,7 @@ def init_state(
             log_rates=jnp.zeros(recipe.module.num_classes) if recipe.sampled else None,
         )
 
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (keys.shape[0], *leaf.shape[1:])), start)
     spread = lambda leaf: jnp.broadcast_to(leaf[:, None], (leaf.shape[0], num_objectives, *leaf.shape[1:]))  # noqa: E731
     return jax.tree.map(spread, jax.vmap(one_seed)(keys, start))
 

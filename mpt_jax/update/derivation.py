@@ -89,8 +89,9 @@ def make(run: Run, release: int, method: str) -> None:
     for seed, of_seed in zip(run.config.seeds, models, strict=True):
         classifier = row.build(of_seed, *numbers.values())
         card = run.card(run.folder(release, made_from[0], seed))
-        notes = {
-            **{key: card[key] for key in ("steps", "seconds", "examples_per_second")},
+        kept = ("steps", "seconds", "examples_per_second", "pretrained")
+        notes: dict[str, Any] = {
+            **{key: card[key] for key in kept if key in card},
             "objective": {**card["objective"], **numbers},
             "selection": choice,
             "diverged": selection.diverged(classifier.params),

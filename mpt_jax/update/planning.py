@@ -8,7 +8,7 @@ from mpt_jax import data
 from mpt_jax.config import Config, ModelConfig
 from mpt_jax.errors import InputError
 from mpt_jax.files import checkpoint
-from mpt_jax.update import lineage, selection
+from mpt_jax.update import lineage, selection, stage_inputs
 from mpt_jax.update.lineage import Stage
 from mpt_jax.update.run import Run, training_rows
 
@@ -107,6 +107,8 @@ def _training(run: Run, stage: Stage, rates: Sequence[Rate]) -> Training:
     done, seconds = _checkpoint(run, stage)
     remaining = total - done
     text = f"train {population(run.config, stage)}, {remaining} steps of {run.config.optimizer.batch_size} examples"
+    if (start := run.pretrained(stage.release)) and not stage_inputs.starts_from_old(run.config, stage):
+        text += f", from {start.source}"
     similar = [rate for rate in rates if rate.network == _network(run, stage)]
     estimate = None
     if done:

@@ -7,11 +7,10 @@ here, once.
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from mpt_jax import config as configs
 from mpt_jax import data, models, objectives
@@ -23,18 +22,11 @@ from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
-from mpt_jax.update import external_model, lineage, precomputed_logits, releases, workdir
+from mpt_jax.update import external_model, lineage, precomputed_logits, pretrained, releases, workdir
+from mpt_jax.update.pretrained import Network, Pretrained
 from mpt_jax.update.run import Run, training_rows
 
 ADOPTABLE = (lineage.OLD, lineage.INDEPENDENT)  # teachers that a config may name instead of training them
-
-
-class Network(NamedTuple):
-    """A network of the config, with the config section that describes it."""
-
-    section: str
-    name: str
-    module: nn.Module
 
 
 def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
@@ -48,8 +40,11 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     networks = _networks(config)
     adopted = {method: _read_adopted(config, method) for method in ADOPTABLE}
     external_model.require_weights(config)
+    for network in networks:
+        pretrained.require(network)
     dataset = _read_dataset(config, adopted[lineage.OLD], progress)
-    contents = _digests(config, dataset)
+    starts = _read_starts(config, networks, dataset, progress)
+    contents = _digests(config, dataset) | _start_digests(networks, starts)
     with processes.synchronized():
         if processes.is_first():
             workdir.check_contents(folder, contents)
@@ -59,16 +54,18 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     sharding.check_batch(mesh, config.optimizer.batch_size, config.optimizer.accumulate)
     _check_steps(config, dataset)
     _check_inputs(config, dataset)
-    mean, std = _normalization(config, dataset)
     if config.old.weights:
-        of_old_model = (np.asarray(config.old.mean or mean, np.float32), np.asarray(config.old.std or std, np.float32))
-        adopted[lineage.OLD] = external_model.read_weights(config, dataset, networks[0].module, of_old_model)
+        of_old_model = [
+            np.asarray(getattr(config.old, key) or getattr(config.dataset, key), np.float32) for key in ("mean", "std")
+        ]
+        adopted[lineage.OLD] = external_model.read_weights(
+            config, dataset, networks[0].module, (of_old_model[0], of_old_model[1])
+        )
     run = Run(
         config=config,
         workdir=folder,
         dataset=dataset,
-        mean=mean,
-        std=std,
+        normalizations=_normalizations(config, dataset, starts, adopted[lineage.OLD]),
         mesh=mesh,
         cores=cores,
         adopted=adopted,
@@ -76,6 +73,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         provenance=provenance(_device_facts(mesh)),
         progress=progress,
         precomputed=precomputed_logits.read(config, dataset) if config.old.predictions else None,
+        starts=starts,
     )
     _check_image_counts(run)
     for release, method in enumerate(ADOPTABLE):
@@ -115,9 +113,8 @@ def _networks(config: Config) -> tuple[Network, Network]:
     """Build the networks of the first and the last release."""
 
     def build(section: str, network: ModelConfig, num_classes: int) -> Network:
-        return Network(
-            section, network.name, models.build(network.name, num_classes, **releases.network_options(network))
-        )
+        options = releases.network_options(network)
+        return Network(section, network, options, models.build(network.name, num_classes, **options))
 
     schedule = config.update.schedule
     old_section = "old_model" if config.old_model.name else "model"
@@ -149,6 +146,30 @@ def _read_dataset(
     if isinstance(dataset.train.images, data.Stream):
         progress.log(f"{settings.name}: images are streamed, not kept in memory")
     return dataset
+
+
+def _read_starts(
+    config: Config, networks: Sequence[Network], dataset: data.Dataset, progress: Progress
+) -> list[Pretrained | None]:
+    """Read the pretrained weights of the first release and of later ones."""
+    shape = dataset.train.images.shape[1:]
+    old, new = networks
+    later = pretrained.read(new, shape)
+    starts = [later if old.section == new.section else pretrained.read(old, shape), later]
+    for start in dict.fromkeys(starts):
+        if start:
+            progress.log(start.text)
+    return starts
+
+
+def _start_digests(networks: Sequence[Network], starts: Sequence[Pretrained | None]) -> dict[str, str]:
+    digests = {
+        f"weights of {network.section}.pretrained": start.digest
+        for network, start in zip(networks, starts, strict=True)
+        if start
+    }
+    processes.require_same(digests, "the pretrained weights")
+    return digests
 
 
 def _digests(config: Config, dataset: data.Dataset) -> dict[str, str]:
@@ -190,11 +211,11 @@ def _parameter_shapes(network: Network, dataset: data.Dataset) -> Any:
       InputError: a network for images with features, or the reverse, or an image size that it does not support.
     """
     shape = dataset.train.images.shape[1:]
-    if (len(shape) == 1) != (network.name in models.ON_FEATURES):
+    if (len(shape) == 1) != (network.config.name in models.ON_FEATURES):
         kind, valid = ("images", "any model except") if len(shape) > 1 else ("features", "one of")
         raise InputError(
-            f"{network.section}.name={network.name} does not fit {dataset.name}, whose examples are {kind} of shape "
-            f"{shape}; expected {valid} {', '.join(models.ON_FEATURES)}"
+            f"{network.section}.name={network.config.name} does not fit {dataset.name}, whose examples are {kind} of "
+            f"shape {shape}; expected {valid} {', '.join(models.ON_FEATURES)}"
         )
     return jax.eval_shape(lambda: models.init(network.module, jax.random.key(0), shape))[0]
 
@@ -239,15 +260,46 @@ def _check_inputs(config: Config, dataset: data.Dataset) -> None:
             )
 
 
-def _normalization(config: Config, dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and std of the inputs as configured, or else of the first release's training images.
+def _normalizations(
+    config: Config,
+    dataset: data.Dataset,
+    starts: Sequence[Pretrained | None],
+    old_models: Sequence[tuple[Classifier, Mapping[str, Any]]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return mean and std of the inputs of the first release and of later ones.
 
-    They are the same for all releases: an update must not change how the inputs of a deployed model are prepared.
+    They are those of the config, else those of the training of the pretrained weights, else those of the first
+    release's training images. Without pretrained weights of its own, a new model has the old one's: an update must not
+    change how the inputs of a deployed model are prepared.
     """
-    for section in (config.dataset, config.old):
-        if section.mean:
-            return np.asarray(section.mean, np.float32), np.asarray(section.std, np.float32)
-    mean, std = data.statistics(dataset.train.images[: data.count(dataset.train, config.update.schedule[0])])
+    if config.dataset.mean:
+        return [_pair(config.dataset.mean, config.dataset.std)] * 2
+    old, new = (start and _own_normalization(start.classifier) for start in starts)
+    if not old:
+        train, schedule = dataset.train, config.update.schedule
+        old = (
+            _pair(config.old.mean, config.old.std)
+            if config.old.mean
+            else _pair(*data.statistics(train.images[: data.count(train, schedule[0])]))
+        )
+    if config.update.start != "old":
+        return [old, new or old]
+    before = next((_own_normalization(classifier) for classifier, _ in old_models), old) or old
+    if new and not np.array_equal(new, before):
+        found, expected = ([round(float(value), 4) for value in mean] for mean, _ in (before, new))
+        raise InputError(
+            f"update.start=old fine-tunes a model of inputs with mean {found}, but those of model.pretrained="
+            f"{config.model.pretrained} have {expected}; expected dataset.mean and dataset.std for both, or "
+            "update.start=random"
+        )
+    return [old, before]
+
+
+def _own_normalization(classifier: Classifier) -> tuple[np.ndarray, np.ndarray] | None:
+    return None if classifier.mean is None else _pair(classifier.mean, classifier.std)
+
+
+def _pair(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 

@@ -18,6 +18,7 @@ from mpt_jax.runtime import processes
 from mpt_jax.training import inference
 from mpt_jax.update import lineage
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
+from mpt_jax.update.pretrained import Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Run:
     config: Config
     workdir: pathlib.Path
     dataset: data.Dataset
-    mean: np.ndarray  # of the inputs, per channel
-    std: np.ndarray
+    normalizations: Sequence[tuple[np.ndarray, np.ndarray]]  # mean and std of the inputs: release 0, later ones
     mesh: jax.sharding.Mesh
     cores: Sequence[jax.Device]  # of a CPU: populations of small networks are divided between them
     adopted: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # by teacher, one per seed; empty: trained here
@@ -37,12 +37,21 @@ class Run:
     progress: Progress
     on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # called with every line of metrics.jsonl
     precomputed: PrecomputedLogits | None = None  # in place of the old models
+    starts: Sequence[Pretrained | None] = (None, None)  # pretrained weights of release 0 and of later ones
     cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by release name, filled by `card`
 
     @property
     def releases(self) -> range:
         """The numbers of the releases; 0 is the old model."""
         return range(len(self.config.update.schedule))
+
+    def normalization(self, release: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and std of the inputs of the models that a release trains, per channel."""
+        return self.normalizations[min(release, 1)]
+
+    def pretrained(self, release: int) -> Pretrained | None:
+        """Return the pretrained weights that the models of a release start from, if any."""
+        return self.starts[min(release, 1)]
 
     def num_classes(self, release: int) -> int:
         """Return how many classes a release knows."""

@@ -30,7 +30,7 @@ class Population:
     recipe: training.Recipe
     inputs: training.Inputs
     images: np.ndarray | data.Stream
-    start: Classifier | None  # weights that fine-tuning starts from
+    start: Classifier | None  # weights that training starts from, leaves `[replicas or 1, ...]`; None: random ones
     teacher_digests: list[str]  # of all models that it learns from or starts from
 
     @property
@@ -49,8 +49,10 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     train = run.known(run.dataset.train, release)
     before = lineage.previous(release, stage.methods[0]) if release else None
     teachers, tables = _teachers(run, release, members, before)
-    start: Classifier | None = None
-    if before and config.update.start == "old" and stage.name != lineage.INDEPENDENT:
+    fine_tuned = before is not None and starts_from_old(config, stage)
+    pretrained = None if fine_tuned else run.pretrained(release)
+    start = jax.tree.map(lambda leaf: leaf[None], pretrained.classifier) if pretrained else None
+    if before and fine_tuned:
         previous = run.read(*before)
         assert isinstance(previous, Classifier)  # the config refuses precomputed logits here
         start = previous
@@ -58,12 +60,13 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     if stage.name == lineage.ENSEMBLE:
         size = config.update.ensemble_size
         keys, rows = ensemble_keys(keys, size), None if rows is None else np.repeat(rows, size, axis=0)
-        start = None if start is None else _for_each_model(start, size)
+        start = _for_each_model(start, size) if start and fine_tuned else start
     scaled = any(member.objective.bias_power for member in members)
+    mean, std = run.normalization(release)
     inputs = training.Inputs(
         labels=train.labels,
-        mean=run.mean,
-        std=run.std,
+        mean=mean,
+        std=std,
         keys=keys,
         objectives=objectives.stack([member.objective for member in members]),
         teachers=teachers,
@@ -71,10 +74,16 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
         label_scale=label_scale(run, release, before) if before and scaled else None,
         precomputed_logits={source: logits.of(train.ids) for source, logits in tables.items()},
     )
-    weights = [model for model in (*teachers.values(), start) if model is not None]
-    digests = [sealed.digest((model.params, model.batch_stats)) for model in weights]
+    weights = [*teachers.values(), *([start] if start and fine_tuned else [])]
+    digests = [pretrained.digest] if pretrained else []
+    digests += [sealed.digest((model.params, model.batch_stats)) for model in weights]
     digests += [digest for logits in tables.values() for digest in logits.digests]
     return Population(_recipe(config, release, members), inputs, train.images, start, sorted(digests))
+
+
+def starts_from_old(config: Config, stage: Stage) -> bool:
+    """Return whether the models of a stage start from the previous release."""
+    return stage.release > 0 and config.update.start == "old" and stage.name != lineage.INDEPENDENT
 
 
 def _recipe(config: Config, release: int, members: Sequence[Member]) -> training.Recipe:

@@ -87,7 +87,10 @@ def _adopt(run: Run, stage: Stage) -> None:
     """Release the models that the config names for a teacher."""
     member = Member(stage.name, METHODS["no_treatment"])
     for seed, (classifier, card) in zip(run.config.seeds, run.adopted[stage.name], strict=True):
-        kept = ("architecture", "dataset", "objective", "steps", "seconds", "examples_per_second", "adopted_from")
+        kept = (
+            *("architecture", "dataset", "objective", "pretrained", "adopted_from"),
+            *("steps", "seconds", "examples_per_second"),
+        )
         releases.write(run, stage.release, member, seed, classifier, {key: card[key] for key in kept if key in card})
         run.progress.log(f"{stage.name}, seed {seed}: adopted from {card['adopted_from']}{_accuracy(run, stage, seed)}")
 
@@ -115,6 +118,8 @@ def _release_trained(run: Run, stage: Stage) -> None:
     """Train a population, and release for each method the member that was chosen on validation images."""
     members = selection.members_of(run.config, stage)
     classifiers, cost = _train(run, stage, members)
+    start = None if stage_inputs.starts_from_old(run.config, stage) else run.pretrained(stage.release)
+    origin = {"pretrained": start.card()} if start else {}
     choices = _choose(run, stage, members, classifiers)
     if stage.name == lineage.ENSEMBLE:  # the consecutive replicas of a seed become one model
         shape = (len(run.config.seeds), run.config.update.ensemble_size)
@@ -123,7 +128,7 @@ def _release_trained(run: Run, stage: Stage) -> None:
     for index, choice in choices:
         for i, seed in enumerate(run.config.seeds):
             chosen = jax.tree.map(lambda leaf: leaf[i, index], classifiers)  # noqa: B023 (used at once)
-            notes = {**cost, "selection": choice, "diverged": selection.diverged(chosen.params)}
+            notes = {**cost, **origin, "selection": choice, "diverged": selection.diverged(chosen.params)}
             releases.write(run, stage.release, members[index], seed, chosen, notes)
 
 
@@ -156,7 +161,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         log=run.progress.log,
     )
     run.progress.finish(f"{title}: {total} steps in {seconds:.1f} s")
-    mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in (run.mean, run.std))
+    mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in run.normalization(stage.release))
     # On the host, members are taken apart without compiling. A member without an average has its last weights in it.
     params, batch_stats = jax.device_get((state.params, state.batch_stats) if state.average is None else state.average)
     classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)

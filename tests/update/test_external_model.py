@@ -52,15 +52,19 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
     assert run.dataset.class_names == ("eel", "bee", "dog", "ant", "cat")
     classifier, card = run.adopted["old"][0]
     assert card["adopted_from"] == str(weights) and card["classes"] == ["eel", "bee", "dog"]
-    for ours in (run, classifier):  # an update must not change how a deployed model's input is prepared
-        np.testing.assert_array_equal(ours.mean, np.float32([0.5, 0.4, 0.3]))
-        np.testing.assert_array_equal(ours.std, np.float32([0.2, 0.3, 0.4]))
+    # an update must not change how a deployed model's input is prepared
+    for mean, std in (run.normalization(1), (classifier.mean, classifier.std)):
+        np.testing.assert_array_equal(mean, np.float32([0.5, 0.4, 0.3]))
+        np.testing.assert_array_equal(std, np.float32([0.2, 0.3, 0.4]))
     other = prepared(*shared, *normalised, "old.classes=eel,bee,dog", "dataset.class_order=1,3,4,...")
     np.testing.assert_array_equal(
         other.adopted["old"][0][0].params["head"]["kernel"], classifier.params["head"]["kernel"][:, [1, 2, 0]]
     )
     apart = prepared(*shared, *normalised, "dataset.mean=0,0,0", "dataset.std=1,1,1")
-    assert apart.mean.tolist() == [0, 0, 0] and apart.adopted["old"][0][0].mean.tolist() == classifier.mean.tolist()
+    assert (
+        apart.normalization(1)[0].tolist() == [0, 0, 0]
+        and apart.adopted["old"][0][0].mean.tolist() == classifier.mean.tolist()
+    )
     workdir.claim(run.workdir, stages._facts(run, "command"))
     stages.make(run, lineage.Stage(0, "old", ("old",)))
     released, card = released_model.read(run.folder(0, "old", 0))
@@ -83,8 +87,10 @@ def test_weights_from_pytorch_become_the_old_release(prepared, weights, images, 
     for more, message in (
         (
             ["update.schedule=[4,5]"],
-            r"does not fit vit_tiny with 4 classes .*'head.weight' \[3, 128\] instead of \[4, 128\]",
+            r"does not fit vit_tiny with 4 classes .*'head.weight' \[3, 128\] instead of \[4, 128\].*; to start from "
+            "these weights of 3 classes, give model.pretrained in place of old.weights",
         ),
+        (["old.strip=net"], r"no name begins with 'net\.'; the names are module\."),
         (["old_model.name=resnet18"], r"names are missing: 'bn1.bias'.* names are unknown: 'blocks"),
         (["old.classes=eel,bee,fly"], "no class 'fly'"),
         (["old.mean=0.5", "old.std=0.5"], "old.mean=.*; expected 3 values"),
@@ -102,7 +108,7 @@ def test_the_classes_of_a_released_model_come_first(prepared, features_file, tmp
     shared = ("seeds=0", "model.name=linear", "update.methods=no_treatment", f"dataset.name={features_file}")
     mixed = prepared(*shared, "dataset.class_order=3,9,1,0,5,...")
     params, batch_stats = models.init(models.build("linear", 5), jax.random.key(0), (64,))
-    old = models.Classifier(models.build("linear", 5), params, batch_stats, mixed.mean, mixed.std)
+    old = models.Classifier(models.build("linear", 5), params, batch_stats, *mixed.normalization(0))
     note = {"steps": 0, "seconds": 0.0, "examples_per_second": 0.0}
     workdir.claim(mixed.workdir, stages._facts(mixed, "command"))
     releases.write(mixed, 0, selection.Member("old", METHODS["no_treatment"]), 0, jax.device_get(old), note)

