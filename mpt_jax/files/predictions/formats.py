@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
 from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.files.predictions import delimited
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
@@ -165,28 +165,17 @@ def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return lengths.pop()[0]
 
 
-def _csv(path: pathlib.Path) -> Source:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    parse = pyarrow.csv.ParseOptions(delimiter="\t" if ".tsv" in suffixes else ",")
-    with _text(path) as file:
-        heading = next(_blocks(file), b"").partition(b"\n")[0]
-    # A row must fit into a block, and a row of many scores may be longer than their names.
-    read = pyarrow.csv.ReadOptions(block_size=max(BYTES // 4, 4 * len(heading)))
+def _delimited(path: pathlib.Path) -> Source:
+    table = delimited.describe(path, lambda: _text(path), IDS)
+    numbers = {name for name in table.columns if name in SCORES or SCORE.fullmatch(name)}
 
     def batches(columns: Sequence[str]) -> Batches:
-        # Only scores are numbers: "007" is not 7, and "NA" may be a class.
-        types = {column: _csv_type(column) for column in columns}
-        convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
-        with _readable(path, names), _text(path) as file, pyarrow.csv.open_csv(file, read, parse, convert) as reader:
-            yield from map(_columns, reader)
+        with _readable(path, table.columns):
+            # Only scores are numbers: "007" is not 7, and "NA" may be a class.
+            for batch in delimited.read(table, columns, numbers):
+                yield _columns(batch)
 
-    with _text(path) as file, pyarrow.csv.open_csv(file, read, parse) as reader:
-        names = tuple(reader.schema.names)
-    return Source(str(path), names, batches)
-
-
-def _csv_type(column: str) -> pa.DataType:
-    return pa.string() if column in (*IDS, *LABELS, *PREDICTIONS) else pa.float64()
+    return Source(str(path), table.columns, batches)
 
 
 def _parquet(path: pathlib.Path) -> Source:
@@ -331,8 +320,8 @@ def _readable(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[None]:
 
 FORMATS: dict[str, Callable[[pathlib.Path], Source]] = {
     ".npz": _npz,
-    ".csv": _csv,
-    ".tsv": _csv,
+    ".csv": _delimited,
+    ".tsv": _delimited,
     ".parquet": _parquet,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from mpt_jax.errors import InputError
-from mpt_jax.files.predictions import formats
+from mpt_jax.files.predictions import delimited, formats
 
 TABLE = pa.table(
     {
@@ -53,6 +53,7 @@ def columns_of(path, columns):
 def test_each_format_gives_the_requested_columns_in_batches(tmp_path, name, monkeypatch):
     monkeypatch.setattr(formats, "ROWS", 4)
     monkeypatch.setattr(formats, "BYTES", 300)
+    monkeypatch.setattr(delimited, "BYTES", 100)
     found, pieces = columns_of(write(tmp_path / name.replace("A.NDJSON", "a.ndjson")), ["label", "score_dog", "id"])
     assert found == {key: TABLE[key].to_pylist() for key in ("label", "score_dog", "id")}
     assert pieces > 1
