@@ -381,15 +381,15 @@ def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size
     Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018.
     """
     count = images.shape[0] // batch_size
+    keys = jax.random.split(jax.random.key(0), count)  # of dropout
     batches = images[: count * batch_size].reshape(count, batch_size, *images.shape[1:])
 
-    def step(batch_stats, batch):
+    def step(batch_stats, batch_and_key):
+        batch, key = batch_and_key
         x = models.normalize(batch, classifier.mean, classifier.std, classifier.mean.dtype)
-        variables = {"params": classifier.params, "batch_stats": batch_stats}
-        _, mutated = classifier.module.apply(variables, x, train=True, mutable=["batch_stats"])
-        return mutated.get("batch_stats", {}), None
+        return models.train_forward(classifier.module, classifier.params, batch_stats, x, key)[2], None
 
-    return classifier.replace(batch_stats=jax.lax.scan(step, classifier.batch_stats, batches)[0])
+    return classifier.replace(batch_stats=jax.lax.scan(step, classifier.batch_stats, (batches, keys))[0])
 
 
 def ema(average: Any, params: Any, decay: jax.typing.ArrayLike, step: jax.typing.ArrayLike) -> Any:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import random_weights
+from flax import linen as nn
 
 from mpt_jax import data, models, objectives, training
 from mpt_jax.config import OptimizerConfig
@@ -27,6 +28,18 @@ LABELS = np.sort(_random.integers(0, ALL, N).astype(np.int32))
 def network(num_classes, dtype="float32"):
     """Return a network with convolutions of both strides and BatchNorm that compiles quickly."""
     return models.build("convnet", num_classes, dtype=dtype).clone(features=(4, 6))
+
+
+class Dropped(nn.Module):
+    """A linear network on half of its inputs, drawn by dropout."""
+
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.dtype, name="head")(x)
 
 
 def recipe_of(**settings):

@@ -117,7 +117,9 @@ def warm_start(fresh: Any, trained: Any) -> Any:
     return jax.tree_util.tree_map_with_path(grow, fresh, trained)
 
 
-def train_forward(module: nn.Module, params: Any, batch_stats: Any, inputs: Array) -> tuple[Array, Array, Any]:
+def train_forward(
+    module: nn.Module, params: Any, batch_stats: Any, inputs: Array, key: Array | None = None
+) -> tuple[Array, Array, Any]:
     """Run a network in training mode: return ``(logits, features, batch_stats)``.
 
     Args:
@@ -125,6 +127,7 @@ def train_forward(module: nn.Module, params: Any, batch_stats: Any, inputs: Arra
         params: its parameters.
         batch_stats: its running statistics.
         inputs: normalised, ``[batch, ...]``.
+        key: of dropout and stochastic depth, a typed key; None serves networks without them.
 
     Returns:
         Logits ``[batch, num_classes]``, the inputs of the head ``[batch, features]``, both at least float32, and the
@@ -139,7 +142,8 @@ def train_forward(module: nn.Module, params: Any, batch_stats: Any, inputs: Arra
 
     with nn.intercept_methods(record):
         variables = {"params": params, "batch_stats": batch_stats}
-        outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        rngs = None if key is None else {"dropout": key}
+        outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
     return outputs, head_inputs[-1].astype(at_least_float32(module.dtype)), mutated.get("batch_stats", {})
 
 

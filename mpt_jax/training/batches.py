@@ -53,6 +53,7 @@ class SeedBatches:
       call: the steps.
       seed: the inputs of the seed.
       augment_key: of crops and flips.
+      dropout_key: of dropout and stochastic depth.
       class_counts: int32 ``[K]``, the seed's images of each class.
       rows: int32 ``[steps_per_call, batch]``: positions among the seed's images, or the rows of a stream.
     """
@@ -60,6 +61,7 @@ class SeedBatches:
     call: Call
     seed: SeedInputs
     augment_key: jax.Array
+    dropout_key: jax.Array
     class_counts: jax.Array
     rows: jax.Array
 
@@ -94,14 +96,14 @@ class SeedBatches:
 def of_seed(call: Call, seed: SeedInputs) -> SeedBatches:
     """Return the batches of a seed in a call: those of a stream, or drawn here."""
     recipe, inputs = call.recipe, call.inputs
-    order_key, augment_key = jax.random.fold_in(seed.key, 1), jax.random.fold_in(seed.key, 2)
+    order_key, augment_key, dropout_key = (jax.random.fold_in(seed.key, stream) for stream in (1, 2, 4))
     labels = inputs.labels if seed.rows is None else inputs.labels[seed.rows]
     class_counts = jnp.bincount(labels, length=recipe.module.num_classes)
     rows = None if seed.window is None else seed.window.rows
     if rows is None:
         sizes = inputs.num_examples, recipe.batch_size
         rows = draw_rows(order_key, call.start, call.stop, *sizes, size=recipe.steps_per_call)
-    return SeedBatches(call, seed, augment_key, class_counts, rows)
+    return SeedBatches(call, seed, augment_key, dropout_key, class_counts, rows)
 
 
 def draw_rows(

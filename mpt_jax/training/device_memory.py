@@ -116,7 +116,7 @@ def _kept(module: nn.Module, image_shape: Sequence[int]) -> int:
 
     def residuals(params: Any, batch_stats: Any, images: jax.Array) -> Any:
         def logits(params: Any) -> jax.Array:
-            return models.train_forward(module, params, batch_stats, images)[0]
+            return models.train_forward(module, params, batch_stats, images, jax.random.key(0))[0]
 
         return jax.vjp(logits, params)[1]  # a tree of the arrays that it keeps
 

@@ -44,7 +44,8 @@ def train_member(
         logits = teacher_logits(seed, batch, step)
         whole = state.replace(params=sharding.gather_parameters(mesh, state.params))
         batch = Batch(teachers.normalize(inputs, batch.images), batch.labels, logits | batch.teacher_logits)
-        state, values = train_step(recipe, seed.facts, whole, objective, batch, step)
+        key = jax.random.fold_in(seed.batches.dropout_key, step)
+        state, values = train_step(recipe, seed.facts, whole, objective, batch, step, key)
         return sharding.split_parameters(mesh, state), jax.tree.map(jnp.add, sums, values)
 
     return batches.over_steps(seed.batches, step_of_member, (state, sums), begin, end)
@@ -61,11 +62,12 @@ def resample(seed: Seed, state: TrainState, objective: Objective, step: jax.Arra
     """Improve the class rates of a member and draw its batch by them, see `class_rates`."""
     recipe, inputs, counts = seed.batches.call.recipe, seed.batches.call.inputs, seed.batches.class_counts
     keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed.batches.seed.key, 3), step), 6)
+    dropout_key = jax.random.fold_in(jax.random.fold_in(seed.batches.seed.key, 5), step)
 
     def features(positions, key):
         batch = seed.batches.of_positions(positions, key)
         images = teachers.normalize(inputs, batch.images)
-        _, features, _ = models.train_forward(recipe.module, state.params, state.batch_stats, images)
+        _, features, _ = models.train_forward(recipe.module, state.params, state.batch_stats, images, dropout_key)
         return features, batch.labels
 
     balanced = jnp.where(counts > 0, 0.0, -jnp.inf)  # rates of a class-balanced batch

@@ -39,6 +39,7 @@ def train_step(
     objective: Objective,
     batch: Batch,
     step: jax.typing.ArrayLike = 0,
+    key: jax.Array | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one SGD step of one member on one batch of normalised images.
 
@@ -51,6 +52,8 @@ def train_step(
     Args:
       state: without leading axes.
       step: steps done before, for the schedules of the objective (may be traced).
+      key: of dropout in this step, such as ``jax.random.fold_in(key_of_the_seed, step)``; each micro-batch has its own.
+        None serves networks without dropout.
 
     Returns:
       The next state, and ``{"loss", "accuracy"}`` of the batch before the step. With ``skip_nonfinite`` also
@@ -78,8 +81,10 @@ def train_step(
     """
     module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
 
-    def loss_function(params, batch):
-        logits, features, batch_stats = models.train_forward(module, params, state.batch_stats, batch.images)
+    def loss_function(params, batch, dropout_key):
+        logits, features, batch_stats = models.train_forward(
+            module, params, state.batch_stats, batch.images, dropout_key
+        )
         teacher_logits = dict(batch.teacher_logits)
         if facts.old_head is not None:
             teacher_logits["old_head"] = features @ facts.old_head["kernel"] + facts.old_head["bias"][None]
@@ -97,11 +102,13 @@ def train_step(
         accuracy = (jnp.argmax(logits, axis=-1).astype(batch.labels.dtype) == batch.labels).mean(dtype=float)
         return losses.mean(), (accuracy, batch_stats)
 
-    def gradient(batch):
-        return jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
+    def gradient(batch, positions):
+        dropout_key = None if key is None else jax.random.fold_in(key, positions[0])
+        return jax.value_and_grad(loss_function, has_aux=True)(state.params, batch, dropout_key)
 
-    gradient = optax.microbatch(gradient, 0, recipe.micro_batch_size, AccumulationType.MEAN)
-    (loss, (accuracy, batch_stats)), grads = gradient(batch)
+    gradient = optax.microbatch(gradient, (0, 1), recipe.micro_batch_size, AccumulationType.MEAN)
+    # The first position in a micro-batch is its number.
+    (loss, (accuracy, batch_stats)), grads = gradient(batch, jnp.arange(len(batch.labels)))
     optimizer = make_optimizer(recipe, facts.num_examples)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

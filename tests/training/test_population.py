@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from populations import (
+    ALL,
     IMAGES,
     LINEAR,
     NOT_AUGMENTED,
     ROWS,
+    Dropped,
     N,
     assert_close,
     assert_same,
@@ -70,6 +72,16 @@ def test_calls_of_any_size_give_bit_identical_results_from_one_program():
     parts, _ = train(recipe, inputs, chunks=[1, 4, 2, 2])  # epochs end after steps 3, 6, 9: chunks cross them
     assert_same(whole, parts)
     assert training.train_steps._cache_size() == before
+
+
+def test_dropout_does_not_depend_on_calls_on_devices_or_on_members_side_by_side():
+    recipe, rows = make_recipe(module=Dropped(ALL), accumulate=2, **NOT_AUGMENTED), ("no_treatment", "label_smoothing")
+    inputs = make_inputs((0, 1), rows)
+    whole, _ = train(recipe, inputs)
+    assert_same(whole, train(recipe, inputs, chunks=[2, 1, 3])[0])
+    assert_close(whole, train(recipe, inputs, devices=8)[0], 1e-6)
+    in_turn = make_recipe(module=Dropped(ALL), accumulate=2, members_at_once=1, **NOT_AUGMENTED)
+    assert_close(whole, train(in_turn, inputs)[0], 1e-6)
 
 
 def test_the_state_is_donated_and_the_teachers_are_not():

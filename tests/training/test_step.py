@@ -11,6 +11,7 @@ from populations import (
     LINEAR,
     NOT_AUGMENTED,
     OLD,
+    Dropped,
     N,
     assert_close,
     assert_same,
@@ -178,6 +179,33 @@ def test_the_average_covers_the_weights_and_statistics_of_every_step():
     plain, _ = trajectory(make_recipe(module=recipe.module), inputs, steps)  # an average does not affect training
     assert_close((plain[-1].params, plain[-1].opt_state), (states[-1].params, states[-1].opt_state), 1e-6)
     assert plain[-1].average is None
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_dropout_has_the_key_of_its_seed_step_and_micro_batch_for_every_objective(accumulate):
+    recipe = make_recipe(module=Dropped(ALL), accumulate=accumulate, **NOT_AUGMENTED)
+    inputs = make_inputs((0, 1), ("no_treatment", "label_smoothing"))
+    objectives_of = ("no_treatment", "label_smoothing")
+    states, values = trajectory(recipe, inputs, 2)
+    drawn = []
+    for seed, key in enumerate(inputs.keys):
+        for step in range(2):
+            rows = batch_of(key, step)
+            x = models.normalize(jnp.asarray(IMAGES[rows]), inputs.mean, inputs.std)
+            for row, name in enumerate(objectives_of):
+                params, losses = member(states[step], seed, row).params, []
+                for number in range(accumulate):
+                    part = slice(number, None, accumulate)
+                    dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 4), step), number)
+                    logits, features, _ = models.train_forward(recipe.module, params, {}, x[part], dropout)
+                    loss = objectives.per_example_loss(
+                        METHODS[name], logits, inputs.labels[rows][part], {}, num_old_classes=OLD, progress=step / 12
+                    )
+                    losses.append(loss.mean())
+                    drawn.append(np.asarray(features == 0))
+                assert float(values[step]["loss"][seed, row]) == pytest.approx(float(np.mean(losses)), rel=1e-4)
+    distinct = {mask.tobytes() for mask in drawn}
+    assert len(distinct) == 2 * 2 * accumulate  # seeds, steps, micro-batches
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted():
