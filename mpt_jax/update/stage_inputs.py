@@ -78,7 +78,8 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     digests = [pretrained.digest] if pretrained else []
     digests += [sealed.digest((model.params, model.batch_stats)) for model in weights]
     digests += [digest for logits in tables.values() for digest in logits.digests]
-    return Population(_recipe(config, release, members), inputs, train.images, start, sorted(digests))
+    recipe = _recipe(config, release, members, train.images.shape[1:])
+    return Population(recipe, inputs, train.images, start, sorted(digests))
 
 
 def starts_from_old(config: Config, stage: Stage) -> bool:
@@ -86,11 +87,12 @@ def starts_from_old(config: Config, stage: Stage) -> bool:
     return stage.release > 0 and config.update.start == "old" and stage.name != lineage.INDEPENDENT
 
 
-def _recipe(config: Config, release: int, members: Sequence[Member]) -> training.Recipe:
+def _recipe(config: Config, release: int, members: Sequence[Member], image_shape: Sequence[int]) -> training.Recipe:
     network = configs.old_model_of(config) if release == 0 else config.model
     schedule = config.update.schedule
+    module = models.build(network.name, schedule[release], **releases.network_options(network))
     return training.Recipe(
-        module=models.build(network.name, schedule[release], **releases.network_options(network)),
+        module=module,
         num_old_classes=schedule[max(release - 1, 0)],
         optimizer=config.optimizer,
         crop_padding=config.dataset.crop_padding,
@@ -100,6 +102,7 @@ def _recipe(config: Config, release: int, members: Sequence[Member]) -> training
         remat=config.training.remat,
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
+        layers=models.layer_order(module, image_shape) if config.optimizer.layer_decay < 1 else (),
     )
 
 
