@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from mpt_jax.config.conversion import unknown
 from mpt_jax.config.schema import OptimizerConfig
-from mpt_jax.errors import InputError, one_line, unknown
+from mpt_jax.errors import InputError, one_line
 
 
 @dataclasses.dataclass(frozen=True)

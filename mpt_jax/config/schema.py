@@ -98,6 +98,8 @@ class TrainingConfig:
     checkpoint_every: int = 1000  # steps between checkpoints of the training state
     checkpoint_seconds: float = 0.0  # also write a checkpoint after about this many seconds; 0: off
     evaluation_batch: int = 1000  # images per prediction step
+    precompute_features: bool = True  # if nothing but the heads is trained: compute all features once
+    features_dir: str = ""  # folder of these features, which runs may share; empty: `features` in the work directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 def old_model_of(config: Config) -> ModelConfig:
     """Return the network of the first release."""
     return config.old_model if config.old_model.name else config.model
+
+
+def network_options(network: ModelConfig) -> dict[str, str]:
+    """Return the options of `models.build` that a section of the config sets."""
+    options = {"dtype": network.dtype, "stem": network.stem}
+    return {name: value for name, value in options.items() if value}
 
 
 def old_classes(config: Config) -> tuple[str, ...]:

@@ -13,6 +13,7 @@
 from mpt_jax.data.classes import class_order as class_order
 from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS
 from mpt_jax.data.dataset_config import POLICIES as POLICIES
+from mpt_jax.data.dataset_config import RANDOM as RANDOM
 from mpt_jax.data.dataset_config import SOURCES as SOURCES
 from mpt_jax.data.dataset_config import DatasetConfig as DatasetConfig
 from mpt_jax.data.feeding.augment import augment as augment
@@ -35,6 +36,7 @@ from mpt_jax.data.rehearsal import herding as herding
 from mpt_jax.data.rehearsal import kept_counts as kept_counts
 from mpt_jax.data.rehearsal import parse_policy as parse_policy
 from mpt_jax.data.rehearsal import remember as remember
+from mpt_jax.data.splits import PARTS as PARTS
 from mpt_jax.data.splits import Dataset as Dataset
 from mpt_jax.data.splits import Split as Split
 from mpt_jax.data.splits import class_counts as class_counts

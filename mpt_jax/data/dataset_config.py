@@ -5,6 +5,7 @@ import dataclasses
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
 POLICIES = ("error", "skip")
+RANDOM = ("crop_padding", "flip")  # keys that change training images at random
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,8 +44,11 @@ def digests(images: np.ndarray | Stream) -> list[bytes]:
         return [digest for piece in pool.map(of_piece, range(0, len(images), _PIECE)) for digest in piece]
 
 
-def batches(images: np.ndarray | Stream, size: int) -> Iterator[np.ndarray]:
+def batches(images: np.ndarray | Stream, size: int, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Yield the images in order, at most `size` at a time; those of a stream are decoded ahead.
+
+    Args:
+      rows: int ``[n]``, which images; None: all.
 
     Raises:
       InputError: an image of a stream cannot be read.
@@ -54,17 +57,16 @@ def batches(images: np.ndarray | Stream, size: int) -> Iterator[np.ndarray]:
       >>> [len(batch) for batch in batches(np.zeros((5, 2, 2, 1), np.uint8), 2)]
       [2, 2, 1]
     """
+    rows = np.arange(len(images)) if rows is None else rows
     if not isinstance(images, Stream):
-        for start in range(0, len(images), size):
-            yield images[start : start + size]
-        return
-    if not len(images):
-        return
-    with Reader(images, Consecutive(len(images), size)) as reader:
-        for start in range(0, len(images), size):
-            batch = np.empty((1, size, *images.image_shape), np.uint8)
-            reader.fill(batch)
-            yield batch[0, : len(images) - start]
+        for start in range(0, len(rows), size):
+            yield images[rows[start : start + size]]
+    elif len(rows):
+        with Reader(images[rows], Consecutive(len(rows), size)) as reader:  # type: ignore[arg-type]  # several rows
+            for start in range(0, len(rows), size):
+                batch = np.empty((1, size, *images.image_shape), np.uint8)
+                reader.fill(batch)
+                yield batch[0, : len(rows) - start]
 
 
 def _of_file(file: pathlib.Path | bytes) -> bytes:

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 from mpt_jax.data.feeding.stream import Stream
 from mpt_jax.data.findings import Finding
 
+PARTS = ("train", "validation", "test")  # of a data set
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:

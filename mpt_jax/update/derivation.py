@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from mpt_jax import data, posttraining
-from mpt_jax.files import released_model
 from mpt_jax.methods import DERIVED, Build, Number, Validation
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
@@ -73,7 +72,7 @@ class Models:
 
     def _read(self, release: int, method: str) -> Classifier:
         seed = self.run.config.seeds[self.seed_index]
-        return released_model.read(self.run.folder(release, method, seed))[0]
+        return self.run.read_one(self.run.folder(release, method, seed))
 
 
 def make(run: Run, release: int, method: str) -> None:

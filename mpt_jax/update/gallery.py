@@ -15,8 +15,8 @@ _SIDE = 64  # pixels
 
 def write(run: Run) -> None:
     """Write `gallery.npz` with the most confident flips of each method, for the last release and the first seed."""
-    test, release, seed = run.dataset.test, run.releases[-1], run.config.seeds[0]
-    if test.images.ndim != 4 or not processes.is_first():  # features have no thumbnails
+    test, pictures, release, seed = run.dataset.test, run.test_images, run.releases[-1], run.config.seeds[0]
+    if pictures.ndim != 4 or not processes.is_first():  # features have no thumbnails
         return
     methods = [method for method in lineage.made(run.config, release) if method != lineage.OLD]
     count = max(_MINIMUM, _TOTAL // len(methods))
@@ -27,10 +27,10 @@ def write(run: Run) -> None:
         old, new = (released.read(run.predictions(folder))["logits"][known] for folder in folders)
         rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:count].tolist())
     chosen = np.array(sorted(rows), int)
-    height, width = thumbnail(np.asarray(test.images[0])).shape[:2]
+    height, width = thumbnail(np.asarray(pictures[0])).shape[:2]
     images = np.zeros((0, height, width, 1), np.uint8)
     if rows:
-        images = np.stack([thumbnail(image) for image in np.asarray(test.images[chosen])])
+        images = np.stack([thumbnail(image) for image in np.asarray(pictures[chosen])])
     workdir.write_gallery(run.workdir, images=images, ids=test.ids[chosen])
 
 

@@ -37,7 +37,7 @@ def plan(run: Run) -> list[str]:
     Times are estimated only from measured steps: those of the stage itself if it resumes, or else those of the last
     finished stage of the same network, in proportion to the number of models. The cost of teachers is not included.
     """
-    lines, trainings, rates = [], [], _rates(run)
+    lines, trainings, rates = _features(run), [], _rates(run)
     for release in run.releases:
         for stage in lineage.stages(run.config, release):
             name = title(run, stage)
@@ -58,6 +58,18 @@ def plan(run: Run) -> list[str]:
     known = [seconds for seconds in times if seconds is not None]
     about = f", about {duration(sum(known))}" if known and len(known) == len(times) else ""
     return [f"plan: {sum(training.steps for training in trainings)} steps of training{about}", *lines]
+
+
+def _features(run: Run) -> list[str]:
+    """Describe the features that are computed once, and a shared cache that has them already is not opened."""
+    if not run.backbones or not run.any_missing():
+        return []
+    count = sum(len(getattr(run.dataset, part)) for part in data.PARTS)
+    return [
+        f"  features: {count:,} images, {each.width:,} each by {each.network['name']}, computed once into "
+        f"{run.backbones.cache}"
+        for each in run.backbones.each
+    ]
 
 
 def title(run: Run, stage: Stage) -> str:

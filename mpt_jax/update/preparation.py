@@ -22,7 +22,16 @@ from mpt_jax.models import Classifier
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
-from mpt_jax.update import external_model, lineage, precomputed_logits, pretrained, releases, workdir
+from mpt_jax.update import (
+    external_model,
+    frozen_features,
+    lineage,
+    precomputed_logits,
+    pretrained,
+    releases,
+    workdir,
+)
+from mpt_jax.update.backbones import Backbones
 from mpt_jax.update.pretrained import Network, Pretrained
 from mpt_jax.update.run import Run, training_rows
 
@@ -48,7 +57,6 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     with processes.synchronized():
         if processes.is_first():
             workdir.check_contents(folder, contents)
-    _check_streaming(config, dataset)
     old_params, new_params = (_parameter_shapes(network, dataset) for network in networks)
     _check_old_head(config, old_params, new_params)
     sharding.check_batch(mesh, config.optimizer.batch_size, config.optimizer.accumulate)
@@ -83,6 +91,9 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         _check_old_architecture(config, classifier, card, old_params)
     releases.check_adopted(run)
     releases.check_lineage(run)
+    run = dataclasses.replace(run, backbones=_backbones(run, (old_params, new_params)))
+    if not run.backbones:  # features are in memory
+        _check_streaming(config, dataset)
     return run
 
 
@@ -113,7 +124,7 @@ def _networks(config: Config) -> tuple[Network, Network]:
     """Build the networks of the first and the last release."""
 
     def build(section: str, network: ModelConfig, num_classes: int) -> Network:
-        options = releases.network_options(network)
+        options = configs.network_options(network)
         return Network(section, network, options, models.build(network.name, num_classes, **options))
 
     schedule = config.update.schedule
@@ -331,6 +342,25 @@ def _check_image_counts(run: Run) -> None:
             )
 
 
+def _backbones(run: Run, params: Sequence[Any]) -> Backbones | None:
+    """Return the backbones of a run whose features are computed once; None: they are computed in every step.
+
+    Args:
+      params: shapes of the parameters of the networks of the first release and of the others.
+    """
+    config = run.config
+    first = 1 if run.adopted[lineage.OLD] or run.precomputed else 0  # of the networks that the run trains
+    trained = run.starts[first:]
+    if None in trained or not frozen_features.applies(config, params[first:]):
+        return None
+    has_statistics = any(start.classifier.batch_stats for start in trained if start)
+    found = frozen_features.reason_against(config, has_statistics=has_statistics) or frozen_features.find(run)
+    if isinstance(found, str):
+        run.progress.log(f"frozen features are computed in every step: {found}")
+        return None
+    return found
+
+
 def _check_classes(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
     """Require that an adopted model knows exactly the run's classes, in their order, on images of the same shape."""
     path = card["adopted_from"]
@@ -365,7 +395,7 @@ def _check_old_architecture(config: Config, classifier: Classifier, card: Mappin
         found = "an ensemble" if classifier.ensemble else _described(**card["architecture"])
         raise InputError(
             f"{card['adopted_from']} is {found}, but {needed} needs the network of old_model (without a name, of "
-            f"model), {_described(network.name, releases.network_options(network))}; set that to match it, or "
+            f"model), {_described(network.name, configs.network_options(network))}; set that to match it, or "
             "give another update.old"
         )
 

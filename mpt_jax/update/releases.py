@@ -9,7 +9,7 @@ import numpy as np
 
 from mpt_jax import config as configs
 from mpt_jax import metrics, objectives
-from mpt_jax.config import TEACHERS, ModelConfig
+from mpt_jax.config import TEACHERS
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, storage
 from mpt_jax.files.predictions import released
@@ -56,16 +56,18 @@ def write(
         teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
     network = configs.old_model_of(run.config) if release == 0 else run.config.model
-    weights = None if isinstance(classifier, PrecomputedLogits) else classifier
+    weights, backbone = None if isinstance(classifier, PrecomputedLogits) else classifier, None
+    if weights is not None and run.backbones:
+        weights, backbone = run.backbones.whole(weights)
     ensemble = {"ensemble": True} if weights is not None and weights.ensemble else {}
     card = {
         "name": folder.name,
         "release": release,
         "method": member.method,
         "seed": seed,
-        "architecture": {"name": network.name, "options": network_options(network), **ensemble},
+        "architecture": {"name": network.name, "options": configs.network_options(network), **ensemble},
         "objective": objectives.describe(member.objective),
-        "image_shape": list(test.images.shape[1:]),
+        "image_shape": list(run.test_images.shape[1:]),
         "classes": list(run.dataset.class_names[: run.num_classes(release)]),
         "dataset": run.dataset.name,
         "scenario": scenario(run),
@@ -74,7 +76,7 @@ def write(
         **notes,
         "metrics": values,
     }
-    released_model.write(folder, weights, card)
+    released_model.write(folder, weights, card, backbone)
     run.cards.pop(folder.name, None)  # of a release that was there before and is lost
 
 
@@ -92,18 +94,25 @@ def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | P
 
 def restore_predictions(run: Run) -> bool:
     """Write lost or damaged predictions of releases again; return whether there were any."""
-    lost = processes.from_first(
-        lambda: [str(folder) for folder in run.all_released() if not released.exists(run.predictions(folder))]
-    )
-    old = run.released(0, [lineage.OLD])
-    for folder in map(storage.path, lost):
+    lost, old = lost_predictions(run), run.released(0, [lineage.OLD])
+    for folder in lost:
         model: Classifier | PrecomputedLogits
         if run.precomputed and folder in old:
             model = run.precomputed.one(run.config.seeds.index(run.card(folder)["seed"]))
         else:
-            model, _ = released_model.read(folder)
+            model = run.read_one(folder)
         write_predictions(run, folder, model)
     return bool(lost)
+
+
+def lost_predictions(run: Run) -> list[pathlib.Path]:
+    """Return the folders of the releases whose predictions are lost or damaged."""
+    return [
+        storage.path(lost)
+        for lost in processes.from_first(
+            lambda: [str(folder) for folder in run.all_released() if not released.exists(run.predictions(folder))]
+        )
+    ]
 
 
 def check_lineage(run: Run) -> None:
@@ -146,12 +155,6 @@ def check_adopted(run: Run) -> None:
         for i, seed in enumerate(run.config.seeds):
             one = run.precomputed.one(i)
             check(run.folder(0, lineage.OLD, seed), one, one.files[0], "predictions")
-
-
-def network_options(network: ModelConfig) -> dict[str, str]:
-    """Return the options of `models.build` that a section of the config sets."""
-    options = {"dtype": network.dtype, "stem": network.stem}
-    return {name: value for name, value in options.items() if value}
 
 
 def scenario(run: Run) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
+from mpt_jax import config as configs
 from mpt_jax import data, models
 from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config
@@ -17,6 +19,7 @@ from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.training import inference
 from mpt_jax.update import lineage
+from mpt_jax.update.backbones import Backbones
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.pretrained import Pretrained
 
@@ -38,6 +41,7 @@ class Run:
     on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # called with every line of metrics.jsonl
     precomputed: PrecomputedLogits | None = None  # in place of the old models
     starts: Sequence[Pretrained | None] = (None, None)  # pretrained weights of release 0 and of later ones
+    backbones: Backbones | None = None  # of a run whose features are computed once; then its models are heads
     cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by release name, filled by `card`
 
     @property
@@ -64,6 +68,18 @@ class Run:
     def known(self, split: data.Split, release: int) -> data.Split:
         """Return the part of a split with the classes of a release."""
         return data.take(split, np.arange(data.count(split, self.num_classes(release))))
+
+    @property
+    def test_images(self) -> np.ndarray | data.Stream:
+        """The test images, or the given features, that a released model takes."""
+        return self.backbones.test_images if self.backbones else self.dataset.test.images
+
+    def module(self, release: int) -> nn.Module:
+        """Return the network that a release trains."""
+        if self.backbones:
+            return self.backbones.of_release(release).module(self.num_classes(release))
+        network = self.config.model if release else configs.old_model_of(self.config)
+        return models.build(network.name, self.num_classes(release), **configs.network_options(network))
 
     def folder(self, release: int, method: str, seed: int) -> pathlib.Path:
         """Return the folder of a released model."""
@@ -100,6 +116,10 @@ class Run:
             lambda: len(self.released(release, methods)) < len(methods) * len(self.config.seeds)
         )
 
+    def any_missing(self) -> bool:
+        """Return whether any release of the run is missing."""
+        return any(self.missing(release, lineage.made(self.config, release)) for release in self.releases)
+
     def read(self, release: int, method: str) -> Classifier | PrecomputedLogits:
         """Read the released models of all seeds as one stack, leaves ``[seeds, ...]``.
 
@@ -108,10 +128,20 @@ class Run:
         """
         if release == 0 and self.precomputed:
             return self.precomputed
-        loaded = [released_model.read(self.folder(release, method, seed))[0] for seed in self.config.seeds]
+        loaded = [self.read_one(self.folder(release, method, seed)) for seed in self.config.seeds]
         if len({classifier.module for classifier in loaded}) > 1:
             raise InputError(f"the {method} models differ in architecture between seeds; expected one architecture")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *loaded)
+
+    def read_one(self, folder: pathlib.Path) -> Classifier:
+        """Read one released model; in a run on frozen features, its head.
+
+        Raises:
+          InputError: it is damaged, or has another backbone than the run.
+        """
+        if self.backbones:
+            return self.backbones.read(folder, self.card(folder))
+        return released_model.read(folder)[0]
 
     def predict(
         self, stack: Classifier | PrecomputedLogits, split: data.Split, output: Any = models.logits

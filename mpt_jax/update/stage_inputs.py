@@ -6,12 +6,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from mpt_jax import config as configs
-from mpt_jax import data, metrics, models, objectives, training
+from mpt_jax import data, metrics, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.files import sealed
 from mpt_jax.models import Classifier
-from mpt_jax.update import lineage, releases
+from mpt_jax.update import lineage
 from mpt_jax.update.lineage import Stage
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run, training_rows
@@ -78,8 +77,7 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     digests = [pretrained.digest] if pretrained else []
     digests += [sealed.digest((model.params, model.batch_stats)) for model in weights]
     digests += [digest for logits in tables.values() for digest in logits.digests]
-    recipe = _recipe(config, release, members, train.images.shape[1:])
-    return Population(recipe, inputs, train.images, start, sorted(digests))
+    return Population(_recipe(run, release, members), inputs, train.images, start, sorted(digests))
 
 
 def starts_from_old(config: Config, stage: Stage) -> bool:
@@ -87,14 +85,14 @@ def starts_from_old(config: Config, stage: Stage) -> bool:
     return stage.release > 0 and config.update.start == "old" and stage.name != lineage.INDEPENDENT
 
 
-def _recipe(config: Config, release: int, members: Sequence[Member], image_shape: Sequence[int]) -> training.Recipe:
-    network = configs.old_model_of(config) if release == 0 else config.model
-    schedule = config.update.schedule
-    module = models.build(network.name, schedule[release], **releases.network_options(network))
+def _recipe(run: Run, release: int, members: Sequence[Member]) -> training.Recipe:
+    config, optimizer = run.config, run.config.optimizer
+    if run.backbones:  # the head is all there is
+        optimizer = dataclasses.replace(optimizer, freeze=())
     return training.Recipe(
-        module=module,
-        num_old_classes=schedule[max(release - 1, 0)],
-        optimizer=config.optimizer,
+        module=run.module(release),
+        num_old_classes=run.num_old_classes(release),
+        optimizer=optimizer,
         crop_padding=config.dataset.crop_padding,
         flip=config.dataset.flip,
         members_at_once=config.training.members_at_once or training.fastest_members_at_once(),
@@ -102,7 +100,6 @@ def _recipe(config: Config, release: int, members: Sequence[Member], image_shape
         remat=config.training.remat,
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
-        layers=models.layer_order(module, image_shape) if config.optimizer.layer_decay < 1 else (),
     )
 
 

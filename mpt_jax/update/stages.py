@@ -19,6 +19,7 @@ from mpt_jax.runtime import processes
 from mpt_jax.training import device_memory, loop
 from mpt_jax.update import (
     derivation,
+    frozen_features,
     gallery,
     lineage,
     planning,
@@ -43,6 +44,8 @@ def execute(run: Run, command: str) -> bool:
     with processes.synchronized():
         if processes.is_first():
             workdir.claim(run.workdir, _facts(run, command))
+    if run.backbones and (run.any_missing() or releases.lost_predictions(run)):
+        run = frozen_features.compute(run)
     worked = releases.restore_predictions(run)
     for release in run.releases:
         for stage in lineage.stages(run.config, release):
