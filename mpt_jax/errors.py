@@ -4,6 +4,7 @@ Also the exceptions that libraries raise for damaged files, to be converted to i
 """
 
 import contextlib
+import difflib
 import tokenize
 import zipfile
 import zlib
@@ -40,6 +41,13 @@ def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> 
     shown = [name if len(name) <= 200 else f"{name[:197]}..." for name in names[:most]]
     more = (len(names) if total is None else total) - len(shown)
     return _printable(", ".join(shown)) + (f" and {more:,} more" if more > 0 else "")
+
+
+def unknown(what: str, name: str, valid: Sequence[str]) -> str:
+    """Return the message for an unknown name: the closest valid name, and all valid ones."""
+    valid = [item for item in valid if item]
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"unknown {what}; {f'did you mean {close[0]!r}? ' if close else ''}valid: {', '.join(valid)}"
 
 
 def one_line(error: BaseException | str) -> str:

@@ -31,3 +31,26 @@ def drawn(module, image_shape, seed=0, count=None):
 
     shapes = jax.eval_shape(lambda key: models.init(module, key, image_shape), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def timm_vit(num_classes, side, *, patch, width, depth, channels=3, seed=0):
+    """Return random weights of a vision transformer under timm's names, with PyTorch's layout."""
+    shapes = {
+        **{"cls_token": (1, 1, width), "pos_embed": (1, 1 + (side // patch) ** 2, width)},
+        **{"patch_embed.proj.weight": (width, channels, patch, patch), "patch_embed.proj.bias": (width,)},
+        **{"norm.weight": (width,), "norm.bias": (width,)},
+        **{"head.weight": (num_classes, width), "head.bias": (num_classes,)},
+    }
+    for block in (f"blocks.{number}" for number in range(depth)):
+        shapes |= {f"{block}.{name}.{leaf}": (width,) for name in ("norm1", "norm2") for leaf in ("weight", "bias")}
+        linears = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
+        for name, (outputs, inputs) in linears.items():
+            shapes |= {
+                f"{block}.{name}.weight": (outputs * width, inputs * width),
+                f"{block}.{name}.bias": (outputs * width,),
+            }
+    rng = np.random.default_rng(seed)
+    return {name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+TIMM_VIT_TINY = {"patch": 4, "width": 128, "depth": 6}  # `timm_vit` of the network vit_tiny

@@ -6,7 +6,7 @@ and checks limits. `text` puts the result into words, and `show` renders it for 
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ def compare(
     old_classes: int | Sequence[str] | None = None,
     confidence: float = 0.95,
     examples: int = 1000,
+    same: Mapping[str, str] | None = None,
+    scores: str | None = None,
+    allow_poor_old: bool = False,
 ) -> dict[str, Any]:
     """Compare two models' predictions on the same examples, matched by id, and check limits on the flips.
 
@@ -45,13 +48,17 @@ def compare(
         predicts.
       confidence: of the intervals, between 0 and 1.
       examples: how many flipped examples to list, the first in the order of `old`.
+      same: names that mean another name's class, in both files.
+      scores: prefix of the columns of scores, or the column that holds them all, where there are several kinds.
+      allow_poor_old: compare also with an old model that is close to chance, or far below the new one on its own
+        classes, which is more often a sign of labels in another order.
 
     Returns:
-      What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `flips`,
-      `checks` of `gate.checks`, and whether all of them `passed`.
+      What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
+      with their rows, `ties`, `flips`, `checks` of `gate.checks`, and whether all of them `passed`.
 
     Raises:
-      InputError: unusable files, or limits that are not fractions.
+      InputError: unusable files, names of classes that can hide a flip, or limits that are not fractions.
 
     Examples:
       >>> old = {"id": [1, 2, 3], "label": ["cat", "dog", "owl"], "prediction": ["cat", "dog", "dog"]}
@@ -67,15 +74,22 @@ def compare(
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
     if examples < 0:
         raise InputError(f"examples is {examples}; expected 0 or more")
-    pair = pairs.read(old, new, classes=classes, old_classes=old_classes)
+    pair = pairs.read(old, new, classes=classes, old_classes=old_classes, same=same, scores=scores)
     names = pair.classes
-    measured = gate.measure(
-        pair.old, pair.new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
-    )
+
+    def measure(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
+        return gate.measure(
+            old, new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
+        )
+
+    measured = measure(pair.old, pair.new)
+    if not allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
+        raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
     rows = flipped[:examples]
     shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
     checks = gate.checks(measured, limits)
+    extremes = [gate.checks(measure(*each), limits) for each in _without_ties(pair)] if pair.tied.any() else []
     return {
         "schema": 1,
         "old": pair.names[0],
@@ -86,6 +100,17 @@ def compare(
         "confidence": confidence,
         "interval": gate.INTERVAL,
         "classes": {"count": len(names), "old": list(names[: pair.num_old_classes]), "known_from": pair.known_from},
+        "new_classes": [
+            {"class": row["class"], "rows": row["count"]} for row in measured["per_class"] if not row["known"]
+        ],
+        "ties": {
+            "rows": int(pair.tied.sum()),
+            "could_change": [
+                check["limit"]
+                for i, check in enumerate(checks)
+                if any(other[i]["passed"] != check["passed"] for other in extremes)
+            ],
+        },
         **measured,
         "flips": {
             "count": len(flipped),
@@ -95,6 +120,15 @@ def compare(
             ],
         },
     }
+
+
+def _without_ties(pair: pairs.Pair) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return both models' predictions if all tied rows are negative flips, where possible, and if none is."""
+    tied, labels = pair.tied, pair.labels
+    flips = tied & (labels < pair.num_old_classes)
+    another = (labels + 1) % len(pair.classes)
+    most = np.where(flips, labels, pair.old), np.where(flips, another, pair.new)
+    return [most, (pair.old, np.where(tied, labels, pair.new))]
 
 
 def assert_no_regression(old: Predictions, new: Predictions, **limits: Any) -> dict[str, Any]:

@@ -60,6 +60,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "its indices (default: class_names or scores in OLD, else every class that it predicts)",
     )
     option(
+        "--same",
+        type=_alias,
+        action="append",
+        default=[],
+        metavar="NAME=NAME",
+        help="the first name means the class of the second, in both files; may be given several times",
+    )
+    option(
+        "--scores",
+        metavar="PREFIX",
+        help="prefix of the columns of scores (score, logit, probability), or the column with all of them",
+    )
+    option(
+        "--allow-poor-old",
+        action="store_true",
+        help="compare with an old model that is close to chance or far below the new one on its own classes",
+    )
+    option(
         "--examples",
         type=int,
         default=1000,
@@ -86,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         outputs, {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
     )
     options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
+    options["same"] = dict(options["same"])
     result = compare(options.pop("old"), options.pop("new"), **options)
     as_json = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     render = {
@@ -137,6 +156,13 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text[:50]!r}; expected a number, such as 0.01 for 1 %") from None
 
 
+def _alias(text: str) -> tuple[str, str]:
+    name, equals, meaning = text.partition("=")
+    if not (name and equals and meaning):
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}; expected NAME=NAME, such as car=automobile")
+    return name, meaning
+
+
 def _number_or_names(text: str) -> int | str:
     return positive_int(text) if text.isdecimal() else text
 
@@ -149,10 +175,14 @@ def _names(text: int | str | None) -> int | list[str] | None:
     if "," not in text and not path.is_file():
         raise InputError(f"{text!r} is not a file; expected names such as cat,dog, or a file with one name per line")
     try:
-        names = text.split(",") if "," in text else path.read_text(encoding="utf-8-sig").splitlines()
+        names = text.split(",") if "," in text else path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{text} is not UTF-8; expected one class name per line") from error
-    return [name.strip() for name in names if name.strip()]
+    names = [name.strip() for name in names]
+    if "" in names:
+        place = f"line {names.index('') + 1} of {text} is empty" if "," not in text else f"{text!r} has an empty name"
+        raise InputError(f"{place}, and would shift the indices after it; expected a name for each class")
+    return names
 
 
 if __name__ == "__main__":

@@ -94,6 +94,38 @@ def measure(
     }
 
 
+def doubt_of_old(measured: dict[str, Any], num_old_classes: int) -> str:
+    """Return why the old model's accuracy on its own classes suggests labels in another order, or nothing.
+
+    A wrong prediction of the old model can never flip, so a gate is blind where the old model is wrong throughout. The
+    accuracy is in doubt if the upper end of its interval is below ``chance + (1 - chance) / 5`` with chance
+    ``1 / num_old_classes``, or below the lower end of the new model's by more than ``1 / 4``; fewer than 30 rows say
+    nothing.
+
+    Examples:
+      >>> labels, wrong = np.arange(100) % 10, (np.arange(100) + 1) % 10
+      >>> found = measure(wrong, labels, labels, classes="abcdefghij", num_old_classes=10)
+      >>> doubt_of_old(found, 10).split(";")[0]
+      'the old model is right on 0 of 100 rows of its classes, close to chance'
+    """
+    rows = measured["old_classes_rows"]
+    old, new = rows["intervals"]["accuracy_old"], rows["intervals"]["accuracy_new"]
+    chance, right = 1 / num_old_classes, rows["both_right"] + rows["negative_flips"]
+    found = f"the old model is right on {right:,} of {rows['count']:,} rows of its classes"
+    if rows["count"] < 30:
+        return ""
+    if num_old_classes > 1 and old[1] < chance + (1 - chance) / 5:
+        found += ", close to chance"
+    elif old[1] < new[0] - 1 / 4:
+        found += f", the new one on {rows['both_right'] + rows['positive_flips']:,}"
+    else:
+        return ""
+    return (
+        f"{found}; its wrong predictions can never be flips, so expected labels and predictions with the same classes "
+        "in the same order (see --classes), or --allow-poor-old if it is that poor"
+    )
+
+
 def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
     """Check each limit: the `value` found, its `interval`, the number `held` against the limit, whether it `passed`.
 

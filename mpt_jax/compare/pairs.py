@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax.compare import align, rows
+from mpt_jax.compare import align, rows, vocabulary
 from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.files.predictions import formats
-from mpt_jax.files.predictions.columns import DIGITS
 
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
@@ -26,7 +25,8 @@ class Pair:
     """Labels and both models' predictions, integers ``[n]``, in the order of the old file.
 
     The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
-    determined. `names` are those of the old and the new source. `ids` returns the ids of some rows.
+    determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
+    new source. `ids` returns the ids of some rows.
     """
 
     labels: np.ndarray
@@ -35,6 +35,7 @@ class Pair:
     classes: tuple[str, ...]
     num_old_classes: int
     known_from: str
+    tied: np.ndarray
     names: tuple[str, str]
     ids: Callable[[np.ndarray], list[str]]
 
@@ -45,6 +46,8 @@ def read(
     *,
     classes: Sequence[str] | None = None,
     old_classes: int | Sequence[str] | None = None,
+    same: Mapping[str, str] | None = None,
+    scores: str | None = None,
 ) -> Pair:
     """Read both models' predictions, align them by id and order the classes: those that the old model knows first.
 
@@ -55,9 +58,11 @@ def read(
       old_classes: the classes that the old model knows: their number, their names (which are then also what an index
         means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
         predicts.
+      same: names that mean another name's class, in both files.
+      scores: which columns of scores are used, see `columns.prediction_columns`.
 
     Raises:
-      InputError: anything that makes the comparison invalid, with the number of rows and examples.
+      InputError: anything that makes the comparison invalid or can hide a flip, with the number of rows and examples.
     """
     if isinstance(old_classes, np.integer):
         old_classes = int(old_classes)
@@ -67,8 +72,9 @@ def read(
     name_old, name_new = (
         f"the {age} arrays" if isinstance(given, Mapping) else str(given) for age, given in (("old", old), ("new", new))
     )
-    before = rows.read(formats.open_source(old, name_old), shared, own)
-    after = rows.read(formats.open_source(new, name_new), shared, None)
+    before = rows.read(formats.open_source(old, name_old), shared, own, scores)
+    after = rows.read(formats.open_source(new, name_new), shared, None, scores)
+    before, after = _renamed((before, after), same or {})
     problems, new_of_old = [*before.problems, *after.problems], None
     if before.ids_complete and after.ids_complete:
         match = align.match(before.keys, after.keys)
@@ -78,7 +84,7 @@ def read(
         problems[-1] += "; expected every id once in both, with a label and a prediction"
     if new_of_old is not None:
         problems += _disagreeing(before, after, new_of_old)
-    problems += [*_misspelt(before, shared or ()), *_misspelt(after, shared or ())]
+    problems += _hidden(before, after, shared or (), old_classes is not None)
     if problems or new_of_old is None:
         raise InputError("; ".join(problems))
     if isinstance(old_classes, int):
@@ -115,7 +121,7 @@ def _merge(
             f"old model knows ({how}: {listed(sorted(map(repr, known)))}); expected predictions among these, or "
             "old_classes with the names of all that it knows"
         )
-    classes = sorted({*shared, *known, *before.classes, *after.classes}, key=_order(shared))
+    classes = sorted({*shared, *known, *before.classes, *after.classes}, key=rows.class_order(shared))
     classes = [*(c for c in classes if c in known), *(c for c in classes if c not in known)]
     number = {name: place for place, name in enumerate(classes)}
 
@@ -130,7 +136,12 @@ def _merge(
         )
     old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)[new_of_old]
     files = (source.name, after.source.name)
-    return Pair(labels, old, new, tuple(classes), len(known), known_from, files, lambda rows: ids_of(source, rows))
+    tied = np.zeros(len(labels), bool)
+    for read, order in ((before, slice(None)), (after, new_of_old)):
+        tied |= read.tied[order] if read.tied.size else False
+    return Pair(
+        labels, old, new, tuple(classes), len(known), known_from, tied, files, lambda rows: ids_of(source, rows)
+    )
 
 
 def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
@@ -166,36 +177,40 @@ def _disagreeing(before: Rows, after: Rows, new_of_old: np.ndarray) -> list[str]
     return [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
 
 
-def _misspelt(read: Rows, shared: Sequence[str]) -> list[str]:
-    """Describe predictions that match no label exactly, but one up to case, spaces or a trailing ".0".
+def _hidden(before: Rows, after: Rows, shared: Sequence[str], old_classes_given: bool) -> list[str]:
+    """Describe what in the names of the classes can hide a flip, see `vocabulary.problems`."""
+    labels = {
+        name: max(read.rows_by_label().get(name, 0) for read in (before, after))
+        for read in (before, after)
+        for name in read.labelled_classes()
+    }
+    return vocabulary.problems(
+        labels,
+        before.rows_by_prediction(),
+        after.rows_by_prediction(),
+        names=(before.source.name, after.source.name),
+        declared={*shared, *(name for read in (before, after) if read.listed for name in read.known or ())},
+        from_columns=() if before.listed else before.known or (),
+        old_classes_given=old_classes_given or before.known is not None,
+    )
 
-    Two spellings that the file or `classes` lists are two classes.
+
+def _renamed(both: tuple[Rows, Rows], same: Mapping[str, str]) -> tuple[Rows, Rows]:
+    """Give the classes of both files the names that `same` says.
+
+    Raises:
+      InputError: a name that neither file has, or that is to become a name which is renamed itself.
     """
-    predicted, labelled = set(read.predicted_classes()), set(read.labelled_classes())
-    listed_classes = {*shared, *(read.known or ())}
-    label_of = {_normalized(name): name for name in sorted(labelled)}
-    pairs = [(name, label_of.get(_normalized(name))) for name in sorted(predicted - labelled)]
-    pairs = [(name, label) for name, label in pairs if label is not None and not {name, label} <= listed_classes]
-    return [
-        f"{read.source.name} predicts {name!r} where the label is {label!r}; expected one spelling"
-        for name, label in pairs[:NAMED]
-    ]
-
-
-def _normalized(name: str) -> str:
-    return " ".join(name.casefold().split()).removesuffix(".0")
-
-
-def _order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
-    """Return a sort key: classes as given, then indices by size, then names by letter."""
-    place = {name: i for i, name in enumerate(shared)}
-
-    def key(name: str) -> tuple[int, int, str]:
-        if name in place:
-            return 0, place[name], name
-        return (1, int(name), name) if name.isdecimal() and len(name) <= DIGITS else (2, 0, name)
-
-    return key
+    present = {name for read in both for name in read.classes}
+    for name, meaning in same.items():
+        if meaning in same:
+            raise InputError(
+                f"same says {name!r} is {meaning!r}, and that {meaning!r} is {same[meaning]!r}; expected one step"
+            )
+        if name not in present:
+            raise InputError(unknown(f"class {name!r} in same", name, sorted(present)))
+    first, second = (rows.renamed(read, same) for read in both)
+    return first, second
 
 
 def _unique(given: Sequence[str] | None) -> tuple[str, ...] | None:

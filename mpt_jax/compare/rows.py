@@ -1,7 +1,7 @@
 """One model's rows: fingerprints of the ids, labels and predictions as integers, and which rows are unusable."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -16,15 +16,16 @@ from mpt_jax.files.predictions.formats import IDS, LABELS, PREDICTIONS, SCORE, C
 
 NAMED = 5  # examples in an error
 HINT = "; if one file has names and the other indices, give classes: the names in the order of the indices"
-_WITHOUT = ("no prediction", "NaN or missing scores")
+_WITHOUT = ("no prediction", "NaN, infinite or missing scores")
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows in the order of the file; labels and predictions are positions in `classes`, -1 if missing.
 
-    `known` are the classes that the model knows according to the file, None if the file does not list them. `problems`
-    counts and names the unusable rows, one sentence for each kind.
+    `known` are the classes that the model knows according to the file, None if the file does not list them; `listed`
+    tells whether they come from a list, and not from the names of columns. `tied` are the rows with several largest
+    scores, none without scores. `problems` counts and names the unusable rows, one sentence for each kind.
     """
 
     source: Source
@@ -33,6 +34,8 @@ class Rows:
     predictions: np.ndarray
     classes: tuple[str, ...]
     known: tuple[str, ...] | None
+    listed: bool
+    tied: np.ndarray
     problems: tuple[str, ...]
     ids_complete: bool
 
@@ -44,14 +47,36 @@ class Rows:
         """Return the classes that are some row's prediction."""
         return _present(self.predictions, self.classes)
 
+    def rows_by_label(self) -> dict[str, int]:
+        """Return the number of rows of each label."""
+        return _counted(self.labels, self.classes)
 
-def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None) -> Rows:
+    def rows_by_prediction(self) -> dict[str, int]:
+        """Return the number of rows of each prediction."""
+        return _counted(self.predictions, self.classes)
+
+
+def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
+    """Return the rows with some classes renamed; classes of one name become one."""
+    names = [same.get(name, name) for name in read.classes]
+    classes = tuple(dict.fromkeys(names))
+    codes = np.array([*map(classes.index, names), -1], np.int32)
+    known = None if read.known is None else tuple(dict.fromkeys(same.get(name, name) for name in read.known))
+    return replace(read, classes=classes, known=known, labels=codes[read.labels], predictions=codes[read.predictions])
+
+
+def read(
+    source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None, scores: str | None = None
+) -> Rows:
     """Read one model's rows in a single pass.
+
+    Of equal scores the class that comes first in `class_order` is the prediction, whatever the order of the columns.
 
     Args:
       source: where the predictions are.
       shared: what an index means for both models, by default what the source says, else the index is the class.
       own: the classes that this model knows, by name or index; what an index means in its predictions.
+      scores: prefix of the columns of scores, or the column that holds them all; None: the only ones.
 
     Raises:
       InputError: columns or classes that are missing, ambiguous or contradictory.
@@ -62,9 +87,10 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_, label = columns.one_of(source, IDS), columns.one_of(source, LABELS)
-    predicted = columns.prediction_columns(source)
+    predicted = columns.prediction_columns(source, scores)
     has_scores = predicted[0] not in PREDICTIONS
     scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
+    listed_classes = own is not None
     if own is None and scored and not has_scores:  # scores next to predictions still show what the model knows
         own = tuple(str(columns.class_name(name, names, source.name)) for name in scored)
     code_of: dict[str, int] = {}
@@ -76,10 +102,10 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
     def code_of_class(name: str) -> int:
         return code_of.setdefault(name, len(code_of))
 
-    keys, labels, predictions = [], [], []
+    keys, labels, predictions, tied = [], [], [], [np.zeros(0, bool)]
     unusable: dict[str, tuple[int, list[str]]] = {}
     start, known = 0, own
-    code_of_score = np.zeros(0, np.int32)
+    code_of_score = order = np.zeros(0, np.int32)
     for batch in source.batches([id_, label, *predicted]):
         ids = columns.texts(batch[id_], id_, source.name)
         keys.append(_fingerprints(ids))
@@ -88,14 +114,17 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
             values, named = columns.scores(batch, predicted, source.name)
             if not start:
                 found = columns.classes_of_scores(values.shape[1], named, names, own, source.name)
+                order = np.array(sorted(range(len(found)), key=lambda i: class_order(shared or ())(found[i])), np.int32)
                 known, code_of_score = known or found, np.array([code_of_class(name) for name in found], np.int32)
             if values.shape[1] != len(code_of_score):
                 raise InputError(
                     f"{source.name} has {len(code_of_score)} scores in its first row and {values.shape[1]} after row "
                     f"{start:,}; expected one per class in each row"
                 )
-            predictions.append(code_of_score[values.argmax(-1)])
-            without_prediction = np.isnan(values).any(-1)
+            values = values[:, order]
+            predictions.append(code_of_score[order[values.argmax(-1)]])
+            tied.append((values == values.max(-1, keepdims=True)).sum(-1) > 1)
+            without_prediction = ~np.isfinite(values).all(-1)
         else:
             predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name))
             without_prediction = predictions[-1] < 0
@@ -121,11 +150,25 @@ def read(source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | 
         predictions=np.concatenate(predictions),
         classes=tuple(code_of),
         known=known,
+        listed=listed_classes,
+        tied=np.concatenate(tied),
         problems=problems,
         ids_complete="no id" not in unusable,
     )
     _require_same_kind(result)
     return result
+
+
+def class_order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
+    """Return a sort key: classes as given, then indices by size, then names by letter."""
+    place = {name: i for i, name in enumerate(shared)}
+
+    def key(name: str) -> tuple[int, int, str]:
+        if name in place:
+            return 0, place[name], name
+        return (1, int(name), name) if name.isdecimal() and len(name) <= columns.DIGITS else (2, 0, name)
+
+    return key
 
 
 def ids_of(source: Source, rows: np.ndarray) -> list[str]:
@@ -173,6 +216,11 @@ def _present(codes: np.ndarray, classes: tuple[str, ...]) -> tuple[str, ...]:
     seen = np.zeros(len(classes) + 1, bool)
     seen[codes] = True  # the last place is for -1
     return tuple(name for name, is_seen in zip(classes, seen, strict=False) if is_seen)
+
+
+def _counted(codes: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
+    counts = np.bincount(codes[codes >= 0], minlength=len(classes))
+    return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
 
 
 def _fingerprints(ids: pa.Array) -> align.Keys:

@@ -20,6 +20,7 @@ def terminal(result: Result) -> Group:
     """Return rates, worst classes, some flipped examples and checks; ids and names are not parsed as markup."""
     parts: list[RenderableType] = [
         Text(text.title(result)),
+        *map(Text, text.notes(result)),
         _table(text.rate_headings(result), text.rate_cells(result)),
     ]
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_CLASSES]
@@ -44,6 +45,7 @@ def page(result: Result) -> str:
     flips = text.flip_cells(result)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=text.title(result),
+        notes=text.notes(result),
         verdict=text.verdict(result),
         tone=("pass" if result["passed"] else "fail") if result["checks"] else "",
         checks=[(check["passed"], text.sentence(check, result)) for check in result["checks"]],
@@ -73,6 +75,7 @@ def junit(result: Result, seconds: float) -> str:
     if not checks:
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="no limit", time="0")
         ElementTree.SubElement(case, "skipped", message=text.verdict(result))
+    ElementTree.SubElement(suite, "system-out").text = "\n".join([text.title(result), *text.notes(result)])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from mpt_jax.errors import listed
+
 Result = dict[str, Any]
 
 CLASS_HEADINGS = ("class", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
@@ -36,6 +38,25 @@ def title(result: Result) -> str:
     known = f"the old model knows {len(classes['old']):,} ({_KNOWN_FROM[classes['known_from']]})"
     names = f"{printable(result['old'])} -> {printable(result['new'])}"
     return f"{names}: {rows:,} rows, {classes['count']:,} classes; {known}"
+
+
+def notes(result: Result) -> list[str]:
+    """Return what a reader has to know before the rates: classes that are new, and tied scores."""
+    lines, new, ties = [], result["new_classes"], result["ties"]
+    if new:
+        rows = sum(each["rows"] for each in new)
+        names = listed([f"{printable(each['class'])} ({each['rows']:,})" for each in new], most=10)
+        lines.append(
+            f"New to the old model, so without negative flips: {rows:,} rows of {len(new):,} "
+            f"{'class' if len(new) == 1 else 'classes'}: {names}"
+        )
+    if ties["rows"]:
+        change = f"; another choice could change {', '.join(ties['could_change'])}" if ties["could_change"] else ""
+        rows = f"{ties['rows']:,} {'row' if ties['rows'] == 1 else 'rows'}"
+        lines.append(
+            f"Tied scores in {rows}: the prediction is the first of these classes, in one order for both files{change}"
+        )
+    return lines
 
 
 def verdict(result: Result) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 from mpt_jax import data, objectives
 from mpt_jax.config import optimizers
-from mpt_jax.config.conversion import LARGEST, parse_literal, unknown
+from mpt_jax.config.conversion import LARGEST, parse_literal
 from mpt_jax.config.schema import TEACHERS, Config, ModelConfig, old_classes, old_model_of, sources_of
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, unknown
 from mpt_jax.methods import DERIVED, Derived
 from mpt_jax.models import MODELS, pytorch_weights
 from mpt_jax.objectives import METHODS

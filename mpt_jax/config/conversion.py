@@ -3,14 +3,13 @@
 import ast
 import collections.abc
 import dataclasses
-import difflib
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, unknown
 
 LARGEST = sys.float_info.max  # the largest finite number; comparisons with it are false for NaN
 
@@ -68,13 +67,6 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
         if key not in hints:
             raise InputError(unknown(f"config key {prefix + str(key)!r}", str(key), tuple(hints)))
     return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in values.items()})
-
-
-def unknown(what: str, name: str, valid: Sequence[str]) -> str:
-    """Return the message for an unknown name: the closest valid name, and all valid ones."""
-    valid = [item for item in valid if item]
-    close = difflib.get_close_matches(name, valid, n=1)
-    return f"unknown {what}; {f'did you mean {close[0]!r}? ' if close else ''}valid: {', '.join(valid)}"
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from mpt_jax.config.conversion import unknown
 from mpt_jax.config.schema import OptimizerConfig
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, one_line, unknown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from mpt_jax.config import shipped
 from mpt_jax.config.checks import check
-from mpt_jax.config.conversion import Text, build, override, unknown
+from mpt_jax.config.conversion import Text, build, override
 from mpt_jax.config.schema import Config
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, one_line, unknown
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config
 

@@ -3,6 +3,8 @@
 Inputs are uint8 images, or float arrays such as the features of a frozen network; the dtype tells which.
 """
 
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 
+from mpt_jax.models import parameters
 from mpt_jax.models.layers import at_least_float32, fold_batch_norms
 
 
@@ -117,8 +120,37 @@ def warm_start(fresh: Any, trained: Any) -> Any:
     return jax.tree_util.tree_map_with_path(grow, fresh, trained)
 
 
+def layer_order(module: nn.Module, image_shape: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of the layers in the order of their calls: the submodules of the network that have parameters.
+
+    Args:
+        module: a network.
+        image_shape: of one input.
+
+    Examples:
+        >>> from mpt_jax.models import build
+        >>> layer_order(build("convnet", 10), (8, 8, 1))
+        ('conv1', 'norm1', 'conv2', 'norm2', 'conv3', 'norm3', 'head')
+    """
+    called: list[str] = []
+
+    def record(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        called.extend(context.module.path[:1])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        params = jax.eval_shape(lambda: init(module, jax.random.key(0), tuple(image_shape)))[0]
+    return tuple(name for name in dict.fromkeys(called) if isinstance(params.get(name), Mapping))
+
+
 def train_forward(
-    module: nn.Module, params: Any, batch_stats: Any, inputs: Array, key: Array | None = None
+    module: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    inputs: Array,
+    key: Array | None = None,
+    *,
+    fixed: Sequence[str] = (),
 ) -> tuple[Array, Array, Any]:
     """Run a network in training mode: return ``(logits, features, batch_stats)``.
 
@@ -128,6 +160,8 @@ def train_forward(
         batch_stats: its running statistics.
         inputs: normalised, ``[batch, ...]``.
         key: of dropout and stochastic depth, a typed key; None serves networks without them.
+        fixed: patterns of frozen parameters; a BatchNorm whose parameters they freeze uses its running statistics, as
+            at inference, and does not change them.
 
     Returns:
         Logits ``[batch, num_classes]``, the inputs of the head ``[batch, features]``, both at least float32, and the
@@ -136,10 +170,17 @@ def train_forward(
     head_inputs = []
 
     def record(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        if context.module.path == ("head",) and context.method_name == "__call__":
+        layer, is_call = context.module, context.method_name == "__call__"
+        if layer.path == ("head",) and is_call:
             head_inputs.append(args[0])
+        # An own network may set `use_running_average` in the constructor, which then accepts none in the call.
+        if is_call and isinstance(layer, nn.BatchNorm) and layer.path and is_fixed("/".join(layer.path)):
+            at_inference = layer.clone(parent=None, name=None, use_running_average=True)
+            masks = {name: value for name, value in kwargs.items() if name == "mask"}
+            return at_inference.apply(layer.variables, args[0], **masks)
         return call(*args, **kwargs)
 
+    is_fixed = functools.partial(parameters.keeps_statistics, fixed)
     with nn.intercept_methods(record):
         variables = {"params": params, "batch_stats": batch_stats}
         rngs = None if key is None else {"dropout": key}

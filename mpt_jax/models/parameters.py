@@ -47,6 +47,26 @@ def is_frozen(patterns: Sequence[str], path: str) -> bool:
     )
 
 
+def matches(patterns: Sequence[str], path: str) -> bool:
+    """Return whether a pattern matches a path or its last part.
+
+    Examples:
+        >>> [matches(["bias", "stage1*"], path) for path in ("norm1/bias", "stage1_block1/conv1/kernel", "head/kernel")]
+        [True, True, False]
+    """
+    return any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns for part in (path, path.split("/")[-1]))
+
+
+def keeps_statistics(patterns: Sequence[str], layer: str) -> bool:
+    """Return whether the parameters of a normalization are frozen.
+
+    Args:
+        patterns: of the frozen parameters.
+        layer: path of the module.
+    """
+    return all(is_frozen(patterns, f"{layer}/{name}") for name in ("scale", "bias"))
+
+
 def split(params: Any, freeze: Sequence[str]) -> tuple[Any, Any]:
     """Return the trained and the frozen parameters; each has an ``optax.MaskedNode`` in place of the other's leaves.
 

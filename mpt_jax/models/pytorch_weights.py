@@ -1,5 +1,6 @@
 """Weights saved by PyTorch: ResNets with torchvision's parameter names, vision transformers with timm's."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def names(module: nn.Module, image_shape: tuple[int, ...]) -> list[str]:
     Raises:
       InputError: a network without known names.
     """
-    shapes = jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+    shapes = _shapes(module, image_shape)
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     return [_name(tuple(key.key for key in path[1:]), module) for path, _ in leaves]
 
@@ -50,7 +51,9 @@ def head_names(module: nn.Module) -> list[str]:
     return [_name(("head", leaf), module) for leaf in ("kernel", "bias")]
 
 
-def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+def convert(
+    state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], *, head: bool = True
+) -> tuple[Any, Any]:
     """Convert PyTorch's arrays into a network's parameters and running statistics ``(params, batch_stats)``.
 
     Args:
@@ -58,6 +61,8 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
         same), timm's for a vision transformer with class token.
       module: a ResNet or ViT of `mpt_jax.models.build`.
       image_shape: ``(height, width, channels)``; it fixes the number of a vision transformer's positions.
+      head: whether the head is converted too; otherwise that of the file may have any shape or be missing, and that of
+        the result has no columns.
 
     Raises:
       InputError: missing or unknown names, wrong shapes, or values that are not finite.
@@ -68,11 +73,17 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
       ...
       mpt_jax.errors.InputError: 7 names are missing: 'cls_token', 'head.weight', 'norm.bias' and 4 more
     """
-    shapes = jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+    shapes = _shapes(module, image_shape)
     expected = {}  # name -> (shape in PyTorch, conversion of the layout)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         keys = tuple(key.key for key in path[1:])
         expected[_name(keys, module)] = _layout(keys, leaf.shape, module)
+    if not head:
+        if not state.keys() - head_names(module):
+            raise InputError(f"a head alone: {listed(sorted(state))}; expected the weights of the whole network")
+        placeholders = {name: np.zeros(expected[name][0], np.float32) for name in head_names(module)}
+        params, batch_stats = convert({**state, **placeholders}, module, image_shape)
+        return {**params, "head": {name: leaf[..., :0] for name, leaf in params["head"].items()}}, batch_stats
     wrong = {
         name: array.shape for name, array in state.items() if name in expected and array.shape != expected[name][0]
     }
@@ -100,6 +111,12 @@ def convert(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tup
         return np.ascontiguousarray(expected[name][1](state[name]).reshape(leaf.shape))
 
     return jax.tree_util.tree_map_with_path(converted, shapes)
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
+    return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
 
 
 def _name(keys: tuple[str, ...], module: nn.Module) -> str:

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from mpt_jax import data, models
+from mpt_jax.models import parameters
 from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.training import sharding
 from mpt_jax.training.recipe import Recipe
@@ -54,6 +55,8 @@ def limit_members(recipe: Recipe, mesh: Mesh, inputs: Inputs, images: Any, limit
     state = jax.eval_shape(
         lambda keys: init_state(recipe, keys, num_objectives, shape, inputs.num_examples), inputs.keys
     )
+    freeze = recipe.optimizer.freeze
+    trained, _ = parameters.split(state.params, freeze)
     members = seeds * num_objectives // (mesh.shape["seeds"] * mesh.shape["objectives"])
     images_at_once = recipe.batch_size // sharding.data_devices(mesh) // recipe.optimizer.accumulate
     resident = (None if isinstance(images, data.Stream) else images, inputs.labels)
@@ -61,8 +64,8 @@ def limit_members(recipe: Recipe, mesh: Mesh, inputs: Inputs, images: Any, limit
         limit,
         shared=tree_bytes(resident) + tree_bytes(inputs.teachers) // mesh.shape["seeds"],
         state=tree_bytes(state) // (seeds * num_objectives * mesh.shape["fsdp"]),
-        work=images_at_once * activations(recipe.module, shape, remat=recipe.remat)
-        + 2 * tree_bytes(state.params) // (seeds * num_objectives),
+        work=images_at_once * activations(recipe.module, shape, remat=recipe.remat, freeze=freeze, fixed=recipe.fixed)
+        + (tree_bytes(state.params) + tree_bytes(trained)) // (seeds * num_objectives),
         members=members,
     )
     return recipe if fit >= members else dataclasses.replace(recipe, members_at_once=min(recipe.members_at_once, fit))
@@ -74,7 +77,7 @@ def members_side_by_side(limit: int, *, shared: int, state: int, work: int, memb
     Args:
       limit: bytes of the device.
       shared: bytes that all members use: images, teachers.
-      state: bytes that each member keeps: parameters, momentum, statistics, averages.
+      state: bytes that each member keeps: parameters, state of the optimizer, statistics, averages.
       work: bytes that a member takes while it trains: its activations, and its parameters and gradient once more.
       members: that the device has.
 
@@ -94,31 +97,48 @@ def tree_bytes(tree: Any) -> int:
     return sum(sizes)
 
 
-def activations(module: nn.Module, image_shape: Sequence[int], *, remat: bool = False) -> int:
+def activations(
+    module: nn.Module,
+    image_shape: Sequence[int],
+    *,
+    remat: bool = False,
+    freeze: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+) -> int:
     """Return the bytes that one image adds to what the backward pass needs: every array that JAX keeps.
 
     The convolutions are those of accelerators. A compiler keeps less, because it recomputes cheap arrays
     (normalisations, ReLUs). With `remat`, networks with blocks keep the arrays between blocks and a quarter of the
     rest, for the block that is being recomputed.
 
+    Args:
+      freeze: patterns of the parameters without a gradient.
+      fixed: of `models.train_forward`.
+
     Examples:
       >>> activations(models.build("linear", 10), (64,))
       256
+      >>> mlp = models.build("mlp", 10)  # its head takes 512 features
+      >>> activations(mlp, (64,), freeze=["backbone"])
+      2048
     """
     if remat and hasattr(module, "remat"):
-        between = _kept(module.clone(remat=True), image_shape)
-        return between + (_kept(module, image_shape) - between) // 4
-    return _kept(module, image_shape)
+        between = _kept(module.clone(remat=True), image_shape, freeze, fixed)
+        return between + (_kept(module, image_shape, freeze, fixed) - between) // 4
+    return _kept(module, image_shape, freeze, fixed)
 
 
-def _kept(module: nn.Module, image_shape: Sequence[int]) -> int:
+def _kept(module: nn.Module, image_shape: Sequence[int], freeze: Sequence[str] = (), fixed: Sequence[str] = ()) -> int:
     params, batch_stats = jax.eval_shape(lambda: models.init(module, jax.random.key(0), tuple(image_shape)))
 
     def residuals(params: Any, batch_stats: Any, images: jax.Array) -> Any:
-        def logits(params: Any) -> jax.Array:
-            return models.train_forward(module, params, batch_stats, images, jax.random.key(0))[0]
+        trained, frozen = parameters.split(params, freeze)
 
-        return jax.vjp(logits, params)[1]  # a tree of the arrays that it keeps
+        def logits(trained: Any) -> jax.Array:
+            params = parameters.merge(trained, frozen)
+            return models.train_forward(module, params, batch_stats, images, jax.random.key(0), fixed=fixed)[0]
+
+        return jax.vjp(logits, trained)[1]  # a tree of the arrays that it keeps
 
     with native_convolutions():
         one, two = (

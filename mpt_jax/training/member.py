@@ -9,7 +9,7 @@ from mpt_jax import models
 from mpt_jax.objectives import Objective
 from mpt_jax.training import batches, class_rates, sharding, teachers
 from mpt_jax.training.batches import Batch, SeedBatches
-from mpt_jax.training.optimizer import learning_rate
+from mpt_jax.training.optimizer import head_learning_rate
 from mpt_jax.training.state import TrainState
 from mpt_jax.training.step import SeedFacts, train_step
 
@@ -67,7 +67,9 @@ def resample(seed: Seed, state: TrainState, objective: Objective, step: jax.Arra
     def features(positions, key):
         batch = seed.batches.of_positions(positions, key)
         images = teachers.normalize(inputs, batch.images)
-        _, features, _ = models.train_forward(recipe.module, state.params, state.batch_stats, images, dropout_key)
+        _, features, _ = models.train_forward(
+            recipe.module, state.params, state.batch_stats, images, dropout_key, fixed=recipe.fixed
+        )
         return features, batch.labels
 
     balanced = jnp.where(counts > 0, 0.0, -jnp.inf)  # rates of a class-balanced batch
@@ -81,7 +83,7 @@ def resample(seed: Seed, state: TrainState, objective: Objective, step: jax.Arra
         state.params["head"],
         class_counts=counts,
         batch_size=recipe.batch_size,
-        head_rate=learning_rate(recipe, seed.facts.num_examples)(step),
+        head_rate=head_learning_rate(recipe, seed.facts.num_examples)(step),
         sampler_rate=objective.sampler_rate,
     )
     classes = class_rates.draw(keys[5], log_rates, recipe.batch_size)

@@ -24,6 +24,7 @@ class Recipe:
       remat: whether the blocks of the network are recomputed in the backward pass.
       averaged: whether any objective has an `average`.
       sampled: whether all objectives have a `sampler_rate`.
+      layers: of `models.layer_order`, for `layer_decay`.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Recipe:
     remat: bool = False
     averaged: bool = False
     sampled: bool = False
+    layers: tuple[str, ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -46,6 +48,11 @@ class Recipe:
     def micro_batch_size(self) -> int | None:
         """Images per micro-batch of a step; None: the full batch."""
         return self.batch_size // self.optimizer.accumulate if self.optimizer.accumulate > 1 else None
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Patterns of the parameters with which BatchNorm keeps its running statistics, see `models.train_forward`."""
+        return self.optimizer.freeze if self.optimizer.freeze_statistics else ()
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Return ``ceil(N / batch_size)``."""

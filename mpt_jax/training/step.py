@@ -1,6 +1,7 @@
 """The train step of one member on one batch: the whole method, without axes, devices or loops."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import struct
 from optax.microbatching import AccumulationType
 
 from mpt_jax import models, objectives, posttraining
+from mpt_jax.models import parameters
 from mpt_jax.objectives import Objective
 from mpt_jax.training.batches import Batch
 from mpt_jax.training.optimizer import make_optimizer
@@ -41,7 +43,9 @@ def train_step(
     step: jax.typing.ArrayLike = 0,
     key: jax.Array | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Take one SGD step of one member on one batch of normalised images.
+    """Take one step of the optimizer with one member on one batch of normalised images.
+
+    Frozen parameters (`OptimizerConfig.freeze`) have no gradient: the backward pass ends at the first trained layer.
 
     With ``accumulate`` A, the gradient is the mean of those of A micro-batches: the i-th holds the examples i, i + A,
     and so on, so that no example moves to another device. This is the gradient of the whole batch except through
@@ -79,11 +83,13 @@ def train_step(
       >>> models.logits(trained, batch.images).shape
       (4, 3)
     """
+    trained, frozen = parameters.split(state.params, recipe.optimizer.freeze)
     module = recipe.module.clone(remat=True) if recipe.remat and hasattr(recipe.module, "remat") else recipe.module
 
-    def loss_function(params, batch, dropout_key):
+    def loss_function(trained, batch, dropout_key):
+        params = parameters.merge(trained, frozen)
         logits, features, batch_stats = models.train_forward(
-            module, params, state.batch_stats, batch.images, dropout_key
+            module, params, state.batch_stats, batch.images, dropout_key, fixed=recipe.fixed
         )
         teacher_logits = dict(batch.teacher_logits)
         if facts.old_head is not None:
@@ -104,17 +110,18 @@ def train_step(
 
     def gradient(batch, positions):
         dropout_key = None if key is None else jax.random.fold_in(key, positions[0])
-        return jax.value_and_grad(loss_function, has_aux=True)(state.params, batch, dropout_key)
+        return jax.value_and_grad(loss_function, has_aux=True)(trained, batch, dropout_key)
 
     gradient = optax.microbatch(gradient, (0, 1), recipe.micro_batch_size, AccumulationType.MEAN)
     # The first position in a micro-batch is its number.
     (loss, (accuracy, batch_stats)), grads = gradient(batch, jnp.arange(len(batch.labels)))
     optimizer = make_optimizer(recipe, facts.num_examples)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = parameters.merge(optax.apply_updates(trained, updates), frozen)
     after = state
     if state.average is not None:
-        after = after.replace(average=posttraining.ema(state.average, (params, batch_stats), objective.average, step))
+        average = posttraining.ema(state.average, (params, batch_stats), objective.average, step)
+        after = after.replace(average=_keep_frozen(recipe, average, (params, batch_stats)))
     values = {"loss": loss.astype(float), "accuracy": accuracy}
     after = after.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
     if recipe.optimizer.skip_nonfinite:
@@ -122,3 +129,15 @@ def train_step(
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         values |= {"loss": jnp.where(finite, values["loss"], 0.0), "skipped": (~finite).astype(float)}
     return after, values
+
+
+def _keep_frozen(recipe: Recipe, average: Any, now: Any) -> Any:
+    """Return an average of (parameters, statistics) with the frozen ones as they are: their mean would be rounded."""
+
+    def keep(keys: Any, average: jax.Array, now: jax.Array) -> jax.Array:
+        path, of_statistics = parameters.path_of(keys[1:]), keys[0].idx == 1
+        if of_statistics:
+            return now if parameters.keeps_statistics(recipe.fixed, path.rpartition("/")[0]) else average
+        return now if parameters.is_frozen(recipe.optimizer.freeze, path) else average
+
+    return jax.tree_util.tree_map_with_path(keep, average, now)

@@ -16,7 +16,7 @@ from mpt_jax import models
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import released_model, weights
-from mpt_jax.models import Classifier, pytorch_weights, weight_names
+from mpt_jax.models import Classifier, pytorch_weights, recognition, weight_names
 
 _IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 
@@ -125,12 +125,18 @@ def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, 
 def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
     """Read a file of PyTorch."""
     try:
-        known = pytorch_weights.names(network.module, image_shape)
         everything = weights.read(path)
-        state, prefix = weight_names.select(everything, known, network.config.strip)
-        params, batch_stats = _converted(network, state, image_shape)
     except InputError as error:
-        raise InputError(f"{network.key} does not fit {network.section}.name={network.config.name}: {error}") from error
+        raise InputError(f"{network.key}: {error}") from error
+    try:
+        known = pytorch_weights.names(network.module, image_shape)
+        state, prefix = weight_names.select(everything, known, network.config.strip)
+        params, batch_stats = pytorch_weights.convert(state, network.module, image_shape, head=False)
+    except InputError as error:
+        remedy = _remedy(network, everything, image_shape)
+        raise InputError(
+            f"{network.key} does not fit {network.section}.name={network.config.name}: {error}{remedy}"
+        ) from error
     head = [state[name] for name in pytorch_weights.head_names(network.module) if name in state]
     notes = [f"names under {prefix!r}"] if prefix else []
     if len(state) < len(everything):
@@ -141,16 +147,17 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     return Classifier(network.module, params, batch_stats, mean, std), what
 
 
-def _converted(network: Network, state: Mapping[str, np.ndarray], image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Convert the weights of a file, whose head may have any number of classes, or is missing."""
-    head = pytorch_weights.head_names(network.module)
-    if not state.keys() - head:
-        raise InputError(f"it holds a head alone, {listed(sorted(state))}; expected the weights of the whole network")
-    params, _ = _fresh(network, image_shape)
-    shapes = [params["head"]["kernel"].shape[::-1], params["head"]["bias"].shape]
-    placeholder = {name: np.zeros(shape, np.float32) for name, shape in zip(head, shapes, strict=True)}
-    params, batch_stats = pytorch_weights.convert({**state, **placeholder}, network.module, image_shape)
-    return _headless(params), batch_stats
+def _remedy(network: Network, state: Mapping[str, np.ndarray], image_shape: tuple[int, ...]) -> str:
+    """Return what would work for weights that do not fit: another number of channels, or another network."""
+    *sides, channels = image_shape
+    for other in (3, 1):
+        if other != channels and recognition.fits(state, network.module, (*sides, other), network.config.strip):
+            return (
+                f"; these weights are for images of {other} channels, and the run has {channels}: expected "
+                f"dataset.channels={other}"
+            )
+    name = recognition.network_of(state, network.config.strip)
+    return f"; these are weights of {name}: expected {network.section}.name={name}" if name else ""
 
 
 def _fresh(network: Network, image_shape: tuple[int, ...]) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from mpt_jax import data, metrics, objectives, training
+from mpt_jax import data, metrics, models, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.files import sealed
 from mpt_jax.models import Classifier
@@ -77,7 +77,8 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     digests = [pretrained.digest] if pretrained else []
     digests += [sealed.digest((model.params, model.batch_stats)) for model in weights]
     digests += [digest for logits in tables.values() for digest in logits.digests]
-    return Population(_recipe(run, release, members), inputs, train.images, start, sorted(digests))
+    recipe = _recipe(run, release, members, train.images.shape[1:])
+    return Population(recipe, inputs, train.images, start, sorted(digests))
 
 
 def starts_from_old(config: Config, stage: Stage) -> bool:
@@ -85,12 +86,12 @@ def starts_from_old(config: Config, stage: Stage) -> bool:
     return stage.release > 0 and config.update.start == "old" and stage.name != lineage.INDEPENDENT
 
 
-def _recipe(run: Run, release: int, members: Sequence[Member]) -> training.Recipe:
-    config, optimizer = run.config, run.config.optimizer
+def _recipe(run: Run, release: int, members: Sequence[Member], image_shape: Sequence[int]) -> training.Recipe:
+    config, optimizer, module = run.config, run.config.optimizer, run.module(release)
     if run.backbones:  # the head is all there is
         optimizer = dataclasses.replace(optimizer, freeze=())
     return training.Recipe(
-        module=run.module(release),
+        module=module,
         num_old_classes=run.num_old_classes(release),
         optimizer=optimizer,
         crop_padding=config.dataset.crop_padding,
@@ -100,6 +101,7 @@ def _recipe(run: Run, release: int, members: Sequence[Member]) -> training.Recip
         remat=config.training.remat,
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
+        layers=models.layer_order(module, image_shape) if config.optimizer.layer_decay < 1 else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def test_small_tables_in_any_order_agree_with_plain_python(rows, random):
         with pytest.raises(InputError):
             compare(old, new, old_classes=2)
         return
-    found = compare(old, new, old_classes=2, max_nfr=0)
+    found = compare(old, new, old_classes=2, max_nfr=0, allow_poor_old=True)
     flipped = [(i, label, was, now) for i, label, was, now in rows if was == label != now]
     assert [tuple(e.values()) for e in found["flips"]["examples"]] == [
         (i, str(y), str(a), str(b)) for i, y, a, b in flipped
@@ -40,12 +41,40 @@ def test_the_result_is_a_json_contract(files):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {
         *("schema", "old", "new", "passed", "checks", "confident", "confidence", "interval", "classes"),
-        *("old_classes_rows", "all_rows", "per_class", "flips"),
+        *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "ties"),
     } == set(found)
     assert found["classes"] == {"count": 4, "old": ["0", "1"], "known_from": "answers"}
     assert found["old_classes_rows"]["nfr"] == 0.1 and found["all_rows"]["nfr"] == 0.05
     assert found["checks"][0]["value"] == 0.1 and not found["passed"]
     assert found["flips"]["examples"][-1] == {"id": "i97", "label": "1", "old": "1", "new": "3"}
+
+
+def test_classes_that_are_new_are_named_with_their_rows(files):
+    assert compare(*files)["new_classes"] == [{"class": "2", "rows": 25}, {"class": "3", "rows": 25}]
+
+
+def test_ties_are_broken_in_the_same_way_in_both_files_and_counted():
+    scores = np.random.default_rng(0).integers(0, 10, (500, 3)) / 10
+    table = {"id": np.arange(500), "label": [f"c{k}" for k in scores.argmax(1)]}
+    columns = {f"score_c{k}": scores[:, k] for k in range(3)}
+    turned = dict(reversed(columns.items()))
+    found = compare(table | columns, table | turned, max_nfr=0, min_accuracy=0.3)
+    ties = (np.sort(scores)[:, -1] == np.sort(scores)[:, -2]).sum()
+    assert found["all_rows"]["churn"] == 0 and found["passed"]
+    assert found["ties"] == {"rows": ties, "could_change": ["max_nfr"]}
+
+
+def test_an_old_model_that_is_always_wrong_is_refused_unless_allowed():
+    labels = np.arange(300) % 10
+    right = {"id": np.arange(300), "label": labels, "prediction": labels}
+    shifted = right | {"prediction": (labels + 1) % 10}
+    with pytest.raises(InputError, match=r"right on 0 of 300 rows of its classes, close to chance; .*allow-poor-old"):
+        compare(shifted, right, max_nfr=0)
+    assert compare(shifted, right, max_nfr=0, allow_poor_old=True)["passed"]
+    half = right | {"prediction": np.where(np.arange(300) < 150, labels, (labels + 1) % 10)}
+    with pytest.raises(InputError, match="right on 150 of 300 rows of its classes, the new one on 300"):
+        compare(half, right, max_nfr=0)
+    assert compare(half, half, max_nfr=0)["passed"]
 
 
 def test_the_pytest_helper(files):

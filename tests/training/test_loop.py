@@ -5,9 +5,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from populations import IMAGES, LINEAR, ROWS, assert_same, long_tailed, make_inputs, make_recipe
+from populations import ALL, IMAGES, LINEAR, ROWS, assert_same, long_tailed, make_inputs, make_recipe
 
-from mpt_jax import training
+from mpt_jax import models, training
 from mpt_jax.errors import InputError
 from mpt_jax.files import checkpoint
 from mpt_jax.runtime import interruption
@@ -59,6 +59,18 @@ def test_a_resumed_stage_is_bit_identical_and_repeats_only_unsaved_steps(tmp_pat
     assert_same(again, whole)
     with pytest.raises(InputError, match="other teachers"):
         fit(recipe, inputs, tmp_path / "broken", teachers=("another",))
+
+
+def test_a_resumed_stage_keeps_the_state_of_its_optimizer_and_its_frozen_parameters(tmp_path):
+    settings = {"name": "adamw", "learning_rate": 0.01, "freeze": ("hidden",), "decay_exclude": ("bias",)}
+    recipe, inputs = make_recipe(module=models.build("mlp", ALL), **settings), make_inputs(rows=ROWS)
+    whole, *_ = fit(recipe, inputs, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8)
+    resumed, _, starts, _ = fit(recipe, inputs, tmp_path / "broken")
+    assert starts == [5]
+    assert_same(resumed, whole)
+    assert not any(leaf.shape[2:] == (64, 512) for leaf in jax.tree.leaves(whole.opt_state))
 
 
 def test_images_inputs_and_a_folder_are_enough(tmp_path):

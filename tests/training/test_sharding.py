@@ -84,23 +84,24 @@ def make_inputs(build, seeds=(0, 1), rows=ROWS):
 
 
 @functools.cache
-def beginning(build, rows):
+def beginning(build, rows, optimizer=()):
     """Return the first state of a population, on the host."""
     initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
-    return jax.device_get(initialize(make_recipe(build()), make_inputs(build).keys, len(rows), SHAPE, N))
+    recipe = make_recipe(build(), **dict(optimizer))
+    return jax.device_get(initialize(recipe, make_inputs(build).keys, len(rows), SHAPE, N))
 
 
 @functools.cache
-def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, **changes):
+def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, optimizer=(), **changes):
     """Return the program of a population, and functions that place a state for it and take steps."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "SMALLEST", 100)
-        recipe, inputs = make_recipe(build(), **changes), make_inputs(build, rows=rows)
+        recipe, inputs = make_recipe(build(), **dict(optimizer), **changes), make_inputs(build, rows=rows)
         mesh = sharding.make_mesh(jax.devices()[:devices], members=members, fsdp=fsdp)
         mesh = sharding.population_mesh(mesh, 2, len(rows))
         inputs = training.place(mesh, inputs)
         window = data.Window(jax.device_put(IMAGES, jax.sharding.NamedSharding(mesh, P())))
-        state = beginning(build, rows)
+        state = beginning(build, rows, optimizer)
         shardings = sharding.state_shardings(mesh, state)
         first, bounds = jax.device_put(state, shardings), (jnp.int32(0), jnp.int32(0))
         program = training.train_steps.lower(recipe, mesh, first, inputs, window, *bounds).compile()
@@ -114,10 +115,10 @@ def compiled(build, devices=1, members=1, fsdp=1, rows=ROWS, **changes):
     return program, lambda state: jax.device_put(state, shardings), steps
 
 
-def trained(build, *, steps=4, rows=ROWS, **layout):
-    _, place, go = compiled(build, rows=rows, **layout)
+def trained(build, *, steps=4, rows=ROWS, optimizer=(), **layout):
+    _, place, go = compiled(build, rows=rows, optimizer=optimizer, **layout)
     with jax.enable_x64(True):
-        return jax.device_get(go(place(beginning(build, rows)), 0, steps))
+        return jax.device_get(go(place(beginning(build, rows, optimizer)), 0, steps))
 
 
 def assert_close(a, b, tolerance=1e-10):
@@ -199,6 +200,22 @@ def test_every_layout_of_eight_devices_gives_the_same_result_as_one(layout):
     assert_close(trained(plain, **layout), expected)
     kernel = expected[0].params["block1"]["dense"]["kernel"]
     assert not np.allclose(kernel[0, 0], kernel[1, 0]) and not np.allclose(kernel[0, 0], kernel[0, 1])
+
+
+FROZEN = (
+    *(("name", "adamw"), ("learning_rate", 0.01), ("freeze", ("block1",)), ("decay_exclude", ("bias",))),
+    *(("clip_norm", 0.5), ("warmup_epochs", 0.5), ("head_learning_rate", 0.02)),
+)
+LAMB = (("name", "lamb"), ("learning_rate", 0.01), ("weight_decay", 0.1))  # it uses the norm of each parameter
+
+
+@pytest.mark.parametrize("optimizer", [FROZEN, pytest.param(LAMB, marks=pytest.mark.slow)], ids=["adamw", "lamb"])
+@pytest.mark.parametrize("layout", [FSDP, MEMBERS], ids=["fsdp", "members"])
+def test_other_optimizers_give_the_same_result_on_eight_devices_as_on_one(layout, optimizer):
+    expected, start = trained(plain, optimizer=optimizer), beginning(plain, ROWS, optimizer)
+    assert_close(trained(plain, optimizer=optimizer, **layout), expected)
+    same = jax.tree.map(np.array_equal, expected[0].params, start.params)
+    assert same["block1"]["dense"]["kernel"] == (optimizer == FROZEN) and not same["block2"]["dense"]["kernel"]
 
 
 def test_each_micro_batch_has_its_own_statistics_and_gradients_are_averaged():

@@ -1,5 +1,7 @@
 """The train step against PyTorch, and the effect of each setting and each part of an objective."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ from populations import (
 
 from mpt_jax import models, objectives, posttraining, training
 from mpt_jax.config import OptimizerConfig
-from mpt_jax.models import Classifier
+from mpt_jax.models import Classifier, parameters
 from mpt_jax.objectives import METHODS
 from mpt_jax.training import Batch, SeedFacts
 
@@ -322,3 +324,65 @@ def test_the_label_scale_scales_the_bias_of_each_example():
             bias = 3.0 * scales[seed, labels].astype(float)[:, None] ** power * (np.arange(ALL) >= OLD)
             expected = -log_softmax(logits + bias)[np.arange(len(batch)), labels].mean()
             assert float(values["loss"][seed, row]) == pytest.approx(expected, rel=1e-5)
+
+
+def products(recipe):
+    """Return how many matrix products a step has."""
+    params, batch_stats = models.init(recipe.module, jax.random.key(0), (4,))
+    state = training.TrainState(params, batch_stats, training.make_optimizer(recipe, N).init(params))
+    batch = Batch(jnp.zeros((16, 4)), jnp.zeros(16, jnp.int32), {})
+    step = functools.partial(training.train_step, recipe, SeedFacts(N))
+    return str(jax.make_jaxpr(step)(state, METHODS["no_treatment"], batch)).count("dot_general[")
+
+
+def test_frozen_parameters_have_no_gradient():
+    module = models.build("mlp", ALL)
+    found = [products(make_recipe(module=module, freeze=freeze)) for freeze in ((), ("hidden",), ("head",))]
+    assert found == [5, 3, 4]  # forward 2; kernels 2, 1, 1; and one more to reach the hidden layer
+
+
+FROZEN = {"freeze": ("conv1", "norm1", "*/scale"), "name": "adamw", "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulate": 2}, {"skip_nonfinite": True}, {"freeze_statistics": False}], ids=str
+)
+def test_frozen_parameters_and_statistics_stay_bit_identical_also_in_averages(changes):
+    recipe = make_recipe(averaged=True, **FROZEN, **changes)
+    inputs = make_inputs((0, 1), ("no_treatment", "mpt_kl"))
+    inputs = with_objectives(inputs, *(METHODS[row].replace(average=0.5) for row in ("no_treatment", "mpt_kl")))
+    start = jax.device_get(first_state(recipe, inputs))
+    state, _ = train(recipe, inputs)
+    for params, batch_stats in ((state.params, state.batch_stats), state.average):
+        before = dict(zip(parameters.paths(start.params), jax.tree.leaves(start.params), strict=True))
+        for path, leaf in zip(parameters.paths(params), jax.tree.leaves(params), strict=True):
+            same = [np.array_equal(leaf[i, j], before[path][i, j]) for i in (0, 1) for j in (0, 1)]
+            assert same == [path in ("conv1/kernel", "norm1/scale", "norm1/bias", "norm2/scale")] * 4, path
+        for layer in ("norm1", "norm2"):  # of norm2 only the scale is frozen
+            fixed = layer == "norm1" and recipe.optimizer.freeze_statistics
+            for name in ("mean", "var"):
+                assert np.array_equal(batch_stats[layer][name], start.batch_stats[layer][name]) == fixed
+
+
+def test_a_frozen_network_with_fixed_statistics_trains_its_head_on_the_features_of_inference():
+    inputs = make_inputs(rows=("no_treatment",))
+    recipe = make_recipe(freeze=("backbone",), **NOT_AUGMENTED)
+    start = first_state(recipe, inputs)
+    one = Classifier(
+        recipe.module,
+        *(jax.tree.map(lambda x: x[0, 0], t) for t in (start.params, start.batch_stats)),
+        inputs.mean,
+        inputs.std,
+    )
+    features = np.asarray(models.features(one, IMAGES))
+    head = jax.device_get(one.params["head"])
+    state, _ = train(recipe, inputs)
+    # The same steps of the head alone, as a network on features.
+    alone = make_recipe(module=LINEAR, **NOT_AUGMENTED)
+    on_features = inputs.replace(
+        mean=np.zeros(features.shape[1], np.float32), std=np.ones(features.shape[1], np.float32)
+    )
+    begin = first_state(alone, on_features, features.shape[1:])
+    begin = begin.replace(params={"head": jax.tree.map(lambda leaf: leaf[None, None], head)})
+    expected, _ = take_steps(alone, begin, on_features, 0, 6, features)
+    assert_close(state.params["head"], jax.device_get(expected.params["head"]), 1e-5)

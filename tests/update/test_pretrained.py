@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from random_weights import TIMM_VIT_TINY, timm_vit
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
@@ -142,4 +143,94 @@ def test_what_does_not_fit_is_one_line(prepared, features_file, released, overri
     given = [override.format(mlp=released[0], tmp=tmp_path) for override in overrides]
     with pytest.raises(InputError, match=message) as raised:
         prepared(*shared, *given)
+    assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Files of small images in five classes: in colour, and grey."""
+    rng, files = np.random.default_rng(0), []
+    for channels in (3, 1):
+        files.append(tmp_path_factory.mktemp("photos") / "images.npz")
+        parts = {part: rng.integers(0, 256, (40, 8, 8, channels), np.uint8) for part in ("train", "test")}
+        arrays = {f"{part}_images": values for part, values in parts.items()}
+        arrays |= {f"{part}_labels": np.arange(40) % 5 for part in parts}
+        np.savez(files[-1], class_names=["ant", "bee", "cat", "dog", "eel"], **arrays)
+    return files
+
+
+@pytest.fixture
+def vit(prepared, photos, tmp_path):
+    """A function that writes weights to a file and prepares a run of `vit_tiny` that starts from them."""
+    numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra 'weights'")
+
+    def prepare(state, *overrides, grey=False):
+        path = tmp_path / "net.safetensors"
+        numpy.save_file(state, path)
+        return prepared(
+            *("seeds=0", "dataset.validation_per_class=0", "update.schedule=[3,5]", "optimizer.batch_size=8"),
+            *(f"dataset.name={photos[grey]}", "model.name=vit_tiny", "update.methods=no_treatment"),
+            *(f"model.pretrained={path}", *overrides),
+        )
+
+    return prepare
+
+
+TINY = timm_vit(1000, 8, **TIMM_VIT_TINY)
+
+
+def test_weights_of_pytorch_lose_their_head_and_bring_their_statistics(vit):
+    run = vit({f"state_dict.net.{name}": array for name, array in TINY.items()} | {"loss.weight": np.ones(3)})
+    start = run.pretrained(1)
+    assert start.classifier.params["head"]["kernel"].shape == (128, 0)
+    np.testing.assert_array_equal(start.classifier.params["norm"]["bias"], TINY["norm.bias"])
+    text = start.text
+    assert "names under 'state_dict.net.'; 1 arrays beside them are ignored" in text
+    assert "its head of 1,000 classes is left out" in text
+    without_head = sum(array.size for name, array in TINY.items() if not name.startswith("head"))
+    assert f"{without_head:,} weights are used" in text
+    (mean, std), (old_mean, _) = run.normalization(1), run.normalization(0)
+    np.testing.assert_array_equal(mean, np.float32([0.485, 0.456, 0.406]))
+    np.testing.assert_array_equal(std, np.float32([0.229, 0.224, 0.225]))
+    np.testing.assert_array_equal(old_mean, mean)
+    own = vit(TINY, "dataset.mean=0.5,0.5,0.5", "dataset.std=0.5,0.5,0.5")
+    assert own.normalization(1)[0].tolist() == own.normalization(0)[1].tolist() == [0.5, 0.5, 0.5]
+    assert own.pretrained(1).digest == start.digest  # the same weights under other names
+    headless = vit({name: array for name, array in TINY.items() if not name.startswith("head")})
+    assert "it has no head" in headless.pretrained(1).text and headless.pretrained(1).digest == start.digest
+
+
+def test_weights_of_grey_images_use_the_statistics_of_the_images(vit):
+    run = vit(timm_vit(10, 8, channels=1, **TIMM_VIT_TINY), grey=True)
+    assert run.normalization(1)[0].shape == (1,)
+
+
+def named(prefix, state):
+    return {prefix + name: array for name, array in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("state", "overrides", "message"),
+    [
+        (named("a.", TINY) | named("b.", TINY), [], r"several networks: under 'a\.', 'b\.'; expected the prefix"),
+        (TINY, ["model.strip=net"], r"no name begins with 'net\.'; the names are "),
+        ({"fc.weight": np.ones((5, 128), np.float32)}, [], "names are missing"),
+        (
+            {"head.weight": np.ones((5, 128), np.float32)},
+            [],
+            "a head alone: head.weight; expected the weights of the whole",
+        ),
+        (TINY, ["grey"], r"these weights are for images of 3 channels, and the run has 1: expected dataset.channels=3"),
+        (
+            timm_vit(9, 224, patch=16, width=384, depth=12),
+            [],
+            "these are weights of vit_s16: expected model.name=vit_s16",
+        ),
+        (TINY | {"norm.bias": np.full(128, np.nan, np.float32)}, [], "1 name is not finite: 'norm.bias'"),
+        (TINY, ["model.name=convnet"], "no PyTorch weights for a ConvNet; expected one of"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(vit, state, overrides, message, tmp_path):
+    with pytest.raises(InputError, match=message) as raised:
+        vit(state, *(each for each in overrides if each != "grey"), grey="grey" in overrides)
     assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mpt_jax.errors import InputError, listed
-from mpt_jax.files.predictions.formats import IDS, PREDICTIONS, SCORE, SCORES, Column, Source
+from mpt_jax.files.predictions.formats import IDS, PREDICTIONS, PREFIXES, SCORE, SCORES, Column, Source
 
 DIGITS = 20  # of a class's index; a longer number is a name, and Python converts no text of 4,300 digits
 
@@ -61,18 +61,35 @@ def score_columns(source: Source) -> list[str]:
     return found
 
 
-def prediction_columns(source: Source) -> list[str]:
+def prediction_columns(source: Source, scores: str | None = None) -> list[str]:
     """Return the column of predictions if there is one, else the column or columns of scores.
+
+    Args:
+      scores: prefix of the columns of scores, such as "logit", or the column that holds them all; None: the only ones.
 
     Raises:
       InputError: there are none, or several columns of one kind.
     """
-    predicted, scored = ([c for c in source.columns if c in names] for names in (PREDICTIONS, SCORES))
-    found = predicted or scored
+    if scores:
+        found = [c for c in source.columns if c == scores] or [c for c in source.columns if c.startswith(f"{scores}_")]
+        if not found or scores not in (*SCORES, *PREFIXES):
+            raise InputError(
+                f"scores is {scores!r} and {source.name} has the columns {_columns(source)}; expected one of "
+                f"{', '.join((*SCORES, *PREFIXES))} that it has"
+            )
+        return found
+    predicted, together = ([c for c in source.columns if c in names] for names in (PREDICTIONS, SCORES))
+    found = predicted or together
     if len(found) > 1 or not (found := found or [c for c in source.columns if SCORE.fullmatch(c)]):
         raise InputError(
             f"{source.name} has the columns {_columns(source)}; expected one 'prediction', or one of 'scores', "
             "'logits' and 'probabilities' with a number per class, or a column per class such as 'score_cat'"
+        )
+    kinds = sorted({column.partition("_")[0] for column in found})
+    if len(kinds) > 1:
+        raise InputError(
+            f"{source.name} has scores that begin with {' and with '.join(map(repr, kinds))}: {_columns(source)}; "
+            f"expected one kind, or --scores {kinds[0]} to choose it"
         )
     return found
 

@@ -22,7 +22,8 @@ from mpt_jax.files.predictions import delimited
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
-SCORE = re.compile("(?:score|logit|probability)_(.+)", re.DOTALL)  # one column per class
+PREFIXES = ("score", "logit", "probability")
+SCORE = re.compile(f"(?:{'|'.join(PREFIXES)})_(.+)", re.DOTALL)  # one column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # per batch
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 

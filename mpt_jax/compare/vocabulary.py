@@ -1,0 +1,124 @@
+"""The classes that two files name, checked for what would hide a flip: pure functions on names and counts.
+
+A wrong prediction of the old model can never flip. So a class that the old model spells in its own way, or counts from
+another number, would drop out of the comparison without a word.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from mpt_jax.errors import listed
+
+Counts = Mapping[str, int]  # rows by class
+
+SHOWN = 5  # names in a message
+
+
+def spelling(name: str) -> str:
+    """Return what is left of a name without case, white space, punctuation, Unicode form and the writing of a number.
+
+    Examples:
+      >>> spelling("Hot-Dog") == spelling("hot dog"), spelling("01") == spelling("1.0")
+      (True, True)
+      >>> spelling("-1"), spelling("++"), spelling("C++")
+      ('-1', '++', 'c')
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+    try:
+        number = float(text)
+        if number.is_integer() and abs(number) < 2**53:
+            return str(int(number))
+    except ValueError:
+        pass
+    return "".join(c for c in text if unicodedata.category(c)[0] in "LNM") or text
+
+
+def respelled(names: Collection[str], declared: Collection[str] = ()) -> list[tuple[str, ...]]:
+    """Return the groups of names that differ only in their `spelling`; names that are all declared are classes apart.
+
+    Examples:
+      >>> respelled(["cat", "Cat", "dog"]), respelled(["c", "c++"], declared=["c", "c++"])
+      ([('Cat', 'cat')], [])
+    """
+    groups = defaultdict(list)
+    for name in sorted(set(names)):
+        groups[spelling(name)].append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1 and not set(group) <= set(declared)]
+
+
+def never_labels(labels: Counts, predicted: Counts) -> list[str]:
+    """Return the predictions that are never a label, the most frequent first."""
+    return sorted(predicted.keys() - labels.keys(), key=lambda name: (-predicted[name], name))
+
+
+def never_predicted(labels: Counts, predicted: Counts) -> list[str]:
+    """Return the labels that are never predicted, the most frequent first."""
+    return never_labels(predicted, labels)
+
+
+def problems(
+    labels: Counts,
+    old: Counts,
+    new: Counts,
+    *,
+    names: tuple[str, str],
+    declared: Collection[str] = (),
+    from_columns: Collection[str] = (),
+    old_classes_given: bool = False,
+) -> list[str]:
+    """Describe each way in which the names of the classes can hide a flip, with what would mend it.
+
+    Args:
+      labels: rows of each label.
+      old: rows of each prediction of the old model.
+      new: the same for the new model.
+      names: of the old and the new source.
+      declared: classes that the user or the files list; two spellings that are both listed are two classes.
+      from_columns: classes that only the name of a column of scores of the old model shows, which may be another thing.
+      old_classes_given: whether it is known which classes the old model knows, apart from its predictions.
+    """
+    found = []
+    for group in respelled([*labels, *old, *new], declared):
+        rows = {name: sum(counts.get(name, 0) for counts in (labels, old, new)) for name in group}
+        *others, common = sorted(group, key=lambda name: (name in labels, rows[name], name))
+        where = [
+            f"{name!r} in {_places(name, labels, old, new, names)}" for name in sorted(group, key=lambda n: -rows[n])
+        ]
+        found.append(
+            f"{' and '.join(where)} look like one class; expected one spelling: make them one with "
+            f"{' '.join(f'--same {_quoted(name)}={_quoted(common)}' for name in others)}, or keep them apart with "
+            "--classes and all names"
+        )
+    strange, missed = never_labels(labels, old), never_predicted(labels, old)
+    if no_classes := [name for name in strange if name in from_columns and name not in declared]:
+        found.append(
+            f"{names[0]} predicts {_with_rows(no_classes, old)} by the columns of its scores, never a label; if such a "
+            "column is no class, it hides flips: expected --classes or --old-classes with the names of all classes, or "
+            "a file without that column"
+        )
+    if found or old_classes_given:
+        return found
+    if strange and missed:
+        found.append(
+            f"{names[0]} never predicts {_with_rows(missed, labels)}, and predicts {_with_rows(strange, old)}, never a "
+            "label; if these are other names of the same classes, no flip of theirs can be seen: expected "
+            f"--same {_quoted(strange[0])}={_quoted(missed[0])} for each, --classes with the names of the indices, or "
+            "--old-classes with the classes that the old model knows, if the others are new"
+        )
+    return found
+
+
+def _places(name: str, labels: Counts, old: Counts, new: Counts, names: tuple[str, str]) -> str:
+    parts = [("labels", labels), (f"predictions of {names[0]}", old), (f"predictions of {names[1]}", new)]
+    return ", ".join(f"{counts[name]:,} {what}" for what, counts in parts if name in counts)
+
+
+def _with_rows(names: Sequence[str], counts: Counts) -> str:
+    return listed(
+        [f"{name!r} ({counts[name]:,} {'row' if counts[name] == 1 else 'rows'})" for name in names], most=SHOWN
+    )
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if any(c.isspace() for c in name) else name
