@@ -7,8 +7,10 @@ products, as few as possible.
 
 import contextlib
 import contextvars
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from jax import Array, lax
 
 _TINY_MAP = 2  # up to this output size most taps of a padded 3x3 kernel multiply only zeros
 _CHANNELS = 32  # with fewer, Winograd's sums cost more than the products they save
+_ROWS = 5  # of a map whose products are added at once; the sizes of maps in common networks are multiples of it
 _SMALL_MAP = 16  # above this output size the product's inputs are recomputed in the backward pass
 Sides = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
 _only_native = contextvars.ContextVar("_only_native", default=False)
@@ -238,12 +241,105 @@ def native_depthwise_conv2d(images: Array, kernel: Array, *, stride: int, paddin
     )
 
 
-def shifted_depthwise_conv2d(images: Array, kernel: Array, *, stride: int, padding: Sides) -> Array:
-    """Compute `depthwise_conv2d` as a sum of shifted images, each times the tap that meets it."""
-    size = kernel.shape[:2]
-    rows = _taps(images, 1, size[0], stride, padding[0])
-    pixels = [tap for row in rows for tap in _taps(row, 2, size[1], stride, padding[1])]
-    return sum(x * k for x, k in zip(pixels, kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]), strict=True))
+@partial(jax.custom_vjp, nondiff_argnames=("stride", "padding"))
+def shifted_depthwise_conv2d(images: Array, kernel: Array, stride: int, padding: Sides) -> Array:
+    """Compute `depthwise_conv2d` as a sum of shifted images, each times the tap that meets it.
+
+    The sum is one loop over the padded images. Its own gradient would be too many: one per tap, each over all images.
+    """
+    return _sum_of_shifted(_padded(images, padding), kernel, stride).astype(images.dtype)
+
+
+def _sum_of_shifted(padded: Array, kernel: Array, stride: int) -> Array:
+    wide = at_least_float32(padded.dtype)
+    rows, columns = (_outputs(n, k, stride, (0, 0)) for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
+    total = jnp.zeros((), wide)
+    for i, j in itertools.product(*map(range, kernel.shape[:2])):
+        taps = padded[:, i : i + stride * rows : stride, j : j + stride * columns : stride].astype(wide)
+        total += taps * kernel[i, j].astype(wide)[None, None]
+    return total
+
+
+def _padded(images: Array, sides: Sides) -> Array:
+    """Add rows and columns of zeros; negative numbers remove some."""
+    return lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *((*side, 0) for side in sides), (0, 0, 0)])
+
+
+def _shifted_forward(images: Array, kernel: Array, stride: int, padding: Sides) -> tuple[Array, tuple[Array, Array]]:
+    return shifted_depthwise_conv2d(images, kernel, stride, padding), (images, kernel)
+
+
+def _shifted_backward(stride: int, padding: Sides, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    images, kernel = inputs
+    of_images = _gradient_of_images(gradient, kernel, images.shape, stride, padding)
+    of_kernel = _gradient_of_kernel(_padded(images, padding), gradient, kernel.shape, stride)
+    return of_images.astype(images.dtype), of_kernel.astype(kernel.dtype)
+
+
+shifted_depthwise_conv2d.defvjp(_shifted_forward, _shifted_backward)
+
+
+def _gradient_of_images(gradient: Array, kernel: Array, shape: tuple[int, ...], stride: int, padding: Sides) -> Array:
+    """Correlate the gradient with the flipped kernel, separately for the pixels of each phase of the stride.
+
+    ``x[a]`` met tap ``i`` in output ``o`` if ``a = o * stride + i - before``: all pixels of a phase meet the same taps.
+    """
+    flipped = kernel[::-1, ::-1]
+
+    def along(axis: int, phase: int) -> tuple[slice, tuple[int, int]]:
+        """Return the flipped taps that meet the pixels of a phase, and the padding of the gradient."""
+        size, taps, before = shape[1 + axis], kernel.shape[axis], padding[axis][0]
+        first = (phase + before) % stride  # tap
+        last = first + (taps - 1 - first) // stride * stride
+        start = (phase + before - last) // stride  # output that meets the last tap at the first pixel of the phase
+        end = start + -(-(size - phase) // stride) + (last - first) // stride  # one after the last output
+        return slice(taps - 1 - last, taps - first, stride), (-start, end - gradient.shape[1 + axis])
+
+    rows = []
+    for phase in range(stride):
+        down, above_below = along(0, phase)
+        row = []
+        for other in range(stride):
+            across, left_right = along(1, other)
+            row.append(_sum_of_shifted(_padded(gradient, (above_below, left_right)), flipped[down, across], 1))
+        rows.append(_interleaved(row, 2, shape[2]))
+    return _interleaved(rows, 1, shape[1])
+
+
+def _interleaved(phases: list[Array], axis: int, size: int) -> Array:
+    """Undo the splitting into phases: ``y[k * len(phases) + i] = phases[i][k]`` along the axis."""
+    if len(phases) == 1:
+        return phases[0]
+    most = phases[0].shape[axis]
+    phases = [jnp.pad(p, [(0, most - p.shape[axis] if a == axis else 0) for a in range(p.ndim)]) for p in phases]
+    shape = (*phases[0].shape[:axis], most * len(phases), *phases[0].shape[axis + 1 :])
+    return lax.slice_in_dim(jnp.stack(phases, axis + 1).reshape(shape), 0, size, axis=axis)
+
+
+def _gradient_of_kernel(padded: Array, gradient: Array, shape: tuple[int, ...], stride: int) -> Array:
+    """Return ``sum_nab x[n, a * stride + i, b * stride + j, c] * gradient[n, a, b, c]`` as ``[i, j, 0, c]``.
+
+    One loop over the images computes all taps of a row of the kernel: sums over `_ROWS` rows of the map, whose sum is
+    quick. XLA's sums of products over all positions read the images once for each tap, one number at a time.
+    """
+    wide = at_least_float32(padded.dtype)
+    height, width = gradient.shape[1:3]
+    groups = -(-height // _ROWS)
+    gradient = _padded(gradient, ((0, groups * _ROWS - height), (0, 0)))
+    span = (groups * _ROWS - 1) * stride + 1  # rows of images that a tap meets
+    padded = _padded(padded, ((0, span + shape[0] - 1 - padded.shape[1]), (0, 0)))
+
+    def of_row(i: Array) -> Array:
+        images = lax.dynamic_slice_in_dim(padded, i, span, axis=1)
+        sums = []
+        for j in range(shape[1]):
+            taps = images[:, ::stride, j : j + stride * width : stride].astype(wide)
+            products = [taps[:, row::_ROWS] * gradient[:, row::_ROWS].astype(wide) for row in range(_ROWS)]
+            sums.append(sum(products[1:], start=products[0]))
+        # Without the barrier XLA would compute the products inside the sum, again one number at a time.
+        return lax.optimization_barrier(jnp.stack(sums, axis=2)).sum(axis=(0, 1, 3))
+
+    return lax.map(of_row, jnp.arange(shape[0]))[:, :, None]
 
 
 def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Array:
@@ -274,3 +370,13 @@ def max_pool2d(images: Array, *, size: int, stride: int, padding: int = 0) -> Ar
         return largest
 
     return along(along(images, 2), 1)
+
+
+def at_least_float32(dtype: Any) -> jnp.dtype:
+    """Return the floating ``dtype``, or float32 if it is narrower.
+
+    Examples:
+        >>> [str(at_least_float32(d)) for d in ("bfloat16", "float32", "float64")]
+        ['float32', 'float32', 'float64']
+    """
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from mpt_jax.models.convolution import conv2d, depthwise_conv2d, same_padding
+from mpt_jax.models.convolution import at_least_float32, conv2d, depthwise_conv2d, same_padding
 
 _EPSILON = 1e-5  # of batch normalisation, where a network has no other
 
@@ -137,13 +137,3 @@ class Linear(nn.Module):
         bias = self.param("bias", init, (self.features,), self.param_dtype)
         dtype = at_least_float32(self.dtype)
         return inputs.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)[None]
-
-
-def at_least_float32(dtype: Any) -> jnp.dtype:
-    """Return the floating ``dtype``, or float32 if it is narrower.
-
-    Examples:
-        >>> [str(at_least_float32(d)) for d in ("bfloat16", "float32", "float64")]
-        ['float32', 'float32', 'float64']
-    """
-    return jnp.dtype(dtype) if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)

@@ -106,6 +106,19 @@ def test_depthwise_convolution_on_a_cpu_equals_the_native_one(case, members):
         chex.assert_type(jax.tree.leaves(ours), jnp.float64)
 
 
+def test_depthwise_convolution_in_bfloat16_adds_in_float32():
+    images, kernel, cotangent = (
+        _draw(shape).astype(jnp.bfloat16) for shape in ((8, 12, 12, 3), (5, 5, 1, 3), (8, 12, 12, 3))
+    )
+    convolve = partial(depthwise_conv2d, padding=((2, 2), (2, 2)))
+    value, pull = jax.vjp(convolve, images, kernel)
+    ours = value, *pull(cotangent)
+    exact, pull = jax.vjp(convolve, images.astype(np.float32), kernel.astype(np.float32))
+    for narrow, wide in zip(ours, (exact, *pull(cotangent.astype(np.float32))), strict=True):
+        assert narrow.dtype == jnp.bfloat16
+        np.testing.assert_allclose(narrow.astype(np.float32), wide, rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_same_padding_is_that_of_xla(size, stride):
