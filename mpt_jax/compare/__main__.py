@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import new_parser, output_file, positive_int
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 
 
@@ -103,9 +103,13 @@ def run(arguments: argparse.Namespace) -> int:
     files = _output_files(
         outputs, {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
     )
-    options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
-    options["same"] = dict(options["same"])
-    result = compare(options.pop("old"), options.pop("new"), **options)
+    try:
+        options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
+        options["same"] = dict(options["same"])
+        result = compare(options.pop("old"), options.pop("new"), **options)
+    except (InputError, OSError) as error:
+        _write_error(files, one_line(error), time.perf_counter() - start)
+        raise
     as_json = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     render = {
         "json": lambda: as_json,
@@ -123,6 +127,20 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(show.terminal(result))
         command.print_text(captured.get())
     return 0 if result["passed"] else 1
+
+
+def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float) -> None:
+    """Replace the results of an earlier comparison, which CI could publish for this one; only JUnit is new."""
+    from mpt_jax.compare import show
+
+    contents = {
+        "json": json.dumps({"schema": 1, "passed": False, "error": reason}, ensure_ascii=False) + "\n",
+        "html": show.error_page(reason),
+        "junit": show.junit_error(reason, seconds),
+    }
+    for kind, path in files.items():
+        if kind == "junit" or path.exists():
+            storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
 
 
 def _output_files(outputs: Mapping[str, str | None], inputs: Mapping[str, str]) -> dict[str, pathlib.Path]:

@@ -38,9 +38,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
-            most = math.inf if name == "max_relative_nfr" else 1
-            if not isinstance(value, Real) or not 0 <= value <= most:
-                raise InputError(f"{name} is {value}; expected a fraction from 0 to {most:g}, such as 0.01 for 1 %")
+            # A limit of 1 limits nothing, and is more often 1 % written as a percentage.
+            most, inclusive = (math.inf if name == "max_relative_nfr" else 1), name == "min_accuracy"
+            if not isinstance(value, Real) or not (0 <= value < most or (inclusive and value == most)):
+                valid = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
+                raise InputError(f"{name} is {value}; expected {valid}, such as 0.01 for 1 %")
         if self.confident and not self.given():
             raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
 

@@ -17,7 +17,7 @@ from mpt_jax.files.predictions import formats
 
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
-Predictions = str | os.PathLike[str] | Mapping[str, Any]
+Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def read(
         raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
     shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
     name_old, name_new = (
-        f"the {age} arrays" if isinstance(given, Mapping) else str(given) for age, given in (("old", old), ("new", new))
+        str(given) if isinstance(given, str | os.PathLike) else f"the {age} {_kind(given)}"
+        for age, given in (("old", old), ("new", new))
     )
     before = rows.read(formats.open_source(old, name_old), shared, own, scores)
     after = rows.read(formats.open_source(new, name_new), shared, None, scores)
@@ -94,6 +95,10 @@ def read(
     else:
         known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
     return _merge(before, after, new_of_old, shared or (), set(known), known_from)
+
+
+def _kind(given: Any) -> str:
+    return "arrays" if isinstance(given, Mapping) else "table"
 
 
 def _first_classes(count: int, shared: tuple[str, ...] | None, known: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The result of `compare` on a terminal, as one page of HTML, and as JUnit for CI."""
 
+import html
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
@@ -78,6 +79,26 @@ def junit(result: Result, seconds: float) -> str:
     ElementTree.SubElement(suite, "system-out").text = "\n".join([text.title(result), *text.notes(result)])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def junit_error(reason: str, seconds: float) -> str:
+    """Return a JUnit file for a comparison that was not possible."""
+    values = {"name": "mpt_jax.compare", "time": f"{seconds:.3f}", "tests": "1", "failures": "0", "errors": "1"}
+    root = ElementTree.Element("testsuites", values)
+    suite = ElementTree.SubElement(root, "testsuite", values)
+    case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="input", time="0")
+    ElementTree.SubElement(case, "error", message=text.printable(reason))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def error_page(reason: str) -> str:
+    """Return one HTML file that says why there is no comparison."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Release gate</title></head>\n<body>\n'
+        "<h1>Release gate</h1>\n<p><b>ERROR: nothing was compared.</b></p>\n"
+        f"<p>{html.escape(text.printable(reason))}</p>\n</body>\n</html>\n"
+    )
 
 
 def _table(headings: Iterable[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:

@@ -38,7 +38,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         (["--max-class-nfr=0.1"], 1),
         (["--min-accuracy=0.95"], 0),
         (["--min-accuracy=0.951"], 1),
-        (["--max-nfr=1", "--min-accuracy=0.96"], 1),
+        (["--max-nfr=0.9", "--min-accuracy=0.96"], 1),
         (["--old-classes=4", "--max-nfr=0.05", "--allow-poor-old"], 0),
         (["--old-classes=0,1,2", "--max-nfr=0.05", "--allow-poor-old"], 1),
         (["--classes=w,x,y,z", "--old-classes=w,x", "--max-nfr=0.1"], 0),
@@ -49,6 +49,23 @@ def test_exit_status(files, options, status, capsys):
     printed = capsys.readouterr()
     assert "Flipped examples (5)" in printed.out and not printed.err
     assert ("REGRESSION" in printed.out) == (status == 1)
+
+
+def test_bad_input_replaces_what_an_earlier_comparison_left(files, tmp_path, capsys):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "junit")}
+    options = [f"--{kind}={path}" for kind, path in outputs.items()]
+    bad = tmp_path / "bad.csv"
+    bad.write_text("id,label,prediction\n1,<a>,<A>\n")
+    assert main([str(bad), files[1], *options]) == 2
+    assert [path.exists() for path in outputs.values()] == [False, False, True]
+    assert main([*files, "--max-nfr=0.1", *options]) == 0
+    assert main([str(bad), files[1], *options]) == 2
+    suite = ElementTree.fromstring(outputs["junit"].read_text())
+    assert suite.get("errors") == "1" and "100 ids are in" in suite.find(".//error").get("message")
+    found = json.loads(outputs["json"].read_text())
+    assert not found["passed"] and found["error"] in capsys.readouterr().err
+    page = outputs["html"].read_text()
+    assert "nothing was compared" in page and "PASS" not in page and "<a>" not in page
 
 
 def test_the_requested_files_are_written(files, tmp_path, capsys):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
-from mpt_jax.errors import DAMAGED, InputError
+from mpt_jax.errors import DAMAGED, InputError, one_line
 from mpt_jax.files.predictions import delimited
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
@@ -44,11 +44,12 @@ class Source:
     class_names: tuple[str, ...] | None = None
 
 
-def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -> Source:
-    """Open a file by its suffix (csv, tsv and jsonl may be compressed), or arrays by name.
+def open_source(source: Any, name: str) -> Source:
+    """Open a file by its suffix (csv, tsv and jsonl may be compressed), a table in memory, or arrays by name.
 
     Args:
-      source: a path, or a mapping from column to array.
+      source: a path, a mapping from column to array, a table of Arrow or of a package that exports to Arrow (pandas,
+        polars), or a Hugging Face data set.
       name: what errors call the arrays.
 
     Raises:
@@ -56,10 +57,12 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any], name: str) -
     """
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
+    elif hasattr(source, "with_format") or hasattr(source, "__arrow_c_stream__"):
+        opened = _table(name, source)
     elif not isinstance(source, str | os.PathLike):
         raise InputError(
-            f"{name} is of type {type(source).__name__}; expected a path or arrays by name, such as dict(frame) of a "
-            "data frame"
+            f"{name} is of type {type(source).__name__}; expected a path, a table (pandas, polars, Arrow, datasets) "
+            "or arrays by name"
         )
     else:
         path = pathlib.Path(source)
@@ -100,6 +103,19 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
             yield {column: values[start : start + ROWS] for column, values in arrays.items()}
 
     return Source(name, tuple(given), batches, None if names is None else _class_names(name, np.asarray(names)))
+
+
+def _table(name: str, given: Any) -> Source:
+    """Open a table in memory; a Hugging Face data set, which may be a selection of its rows, gives an Arrow table."""
+    try:
+        table = given.with_format("arrow")[:] if hasattr(given, "with_format") else pa.table(given)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"{name}: {one_line(error)}; expected columns of numbers or text") from error
+
+    def batches(columns: Sequence[str]) -> Batches:
+        yield from map(_columns, table.select(list(columns)).to_batches(ROWS))
+
+    return Source(name, tuple(table.column_names), batches)
 
 
 def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:

@@ -215,8 +215,8 @@ def test_a_missing_file_a_folder_and_a_pipe_are_errors(tmp_path):
 
 
 def test_other_objects_are_errors():
-    for thing in (TABLE, 3, [1, 2]):
-        with pytest.raises(InputError, match="expected a path or arrays by name"):
+    for thing in (None, 3, [1, 2]):
+        with pytest.raises(InputError, match="expected a path, a table"):
             formats.open_source(thing, "they")
     ragged = formats.open_source({"id": [1, 2], "note": [[1], [1, 2]]}, "they")
     assert [batch["id"].tolist() for batch in ragged.batches(["id"])] == [[1, 2]]
@@ -240,3 +240,31 @@ def test_columns_of_different_lengths(tmp_path):
     for given in (tmp_path / "a.npz", {"id": [1, 2, 3], "label": [1, 2]}, {"id": [1], "label": 1}):
         with pytest.raises(InputError, match="shapes do not match"):
             list(formats.open_source(given, "x").batches(["id", "label"]))
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "pandas", "polars", "datasets"])
+def test_tables_in_memory_are_taken_as_they_are(package):
+    make = {"pyarrow": lambda m: m.table, "datasets": lambda m: m.Dataset.from_dict}.get(package, lambda m: m.DataFrame)
+    table = make(pytest.importorskip(package))(
+        {"id": [3, 1], "label": ["cat", None], "scores": [[0.5, 1.0], [2.0, 3.0]]}
+    )
+    source = formats.open_source(table, "it")
+    (batch,) = source.batches(["scores", "id", "label"])
+    assert source.columns == ("id", "label", "scores")
+    assert {name: column.to_pylist() for name, column in batch.items()} == {
+        "scores": [[0.5, 1.0], [2.0, 3.0]],
+        "id": [3, 1],
+        "label": ["cat", None],
+    }
+
+
+def test_a_table_that_arrow_cannot_hold_is_one_clear_error():
+    frame = pytest.importorskip("pandas").DataFrame({"id": [1, 2], "label": ["a", 2]})
+    with pytest.raises(InputError, match=r"^it: .*; expected columns of numbers or text$"):
+        formats.open_source(frame, "it")
+
+
+def test_a_selection_of_a_hugging_face_data_set():
+    data = pytest.importorskip("datasets").Dataset.from_dict({"id": list(range(9))}).shuffle(seed=1).select([2, 0])
+    batches = formats.open_source(data, "it").batches(["id"])
+    assert [value for batch in batches for value in batch["id"].to_pylist()] == data["id"][:]
