@@ -1,11 +1,9 @@
 """Config files: found by name or path, run, and read with the overrides of the command line."""
 
 import dataclasses
-import importlib.util
 import inspect
 import os
 import pathlib
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +13,8 @@ from mpt_jax.config import shipped
 from mpt_jax.config.checks import check
 from mpt_jax.config.conversion import Text, build, override
 from mpt_jax.config.schema import Config
-from mpt_jax.errors import InputError, one_line, unknown
+from mpt_jax.errors import InputError, unknown
+from mpt_jax.runtime import user_program
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config
 
@@ -110,25 +109,13 @@ def read_file(spec: str) -> dict[str, Any]:
       InputError: no such file, a file that fails, no such variant.
     """
     path, variant = find_file(spec)
-    try:
-        module_spec = importlib.util.spec_from_file_location("mpt_jax_run_config", path)
-        if module_spec is None or module_spec.loader is None:
-            raise ImportError("not a Python program")
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
+    with user_program.reported(path, f"config file {spec}"):
+        get_config = getattr(user_program.load(path), "get_config", None)
         if get_config is None:
             raise InputError(f"config file {path} has no function get_config")
         if variant and not inspect.signature(get_config).parameters:
             raise InputError(f"config file {path} has no variants; remove :{variant}")
         values = get_config(*([variant] if variant else []))
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # the file is the user's program and may raise anything
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.absolute())]
-        where = f" in line {frames[-1].lineno}" if frames else ""
-        what = one_line(f"{type(error).__name__}: {error}")
-        raise InputError(f"config file {spec} failed{where}: {what}") from error
     if not isinstance(values, ConfigDict | Mapping):
         raise InputError(f"get_config of {path} returned {type(values).__name__}; expected a ConfigDict or a dict")
     return _values(values)

@@ -1,6 +1,5 @@
 """Arrays of images, or of features of a frozen network, from an .npz file or a Python program."""
 
-import importlib.util
 import math
 import pathlib
 import zipfile
@@ -13,6 +12,7 @@ from mpt_jax.data.dataset_config import DatasetConfig
 from mpt_jax.data.own import listing
 from mpt_jax.data.splits import Parts, Source, Split, pick
 from mpt_jax.errors import DAMAGED, InputError, describe
+from mpt_jax.runtime import user_program
 
 _KEYS = "train_images or train_features, train_labels, test_images or test_features, test_labels"
 _LARGE = 2**30  # bytes; smaller arrays are read however well they compress
@@ -170,22 +170,14 @@ def _run(path: pathlib.Path, data_dir: str) -> dict[str, np.ndarray]:
     """Run the user's program and return its arrays."""
     if not path.is_file():
         raise InputError(f"no file {path}; expected a program with a function get_dataset(data_dir)")
-    try:
-        spec = importlib.util.spec_from_file_location("mpt_jax_dataset", path)
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python program")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    with user_program.reported(path, f"dataset.name={path}"):
+        module = user_program.load(path)
         if not hasattr(module, "get_dataset"):
             raise InputError(f"dataset.name={path} has no function get_dataset; expected get_dataset(data_dir)")
         values = module.get_dataset(data_dir)
         if not isinstance(values, Mapping):
             raise TypeError(f"get_dataset returned {type(values).__name__}; expected a dict with {_KEYS}")
         return {key: np.asarray(value) for key, value in values.items()}
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"dataset.name={path} failed: {describe(error)}") from error
 
 
 def _parts(path: pathlib.Path, file: Arrays) -> tuple[list[str], dict[str, Split], Faults]:
