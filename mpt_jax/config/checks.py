@@ -15,7 +15,7 @@ from mpt_jax.config.conversion import LARGEST, parse_literal
 from mpt_jax.config.schema import TEACHERS, Config, ModelConfig, old_classes, old_model_of, sources_of
 from mpt_jax.errors import InputError, unknown
 from mpt_jax.methods import DERIVED, Derived
-from mpt_jax.models import MODELS, pytorch_weights
+from mpt_jax.models import NETWORKS, registry
 from mpt_jax.objectives import METHODS
 
 Range = tuple[Callable[[Any], bool], str]  # a predicate, and what it accepts in words
@@ -45,13 +45,15 @@ def _at_least(least: int, meaning: str = "") -> Range:
     return lambda value: value >= least, f"{least}{meaning} or more"
 
 
+_RATE: Range = (lambda rate: 0 <= rate < 1, "a probability of at least 0 and less than 1")
+
 CHOICES: Mapping[str, Sequence[str]] = {
     "dataset.on_bad_image": data.POLICIES,
     "dataset.source": data.SOURCES,
     "dataset.augmentation": data.AUGMENTATIONS,
-    "model.name": tuple(MODELS),
+    "model.name": tuple(NETWORKS),
     "model.dtype": ("float32", "bfloat16"),
-    "old_model.name": ("", *MODELS),
+    "old_model.name": ("", *NETWORKS),
     "old_model.dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("cosine", "constant", "thirds"),
     "optimizer.schedule_unit": ("step", "epoch"),
@@ -75,6 +77,7 @@ RANGES: Mapping[str, Range] = {
     "dataset.workers": (lambda workers: 0 <= workers <= 1024, "0 (threads) to 1024 processes"),
     "dataset.std": (lambda std: all(s > 0 for s in std), "numbers above 0"),
     "old.std": (lambda std: all(s > 0 for s in std), "numbers above 0"),
+    **{f"{section}.{key}": _RATE for section in ("model", "old_model") for key in ("dropout", "drop_path")},
     "optimizer.learning_rate": _at_least(0),
     "optimizer.momentum": (lambda momentum: 0 <= momentum < 1, "at least 0 and less than 1"),
     "optimizer.weight_decay": _at_least(0),
@@ -230,9 +233,9 @@ def _check_old_weights(config: Config) -> None:
     old, dataset = config.old, config.dataset
     section, network = "old_model" if config.old_model.name else "model", old_model_of(config).name
     _require(
-        network in pytorch_weights.NETWORKS,
+        network in registry.WITH_WEIGHTS,
         f"old.weights={old.weights} and {section}.name={network}: weights are read for "
-        f"{', '.join(pytorch_weights.NETWORKS)}; expected one of these",
+        f"{', '.join(registry.WITH_WEIGHTS)}; expected one of these",
     )
     _require(
         old.mean or dataset.mean,

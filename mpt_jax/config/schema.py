@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mpt_jax import objectives
 from mpt_jax.data import DatasetConfig
+from mpt_jax.models.registry import OPTIONS
 
 TEACHERS = {"old": "old", "old_head": "old", "new": "independent", "ensemble": "ensemble"}
 """Source of a term of an objective -> the release that is this teacher; "old" is the previous release of any method."""
@@ -28,6 +29,8 @@ class ModelConfig:
     dtype: str = "float32"  # of the computation, or "bfloat16"; parameters, head and losses stay float32
     pretrained: str = ""  # weights to start from: a file, a released model's folder, "package:NAME"; empty: random
     strip: str = ""  # prefix of the names in the file of `pretrained`, such as "net."; empty: found
+    dropout: float = 0.0  # probability that training sets a feature before the head to zero
+    drop_path: float = 0.0  # stochastic depth: probability of the last block, growing linearly from 0 at the first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +152,9 @@ def old_model_of(config: Config) -> ModelConfig:
     return config.old_model if config.old_model.name else config.model
 
 
-def network_options(network: ModelConfig) -> dict[str, str]:
-    """Return the options of `models.build` that a section of the config sets."""
-    options = {"dtype": network.dtype, "stem": network.stem}
+def network_options(network: ModelConfig) -> dict[str, Any]:
+    """Return the options of `models.build` that a section of the config sets to other values than the defaults."""
+    options = {name: getattr(network, name) for name in ("dtype", *OPTIONS)}
     return {name: value for name, value in options.items() if value}
 
 

@@ -5,6 +5,7 @@ Model Scaling for Convolutional Neural Networks, Tan and Le, 2019; the Lite netw
 """
 
 import math
+import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from mpt_jax.models.dialect import HALF, Dialect
 from mpt_jax.models.layers import Conv, DepthwiseConv, Linear, at_least_float32, batch_norm
 
 EPSILON = 1e-3  # of the batch normalisations
@@ -153,3 +155,48 @@ EfficientNetLite1 = partial(EfficientNetLite, stages=scaled(1.0, 1.1))
 EfficientNetLite2 = partial(EfficientNetLite, stages=scaled(1.1, 1.2))
 EfficientNetLite3 = partial(EfficientNetLite, stages=scaled(1.2, 1.4))
 EfficientNetLite4 = partial(EfficientNetLite, stages=scaled(1.4, 1.8))
+
+def _block_number(found: re.Match[str], module: EfficientNetLite) -> str:
+    """Return the name of a block in a package that counts the blocks of all stages together."""
+    before = sum(stage.blocks for stage in module.stages[: int(found[1]) - 1])
+    return f"_blocks.{before + int(found[2]) - 1}"
+
+
+DIALECTS = {
+    "efficientnet_lite_pytorch": Dialect(
+        {
+            r"stem_conv": "_conv_stem",
+            r"stem_norm": "_bn0",
+            r"top_conv": "_conv_head",
+            r"top_norm": "_bn1",
+            r"stage(\d+)_block(\d+)": _block_number,
+            r"(expand|depthwise|project)_conv": r"_\1_conv",
+            r"expand_norm": "_bn0",
+            r"depthwise_norm": "_bn1",
+            r"project_norm": "_bn2",
+            r"head": "_fc",
+        },
+        statistics=((127 / 255,) * 3, (128 / 255,) * 3),
+    ),
+    "timm": Dialect(
+        {
+            r"stem_conv": "conv_stem",
+            r"stem_norm": "bn1",
+            r"top_conv": "conv_head",
+            r"top_norm": "bn2",
+            # The blocks of the first stage do not expand, and timm names their layers otherwise.
+            r"stage1_block(\d+)\.project_conv": lambda found, _: f"blocks.0.{int(found[1]) - 1}.conv_pw",
+            r"stage1_block(\d+)\.depthwise_norm": lambda found, _: f"blocks.0.{int(found[1]) - 1}.bn1",
+            r"stage1_block(\d+)\.project_norm": lambda found, _: f"blocks.0.{int(found[1]) - 1}.bn2",
+            r"stage(\d+)_block(\d+)": lambda found, _: f"blocks.{int(found[1]) - 1}.{int(found[2]) - 1}",
+            r"expand_conv": "conv_pw",
+            r"depthwise_conv": "conv_dw",
+            r"project_conv": "conv_pwl",
+            r"expand_norm": "bn1",
+            r"depthwise_norm": "bn2",
+            r"project_norm": "bn3",
+            r"head": "classifier",
+        },
+        statistics=HALF,
+    ),
+}

@@ -1,6 +1,6 @@
 """Layers with PyTorch's initialisation and constants, in any compute dtype."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -137,3 +137,24 @@ class Linear(nn.Module):
         bias = self.param("bias", init, (self.features,), self.param_dtype)
         dtype = at_least_float32(self.dtype)
         return inputs.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)[None]
+
+
+def stochastic_depth(rate: float, blocks: int) -> Iterator[float]:
+    """Yield the rate of each block: it grows linearly from 0 at the first block to ``rate`` at the last.
+
+    Source: Deep Networks with Stochastic Depth, Huang et al., 2016.
+
+    Examples:
+        >>> list(stochastic_depth(0.5, 3))
+        [0.0, 0.25, 0.5]
+    """
+    return (rate * block / max(blocks - 1, 1) for block in range(blocks))
+
+
+def skipped_at_random(branch: Array, rate: float, train: bool) -> Array:
+    """Return a residual branch ``[batch, ...]``; training sets that of an example to zero at this rate.
+
+    The others are divided by ``1 - rate``. A rate above 0 needs the random key ``dropout``.
+    """
+    axes = tuple(range(1, branch.ndim))
+    return nn.Dropout(rate, broadcast_dims=axes, deterministic=not train)(branch)

@@ -1,91 +1,206 @@
-"""Weights saved by PyTorch: ResNets with torchvision's parameter names, vision transformers with timm's."""
+"""Weights saved by PyTorch's packages become a network's, and back. The tables are in the files of the networks."""
 
 import functools
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
 
 from mpt_jax.errors import InputError, listed
+from mpt_jax.models import dialect as dialects
+from mpt_jax.models import registry, weight_names
 from mpt_jax.models.classifier import init
-from mpt_jax.models.resnet import ResNet
-from mpt_jax.models.vit import ViT
-
-NETWORKS = ("resnet18", "resnet34", "resnet50", "vit_s16", "vit_tiny")  # the `MODELS` with known parameter names
-_RESNET: dict[str, str | Callable[[re.Match[str]], str]] = {
-    r"stem_conv": "conv1",
-    r"stem_norm": "bn1",
-    r"stage(\d+)_block(\d+)": lambda found: f"layer{found[1]}.{int(found[2]) - 1}",
-    r"norm(\d)": r"bn\1",
-    r"project_conv": "downsample.0",
-    r"project_norm": "downsample.1",
-    r"head": "fc",
-}
-_VIT: dict[str, str | Callable[[re.Match[str]], str]] = {
-    r"patch_embedding": "patch_embed.proj",
-    r"class_token": "cls_token",
-    r"position_embedding": "pos_embed",
-    r"block(\d+)": lambda found: f"blocks.{int(found[1]) - 1}",
-    r"(qkv|proj)": r"attn.\1",
-    r"(fc\d)": r"mlp.\1",
-}
-_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+from mpt_jax.models.dialect import Dialect, Leaf
 
 
-def names(module: nn.Module, image_shape: tuple[int, ...]) -> list[str]:
+class Found(NamedTuple):
+    """The weights of one network in a file.
+
+    Attributes:
+      state: arrays by the names of the package, without a prefix.
+      dialect: the package.
+      prefix: of the names in the file.
+    """
+
+    state: dict[str, np.ndarray]
+    dialect: str
+    prefix: str
+
+
+def names(module: nn.Module, image_shape: tuple[int, ...], dialect: str = "") -> list[str]:
     """Return PyTorch's names of all parameters and running statistics of a network.
+
+    Args:
+      module: a network of `mpt_jax.models.build`.
+      image_shape: ``(height, width, channels)``.
+      dialect: the package; empty: the first one that has the network.
 
     Raises:
       InputError: a network without known names.
     """
-    shapes = _shapes(module, image_shape)
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    return [_name(tuple(key.key for key in path[1:]), module) for path, _ in leaves]
+    return [name for leaf in _leaves(module, image_shape, _table(module, dialect)) for name in leaf.names]
 
 
-def head_names(module: nn.Module) -> list[str]:
+def head_names(module: nn.Module, dialect: str = "") -> list[str]:
     """Return PyTorch's names of the weight and the bias of a network's head."""
-    return [_name(("head", leaf), module) for leaf in ("kernel", "bias")]
+    table = _table(module, dialect)
+    shapes = {"kernel": (1, 1), "bias": (1,)}
+    return [dialects.leaf(("head", key), shape, module, table).names[0] for key, shape in shapes.items()]
+
+
+def select(
+    state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], prefix: str = ""
+) -> Found:
+    """Find a network's weights among the arrays of a file: whose names they have, and under which prefix.
+
+    The dialect is the one with most names in the file. Names of other towers of the same model are left out.
+
+    Args:
+      state: the arrays of a file by name.
+      module: a network of `mpt_jax.models.build`.
+      image_shape: ``(height, width, channels)``.
+      prefix: of the weights; empty: to be found.
+
+    Raises:
+      InputError: a network without known names, no name has the prefix, or several prefixes fit.
+    """
+    ends = {name[start:] for name in state for start in weight_names.starts(name)}
+    known = {name: names(module, image_shape, name) for name in registry.dialects(module)}
+    dialect = max(known, key=lambda name: len(ends.intersection(known[name])))
+    selected, prefix = weight_names.select(state, known[dialect], prefix)
+    beside = _table(module, dialect).beside
+    own = {name: array for name, array in selected.items() if not (beside and re.fullmatch(beside, name))}
+    return Found(own, dialect, prefix)
 
 
 def convert(
-    state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], *, head: bool = True
+    state: Mapping[str, np.ndarray],
+    module: nn.Module,
+    image_shape: tuple[int, ...],
+    *,
+    dialect: str = "",
+    head: bool = True,
 ) -> tuple[Any, Any]:
     """Convert PyTorch's arrays into a network's parameters and running statistics ``(params, batch_stats)``.
 
     Args:
-      state: float32 arrays with exactly the names of the network: torchvision's for a ResNet (timm's ResNets have the
-        same), timm's for a vision transformer with class token.
-      module: a ResNet or ViT of `mpt_jax.models.build`.
+      state: float32 arrays with exactly the names of the network in the dialect.
+      module: a network of `mpt_jax.models.build`.
       image_shape: ``(height, width, channels)``; it fixes the number of a vision transformer's positions.
+      dialect: the package; empty: the one with most of the names.
       head: whether the head is converted too; otherwise that of the file may have any shape or be missing, and that of
-        the result has no columns.
+        the result has no columns. Positions of another image size are then interpolated.
 
     Raises:
       InputError: missing or unknown names, wrong shapes, or values that are not finite.
 
     Examples:
-      >>> convert({"head.bias": np.zeros(10)}, ViT(10, patch=2, width=4, depth=0, heads=1), (4, 4, 3))
+      >>> module = registry.build("vit_tiny", 10).clone(patch=2, width=4, depth=0, heads=1)
+      >>> convert({"head.bias": np.zeros(10)}, module, (4, 4, 3), dialect="timm")
       Traceback (most recent call last):
       ...
       mpt_jax.errors.InputError: 7 names are missing: 'cls_token', 'head.weight', 'norm.bias' and 4 more
     """
-    shapes = _shapes(module, image_shape)
-    expected = {}  # name -> (shape in PyTorch, conversion of the layout)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        keys = tuple(key.key for key in path[1:])
-        expected[_name(keys, module)] = _layout(keys, leaf.shape, module)
+    dialect = dialect or _closest(state, module, image_shape)
+    table = _table(module, dialect)
+    leaves = {leaf.path: leaf for leaf in _leaves(module, image_shape, table)}
+    own_head = [name for path, leaf in leaves.items() if path.startswith("head.") for name in leaf.names]
     if not head:
-        if not state.keys() - head_names(module):
+        if state and not state.keys() - own_head:
             raise InputError(f"a head alone: {listed(sorted(state))}; expected the weights of the whole network")
-        placeholders = {name: np.zeros(expected[name][0], np.float32) for name in head_names(module)}
-        params, batch_stats = convert({**state, **placeholders}, module, image_shape)
-        return {**params, "head": {name: leaf[..., :0] for name, leaf in params["head"].items()}}, batch_stats
+        state = {name: array for name, array in state.items() if name not in own_head}
+        leaves = {path: leaf for path, leaf in leaves.items() if not path.startswith("head.")}
+    resized = {path: _resizing(table, path) for path in leaves} if not head else {}
+    _check(state, [(leaf, resized.get(path) is not None) for path, leaf in leaves.items()])
+
+    def converted(path: Any, shape: Any) -> np.ndarray:
+        found = leaves.get(".".join(key.key for key in path[1:]))
+        if found is None:
+            return np.zeros((*shape.shape[:-1], 0), shape.dtype)
+        array = found.to_ours([state[name] for name in found.names])
+        resize = resized.get(found.path)
+        return array if array.shape == found.shape or resize is None else resize(array, module, image_shape)
+
+    return jax.tree_util.tree_map_with_path(converted, _shapes(module, image_shape))
+
+
+def back(
+    params: Any, batch_stats: Any, module: nn.Module, image_shape: tuple[int, ...], dialect: str
+) -> dict[str, np.ndarray]:
+    """Return a network's weights under PyTorch's names, so that `convert` of them returns the same arrays.
+
+    BatchNorm's counts of batches are among them, because ``load_state_dict`` expects them; they are 0.
+
+    Args:
+      params: of the network.
+      batch_stats: its running statistics.
+      module: the network.
+      image_shape: ``(height, width, channels)``.
+      dialect: the package whose names are used.
+
+    Raises:
+      InputError: a network without names, or a package that does not have it.
+    """
+    arrays = {
+        ".".join(key.key for key in path[1:]): array
+        for path, array in jax.tree_util.tree_leaves_with_path((params, batch_stats))
+    }
+    state = {
+        name: theirs
+        for leaf in _leaves(module, image_shape, _table(module, dialect))
+        for name, theirs in leaf.to_theirs(arrays[leaf.path]).items()
+    }
+    counts = [re.sub("running_mean$", "num_batches_tracked", name) for name in state if name.endswith("running_mean")]
+    return {**state, **{name: np.zeros((), np.int64) for name in counts}}
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
+    return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+
+
+def _leaves(module: nn.Module, image_shape: tuple[int, ...], table: Dialect) -> list[Leaf]:
+    """Return all arrays of a network."""
+    return [
+        dialects.leaf([key.key for key in path[1:]], leaf.shape, module, table)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(_shapes(module, image_shape))
+    ]
+
+
+def _table(module: nn.Module, dialect: str = "") -> Dialect:
+    known = registry.dialects(module)
+    if dialect and dialect not in known:
+        raise InputError(f"no names of {dialect!r} for a {type(module).__name__}; expected one of {', '.join(known)}")
+    return known[dialect or next(iter(known))]
+
+
+def _closest(state: Mapping[str, Any], module: nn.Module, image_shape: tuple[int, ...]) -> str:
+    """Return the dialect with most names among those of the arrays."""
+    known = registry.dialects(module)
+    return max(known, key=lambda dialect: len(state.keys() & names(module, image_shape, dialect)))
+
+
+def _resizing(table: Dialect, path: str) -> Any:
+    return next((function for pattern, function in table.resized.items() if re.fullmatch(pattern, path)), None)
+
+
+def _check(state: Mapping[str, np.ndarray], leaves: list[tuple[Leaf, bool]]) -> None:
+    """Check the names, shapes and values of all arrays; those that are resized may have another first axis in ours.
+
+    Raises:
+      InputError: naming all that is wrong.
+    """
+    expected = {name: (leaf.their_shape, resized) for leaf, resized in leaves for name in leaf.names}
     wrong = {
-        name: array.shape for name, array in state.items() if name in expected and array.shape != expected[name][0]
+        name: state[name].shape
+        for name, (shape, resized) in expected.items()
+        if name in state
+        and state[name].shape != shape
+        and not (resized and state[name].ndim == len(shape) and state[name].shape[-1] == shape[-1])
     }
     problems = [
         f"{len(found)} {'name is' if len(found) == 1 else 'names are'} {what}: {listed(found, most=3)}"
@@ -105,41 +220,3 @@ def convert(
     ]
     if problems:
         raise InputError("; ".join(problems))
-
-    def converted(path: Any, leaf: Any) -> np.ndarray:
-        name = _name(tuple(key.key for key in path[1:]), module)
-        return np.ascontiguousarray(expected[name][1](state[name]).reshape(leaf.shape))
-
-    return jax.tree_util.tree_map_with_path(converted, shapes)
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
-    return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
-
-
-def _name(keys: tuple[str, ...], module: nn.Module) -> str:
-    """Return PyTorch's name of a leaf, `layer1.1.bn1.weight` for `("stage1_block2", "norm1", "scale")`."""
-    parts = _RESNET if isinstance(module, ResNet) else _VIT if isinstance(module, ViT) else None
-    if parts is None:
-        raise InputError(f"no PyTorch weights for a {type(module).__name__}; expected one of {', '.join(NETWORKS)}")
-    *blocks, leaf = keys
-    names = [
-        next((re.sub(pattern, theirs, key) for pattern, theirs in parts.items() if re.fullmatch(pattern, key)), key)
-        for key in (*blocks, *([] if leaf in (*_LEAVES, "bias") else [leaf]))
-    ]
-    return ".".join([*names, *([_LEAVES.get(leaf, leaf)] if leaf in (*_LEAVES, "bias") else [])])
-
-
-def _layout(
-    keys: tuple[str, ...], shape: tuple[int, ...], module: nn.Module
-) -> tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
-    """Return a leaf's shape in PyTorch, and the function that reorders its axes."""
-    convolution = lambda array: array.transpose(2, 3, 1, 0)  # noqa: E731
-    if keys == ("patch_embedding", "kernel"):
-        return (shape[1], shape[0] // module.patch**2, module.patch, module.patch), convolution
-    if keys[-1] == "kernel":
-        return ((shape[3], shape[2], *shape[:2]), convolution) if len(shape) == 4 else (shape[::-1], np.transpose)
-    leading = {"class_token": (1, 1), "position_embedding": (1,)}.get(keys[0], ())
-    return (*leading, *shape), lambda array: array

@@ -6,7 +6,7 @@ import numpy as np
 from flax import linen as nn
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import build, pytorch_weights, weight_names
+from mpt_jax.models import pytorch_weights, registry
 
 _IMAGES = (224, 224, 3)
 _SHARE = 0.3  # of a network's names that a file of its family has at least
@@ -20,17 +20,18 @@ def network_of(state: Mapping[str, np.ndarray], prefix: str = "") -> str:
       prefix: of their names; empty: to be found.
     """
     families: dict[type, list[str]] = {}
-    for name in pytorch_weights.NETWORKS:
-        families.setdefault(type(build(name, 2)), []).append(name)
-    for first, *others in families.values():
-        known = pytorch_weights.names(build(first, 2), _IMAGES)
+    for name in registry.WITH_WEIGHTS:
+        families.setdefault(type(registry.build(name, 2)), []).append(name)
+    for names in families.values():
+        first = registry.build(names[0], 2)
         try:
-            found, _ = weight_names.select(state, known, prefix)
+            found = pytorch_weights.select(state, first, _IMAGES, prefix)
         except InputError:
             continue
-        if len(found.keys() & set(known)) > _SHARE * len(known):
-            for name in (first, *others):
-                if fits(found, build(name, 2), _IMAGES):
+        known = pytorch_weights.names(first, _IMAGES, found.dialect)
+        if len(found.state.keys() & set(known)) > _SHARE * len(known):
+            for name in names:
+                if fits(found.state, registry.build(name, 2), _IMAGES):
                     return name
     return ""
 
@@ -38,8 +39,8 @@ def network_of(state: Mapping[str, np.ndarray], prefix: str = "") -> str:
 def fits(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], prefix: str = "") -> bool:
     """Return whether these are the weights of a network, apart from its head."""
     try:
-        found, _ = weight_names.select(state, pytorch_weights.names(module, image_shape), prefix)
-        pytorch_weights.convert(found, module, image_shape, head=False)
+        found = pytorch_weights.select(state, module, image_shape, prefix)
+        pytorch_weights.convert(found.state, module, image_shape, dialect=found.dialect, head=False)
     except InputError:
         return False
     return True

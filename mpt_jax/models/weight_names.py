@@ -44,7 +44,7 @@ def select(state: Mapping[str, T], known: Collection[str], prefix: str = "") -> 
 
 def _found(state: Collection[str], known: Collection[str]) -> str:
     counts = Counter(
-        name[:start] for name in state for start in _starts(name) if name[start:] in known and start < len(name)
+        name[:start] for name in state for start in starts(name) if name[start:] in known and start < len(name)
     )
     most = max(counts.values(), default=0)
     if 10 * most < len(state):  # another network, for the messages about its names
@@ -58,8 +58,13 @@ def _found(state: Collection[str], known: Collection[str]) -> str:
     return rivals[0]
 
 
-def _starts(name: str) -> list[int]:
-    """Return the positions at which a part of a name begins."""
+def starts(name: str) -> list[int]:
+    """Return the positions at which a part of a name begins.
+
+    Examples:
+      >>> starts("net.fc.bias")
+      [0, 4, 7]
+    """
     return [0, *(i + 1 for i, character in enumerate(name) if character == ".")]
 
 

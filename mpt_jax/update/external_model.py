@@ -16,7 +16,7 @@ from mpt_jax.config import Config
 from mpt_jax.errors import InputError
 from mpt_jax.files import weights
 from mpt_jax.files.predictions import columns, formats
-from mpt_jax.models import Classifier, pytorch_weights, weight_names
+from mpt_jax.models import Classifier, pytorch_weights
 
 SHOWN = 5  # class names or ids in an error message
 
@@ -72,16 +72,16 @@ def read_weights(
     shape, classes = dataset.train.images.shape[1:], dataset.class_names[:count]
     result = {}
     for path in dict.fromkeys(files_per_seed(config.old.weights, config)):
-        state = weights.read(path)
+        state, dialect = weights.read(path), ""
         try:
-            state, _ = weight_names.select(state, pytorch_weights.names(module, shape), config.old.strip)
-            params, batch_stats = pytorch_weights.convert(state, module, shape)
+            state, dialect, _ = pytorch_weights.select(state, module, shape, config.old.strip)
+            params, batch_stats = pytorch_weights.convert(state, module, shape, dialect=dialect)
         except InputError as error:
             raise InputError(
                 f"old.weights={path} does not fit {name} with {count} classes on images of shape {list(shape)}: "
                 f"{error}; expected the network of old_model (without a name, of model) and its stem, the first number "
                 f"of update.schedule, and dataset.image_size and channels as in its training"
-                f"{_hint(state, module, count)}"
+                f"{_hint(state, module, dialect, count)}"
             ) from error
         outputs = output_indices(configs.old_classes(config), classes, config, path)
         params["head"] = {name: np.ascontiguousarray(values[..., outputs]) for name, values in params["head"].items()}
@@ -96,9 +96,9 @@ def read_weights(
     return [result[path] for path in files_per_seed(config.old.weights, config)]
 
 
-def _hint(state: Mapping[str, np.ndarray], module: nn.Module, count: int) -> str:
+def _hint(state: Mapping[str, np.ndarray], module: nn.Module, dialect: str, count: int) -> str:
     """Return what a file with another number of classes is good for."""
-    heads = [state[name] for name in pytorch_weights.head_names(module) if name in state]
+    heads = [state[name] for name in pytorch_weights.head_names(module, dialect) if name in state]
     outputs = {head.shape[0] for head in heads if head.ndim} - {count}
     if not outputs:
         return ""

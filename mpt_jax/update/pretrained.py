@@ -16,9 +16,7 @@ from mpt_jax import models
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import released_model, weights
-from mpt_jax.models import Classifier, pytorch_weights, recognition, weight_names
-
-_IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+from mpt_jax.models import Classifier, pytorch_weights, recognition, registry
 
 
 class Network(NamedTuple):
@@ -26,7 +24,7 @@ class Network(NamedTuple):
 
     section: str
     config: ModelConfig
-    options: Mapping[str, str]  # of `models.build`
+    options: Mapping[str, Any]  # of `models.build`
     module: nn.Module
 
     @property
@@ -129,21 +127,21 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     except InputError as error:
         raise InputError(f"{network.key}: {error}") from error
     try:
-        known = pytorch_weights.names(network.module, image_shape)
-        state, prefix = weight_names.select(everything, known, network.config.strip)
-        params, batch_stats = pytorch_weights.convert(state, network.module, image_shape, head=False)
+        state, dialect, prefix = pytorch_weights.select(everything, network.module, image_shape, network.config.strip)
+        params, batch_stats = pytorch_weights.convert(state, network.module, image_shape, dialect=dialect, head=False)
     except InputError as error:
         remedy = _remedy(network, everything, image_shape)
         raise InputError(
             f"{network.key} does not fit {network.section}.name={network.config.name}: {error}{remedy}"
         ) from error
-    head = [state[name] for name in pytorch_weights.head_names(network.module) if name in state]
-    notes = [f"names under {prefix!r}"] if prefix else []
+    head = [state[name] for name in pytorch_weights.head_names(network.module, dialect) if name in state]
+    notes = [f"{dialect}'s names", *([f"under {prefix!r}"] if prefix else [])]
     if len(state) < len(everything):
         notes.append(f"{len(everything) - len(state):,} arrays beside them are ignored")
-    what = f" ({'; '.join(notes)})" if notes else ""
+    what = f" ({'; '.join(notes)})"
     what += f"; its head of {head[0].shape[0]:,} classes is left out" if head else "; it has no head"
-    mean, std = _IMAGENET if image_shape[-1] == 3 else (None, None)
+    statistics = np.asarray(registry.dialects(network.module)[dialect].statistics, np.float32)
+    mean, std = statistics if image_shape[-1] == 3 else (None, None)
     return Classifier(network.module, params, batch_stats, mean, std), what
 
 
@@ -171,5 +169,5 @@ def _headless(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, "head": head}
 
 
-def _described(name: str, options: Mapping[str, str]) -> str:
+def _described(name: str, options: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(f'{key}={value}' for key, value in options.items())})"

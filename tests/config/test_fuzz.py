@@ -21,7 +21,7 @@ import pytest
 from mpt_jax import config as configs
 from mpt_jax import data, train, update
 from mpt_jax.errors import InputError
-from mpt_jax.models import MODELS
+from mpt_jax.models import NETWORKS
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lock
 
@@ -126,7 +126,7 @@ def typed_override(rng):
     """Return an override with a value of the right type."""
     key = rng.choice(list(LEAVES))
     hint = LEAVES[key]
-    names = [*data.POLICIES, *MODELS, *METHODS]
+    names = [*data.POLICIES, *NETWORKS, *METHODS]
     pool = [value for kind in value_types(hint) for value in VALUES[kind] + (names if kind is str else [])]
     if is_list(hint):
         items = rng.choices(pool, k=rng.randrange(4))

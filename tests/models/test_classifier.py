@@ -12,7 +12,7 @@ import random_weights
 from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.models import (
-    MODELS,
+    NETWORKS,
     Classifier,
     build,
     features,
@@ -127,7 +127,7 @@ def test_float64_throughout(name):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
     module = _shallow(name, 3, dtype=dtype)
 
@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_with_the_valid_choices(arguments, options, messag
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_name_builds(name):
     assert build(name, 12).num_classes == 12
 
@@ -291,7 +291,7 @@ def test_a_warm_started_network_has_the_trained_logits_for_old_classes(name):
 
 def test_warm_start_refuses_networks_of_other_shapes():
     def make(name, features=4, **options):
-        return random_weights.drawn(MODELS[name](3, **options), (features,))
+        return random_weights.drawn(NETWORKS[name].constructor(3, **options), (features,))
 
     for fresh, trained, name in (
         (make("mlp", 5, hidden=4), make("mlp", 6, hidden=4), "['hidden']['kernel']"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import MODELS, build, pytorch_weights
+from mpt_jax.models import build, pytorch_weights
 from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
@@ -120,8 +120,6 @@ def test_names_that_do_not_fit_the_network_are_listed(state, change, message):
     pytorch_weights.convert(state, SMALL, (4, 4, 3))
 
 
-def test_every_resnet_and_vision_transformer_is_supported(state):
-    known = {name for name in MODELS if isinstance(build(name, 5), ResNet | ViT)}
-    assert set(pytorch_weights.NETWORKS) == known
+def test_a_network_without_names_is_refused(state):
     with pytest.raises(InputError, match=r"no PyTorch weights for a ConvNet; expected one of resnet18, "):
         pytorch_weights.convert(state, build("convnet", 5), (8, 8, 1))

@@ -270,7 +270,7 @@ def test_the_old_head_is_applied_to_the_features_of_the_student_and_trains_them(
     random = np.random.default_rng(5)
     with jax.enable_x64(True):
         inputs = with_objectives(make_inputs(rows=("no_treatment",), dtype="float64"), METHODS["bct"])
-        module = models.MODELS["mlp"](ALL, hidden=hidden, dtype=jnp.float64, param_dtype=jnp.float64)
+        module = models.NETWORKS["mlp"].constructor(ALL, hidden=hidden, dtype=jnp.float64, param_dtype=jnp.float64)
         old = module.clone(num_classes=OLD)
         params, _ = random_weights.init(old, jax.random.key(8), (8, 8, 1))
         old_head = jax.tree.map(lambda leaf: random.normal(size=(1, *leaf.shape)), params["head"])

@@ -5,6 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from random_weights import TIMM_VIT_TINY, timm_vit
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
@@ -18,13 +19,7 @@ from mpt_jax.update import lineage, releases, selection, stages, workdir
 def weights(tmp_path_factory):
     """A file with random weights of a small vision transformer under timm's names, and its network."""
     safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra 'weights'")
-    module, rng = models.build("vit_tiny", 3), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: models.init(module, jax.random.key(0), (8, 8, 3)))[0]
-    state = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        keys = tuple(key.key for key in path)
-        shape, _ = pytorch_weights._layout(keys, leaf.shape, module)
-        state[f"module.{pytorch_weights._name(keys, module)}"] = 0.1 * rng.standard_normal(shape, np.float32)
+    state = {f"module.{name}": array for name, array in timm_vit(3, 8, **TIMM_VIT_TINY).items()}
     path = tmp_path_factory.mktemp("weights") / "old.safetensors"
     safetensors.save_file(state, path)
     return path

@@ -1,0 +1,126 @@
+"""Every network by name: its constructor, and its weights in PyTorch's packages. A new network is a row here."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mpt_jax.errors import InputError
+from mpt_jax.models import efficientnet_lite, resnet, vit
+from mpt_jax.models.convnet import ConvNet
+from mpt_jax.models.dialect import Dialect
+from mpt_jax.models.layers import at_least_float32
+from mpt_jax.models.linear import LinearHead, MLPHead
+
+
+class Network(NamedTuple):
+    """A network.
+
+    Attributes:
+        constructor: called with ``num_classes``, ``dtype``, ``param_dtype`` and those of `OPTIONS` that it takes.
+        dialects: table of names by package; the first is the one of an export unless another is requested.
+    """
+
+    constructor: Callable[..., nn.Module]
+    dialects: Mapping[str, Dialect] = MappingProxyType({})
+
+
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        "convnet": Network(ConvNet),
+        "resnet18": Network(resnet.ResNet18, resnet.DIALECTS),
+        "resnet34": Network(resnet.ResNet34, resnet.DIALECTS),
+        "resnet50": Network(resnet.ResNet50, resnet.DIALECTS),
+        "resnet101": Network(resnet.ResNet101, resnet.DIALECTS),
+        "vit_s16": Network(vit.ViTSmall, vit.DIALECTS),
+        "vit_b16": Network(vit.ViTBase16, vit.DIALECTS),
+        "vit_b32": Network(vit.ViTBase32, vit.DIALECTS),
+        "vit_l14": Network(vit.ViTLarge, vit.DIALECTS),
+        "vit_tiny": Network(vit.ViTTiny, vit.DIALECTS),
+        "efficientnet_lite0": Network(efficientnet_lite.EfficientNetLite0, efficientnet_lite.DIALECTS),
+        "efficientnet_lite1": Network(efficientnet_lite.EfficientNetLite1, efficientnet_lite.DIALECTS),
+        "efficientnet_lite2": Network(efficientnet_lite.EfficientNetLite2, efficientnet_lite.DIALECTS),
+        "efficientnet_lite3": Network(efficientnet_lite.EfficientNetLite3, efficientnet_lite.DIALECTS),
+        "efficientnet_lite4": Network(efficientnet_lite.EfficientNetLite4, efficientnet_lite.DIALECTS),
+        "linear": Network(LinearHead),
+        "mlp": Network(MLPHead),
+    }
+)
+ON_FEATURES = ("linear", "mlp")  # these take arrays of features, the other NETWORKS images
+WITH_WEIGHTS = tuple(name for name, network in NETWORKS.items() if network.dialects)  # PyTorch's weights are read
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+_RATE = (lambda rate: 0 <= rate < 1, "a probability from 0 to below 1")
+
+OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "stem": (lambda stem: stem in resnet.STEMS, f"one of {', '.join(resnet.STEMS)}"),
+        "dropout": _RATE,
+        "drop_path": _RATE,
+    }
+)
+"""Option of a constructor -> its valid values, and what these are in words."""
+
+
+def options_of(name: str) -> list[str]:
+    """Return the `OPTIONS` that a network takes.
+
+    Examples:
+        >>> options_of("resnet18")
+        ['stem', 'dropout', 'drop_path']
+    """
+    return [option for option in OPTIONS if option in inspect.signature(NETWORKS[name].constructor).parameters]
+
+
+def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any) -> nn.Module:
+    """Return the network of a name, to be called as ``module.apply(variables, x, train=..., mutable=...)``.
+
+    Args:
+        name: a key of `NETWORKS`.
+        num_classes: number of logits.
+        dtype: of the computation, one of `DTYPES`; parameters and logits have at least float32.
+        **options: of the network, some of `OPTIONS`: ResNets take ``stem``, ``imagenet`` or ``cifar``; most networks
+            ``dropout`` and ``drop_path``, probabilities in training.
+
+    Raises:
+        InputError: unknown name, option or value.
+
+    Examples:
+        >>> build("resnet18", 100, stem="cifar").stem
+        'cifar'
+        >>> build("convnet", 100, stem="cifar")
+        Traceback (most recent call last):
+        ...
+        mpt_jax.errors.InputError: model 'convnet' has no option 'stem'; expected none
+    """
+    if name not in NETWORKS:
+        raise InputError(f"unknown model {name!r}; expected one of {', '.join(NETWORKS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if num_classes < 1:
+        raise InputError(f"{num_classes} classes; expected at least 1")
+    known = options_of(name)
+    for option, value in options.items():
+        if option not in known:
+            expected = f"one of {', '.join(known)}" if known else "none"
+            raise InputError(f"model {name!r} has no option {option!r}; expected {expected}")
+        accepts, expected = OPTIONS[option]
+        if not accepts(value):
+            raise InputError(f"unknown {option} {value!r}; expected {expected}")
+    compute = jnp.dtype(dtype)
+    constructor = NETWORKS[name].constructor
+    return constructor(num_classes=num_classes, dtype=compute, param_dtype=at_least_float32(compute), **options)
+
+
+def dialects(module: nn.Module) -> Mapping[str, Dialect]:
+    """Return the tables of a network's weights by package.
+
+    Raises:
+        InputError: a network without tables.
+    """
+    for network in NETWORKS.values():
+        if network.dialects and type(module) is getattr(network.constructor, "func", network.constructor):
+            return network.dialects
+    raise InputError(f"no PyTorch weights for a {type(module).__name__}; expected one of {', '.join(WITH_WEIGHTS)}")
