@@ -156,6 +156,7 @@ EfficientNetLite2 = partial(EfficientNetLite, stages=scaled(1.1, 1.2))
 EfficientNetLite3 = partial(EfficientNetLite, stages=scaled(1.2, 1.4))
 EfficientNetLite4 = partial(EfficientNetLite, stages=scaled(1.4, 1.8))
 
+
 def _block_number(found: re.Match[str], module: EfficientNetLite) -> str:
     """Return the name of a block in a package that counts the blocks of all stages together."""
     before = sum(stage.blocks for stage in module.stages[: int(found[1]) - 1])

@@ -51,9 +51,7 @@ def head_names(module: nn.Module, dialect: str = "") -> list[str]:
     return [dialects.leaf(("head", key), shape, module, table).names[0] for key, shape in shapes.items()]
 
 
-def select(
-    state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], prefix: str = ""
-) -> Found:
+def select(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tuple[int, ...], prefix: str = "") -> Found:
     """Find a network's weights among the arrays of a file: whose names they have, and under which prefix.
 
     The dialect is the one with most names in the file. Names of other towers of the same model are left out.

@@ -18,7 +18,6 @@ from mpt_jax.errors import InputError
 from mpt_jax.models.dialect import HALF, Dialect, Shape
 from mpt_jax.models.layers import Linear, at_least_float32, skipped_at_random, stochastic_depth
 
-
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # of CLIP's first weights

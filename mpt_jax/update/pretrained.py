@@ -135,7 +135,7 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
             f"{network.key} does not fit {network.section}.name={network.config.name}: {error}{remedy}"
         ) from error
     head = [state[name] for name in pytorch_weights.head_names(network.module, dialect) if name in state]
-    notes = [f"{dialect}'s names", *([f"under {prefix!r}"] if prefix else [])]
+    notes = [f"{dialect}'s names" + (f" under {prefix!r}" if prefix else "")]
     if len(state) < len(everything):
         notes.append(f"{len(everything) - len(state):,} arrays beside them are ignored")
     what = f" ({'; '.join(notes)})"

@@ -10,7 +10,6 @@ from random_weights import TIMM_VIT_TINY, timm_vit
 from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
-from mpt_jax.models import pytorch_weights
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection, stages, workdir
 
