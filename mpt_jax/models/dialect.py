@@ -74,10 +74,10 @@ class Leaf(NamedTuple):
         return (first // len(self.names), *rest)
 
     def to_ours(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Return our array from theirs, which may be longer along an axis that is not split (positions)."""
+        """Return our array from theirs; its first axis is as long as theirs makes it."""
         joined = np.concatenate(arrays) if len(arrays) > 1 else np.asarray(arrays[0])
-        ours = joined.transpose(np.argsort(self.axes))
-        return np.ascontiguousarray(ours.reshape(self.shape) if ours.shape == self.split else ours)
+        ours = joined.transpose(np.argsort(self.axes)).reshape(-1, *self.shape[1:])
+        return np.ascontiguousarray(ours)
 
     def to_theirs(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """Return their arrays by name from ours."""

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from mpt_jax.errors import InputError
 from mpt_jax.models import build, init
-from mpt_jax.models.vit import ViT, attention, layer_norm, patches
+from mpt_jax.models.vit import ViT, attention, layer_norm, patches, resized_positions
 
 
 def _small(classes=5, dtype="float32", depth=2):
@@ -240,3 +240,33 @@ def test_logits_in_half_precision_are_near_those_of_float32(dtype):
     chex.assert_type([narrow, wide], jnp.float32)
     error = float(jnp.abs(narrow - wide).max() / wide.std())
     assert 0 < error < (0.1 if dtype == "bfloat16" else 0.01)
+
+
+def test_positions_of_the_same_size_stay_and_a_ramp_stays_a_ramp():
+    rows = np.repeat(np.arange(16.0), 16)
+    positions = np.stack([np.r_[-7.0, rows], np.r_[5.0, np.ones(256)]], axis=1).astype(np.float32)
+    module = ViT(3, patch=2, width=2, depth=0, heads=1)
+    np.testing.assert_allclose(resized_positions(positions, module, (32, 32, 3)), positions, atol=1e-5)
+    half = resized_positions(positions, module, (16, 24, 3))
+    np.testing.assert_array_equal(half[0], positions[0])
+    grid = half[1:].reshape(8, 12, 2)
+    np.testing.assert_allclose(grid[..., 1], 1, atol=1e-5)
+    np.testing.assert_allclose(grid[2:-2, :, 0], np.repeat(np.arange(0.5, 16, 2)[2:-2, None], 12, 1), atol=1e-4)
+
+
+def test_positions_of_no_square_grid_are_refused():
+    with pytest.raises(InputError, match="4 positions; expected those of a class token and of a square grid"):
+        resized_positions(np.ones((4, 2), np.float32), ViT(3, patch=2, width=2, depth=0, heads=1), (4, 4, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(8, 8), (5, 9), (14, 14)])
+def test_positions_are_interpolated_as_by_timm(size):
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    pytorch_packages = pytest.importorskip("pytorch_packages")
+    positions = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
+    layers = pytorch_packages.timm().layers
+    expected = layers.resample_abs_pos_embed(torch.tensor(positions[None]), size, num_prefix_tokens=1)[0].numpy()
+    module = ViT(3, patch=2, width=6, depth=0, heads=1)
+    ours = resized_positions(positions, module, (2 * size[0], 2 * size[1], 3))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

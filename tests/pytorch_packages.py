@@ -1,0 +1,64 @@
+"""PyTorch's packages of networks, for slow tests: nothing is downloaded."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+
+def package(name):
+    """Import a package, or skip the test; compiled operators that torchvision does not find are not needed."""
+    register = torch.library.register_fake
+
+    def lenient(operator, *arguments, **options):
+        def decorate(function):
+            try:
+                return register(operator, *arguments, **options)(function)
+            except RuntimeError:  # a torchvision that was compiled for another build of PyTorch
+                return function
+
+        return decorate
+
+    torch.library.register_fake = lenient
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        pass
+    finally:
+        torch.library.register_fake = register
+    return pytest.importorskip(name)
+
+
+def timm():
+    return package("timm")
+
+
+def randomised(module, seed=0):
+    """Return a network whose parameters and statistics are all drawn, so that no two of them can be confused."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.named_parameters():
+            spread = 0.7 * tensor[0].numel() ** -0.5 if tensor.ndim in (2, 4) else 0.3
+            centre = 1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0
+            tensor.copy_(centre + spread * torch.randn_like(tensor))
+        for name, tensor in module.named_buffers():
+            if name.endswith("running_mean"):
+                tensor.copy_(0.3 * torch.randn_like(tensor))
+            elif name.endswith("running_var"):
+                tensor.copy_(0.5 + torch.rand_like(tensor))
+    return module.eval()
+
+
+def arrays(state):
+    """Return the floating-point arrays of a state, as `mpt_jax.files.weights` reads them."""
+    return {name: tensor.numpy() for name, tensor in state.items() if tensor.is_floating_point()}
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def logits(module, inputs):
+    with torch.no_grad():
+        return module(torch.tensor(inputs.transpose(0, 3, 1, 2))).numpy()
