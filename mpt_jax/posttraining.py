@@ -228,6 +228,7 @@ def interpolate(old: Classifier, new: Classifier, a: jax.typing.ArrayLike, *, im
     ``theta = a theta_old + (1 - a) theta_new``, or elementwise with the importance F of the old weights
     ``theta = (a F theta_old + (1 - a) theta_new) / (a F + 1 - a)``. The columns of the head for new classes are the new
     model's. a = 0 gives exactly the new model, a = 1 exactly the old one with the new model's additional columns.
+    Weights that are equal in both, such as frozen ones, stay exactly as they are.
 
     Running means and variances are interpolated too, by a without F. They do not match the activations of the
     interpolated model; measure them again with `refresh_batch_stats`.
@@ -272,7 +273,9 @@ def interpolate(old: Classifier, new: Classifier, a: jax.typing.ArrayLike, *, im
                 "expected equal shapes, except for more classes in the head"
             )
         share = share_of(importance, new.dtype)
-        return jnp.concatenate([share * old + (1 - share) * new[..., :known], new[..., known:]], axis=-1)
+        both = new[..., :known]
+        mixed = jnp.where(old == both, both, share * old + (1 - share) * both)
+        return jnp.concatenate([mixed, new[..., known:]], axis=-1)
 
     over = jax.tree_util.tree_map_with_path
     return new.replace(
@@ -295,8 +298,12 @@ def soup(classifiers: Classifier) -> Classifier:
     Source: Wortsman et al., Model Soups: Averaging Weights of Multiple Fine-Tuned Models Improves Accuracy Without
     Increasing Inference Time, 2022. For its interpolation with the old model: Schumann et al., see `interpolate`.
     """
-    average = functools.partial(jax.tree.map, lambda leaf: jnp.mean(leaf, axis=0))
-    params, batch_stats = average(classifiers.params), average(classifiers.batch_stats)
+
+    def average(leaf):  # exact where all are equal, as frozen weights are
+        return jnp.where((leaf == leaf[:1]).all(axis=0), leaf[0], jnp.mean(leaf, axis=0))
+
+    averages = functools.partial(jax.tree.map, average)
+    params, batch_stats = averages(classifiers.params), averages(classifiers.batch_stats)
     mean, std = jax.tree.map(lambda leaf: leaf[0], (classifiers.mean, classifiers.std))
     return classifiers.replace(params=params, batch_stats=batch_stats, mean=mean, std=std)
 
@@ -368,8 +375,10 @@ def relative_importance(fisher: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf / mean, fisher)
 
 
-@functools.partial(jax.jit, static_argnames="batch_size")
-def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size: int = 128) -> Classifier:
+@functools.partial(jax.jit, static_argnames=("batch_size", "fixed"))
+def refresh_batch_stats(
+    classifier: Classifier, images: jax.Array, *, batch_size: int = 128, fixed: tuple[str, ...] = ()
+) -> Classifier:
     """Measure the running statistics of averaged weights again, by forward passes as in training.
 
     Args:
@@ -377,6 +386,7 @@ def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size
       images: training images in random order, ``[N, height, width, channels]``, uint8. An incomplete last batch is
         ignored. After n batches the previous statistics still weigh 0.9 ** n.
       batch_size: images per batch, at most N.
+      fixed: patterns of parameters whose statistics do not change, see `models.train_forward`.
 
     Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018.
     """
@@ -387,7 +397,7 @@ def refresh_batch_stats(classifier: Classifier, images: jax.Array, *, batch_size
     def step(batch_stats, batch_and_key):
         batch, key = batch_and_key
         x = models.normalize(batch, classifier.mean, classifier.std, classifier.mean.dtype)
-        return models.train_forward(classifier.module, classifier.params, batch_stats, x, key)[2], None
+        return models.train_forward(classifier.module, classifier.params, batch_stats, x, key, fixed=fixed)[2], None
 
     return classifier.replace(batch_stats=jax.lax.scan(step, classifier.batch_stats, (batches, keys))[0])
 
@@ -423,7 +433,7 @@ def ema(average: Any, params: Any, decay: jax.typing.ArrayLike, step: jax.typing
         r = jnp.asarray(rate, dtype)
         r = r / -jnp.expm1((step.astype(dtype) + 1) * jnp.log1p(-r))
         r = jnp.where(step == 0, 1, r)
-        return (1 - r) * average + r * params
+        return jnp.where(average == params, params, (1 - r) * average + r * params)  # exact for frozen ones
 
     return jax.tree.map(mix, average, params)
 

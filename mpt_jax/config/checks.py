@@ -12,7 +12,15 @@ from typing import Any
 from mpt_jax import data, objectives
 from mpt_jax.config import optimizers
 from mpt_jax.config.conversion import LARGEST, parse_literal
-from mpt_jax.config.schema import TEACHERS, Config, ModelConfig, old_classes, old_model_of, sources_of
+from mpt_jax.config.schema import (
+    TEACHERS,
+    Config,
+    ModelConfig,
+    gives_old_model,
+    old_classes,
+    old_model_of,
+    sources_of,
+)
 from mpt_jax.errors import InputError, unknown
 from mpt_jax.methods import DERIVED, Derived
 from mpt_jax.models import NETWORKS, registry
@@ -35,7 +43,15 @@ def check(config: Config) -> None:
         value = _value(config, key)
         _require(accepts(value), f"{key}={_shown(value)}; expected {expected}")
     for section in (
-        *(_check_seeds, _check_dataset, _check_optimizer, _check_old_model, _check_old, _check_pretrained),
+        *(
+            _check_seeds,
+            _check_dataset,
+            _check_optimizer,
+            _check_freeze,
+            _check_old_model,
+            _check_old,
+            _check_pretrained,
+        ),
         _check_update,
     ):
         section(config)
@@ -180,6 +196,23 @@ def _check_optimizer(config: Config) -> None:
         f"optimizer.head_learning_rate={settings.head_learning_rate}, but optimizer.learning_rate=0; expected a rate "
         "above 0, or optimizer.freeze=backbone to train the head alone",
     )
+
+
+def _check_freeze(config: Config) -> None:
+    """Refuse to freeze random weights; a network of one's own may load its weights itself."""
+    update, old_model = config.update, old_model_of(config)
+    section = "old_model" if config.old_model.name else "model"
+    starts = [
+        ("the old model", gives_old_model(config), old_model, f"{section}.pretrained or update.old"),
+        ("the independent model", update.independent, config.model, "model.pretrained or update.independent"),
+        ("the students", update.start == "old", config.model, "model.pretrained or update.start=old"),
+    ]
+    for which, given, network, expected in starts:
+        _require(
+            not config.optimizer.freeze or given or network.pretrained or ".py" in network.name,
+            f"optimizer.freeze={','.join(config.optimizer.freeze)} would freeze random weights of {which}; expected "
+            f"{expected}",
+        )
 
 
 def _check_old_model(config: Config) -> None:

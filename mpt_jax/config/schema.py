@@ -152,6 +152,11 @@ def old_model_of(config: Config) -> ModelConfig:
     return config.old_model if config.old_model.name else config.model
 
 
+def gives_old_model(config: Config) -> bool:
+    """Return whether a config gives the old model, so that the run does not train it."""
+    return bool(config.update.old or config.old.weights or config.old.predictions)
+
+
 def network_options(network: ModelConfig) -> dict[str, Any]:
     """Return the options of `models.build` that a section of the config sets to other values than the defaults."""
     options = {name: getattr(network, name) for name in ("dtype", *OPTIONS)}

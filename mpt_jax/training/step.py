@@ -1,7 +1,6 @@
 """The train step of one member on one batch: the whole method, without axes, devices or loops."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +119,7 @@ def train_step(
     params = parameters.merge(optax.apply_updates(trained, updates), frozen)
     after = state
     if state.average is not None:
-        average = posttraining.ema(state.average, (params, batch_stats), objective.average, step)
-        after = after.replace(average=_keep_frozen(recipe, average, (params, batch_stats)))
+        after = after.replace(average=posttraining.ema(state.average, (params, batch_stats), objective.average, step))
     values = {"loss": loss.astype(float), "accuracy": accuracy}
     after = after.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
     if recipe.optimizer.skip_nonfinite:
@@ -129,15 +127,3 @@ def train_step(
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         values |= {"loss": jnp.where(finite, values["loss"], 0.0), "skipped": (~finite).astype(float)}
     return after, values
-
-
-def _keep_frozen(recipe: Recipe, average: Any, now: Any) -> Any:
-    """Return an average of (parameters, statistics) with the frozen ones as they are: their mean would be rounded."""
-
-    def keep(keys: Any, average: jax.Array, now: jax.Array) -> jax.Array:
-        path, of_statistics = parameters.path_of(keys[1:]), keys[0].idx == 1
-        if of_statistics:
-            return now if parameters.keeps_statistics(recipe.fixed, path.rpartition("/")[0]) else average
-        return now if parameters.is_frozen(recipe.optimizer.freeze, path) else average
-
-    return jax.tree_util.tree_map_with_path(keep, average, now)

@@ -58,11 +58,12 @@ class Models:
         if not classifier.batch_stats:
             return classifier
         stage = lineage.stages(self.run.config, self.release)[-1]
-        batch_size = self.run.config.optimizer.batch_size
+        optimizer = self.run.config.optimizer
+        batch_size, fixed = optimizer.batch_size, optimizer.freeze if optimizer.freeze_statistics else ()
         rows = self._training_rows(stage)[: _REFRESHING_BATCHES * batch_size]
         images = np.asarray(self.run.dataset.train.images[rows])
         batch_size = min(batch_size, len(images))
-        return jax.device_get(posttraining.refresh_batch_stats(classifier, images, batch_size=batch_size))
+        return jax.device_get(posttraining.refresh_batch_stats(classifier, images, batch_size=batch_size, fixed=fixed))
 
     def _training_rows(self, stage: lineage.Stage) -> np.ndarray:
         """Return the training images of a stage in random order."""

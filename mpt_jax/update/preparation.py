@@ -26,6 +26,7 @@ from mpt_jax.update import (
     external_model,
     frozen_features,
     lineage,
+    parameter_patterns,
     precomputed_logits,
     pretrained,
     releases,
@@ -59,6 +60,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
             workdir.check_contents(folder, contents)
     old_params, new_params = (_parameter_shapes(network, dataset) for network in networks)
     _check_old_head(config, old_params, new_params)
+    trained = [*zip(networks, (old_params, new_params), strict=True)][1 if configs.gives_old_model(config) else 0 :]
+    parameter_patterns.check(config, trained, dataset.train.images.shape[1:])
     sharding.check_batch(mesh, config.optimizer.batch_size, config.optimizer.accumulate)
     _check_steps(config, dataset)
     _check_inputs(config, dataset)

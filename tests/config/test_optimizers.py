@@ -82,6 +82,31 @@ def test_an_invalid_setting_is_one_line_that_names_the_key(overrides, words):
         assert word in message
 
 
+GIVEN_OLD = ("update.old=DIR", "update.start=old")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], ["random weights of the old model", "expected model.pretrained or update.old"]),
+        (["old_model.name=vit_tiny", "model.pretrained=F"], ["of the old model", "old_model.pretrained or update.old"]),
+        (["update.old=DIR"], ["of the independent model", "model.pretrained or update.independent"]),
+        ([*GIVEN_OLD], ["of the independent model", "model.pretrained or update.independent"]),
+        (["update.old=DIR", "update.independent=DIR"], ["of the students", "model.pretrained or update.start=old"]),
+    ],
+)
+def test_random_weights_are_not_frozen(overrides, words):
+    with pytest.raises(InputError) as caught:
+        configs.load(DIGITS, ["optimizer.freeze=conv1,norm1", *overrides])
+    for word in ("optimizer.freeze=conv1,norm1 would freeze", *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("overrides", [["model.pretrained=FILE"], [*GIVEN_OLD, "update.independent=DIR"]])
+def test_given_weights_may_be_frozen(overrides):
+    assert configs.load(DIGITS, ["optimizer.freeze=backbone", *overrides]).optimizer.freeze == ("backbone",)
+
+
 def test_options_are_part_of_the_config_that_a_run_records():
     config = configs.load(DIGITS, ["optimizer.name=adamw", "optimizer.options={'b2': 0.95, 'mu_dtype': 'bfloat16'}"])
     assert configs.to_dict(config)["optimizer"]["options"] == {"b2": 0.95, "mu_dtype": "bfloat16"}

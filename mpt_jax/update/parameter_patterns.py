@@ -1,0 +1,64 @@
+"""Checks of the patterns of parameters in a config, and of its rates per layer, against the networks of a run."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from mpt_jax import models
+from mpt_jax.config import Config
+from mpt_jax.errors import InputError, listed
+from mpt_jax.models import parameters
+from mpt_jax.update.pretrained import Network
+
+_OF_ANY_NETWORK = ("bias", "scale")  # a network without norms has no scales, but the same config may serve both
+
+
+def check(config: Config, networks: Sequence[tuple[Network, Any]], image_shape: Sequence[int]) -> None:
+    """Check that patterns match parameters, that heads are trained, and that the order of the layers is known.
+
+    Args:
+      networks: that the run trains, each with the shapes of its parameters.
+      image_shape: of one input.
+
+    Raises:
+      InputError: naming the key and the nearest parameters.
+    """
+    settings, every = config.optimizer, [path for _, params in networks for path in parameters.paths(params)]
+    for pattern in settings.freeze:
+        if not any(parameters.is_frozen([pattern], path) for path in every):
+            raise InputError(_unmatched(f"optimizer.freeze={pattern}", pattern, networks))
+    for pattern in settings.decay_exclude:
+        if pattern not in _OF_ANY_NETWORK and not any(parameters.matches([pattern], path) for path in every):
+            raise InputError(_unmatched(f"optimizer.decay_exclude={pattern}", pattern, networks))
+    frozen = f"optimizer.freeze={','.join(settings.freeze)}"
+    for network, params in networks:
+        of_network = f"{network.section}.name={network.config.name}"
+        paths = parameters.paths(params)
+        if all(parameters.is_frozen(settings.freeze, path) for path in paths):
+            raise InputError(
+                f"{frozen} leaves nothing to train in {of_network}; expected fewer patterns, such as "
+                f"{parameters.BACKBONE}"
+            )
+        if parameters.is_frozen(settings.freeze, f"{parameters.HEAD}/kernel"):
+            raise InputError(
+                f"{frozen} freezes the head of {of_network}, whose columns of new classes are random; expected "
+                f"patterns of other layers, such as {parameters.BACKBONE}"
+            )
+        if settings.layer_decay < 1 and parameters.HEAD not in models.layer_order(network.module, image_shape):
+            raise InputError(
+                f"optimizer.layer_decay={settings.layer_decay} needs the order in which layers are called, which is "
+                f"not known of {of_network}; expected 1, or a network whose layers are flax.linen modules"
+            )
+
+
+def _unmatched(given: str, pattern: str, networks: Sequence[tuple[Network, Any]]) -> str:
+    """Return the message for a pattern that matches nothing, with the nearest names."""
+    of_networks = " and ".join(dict.fromkeys(f"{n.section}.name={n.config.name}" for n, _ in networks))
+    paths = [path for _, params in networks for path in parameters.paths(params)]
+    names = dict.fromkeys("/".join(path.split("/")[:end]) for path in paths for end in range(1, path.count("/") + 2))
+    nearest = difflib.get_close_matches(pattern.strip("*/"), names, n=3, cutoff=0.4)
+    layers = dict.fromkeys(path.split("/")[0] for path in paths)
+    return (
+        f"{given} matches no parameter of {of_networks}; {f'nearest: {listed(nearest)}; ' if nearest else ''}its "
+        f"layers: {listed([*layers], most=30)}"
+    )
