@@ -122,7 +122,7 @@ def convert(
         resize = resized.get(found.path)
         return array if array.shape == found.shape or resize is None else resize(array, module, image_shape)
 
-    return jax.tree_util.tree_map_with_path(converted, _shapes(module, image_shape))
+    return jax.tree_util.tree_map_with_path(converted, shapes(module, image_shape))
 
 
 def back(
@@ -156,7 +156,7 @@ def back(
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
     return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
 
@@ -165,7 +165,7 @@ def _leaves(module: nn.Module, image_shape: tuple[int, ...], table: Dialect) -> 
     """Return all arrays of a network."""
     return [
         dialects.leaf([key.key for key in path[1:]], leaf.shape, module, table)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(_shapes(module, image_shape))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(module, image_shape))
     ]
 
 
@@ -180,6 +180,32 @@ def _closest(state: Mapping[str, Any], module: nn.Module, image_shape: tuple[int
     """Return the dialect with most names among those of the arrays."""
     known = registry.dialects(module)
     return max(known, key=lambda dialect: len(state.keys() & names(module, image_shape, dialect)))
+
+
+def resized(params: Any, module: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    """Return a network's parameters for images of another size: positions are interpolated, the rest stays.
+
+    Args:
+      params: of a network of this architecture.
+      module: the network.
+      image_shape: ``(height, width, channels)`` of the new images.
+
+    Raises:
+      InputError: positions that cannot be interpolated.
+    """
+    try:
+        tables = registry.dialects(module)
+    except InputError:  # a network without tables has no positions that are known
+        return params
+    functions = {pattern: function for table in tables.values() for pattern, function in table.resized.items()}
+    expected, _ = shapes(module, image_shape)
+
+    def resize(path: Any, array: Any, like: Any) -> Any:
+        name = ".".join(key.key for key in path)
+        function = next((function for pattern, function in functions.items() if re.fullmatch(pattern, name)), None)
+        return array if function is None or array.shape == like.shape else function(array, module, image_shape)
+
+    return jax.tree_util.tree_map_with_path(resize, params, expected)
 
 
 def _resizing(table: Dialect, path: str) -> Any:

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from mpt_jax import models
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import released_model, weights
-from mpt_jax.models import Classifier, pytorch_weights, recognition, registry
+from mpt_jax.models import Classifier, own_names, parameters, pytorch_weights, recognition, registry
+
+_OWN = 0.5  # share of the names by which a file is one of `mpt_jax.export`
 
 
 class Network(NamedTuple):
@@ -108,15 +109,18 @@ def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, 
             f"{network.key} is {name}, but {network.section}.name={network.config.name}; expected a model of that "
             f"network, or {network.section}.name={name}"
         )
-    fresh, _ = _fresh(network, image_shape)
-    found, expected = (jax.tree.map(np.shape, _headless(params)) for params in (classifier.params, fresh))
-    if found != expected:
+    params, fresh = (
+        _headless(each) for each in (classifier.params, pytorch_weights.shapes(network.module, image_shape)[0])
+    )
+    if set(parameters.paths(params)) == set(parameters.paths(fresh)):
+        params = pytorch_weights.resized(params, network.module, image_shape)
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, fresh):
         raise InputError(
             f"{network.key} is {_described(name, options)} for images of shape {card['image_shape']}, but the run has "
             f"{_described(name, network.options)} and {list(image_shape)}; expected {network.section}, "
             "dataset.image_size and dataset.channels as in its training"
         )
-    start = classifier.replace(module=network.module, params=_headless(classifier.params))
+    start = classifier.replace(module=network.module, params=params)
     return start, f", a release; its head of {len(card['classes']):,} classes is left out"
 
 
@@ -127,6 +131,15 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     except InputError as error:
         raise InputError(f"{network.key}: {error}") from error
     try:
+        own = own_names.share(everything, network.module, image_shape)
+        if own > _OWN:
+            return _from_own_names(network, everything, image_shape)
+        if network.config.name not in registry.WITH_WEIGHTS:
+            example = next(iter(own_names.names(network.module, image_shape)))
+            raise InputError(
+                f"PyTorch has no names for its weights, and the file does not have its own, such as {example!r}; "
+                "expected those, or a released model's folder"
+            )
         state, dialect, prefix = pytorch_weights.select(everything, network.module, image_shape, network.config.strip)
         params, batch_stats = pytorch_weights.convert(state, network.module, image_shape, dialect=dialect, head=False)
     except InputError as error:
@@ -145,6 +158,20 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     return Classifier(network.module, params, batch_stats, mean, std), what
 
 
+def _from_own_names(
+    network: Network, everything: Mapping[str, np.ndarray], image_shape: tuple[int, ...]
+) -> tuple[Classifier, str]:
+    """Convert the weights of a file that names them as the network does, such as one of `mpt_jax.export`."""
+    params, batch_stats, prefix = own_names.convert(
+        everything, network.module, image_shape, prefix=network.config.strip
+    )
+    mean, std = (everything.get(f"normalization.{name}") for name in ("mean", "std"))
+    if mean is None or std is None or len(mean) != image_shape[-1]:
+        mean = std = None
+    under = f" under {prefix!r}" if prefix else ""
+    return Classifier(network.module, params, batch_stats, mean, std), f" (its own names{under}); its head is left out"
+
+
 def _remedy(network: Network, state: Mapping[str, np.ndarray], image_shape: tuple[int, ...]) -> str:
     """Return what would work for weights that do not fit: another number of channels, or another network."""
     *sides, channels = image_shape
@@ -154,13 +181,11 @@ def _remedy(network: Network, state: Mapping[str, np.ndarray], image_shape: tupl
                 f"; these weights are for images of {other} channels, and the run has {channels}: expected "
                 f"dataset.channels={other}"
             )
-    name = recognition.network_of(state, network.config.strip)
-    return f"; these are weights of {name}: expected {network.section}.name={name}" if name else ""
-
-
-def _fresh(network: Network, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return the shapes of the network's parameters and running statistics."""
-    return jax.eval_shape(lambda: models.init(network.module, jax.random.key(0), image_shape))
+    found = recognition.network_of(state, network.config.strip)
+    if not found:
+        return ""
+    values = " and ".join(f"{network.section}.{key}={value}" for key, value in found.items())
+    return f"; these are weights of {found['name']}: expected {values}"
 
 
 def _headless(params: Mapping[str, Any]) -> dict[str, Any]:

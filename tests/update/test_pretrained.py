@@ -6,10 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from random_weights import TIMM_VIT_TINY, timm_vit
+from random_weights import TIMM_VIT_TINY, drawn, timm_vit
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
+from mpt_jax.export import named_weights
 from mpt_jax.files import released_model
 from mpt_jax.update import lineage, planning, selection, stage_inputs
 
@@ -199,9 +200,41 @@ def test_weights_of_pytorch_lose_their_head_and_bring_their_statistics(vit):
     assert "it has no head" in headless.pretrained(1).text and headless.pretrained(1).digest == start.digest
 
 
+def test_positions_are_interpolated_for_images_of_another_size(vit, tmp_path):
+    larger = timm_vit(10, 16, **TIMM_VIT_TINY)
+    run = vit(larger)
+    positions = run.pretrained(1).classifier.params["position_embedding"]
+    assert positions.shape == (1 + 2 * 2, 128)
+    np.testing.assert_array_equal(positions[0], larger["pos_embed"][0, 0])
+    classifier = run.pretrained(1).classifier
+    module = models.build("vit_tiny", 7)
+    params, _ = models.init(module, jax.random.key(0), (16, 16, 3))
+    card = {
+        **{"name": "model", "method": "old", "release": 0, "seed": 0, "dataset": "photos", "steps": 0},
+        **{"seconds": 0.0, "examples_per_second": 0.0, "objective": {}, "parents": {}, "metrics": {}},
+        **{"architecture": {"name": "vit_tiny", "options": {}}, "image_shape": [16, 16, 3]},
+        "classes": [f"class {i}" for i in range(7)],
+    }
+    released = models.Classifier(module, jax.device_get(params), {}, classifier.mean, classifier.std)
+    released_model.write(tmp_path / "larger", released, card)
+    from_release = vit(larger, f"model.pretrained={tmp_path / 'larger'}")
+    assert from_release.pretrained(1).classifier.params["position_embedding"].shape == (5, 128)
+
+
 def test_weights_of_grey_images_use_the_statistics_of_the_images(vit):
     run = vit(timm_vit(10, 8, channels=1, **TIMM_VIT_TINY), grey=True)
     assert run.normalization(1)[0].shape == (1,)
+
+
+def test_a_network_without_pytorchs_names_takes_its_own(vit):
+    module = models.build("convnet", 9)
+    params, batch_stats = drawn(module, (8, 8, 3))
+    exported = named_weights.to_names(models.Classifier(module, params, batch_stats, np.full(3, 0.25), np.full(3, 0.5)))
+    run = vit({name: np.float32(array) for name, array in exported.items()}, "model.name=convnet")
+    start = run.pretrained(1).classifier
+    np.testing.assert_array_equal(start.params["conv1"]["kernel"], params["conv1"]["kernel"])
+    np.testing.assert_array_equal(start.batch_stats["norm1"]["var"], batch_stats["norm1"]["var"])
+    assert run.normalization(1)[0].tolist() == [0.25] * 3
 
 
 def named(prefix, state):
@@ -226,7 +259,7 @@ def named(prefix, state):
             "these are weights of vit_s16: expected model.name=vit_s16",
         ),
         (TINY | {"norm.bias": np.full(128, np.nan, np.float32)}, [], "1 name is not finite: 'norm.bias'"),
-        (TINY, ["model.name=convnet"], "no PyTorch weights for a ConvNet; expected one of"),
+        (TINY, ["model.name=convnet"], "PyTorch has no names for its weights, and .* such as 'norm1.mean'"),
     ],
 )
 def test_weights_that_do_not_fit_are_one_line(vit, state, overrides, message, tmp_path):
