@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mpt_jax import models
+from mpt_jax.models.convolution import same_padding
 
 PEAK_SIZE, PEAK_SIZE_ELSEWHERE = {"cpu": 2048}, 8192  # rows of the square product by platform
 PEAK_CALLS, PEAK_PRODUCTS = 2, 4
@@ -63,10 +64,15 @@ def forward(module: nn.Module, image_shape: Sequence[int]) -> Work:
 
 def _share_on_data(module: nn.Module, images: Sequence[int], kernel: Sequence[int]) -> float:
     """Return the share of all (output position, tap) pairs whose pixel lies in the image."""
-    share = 1.0
-    for size, taps in zip(images[1:-1], kernel[:-2], strict=True):
-        outputs = (size + 2 * module.padding - taps) // module.stride + 1
-        pixels = [o * module.stride + t - module.padding for o in range(outputs) for t in range(taps)]
+    if len(kernel) < 4:  # a linear layer
+        return 1.0
+    padding = getattr(module, "padding", "SAME")
+    share, same = 1.0, same_padding(images, kernel[0], module.stride)
+    for axis in range(2):
+        before, after = (padding, padding) if isinstance(padding, int) else same[axis]
+        size, taps = images[1 + axis], kernel[axis]
+        outputs = (size + before + after - taps) // module.stride + 1
+        pixels = [o * module.stride + t - before for o in range(outputs) for t in range(taps)]
         share *= sum(0 <= pixel < size for pixel in pixels) / len(pixels)
     return share
 

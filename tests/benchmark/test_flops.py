@@ -36,6 +36,18 @@ def test_forward_counts_every_layer_as_by_hand(module, shape, convolutions, head
     assert flops.forward(module, shape) == flops.Work(2 * dense, 2 * on_data)
 
 
+def test_depthwise_convolutions_and_same_padding_are_counted():
+    work = flops.forward(models.build("efficientnet_lite0", 1000), (224, 224, 3))
+    assert work.dense / 2 == pytest.approx(0.39e9, rel=0.02)  # the published count of multiply-adds
+    assert 0.9 * work.dense < work.on_data < work.dense
+
+
+def test_the_products_of_a_vision_transformer_are_counted():
+    width, tokens = 128, 65  # vit_tiny
+    products = 64 * 48 * width + 6 * tokens * 12 * width**2 + width * 10
+    assert flops.forward(models.build("vit_tiny", 10), (32, 32, 3)) == flops.Work(2 * products, 2 * products)
+
+
 def test_a_step_counts_three_forward_passes_per_student_and_one_per_teacher():
     student, old = (models.build("convnet", classes) for classes in (10, 5))
     one, teacher = (flops.forward(module, (8, 8, 1)) for module in (student, old))
