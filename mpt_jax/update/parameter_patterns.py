@@ -1,8 +1,11 @@
 """Checks of the patterns of parameters in a config, and of its rates per layer, against the networks of a run."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from mpt_jax import models
 from mpt_jax.config import Config
@@ -49,6 +52,21 @@ def check(config: Config, networks: Sequence[tuple[Network, Any]], image_shape: 
                 f"optimizer.layer_decay={settings.layer_decay} needs the order in which layers are called, which is "
                 f"not known of {of_network}; expected 1, or a network whose layers are flax.linen modules"
             )
+
+
+def describe(config: Config, networks: Sequence[tuple[Network, Any]]) -> list[str]:
+    """Return a line per network on how many of its parameters are trained, if any are frozen."""
+    if not config.optimizer.freeze:
+        return []
+    lines = []
+    for network, params in networks:
+        trained, _ = parameters.split(params, config.optimizer.freeze)
+        counts = [sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (trained, params)]
+        lines.append(
+            f"optimizer.freeze={','.join(config.optimizer.freeze)}: {counts[0]:,} of {counts[1]:,} parameters of "
+            f"{network.section}.name={network.config.name} are trained"
+        )
+    return list(dict.fromkeys(lines))
 
 
 def _unmatched(given: str, pattern: str, networks: Sequence[tuple[Network, Any]]) -> str:

@@ -62,6 +62,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     _check_old_head(config, old_params, new_params)
     trained = [*zip(networks, (old_params, new_params), strict=True)][1 if configs.gives_old_model(config) else 0 :]
     parameter_patterns.check(config, trained, dataset.train.images.shape[1:])
+    for line in parameter_patterns.describe(config, trained):
+        progress.log(line)
     sharding.check_batch(mesh, config.optimizer.batch_size, config.optimizer.accumulate)
     _check_steps(config, dataset)
     _check_inputs(config, dataset)

@@ -1,8 +1,10 @@
 """The table of optimizers against optax, and invalid names and options: one line that names the key."""
 
 import inspect
+import re
 
 import optax
+import optimizer_table
 import pytest
 
 from mpt_jax import config as configs
@@ -111,3 +113,17 @@ def test_options_are_part_of_the_config_that_a_run_records():
     config = configs.load(DIGITS, ["optimizer.name=adamw", "optimizer.options={'b2': 0.95, 'mu_dtype': 'bfloat16'}"])
     assert configs.to_dict(config)["optimizer"]["options"] == {"b2": 0.95, "mu_dtype": "bfloat16"}
     assert configs.load(configs.to_dict(config)) == config
+
+
+def test_the_page_has_the_options_of_optax():
+    assert optimizer_table.PAGE.read_text("utf-8") == optimizer_table.page(), "run python docs/optimizer_table.py"
+
+
+def test_the_example_of_the_page_is_a_valid_config_file(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", optimizer_table.PAGE.read_text("utf-8"), re.DOTALL)
+    lines = ["from mpt_jax import config as configs", "config = configs.default_config()", *example.splitlines()]
+    path = tmp_path / "tuned.py"
+    path.write_text("def get_config():\n" + "\n".join(f"    {line}" for line in [*lines, "return config"]))
+    config = configs.load(path)
+    assert config.optimizer.name == "adamw" and config.optimizer.options == {"b2": 0.99}
+    assert config.optimizer.freeze == ("stem*",)

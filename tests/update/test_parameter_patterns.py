@@ -78,6 +78,9 @@ def test_every_release_has_the_frozen_weights_and_an_update_can_start_from_the_o
         for kernel, bias in zip(frozen, trained, strict=True):
             np.testing.assert_array_equal(kernel, expected["kernel"])
             assert not np.array_equal(bias, expected["bias"])
+    said = " ".join(run.progress.console.file.getvalue().split())
+    for trained, of_all in (("3,077", "35,845"), ("5,642", "38,410")):  # with 5 and with 10 classes
+        assert said.count(f"freeze=hidden/kernel: {trained} of {of_all} parameters of model.name=mlp are trained") == 1
     for changed in ("optimizer.name=lion", "optimizer.options.b2=0.9", "optimizer.freeze=hidden/bias"):
         key = changed.split("=")[0]
         options = ("optimizer.options={}",) if "name" in key else ()
