@@ -34,19 +34,25 @@ def timm():
     return package("timm")
 
 
-def randomised(module, seed=0):
-    """Return a network whose parameters and statistics are all drawn, so that no two of them can be confused."""
+def randomised(module, seed=0, size=None):
+    """Return a network whose parameters are all drawn, so that no two of them can be confused.
+
+    With a size, the statistics of batch normalisation are near those of random images, and the logits depend on these.
+    """
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.named_parameters():
             spread = 0.7 * tensor[0].numel() ** -0.5 if tensor.ndim in (2, 4) else 0.3
             centre = 1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0
             tensor.copy_(centre + spread * torch.randn_like(tensor))
-        for name, tensor in module.named_buffers():
-            if name.endswith("running_mean"):
-                tensor.copy_(0.3 * torch.randn_like(tensor))
-            elif name.endswith("running_var"):
-                tensor.copy_(0.5 + torch.rand_like(tensor))
+        if size:
+            norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+            for layer in norms:
+                layer.momentum = 1.0
+            module.train()(torch.randn(4, 3, *size))
+            for layer in norms:
+                layer.running_mean += 0.1 * torch.randn_like(layer.running_mean)
+                layer.running_var *= 0.8 + 0.4 * torch.rand_like(layer.running_var)
     return module.eval()
 
 

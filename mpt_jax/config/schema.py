@@ -29,6 +29,7 @@ class ModelConfig:
     dtype: str = "float32"  # of the computation, or "bfloat16"; parameters, head and losses stay float32
     pretrained: str = ""  # weights to start from: a file, a released model's folder, "package:NAME"; empty: random
     strip: str = ""  # prefix of the names in the file of `pretrained`, such as "net."; empty: found
+    activation: str = ""  # of CLIP: "quick_gelu" (OpenAI's weights) or "gelu" (LAION's); empty: quick_gelu
     dropout: float = 0.0  # probability that training sets a feature before the head to zero
     drop_path: float = 0.0  # stochastic depth: probability of the last block, growing linearly from 0 at the first
 

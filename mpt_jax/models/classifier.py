@@ -15,6 +15,7 @@ from flax import struct
 from jax import Array
 
 from mpt_jax.models import parameters
+from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.models.layers import at_least_float32, fold_batch_norms
 
 
@@ -86,7 +87,8 @@ def init(module: nn.Module, key: Array, image_shape: tuple[int, ...]) -> tuple[A
         >>> params["conv1"]["kernel"].shape, params["head"]["kernel"].shape
         ((3, 3, 1, 16), (512, 10))
     """
-    variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), train=False)
+    with native_convolutions():  # no convolution is run, and these are traced fastest
+        variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), train=False)
     return variables["params"], variables.get("batch_stats", {})
 
 

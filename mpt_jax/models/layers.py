@@ -86,6 +86,28 @@ def batch_norm(
     return norm(images.astype(wide), use_running_average=not train).astype(dtype)
 
 
+def layer_norm(x: Array, *, dtype: Any, name: str, epsilon: float = 1e-6) -> Array:
+    """Apply ``nn.LayerNorm``, as a submodule ``name`` of the calling module.
+
+    Args:
+        x: ``[..., features]``.
+        dtype: of the result; the computation is in at least float32.
+        name: of the parameters.
+        epsilon: added to the variance.
+    """
+    wide = at_least_float32(dtype)
+    # Otherwise flax reduces float64 in float32, and computes the variance as a difference of large numbers.
+    norm = nn.LayerNorm(
+        epsilon=epsilon,
+        dtype=wide,
+        param_dtype=wide,
+        use_fast_variance=False,
+        force_float32_reductions=False,
+        name=name,
+    )
+    return norm(x.astype(wide)).astype(dtype)
+
+
 class Bias(nn.Module):
     """``x + bias``, one number per channel: a folded `batch_norm`."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import efficientnet_lite, resnet, vit
+from mpt_jax.models import clip, convnext, efficientnet_lite, resnet, vit
 from mpt_jax.models.convnet import ConvNet
 from mpt_jax.models.dialect import Dialect
 from mpt_jax.models.layers import at_least_float32
@@ -40,6 +40,12 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vit_b32": Network(vit.ViTBase32, vit.DIALECTS),
         "vit_l14": Network(vit.ViTLarge, vit.DIALECTS),
         "vit_tiny": Network(vit.ViTTiny, vit.DIALECTS),
+        "clip_b32": Network(clip.CLIPBase32, clip.DIALECTS),
+        "clip_b16": Network(clip.CLIPBase16, clip.DIALECTS),
+        "clip_l14": Network(clip.CLIPLarge, clip.DIALECTS),
+        "convnext_tiny": Network(convnext.ConvNeXtTiny, convnext.DIALECTS),
+        "convnext_small": Network(convnext.ConvNeXtSmall, convnext.DIALECTS),
+        "convnext_base": Network(convnext.ConvNeXtBase, convnext.DIALECTS),
         "efficientnet_lite0": Network(efficientnet_lite.EfficientNetLite0, efficientnet_lite.DIALECTS),
         "efficientnet_lite1": Network(efficientnet_lite.EfficientNetLite1, efficientnet_lite.DIALECTS),
         "efficientnet_lite2": Network(efficientnet_lite.EfficientNetLite2, efficientnet_lite.DIALECTS),
@@ -57,6 +63,7 @@ _RATE = (lambda rate: 0 <= rate < 1, "a probability from 0 to below 1")
 OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         "stem": (lambda stem: stem in resnet.STEMS, f"one of {', '.join(resnet.STEMS)}"),
+        "activation": (lambda name: name in vit.ACTIVATIONS, f"one of {', '.join(vit.ACTIVATIONS)}"),
         "dropout": _RATE,
         "drop_path": _RATE,
     }
@@ -81,8 +88,8 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
         name: a key of `NETWORKS`.
         num_classes: number of logits.
         dtype: of the computation, one of `DTYPES`; parameters and logits have at least float32.
-        **options: of the network, some of `OPTIONS`: ResNets take ``stem``, ``imagenet`` or ``cifar``; most networks
-            ``dropout`` and ``drop_path``, probabilities in training.
+        **options: of the network, some of `OPTIONS`: ResNets take ``stem``, ``imagenet`` or ``cifar``; CLIP's
+            ``activation``, ``quick_gelu`` or ``gelu``; most ``dropout`` and ``drop_path``, probabilities in training.
 
     Raises:
         InputError: unknown name, option or value.

@@ -16,7 +16,7 @@ from jax import Array
 
 from mpt_jax.errors import InputError
 from mpt_jax.models.dialect import HALF, Dialect, Shape
-from mpt_jax.models.layers import Linear, at_least_float32, skipped_at_random, stochastic_depth
+from mpt_jax.models.layers import Linear, at_least_float32, layer_norm, skipped_at_random, stochastic_depth
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
@@ -171,28 +171,6 @@ def attention(queries: Array, keys: Array, values: Array) -> Array:
     scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=wide)
     weights = nn.softmax(scores * queries.shape[-1] ** -0.5, axis=-1)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(values.dtype), values)
-
-
-def layer_norm(x: Array, *, dtype: Any, name: str, epsilon: float = 1e-6) -> Array:
-    """Apply ``nn.LayerNorm``, as a submodule ``name`` of the calling module.
-
-    Args:
-        x: ``[..., features]``.
-        dtype: of the result; the computation is in at least float32.
-        name: of the parameters.
-        epsilon: added to the variance.
-    """
-    wide = at_least_float32(dtype)
-    # Otherwise flax reduces float64 in float32, and computes the variance as a difference of large numbers.
-    norm = nn.LayerNorm(
-        epsilon=epsilon,
-        dtype=wide,
-        param_dtype=wide,
-        use_fast_variance=False,
-        force_float32_reductions=False,
-        name=name,
-    )
-    return norm(x.astype(wide)).astype(dtype)
 
 
 def resized_positions(positions: np.ndarray, module: Any, image_shape: Shape) -> np.ndarray:

@@ -90,3 +90,42 @@ def test_convolutions_start_with_the_variance_of_torchvision():
     kernel = jax.jit(lambda key: conv.lazy_init(key, shape))(jax.random.key(0))["params"]["kernel"]
     assert kernel.shape == (3, 3, 8, 256)
     np.testing.assert_allclose(kernel.std(), (2 / (256 * 9)) ** 0.5, rtol=0.02)
+
+
+def test_layer_norm_of_large_close_numbers_keeps_its_variance():
+    values = 1000 + np.arange(8.0) / 64
+    x = jnp.asarray(values, jnp.float32)[None]
+
+    class Only(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return layers.layer_norm(x, dtype=jnp.float32, name="norm")
+
+    ours, _ = Only().init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(ours[0], (values - values.mean()) / np.sqrt(values.var() + 1e-6), rtol=1e-4)
+
+
+class Residual(nn.Module):
+    rates: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, x, train):
+        for rate in self.rates:
+            x = x + layers.skipped_at_random(x, rate, train)
+        return x
+
+
+def test_stochastic_depth_skips_whole_branches_of_an_example_at_its_rate():
+    x = np.ones((4000, 2, 3), np.float32)
+    (rate,) = [each for each in layers.stochastic_depth(0.2, 2) if each]
+    out = np.asarray(Residual((rate,)).apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1, :1], out.shape))
+    np.testing.assert_allclose(np.unique(out), [1, 1 + 1 / 0.8], rtol=1e-6)
+    assert (out == 1).mean() == pytest.approx(0.2, abs=0.02)
+    np.testing.assert_array_equal(Residual((rate,)).apply({}, x, False), 2 * x)  # no key is needed
+
+
+def test_a_rate_of_zero_needs_no_key():
+    x = np.ones((2, 2), np.float32)
+    assert list(layers.stochastic_depth(0.3, 1)) == [0.0] == list(layers.stochastic_depth(0.0, 1))
+    np.testing.assert_array_equal(Residual((0.0, 0.0)).apply({}, x, True), 4 * x)

@@ -1,14 +1,16 @@
 """Weights saved by PyTorch give the same logits in our networks as in PyTorch."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_weights
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import build, pytorch_weights
+from mpt_jax.models import build, pytorch_weights, registry
 from mpt_jax.models.resnet import ResNet
 from mpt_jax.models.vit import ViT
 
@@ -123,3 +125,68 @@ def test_names_that_do_not_fit_the_network_are_listed(state, change, message):
 def test_a_network_without_names_is_refused(state):
     with pytest.raises(InputError, match=r"no PyTorch weights for a ConvNet; expected one of resnet18, "):
         pytorch_weights.convert(state, build("convnet", 5), (8, 8, 1))
+
+
+CASES = [(name, dialect) for name in registry.WITH_WEIGHTS for dialect in registry.NETWORKS[name].dialects]
+
+
+@pytest.mark.parametrize(("name", "dialect"), CASES)
+def test_every_name_is_used_once(name, dialect):
+    module = build(name, 5)
+    found = pytorch_weights.names(module, (224, 224, 3), dialect)
+    assert len(found) == len(set(found))
+    assert set(pytorch_weights.head_names(module, dialect)) <= set(found)
+    ours = r"kernel|scale|mean|var|block\d+|stage\d.*|stem_.*|top_.*|norm_before|project.*|expand.*|qkv"
+    forgotten = {part for each in found for part in each.split(".") if re.fullmatch(ours, part)}
+    assert forgotten <= {"qkv"}  # of timm
+
+
+TINY = {
+    "resnet18": {"depths": (1, 2)},
+    "vit_tiny": {"width": 8, "depth": 2, "heads": 2},
+    "clip_b32": {"patch": 4, "width": 8, "depth": 2, "heads": 2, "embedding": 6},
+    "convnext_tiny": {"depths": (1, 2), "features": 4},
+    "efficientnet_lite0": {"stages": build("efficientnet_lite0", 2).stages[:3]},
+}
+
+
+@pytest.mark.parametrize(("name", "dialect"), [case for case in CASES if case[0] in TINY])
+def test_weights_go_there_and_back(name, dialect):
+    module, shape = build(name, 3).clone(**TINY[name]), (16, 24, 3)
+    ours = random_weights.drawn(module, shape)
+    state = pytorch_weights.back(*ours, module, shape, dialect)
+    counts = [name for name, array in state.items() if array.dtype == np.int64]
+    assert all(f"{name.removesuffix('num_batches_tracked')}running_var" in state for name in counts)
+    assert len(counts) == sum(name.endswith("running_var") for name in state)
+    state = {f"net.{name}": array for name, array in state.items() if name not in counts}
+    found = pytorch_weights.select(state, module, shape)
+    assert found.prefix == "net." and (found.dialect == dialect or name == "resnet18")
+    again = pytorch_weights.convert(found.state, module, shape, dialect=dialect)
+    jax.tree.map(np.testing.assert_array_equal, again, ours)
+    headless, _ = pytorch_weights.convert(found.state, module, shape, dialect=dialect, head=False)
+    assert headless.pop("head")["kernel"].shape == (ours[0]["head"]["kernel"].shape[0], 0)
+    jax.tree.map(np.testing.assert_array_equal, headless, {name: ours[0][name] for name in headless})
+
+
+def test_positions_are_interpolated_for_a_start_alone():
+    state = random_weights.timm_vit(9, 16, **random_weights.TIMM_VIT_TINY)
+    module, shape = build("vit_tiny", 5), (8, 24, 3)
+    params, _ = pytorch_weights.convert(state, module, shape, head=False)
+    assert params["position_embedding"].shape == (1 + 2 * 6, 128)
+    np.testing.assert_array_equal(params["position_embedding"][0], state["pos_embed"][0, 0])
+    with pytest.raises(InputError, match=r"'pos_embed' \[1, 17, 128\] instead of \[1, 13, 128\]"):
+        pytorch_weights.convert(state, build("vit_tiny", 9), shape)
+    with pytest.raises(InputError, match=r"'pos_embed' \[1, 17, 64\] instead of"):
+        pytorch_weights.convert({**state, "pos_embed": state["pos_embed"][..., :64]}, module, shape, head=False)
+
+
+def test_texts_beside_the_images_are_left_out():
+    module, shape = build("clip_b32", 3).clone(**TINY["clip_b32"]), (16, 16, 3)
+    params, _ = random_weights.drawn(module, shape)
+    for dialect, text in (
+        ("openclip", ["transformer.resblocks.0.ln_1.weight", "positional_embedding", "logit_scale", "ln_final.bias"]),
+        ("huggingface", ["text_model.final_layer_norm.bias", "text_projection.weight", "logit_scale"]),
+    ):
+        state = pytorch_weights.back(params, {}, module, shape, dialect)
+        found = pytorch_weights.select(state | dict.fromkeys(text, np.ones(3, np.float32)), module, shape)
+        assert found.dialect == dialect and set(found.state) == set(state)
