@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,10 +47,12 @@ def check(config: Config, networks: Sequence[tuple[Network, Any]], image_shape: 
                 f"{frozen} freezes the head of {of_network}, whose columns of new classes are random; expected "
                 f"patterns of other layers, such as {parameters.BACKBONE}"
             )
-        if settings.layer_decay < 1 and parameters.HEAD not in models.layer_order(network.module, image_shape):
+        order = models.layer_order(network.module, image_shape) if settings.layer_decay < 1 else ()
+        missing = [name for name, inner in params.items() if isinstance(inner, Mapping) and name not in order]
+        if settings.layer_decay < 1 and missing:  # flax sees no calls of the layers of an NNX module
             raise InputError(
                 f"optimizer.layer_decay={settings.layer_decay} needs the order in which layers are called, which is "
-                f"not known of {of_network}; expected 1, or a network whose layers are flax.linen modules"
+                f"not known of {listed(missing)} in {of_network}; expected 1, or layers that are flax.linen modules"
             )
 
 

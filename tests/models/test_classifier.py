@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_weights
+from flax import linen as nn
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
@@ -271,6 +272,65 @@ def test_the_features_of_a_training_pass_have_gradients():
     opened = x @ params["hidden"]["kernel"] + params["hidden"]["bias"] > 0
     np.testing.assert_allclose(gradient["hidden"]["kernel"], x.T @ opened, rtol=1e-5, atol=1e-5)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["head"]))
+
+
+class Own(nn.Module):
+    """A network with BatchNorm of every kind: told in the call or when it is built, masked, without parameters."""
+
+    num_classes: int = 3
+    dtype: str = "float32"
+    remat: bool = False
+
+    def setup(self):
+        self.head = nn.Dense(self.num_classes)
+        self.late, self.early = nn.Dense(4), nn.Dense(4)
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = self.early(x)
+        x = nn.BatchNorm(name="in_call")(x, use_running_average=not train)
+        x = nn.BatchNorm(name="positional")(x, not train)
+        x = nn.BatchNorm(use_running_average=not train, name="built")(x)
+        x = nn.BatchNorm(name="masked")(x, use_running_average=not train, mask=jnp.arange(len(x))[:, None] < 3)
+        x = nn.BatchNorm(use_scale=False, use_bias=False, name="bare")(x, use_running_average=not train)
+        inner = nn.remat(Inner, static_argnums=(2,)) if self.remat else Inner
+        return self.head(self.late(inner(name="inner")(x, train)))
+
+
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.BatchNorm(name="norm")(x, use_running_average=not train)
+
+
+NORMS = ("in_call", "positional", "built", "masked", "bare", "inner")
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("fixed", [(), ("backbone",), ("built", "in*"), ("*/scale",)])
+def test_fixed_statistics_are_used_and_kept(fixed, remat):
+    module, x = Own(remat=remat), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    params, stats = init(module, jax.random.key(0), (3,))
+    stats = jax.tree.map(lambda leaf: leaf + 0.3, stats)
+    outputs, _, after = train_forward(module, params, stats, x, fixed=fixed)
+    same = {name for name in NORMS if all(jax.tree.leaves(jax.tree.map(np.array_equal, stats[name], after[name])))}
+    assert same == {(): set(), ("backbone",): {*NORMS}, ("built", "in*"): {"built", "in_call", "inner"}}.get(
+        fixed, set()
+    )
+    if fixed == ("backbone",):
+        expected = module.apply({"params": params, "batch_stats": stats}, x, train=False)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-5)
+
+
+def test_layers_are_in_the_order_of_their_calls():
+    assert models.layer_order(Own(), (3,)) == ("early", *NORMS[:4], "inner", "late", "head")
+    vit = build("vit_tiny", 3)
+    assert models.layer_order(vit, (8, 8, 1)) == (
+        "patch_embedding",
+        *(f"block{i}" for i in range(1, 7)),
+        "norm",
+        "head",
+    )
 
 
 @pytest.mark.parametrize("name", ["convnet", "linear"])

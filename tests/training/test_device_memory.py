@@ -11,6 +11,7 @@ import pytest
 from populations import ALL, IMAGES, SHAPE, N, make_inputs, make_recipe
 
 from mpt_jax import models, training
+from mpt_jax.models import parameters
 from mpt_jax.training import device_memory, sharding
 
 
@@ -49,3 +50,28 @@ def test_members_side_by_side_fit_the_device():
     assert chosen(fits(3) - 4) == 2 and chosen(1) == 1
     assert chosen(fits(3), members_at_once=2) == 2
     assert chosen(fits(1) + 8 * work // 3, accumulate=4) > chosen(fits(1) + 8 * work // 3)
+
+
+def test_frozen_layers_keep_no_activations_and_no_state_of_the_optimizer():
+    inputs, mesh = make_inputs((0, 1), ("no_treatment", "pct_lm")), sharding.make_mesh(jax.devices()[:1])
+    whole, frozen = (make_recipe(name="adamw", freeze=freeze) for freeze in ((), ("backbone",)))
+    kept = [
+        device_memory.activations(whole.module, SHAPE, freeze=r.optimizer.freeze, fixed=r.fixed)
+        for r in (whole, frozen)
+    ]
+    assert kept[1] == 4 * 4 * 4 * 6  # float32: the 4 x 4 x 6 inputs of the head
+    assert kept[0] > 5 * kept[1]
+    states = [
+        jax.eval_shape(lambda keys, r=r: training.init_state(r, keys, 2, SHAPE, N), inputs.keys)
+        for r in (whole, frozen)
+    ]
+    head, rest = (
+        sum(leaf.size for leaf in jax.tree.leaves(part))
+        for part in parameters.split(states[0].params, ("conv*", "norm*"))
+    )
+    sizes = [device_memory.tree_bytes(state.opt_state) for state in states]
+    assert sizes[0] - sizes[1] == 2 * 4 * rest and head > 0  # two moments
+    limit = next(
+        n for n in range(10_000, 10**7, 5_000) if training.limit_members(frozen, mesh, inputs, IMAGES, n) == frozen
+    )
+    assert training.limit_members(whole, mesh, inputs, IMAGES, limit).members_at_once < 4

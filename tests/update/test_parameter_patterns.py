@@ -52,8 +52,11 @@ def test_a_pattern_may_match_one_of_the_two_networks_that_are_trained(prepared, 
 
 def test_rates_per_layer_need_a_known_order(prepared, monkeypatch):
     prepared("optimizer.layer_decay=0.9")
-    monkeypatch.setattr(models, "layer_order", lambda module, shape: ())
-    with pytest.raises(InputError, match=r"layer_decay=0.9 needs the order .* model.name=convnet; expected 1"):
+    monkeypatch.setattr(models, "layer_order", lambda module, shape: ("conv1", "norm1", "head"))
+    message = (
+        r"layer_decay=0.9 needs the order .* not known of conv2, conv3, norm2, norm3 in model.name=convnet; expected 1"
+    )
+    with pytest.raises(InputError, match=message):
         prepared("optimizer.layer_decay=0.9")
 
 
