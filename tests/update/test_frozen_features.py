@@ -21,7 +21,7 @@ from rich.console import Console
 from mpt_jax import models, update
 from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
-from mpt_jax.files import released_model
+from mpt_jax.files import released_model, storage
 from mpt_jax.files.predictions import released
 from mpt_jax.files.sealed import sealed
 from mpt_jax.update import frozen_features
@@ -119,6 +119,27 @@ def test_an_update_on_features_releases_whole_networks(frozen, tmp_path):
     run, lines = frozen("update.methods=no_treatment,mpt_kl,posthoc_bias", "update.bias=1")
     assert computed(lines) == {} and any(line.endswith("by convnet: exist") for line in lines)
     jax.tree.map(np.testing.assert_array_equal, predictions(run), before)
+
+
+def test_the_models_are_those_of_a_run_that_computes_features_in_every_step(frozen, tmp_path):
+    overrides = ["update.methods=no_treatment,mpt_kl,bct", "update.bias=1", "seeds=0", "update.memory=per_class:4"]
+    once, lines = frozen(*overrides, folder=tmp_path / "once")
+    every, of_every = frozen(*overrides, "training.precompute_features=False", folder=tmp_path / "every")
+    assert computed(lines) and not computed(of_every) and not (every.workdir / "backbone").exists()
+    found, expected = predictions(once), predictions(every)
+    assert found.keys() == expected.keys()
+    start = released_model.read(storage.path(once.config.model.pretrained))[0]
+    for name, values in expected.items():
+        largest = np.abs(values["logits"]).max()
+        np.testing.assert_allclose(found[name]["logits"], values["logits"], rtol=0, atol=1e-5 * largest)
+        ours, theirs = (released_model.read(run.workdir / "releases" / name)[0] for run in (once, every))
+        for one in (ours, theirs):
+            for layer in ours.params.keys() - {"head"}:
+                jax.tree.map(np.testing.assert_array_equal, one.params[layer], start.params[layer])
+            jax.tree.map(np.testing.assert_array_equal, one.batch_stats, start.batch_stats)
+        jax.tree.map(np.testing.assert_array_equal, (ours.mean, ours.std), (theirs.mean, theirs.std))
+        for key, leaf in theirs.params["head"].items():
+            np.testing.assert_allclose(ours.params["head"][key], leaf, rtol=0, atol=1e-5 * np.abs(leaf).max())
 
 
 def test_the_old_network_may_be_another_one(frozen, pretrained):
