@@ -15,7 +15,7 @@ import numpy as np
 
 from mpt_jax import data, posttraining
 from mpt_jax.methods import DERIVED, Build, Number, Validation
-from mpt_jax.models import Classifier
+from mpt_jax.models import Classifier, parameters
 from mpt_jax.objectives import METHODS
 from mpt_jax.update import lineage, releases, selection
 from mpt_jax.update.run import Run, training_rows
@@ -52,7 +52,9 @@ class Models:
         rows = self._training_rows(lineage.Stage(0, lineage.OLD, (lineage.OLD,)))[:_FISHER_IMAGES]
         images = data.take(self.run.dataset.train, rows)
         fisher = posttraining.fisher(self.old, np.asarray(images.images), images.labels)
-        return posttraining.relative_importance(fisher)
+        # Frozen weights are equal in both models, and do not count.
+        trained, frozen = parameters.split(fisher, self.run.config.optimizer.freeze)
+        return parameters.merge(posttraining.relative_importance(trained), frozen)
 
     def refresh(self, classifier: Classifier) -> Classifier:
         if not classifier.batch_stats:

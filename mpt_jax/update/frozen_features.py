@@ -56,10 +56,11 @@ def reason_against(config: Config, *, has_statistics: bool) -> str | None:
     Args:
       has_statistics: whether a network has BatchNorm.
     """
-    settings = config.dataset
+    settings, networks = config.dataset, {"model": config.model, "old_model": config.old_model}
     random = {
         "dataset.augmentation": settings.augmentation == "imagenet" and settings.augmentation,
         **{f"dataset.{key}": getattr(settings, key) for key in data.RANDOM},
+        **{f"{name}.{key}": getattr(one, key) for name, one in networks.items() for key in ("dropout", "drop_path")},
     }
     for key, value in random.items():
         if value:

@@ -7,6 +7,8 @@ metrics.jsonl          one JSON object per line: step, release, stage, member, v
 tensorboard/           the same as TensorBoard events, with --tensorboard
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
 gallery.npz            ids and thumbnails of test images that flipped; not written for features
+features/DIGEST/       features of all images by a frozen network, see `files.feature_cache`
+backbone/DIGEST/       frozen weights, to which the `backbone/` of released models are links
 report.json .md .html  the result; plots/ has the pictures of report.md
 lock                   process and host of the current or last session; in a bucket only of the current one
 """

@@ -1,12 +1,21 @@
 import pytest
 
 from mpt_jax import config
-from mpt_jax.data import DatasetConfig
+from mpt_jax.data import RANDOM, DatasetConfig
 
 
 def test_the_section_dataset_of_a_config_has_these_keys():
     assert config.Config().dataset == DatasetConfig()
     assert set(config.default_config().dataset) == set(DatasetConfig.__dataclass_fields__)
+
+
+def test_each_key_is_known_to_change_training_images_at_random_or_not_to():
+    """Without one in `RANDOM`, a run with frozen features would compute them once from images without it."""
+    keys = {
+        *("name", "data_dir", "class_order", "image_size", "channels", "test_fraction", "on_bad_image", "mean", "std"),
+        *("validation_per_class", "train_per_class", "imbalance", "source", "workers", "test_split", "augmentation"),
+    }
+    assert keys | {*RANDOM} == set(DatasetConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("image_size", "size"), [((), None), ((8,), (8, 8)), ((8, 6), (8, 6))])
