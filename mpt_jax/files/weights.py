@@ -90,8 +90,8 @@ def check_file(path: pathlib.Path) -> None:
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Read all floating-point arrays of a file by name; the names of nested mappings are joined by ".".
 
-    Checkpoints are read by `torch.load(weights_only=True)`, which runs no code in the file. Integers, such as
-    BatchNorm's counts of batches, are skipped, and so is all that has no name, such as the state of an optimizer.
+    Checkpoints are read by `torch.load(weights_only=True)`, which runs no code in the file. Integers and
+    BatchNorm's counts of batches are skipped, and so is all that has no name, such as the state of an optimizer.
 
     Returns:
       float32 arrays in PyTorch's layout, by name.
@@ -106,6 +106,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         state = {name: array for part in _parts(path) for name, array in read(part).items()}
     else:
         state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
     if not state:
         raise InputError(f"{path} holds no named arrays of floats; expected the state_dict of a network")
     return state

@@ -91,7 +91,7 @@ def _find(network: Network) -> pathlib.Path:
     try:
         return weights.find(network.config.pretrained)
     except InputError as error:
-        raise InputError(f"{network.key}: {error}") from error
+        raise InputError(f"{network.section}.pretrained: {error}") from error
 
 
 def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
@@ -129,7 +129,7 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     try:
         everything = weights.read(path)
     except InputError as error:
-        raise InputError(f"{network.key}: {error}") from error
+        raise InputError(f"{network.section}.pretrained: {error}") from error
     try:
         own = own_names.share(everything, network.module, image_shape)
         if own > _OWN:
@@ -150,7 +150,7 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     head = [state[name] for name in pytorch_weights.head_names(network.module, dialect) if name in state]
     notes = [f"{dialect}'s names" + (f" under {prefix!r}" if prefix else "")]
     if len(state) < len(everything):
-        notes.append(f"{len(everything) - len(state):,} arrays beside them are ignored")
+        notes.append(f"arrays beside them, which are ignored: {len(everything) - len(state):,}")
     what = f" ({'; '.join(notes)})"
     what += f"; its head of {head[0].shape[0]:,} classes is left out" if head else "; it has no head"
     statistics = np.asarray(registry.dialects(network.module)[dialect].statistics, np.float32)
@@ -184,7 +184,10 @@ def _remedy(network: Network, state: Mapping[str, np.ndarray], image_shape: tupl
     found = recognition.network_of(state, network.config.strip)
     if not found:
         return ""
-    values = " and ".join(f"{network.section}.{key}={value}" for key, value in found.items())
+    differs = {
+        key: value for key, value in found.items() if key == "name" or value != getattr(network.module, key, None)
+    }
+    values = " and ".join(f"{network.section}.{key}={value}" for key, value in differs.items())
     return f"; these are weights of {found['name']}: expected {values}"
 
 

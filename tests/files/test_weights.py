@@ -65,7 +65,7 @@ def test_safetensors_are_read_without_torch(state, dtype, tmp_path, monkeypatch)
     pytest.importorskip("safetensors", reason="needs the extra 'weights'")
     monkeypatch.setitem(sys.modules, "torch", None)
     saved = {name: array.astype(dtype) for name, array in state.items()}
-    counted = saved | {"bn1.num_batches_tracked": np.zeros((), np.int64)}
+    counted = saved | {"bn1.num_batches_tracked": np.zeros((), dtype), "steps": np.zeros((), np.int64)}
     assert_equal(weights.read(save_safetensors(tmp_path / "old.safetensors", counted)), saved)
 
 

