@@ -38,8 +38,8 @@ DIGITS = "digits"
         ("dataset.data_dir=2024", ("dataset", "data_dir"), "2024"),
         ("optimizer.learning_rate=1", ("optimizer", "learning_rate"), 1.0),
         ("optimizer.learning_rate=1e-3", ("optimizer", "learning_rate"), 1e-3),
-        ("optimizer.freeze=backbone", ("optimizer", "freeze"), ("backbone",)),
-        ("optimizer.freeze=stage1*,*/scale", ("optimizer", "freeze"), ("stage1*", "*/scale")),
+        ("optimizer.decay_exclude=bias", ("optimizer", "decay_exclude"), ("bias",)),
+        ("optimizer.decay_exclude=stage1*,*/scale", ("optimizer", "decay_exclude"), ("stage1*", "*/scale")),
         ("optimizer.options={'nesterov': True}", ("optimizer", "options"), {"nesterov": True}),
     ],
 )
