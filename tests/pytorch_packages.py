@@ -44,6 +44,8 @@ def randomised(module, seed=0, size=None):
         for name, tensor in module.named_parameters():
             spread = 0.7 * tensor[0].numel() ** -0.5 if tensor.ndim in (2, 4) else 0.3
             centre = 1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0
+            if name.endswith("bn3.weight"):  # of a branch; many strong ones would amplify rounding errors
+                centre, spread = 0.3, 0.1
             tensor.copy_(centre + spread * torch.randn_like(tensor))
         if size:
             norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]

@@ -6,11 +6,8 @@ export.json            classes in the logits' order, shapes, platforms, versions
 README.md              how to use the files
 """
 
-import hashlib
-import importlib
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +18,7 @@ import numpy as np
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
-from mpt_jax.export import named_weights, readme, stablehlo
+from mpt_jax.export import named_weights, output, readme, stablehlo
 from mpt_jax.files import released_model, storage
 from mpt_jax.models import Classifier
 
@@ -50,21 +47,14 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, platforms: Sequence[st
     """
     if unknown := [name for name in platforms if name not in PLATFORMS]:
         raise InputError(f"unknown platform {unknown[0]!r}; expected some of {', '.join(PLATFORMS)}")
-    folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty; expected a new or empty folder")
-    if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent} is not a folder; create it first")
-    save = _package("safetensors.numpy").save
-    _package("flatbuffers")  # jax.export needs it to serialize a program
+    output.require_new(folder)
+    save = output.package("safetensors.numpy").save
+    output.package("flatbuffers")  # jax.export needs it to serialize a program
     here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     platforms = list(dict.fromkeys([*platforms, here]))
     classifier, card = released_model.read(release)
     named, shape = named_weights.to_names(classifier), card["image_shape"]
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
+    with output.complete(folder) as unfinished:
         (unfinished / PROGRAM).write_bytes(stablehlo.serialize(classifier, shape, platforms))
         labels = {"classes": json.dumps(card["classes"]), "release": card["name"], "digest": card["digest"]}
         (unfinished / WEIGHTS).write_bytes(save(named, metadata=labels))
@@ -78,12 +68,9 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, platforms: Sequence[st
             "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "safetensors")},
             "compared": _compare(classifier, shape, unfinished),
         }
-        metadata["files"] = {path.name: _file_digest(path) for path in sorted(unfinished.iterdir())}
+        metadata["files"] = {path.name: output.digest(path) for path in sorted(unfinished.iterdir())}
         storage.write_text(unfinished / "export.json", json.dumps(metadata, indent=1) + "\n")
         storage.write_text(unfinished / "README.md", readme.render(metadata, named))
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return metadata
 
 
@@ -96,7 +83,7 @@ def _compare(classifier: Classifier, shape: Sequence[int], folder: pathlib.Path)
     Raises:
       InputError: a difference is above the tolerance.
     """
-    restored = named_weights.from_names(classifier, _package("safetensors.numpy").load_file(folder / WEIGHTS))
+    restored = named_weights.from_names(classifier, output.package("safetensors.numpy").load_file(folder / WEIGHTS))
     functions = {
         PROGRAM: stablehlo.deserialize((folder / PROGRAM).read_bytes()),
         WEIGHTS: lambda inputs: _logits(restored, inputs),
@@ -123,16 +110,3 @@ def _noise(classifier: Classifier, shape: tuple[int, ...], random: np.random.Gen
         return random.integers(0, 256, shape).astype(np.uint8)
     mean, std = (np.asarray(values).reshape(-1, shape[-1])[0] for values in (classifier.mean, classifier.std))
     return (mean + std * random.standard_normal(shape)).astype(np.float32)
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise InputError(f"export needs {package}; install it: pip install 'mpt_jax[export]'") from error
-
-
-def _file_digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -121,7 +121,7 @@ class Block(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """Map ``[batch, height, width, channels]`` to the same shape."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense = partial(nn.Dense, **dtypes, kernel_init=_INIT)
+        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_INIT)
         channels = x.shape[-1]
         y = layer_norm(DepthwiseConv(**dtypes, name="depthwise_conv")(x), dtype=self.dtype, name="norm")
         y = dense(channels, name="fc2")(nn.gelu(dense(4 * channels, name="fc1")(y), approximate=False))

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import clip, convnext, efficientnet_lite, resnet, vit
+from mpt_jax.models import clip, convnext, efficientnet_lite, resnet, twins, vit
 from mpt_jax.models.convnet import ConvNet
 from mpt_jax.models.dialect import Dialect
 from mpt_jax.models.layers import at_least_float32
 from mpt_jax.models.linear import LinearHead, MLPHead
+from mpt_jax.models.twins import Twin
 
 
 class Network(NamedTuple):
@@ -21,36 +22,61 @@ class Network(NamedTuple):
 
     Attributes:
         constructor: called with ``num_classes``, ``dtype``, ``param_dtype`` and those of `OPTIONS` that it takes.
-        dialects: table of names by package; the first is the one of an export unless another is requested.
+        dialects: table of names by package.
+        twins: the same network in these packages; the first is the one of an export unless another is requested.
     """
 
     constructor: Callable[..., nn.Module]
     dialects: Mapping[str, Dialect] = MappingProxyType({})
+    twins: Mapping[str, Twin] = MappingProxyType({})
 
+
+def _in_both(theirs: str, torchvisions: str = "", *, sized: bool = False) -> Mapping[str, Twin]:
+    """Return the twins of a network by timm's name and, where torchvision has it, by torchvision's."""
+    in_torchvision = {"torchvision": twins.torchvision(torchvisions, sized=sized)} if torchvisions else {}
+    return {**in_torchvision, "timm": twins.timm(theirs, sized=sized)}
+
+
+def _lite(number: int) -> Mapping[str, Twin]:
+    return {
+        "efficientnet_lite_pytorch": twins.efficientnet_lite_pytorch(f"efficientnet-lite{number}"),
+        "timm": twins.timm(f"tf_efficientnet_lite{number}"),
+    }
+
+
+_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+_VIT_TINY = Twin(
+    "timm",
+    "import timm\n\nnet = timm.models.VisionTransformer(\n    img_size=({height}, {width}), patch_size=4, "
+    "embed_dim=128, depth=6, num_heads=4, num_classes={classes}, in_chans={channels}\n)",
+)
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
         "convnet": Network(ConvNet),
-        "resnet18": Network(resnet.ResNet18, resnet.DIALECTS),
-        "resnet34": Network(resnet.ResNet34, resnet.DIALECTS),
-        "resnet50": Network(resnet.ResNet50, resnet.DIALECTS),
-        "resnet101": Network(resnet.ResNet101, resnet.DIALECTS),
-        "vit_s16": Network(vit.ViTSmall, vit.DIALECTS),
-        "vit_b16": Network(vit.ViTBase16, vit.DIALECTS),
-        "vit_b32": Network(vit.ViTBase32, vit.DIALECTS),
-        "vit_l14": Network(vit.ViTLarge, vit.DIALECTS),
-        "vit_tiny": Network(vit.ViTTiny, vit.DIALECTS),
-        "clip_b32": Network(clip.CLIPBase32, clip.DIALECTS),
-        "clip_b16": Network(clip.CLIPBase16, clip.DIALECTS),
-        "clip_l14": Network(clip.CLIPLarge, clip.DIALECTS),
-        "convnext_tiny": Network(convnext.ConvNeXtTiny, convnext.DIALECTS),
-        "convnext_small": Network(convnext.ConvNeXtSmall, convnext.DIALECTS),
-        "convnext_base": Network(convnext.ConvNeXtBase, convnext.DIALECTS),
-        "efficientnet_lite0": Network(efficientnet_lite.EfficientNetLite0, efficientnet_lite.DIALECTS),
-        "efficientnet_lite1": Network(efficientnet_lite.EfficientNetLite1, efficientnet_lite.DIALECTS),
-        "efficientnet_lite2": Network(efficientnet_lite.EfficientNetLite2, efficientnet_lite.DIALECTS),
-        "efficientnet_lite3": Network(efficientnet_lite.EfficientNetLite3, efficientnet_lite.DIALECTS),
-        "efficientnet_lite4": Network(efficientnet_lite.EfficientNetLite4, efficientnet_lite.DIALECTS),
+        "resnet18": Network(resnet.ResNet18, resnet.DIALECTS, _in_both("resnet18", "resnet18")),
+        "resnet34": Network(resnet.ResNet34, resnet.DIALECTS, _in_both("resnet34", "resnet34")),
+        "resnet50": Network(resnet.ResNet50, resnet.DIALECTS, _in_both("resnet50", "resnet50")),
+        "resnet101": Network(resnet.ResNet101, resnet.DIALECTS, _in_both("resnet101", "resnet101")),
+        "vit_s16": Network(vit.ViTSmall, vit.DIALECTS, _in_both("vit_small_patch16_224", sized=True)),
+        "vit_b16": Network(vit.ViTBase16, vit.DIALECTS, _in_both("vit_base_patch16_224", "vit_b_16", sized=True)),
+        "vit_b32": Network(vit.ViTBase32, vit.DIALECTS, _in_both("vit_base_patch32_224", "vit_b_32", sized=True)),
+        "vit_l14": Network(vit.ViTLarge, vit.DIALECTS, _in_both("vit_large_patch14_224", sized=True)),
+        "vit_tiny": Network(vit.ViTTiny, vit.DIALECTS, {"timm": _VIT_TINY}),
+        "clip_b32": Network(clip.CLIPBase32, clip.DIALECTS, twins.clip("ViT-B-32", 512, **_BASE, patch_size=32)),
+        "clip_b16": Network(clip.CLIPBase16, clip.DIALECTS, twins.clip("ViT-B-16", 512, **_BASE, patch_size=16)),
+        "clip_l14": Network(clip.CLIPLarge, clip.DIALECTS, twins.clip("ViT-L-14", 768, **_LARGE, patch_size=14)),
+        "convnext_tiny": Network(convnext.ConvNeXtTiny, convnext.DIALECTS, _in_both("convnext_tiny", "convnext_tiny")),
+        "convnext_small": Network(
+            convnext.ConvNeXtSmall, convnext.DIALECTS, _in_both("convnext_small", "convnext_small")
+        ),
+        "convnext_base": Network(convnext.ConvNeXtBase, convnext.DIALECTS, _in_both("convnext_base", "convnext_base")),
+        "efficientnet_lite0": Network(efficientnet_lite.EfficientNetLite0, efficientnet_lite.DIALECTS, _lite(0)),
+        "efficientnet_lite1": Network(efficientnet_lite.EfficientNetLite1, efficientnet_lite.DIALECTS, _lite(1)),
+        "efficientnet_lite2": Network(efficientnet_lite.EfficientNetLite2, efficientnet_lite.DIALECTS, _lite(2)),
+        "efficientnet_lite3": Network(efficientnet_lite.EfficientNetLite3, efficientnet_lite.DIALECTS, _lite(3)),
+        "efficientnet_lite4": Network(efficientnet_lite.EfficientNetLite4, efficientnet_lite.DIALECTS, _lite(4)),
         "linear": Network(LinearHead),
         "mlp": Network(MLPHead),
     }

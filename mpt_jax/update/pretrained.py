@@ -44,16 +44,18 @@ class Pretrained:
       source: as the config gives it.
       digest: of the weights.
       text: one line on what was read.
+      names: the PyTorch package whose names the file has, if any.
     """
 
     classifier: Classifier
     source: str
     digest: str
     text: str
+    names: str = ""
 
     def card(self) -> dict[str, str]:
         """Return the entry of a card."""
-        return {"source": self.source, "digest": self.digest}
+        return {"source": self.source, "digest": self.digest, **({"names": self.names} if self.names else {})}
 
 
 def require(network: Network) -> None:
@@ -79,12 +81,12 @@ def read(network: Network, image_shape: tuple[int, ...]) -> Pretrained | None:
     if not network.config.pretrained:
         return None
     path = _find(network)
-    classifier, what = (_from_release if path.is_dir() else _from_file)(network, path, image_shape)
+    classifier, what, dialect = (_from_release if path.is_dir() else _from_file)(network, path, image_shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params))
     source = network.config.pretrained
     place = f"{source} ({path.name})" if source.startswith(weights.PACKAGE) else source
     text = f"{network.section}.pretrained: {network.config.name} from {place}{what}; {count:,} weights are used"
-    return Pretrained(classifier, source, released_model.identity(classifier), text)
+    return Pretrained(classifier, source, released_model.identity(classifier), text, dialect)
 
 
 def _find(network: Network) -> pathlib.Path:
@@ -94,7 +96,7 @@ def _find(network: Network) -> pathlib.Path:
         raise InputError(f"{network.section}.pretrained: {error}") from error
 
 
-def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
+def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str, str]:
     """Read a released model of the same network."""
     if not (path / "card.json").is_file():
         found = sorted(file.name for file in path.iterdir() if file.name.endswith((*weights.SUFFIXES, *weights.INDEX)))
@@ -121,10 +123,10 @@ def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, 
             "dataset.image_size and dataset.channels as in its training"
         )
     start = classifier.replace(module=network.module, params=params)
-    return start, f", a release; its head of {len(card['classes']):,} classes is left out"
+    return start, f", a release; its head of {len(card['classes']):,} classes is left out", ""
 
 
-def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str]:
+def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...]) -> tuple[Classifier, str, str]:
     """Read a file of PyTorch."""
     try:
         everything = weights.read(path)
@@ -155,12 +157,12 @@ def _from_file(network: Network, path: pathlib.Path, image_shape: tuple[int, ...
     what += f"; its head of {head[0].shape[0]:,} classes is left out" if head else "; it has no head"
     statistics = np.asarray(registry.dialects(network.module)[dialect].statistics, np.float32)
     mean, std = statistics if image_shape[-1] == 3 else (None, None)
-    return Classifier(network.module, params, batch_stats, mean, std), what
+    return Classifier(network.module, params, batch_stats, mean, std), what, dialect
 
 
 def _from_own_names(
     network: Network, everything: Mapping[str, np.ndarray], image_shape: tuple[int, ...]
-) -> tuple[Classifier, str]:
+) -> tuple[Classifier, str, str]:
     """Convert the weights of a file that names them as the network does, such as one of `mpt_jax.export`."""
     params, batch_stats, prefix = own_names.convert(
         everything, network.module, image_shape, prefix=network.config.strip
@@ -169,7 +171,11 @@ def _from_own_names(
     if mean is None or std is None or len(mean) != image_shape[-1]:
         mean = std = None
     under = f" under {prefix!r}" if prefix else ""
-    return Classifier(network.module, params, batch_stats, mean, std), f" (its own names{under}); its head is left out"
+    return (
+        Classifier(network.module, params, batch_stats, mean, std),
+        f" (its own names{under}); its head is left out",
+        "",
+    )
 
 
 def _remedy(network: Network, state: Mapping[str, np.ndarray], image_shape: tuple[int, ...]) -> str:
