@@ -127,7 +127,10 @@ def test_an_update_on_features_releases_whole_networks(frozen, tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["update.methods=no_treatment,mpt_kl,bct", "update.bias=1", "update.memory=per_class:4"],
+        [
+            *("update.methods=no_treatment,mpt_kl,bct", "update.bias=1"),
+            *("update.memory=per_class:4", "update.memory_by=herding"),
+        ],
         pytest.param(
             [
                 *(
@@ -179,6 +182,7 @@ def test_the_old_network_may_be_another_one(frozen, pretrained):
     check_models_are_whole(run)
 
 
+@pytest.mark.slow
 def test_a_sequence_with_memory_and_fine_tuned_heads(frozen):
     run, _ = frozen(
         *("update.schedule=[4,7,10]", "update.memory=total:16", "update.memory_by=herding", "update.start=old"),
@@ -186,14 +190,6 @@ def test_a_sequence_with_memory_and_fine_tuned_heads(frozen):
     )
     check_models_are_whole(run)
     assert run.card(run.folder(2, "ensemble", 0))["architecture"]["ensemble"] is True
-
-
-def test_derived_methods_on_features(frozen):
-    run, _ = frozen(
-        *("update.start=old", "update.methods=no_treatment,soup,bcwi,bcwi_fisher,ensemble", "update.ensemble_size=2"),
-        "seeds=0",
-    )
-    check_models_are_whole(run)
 
 
 def test_runs_share_features_whatever_their_classes_and_splits(frozen, tmp_path):
@@ -223,6 +219,7 @@ def test_an_adopted_old_model_of_the_same_backbone_is_a_head(frozen, tmp_path):
     check_models_are_whole(run)
 
 
+@pytest.mark.slow
 def test_an_adopted_old_model_of_another_backbone_has_features_of_its_own(frozen, tmp_path):
     names = tuple("01234")
     classifier = release(tmp_path / "old", "vit_tiny", classes=names, seed=3)
