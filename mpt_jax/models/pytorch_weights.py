@@ -66,9 +66,17 @@ def select(state: Mapping[str, np.ndarray], module: nn.Module, image_shape: tupl
       InputError: a network without known names, no name has the prefix, or several prefixes fit.
     """
     ends = {name[start:] for name in state for start in weight_names.starts(name)}
-    known = {name: names(module, image_shape, name) for name in registry.dialects(module)}
-    dialect = max(known, key=lambda name: len(ends.intersection(known[name])))
-    selected, prefix = weight_names.select(state, known[dialect], prefix)
+    found = []
+    for name in registry.dialects(module):
+        known = names(module, image_shape, name)
+        # `visual.`, which is missing if the tower was saved alone
+        tower = weight_names.common([one for one in known if one not in head_names(module, name)])
+        for root in dict.fromkeys(("", tower)):
+            found.append((len(ends.intersection(one.removeprefix(root) for one in known)), name, root))
+    _, dialect, root = max(found, key=lambda each: each[0])
+    full = {name.removeprefix(root): name for name in names(module, image_shape, dialect)}
+    selected, prefix = weight_names.select(state, full, prefix)
+    selected = {full.get(name, root + name): array for name, array in selected.items()}
     beside = _table(module, dialect).beside
     own = {name: array for name, array in selected.items() if not (beside and re.fullmatch(beside, name))}
     return Found(own, dialect, prefix)

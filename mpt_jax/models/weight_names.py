@@ -48,7 +48,7 @@ def _found(state: Collection[str], known: Collection[str]) -> str:
     )
     most = max(counts.values(), default=0)
     if 10 * most < len(state):  # another network, for the messages about its names
-        return _common(state)
+        return common(state)
     rivals = [prefix for prefix, count in counts.items() if 2 * count > most]
     if len(rivals) > 1:
         rivals = [prefix for prefix in rivals if not _is_average(prefix)] or rivals
@@ -72,8 +72,13 @@ def _is_average(prefix: str) -> bool:
     return "ema" in prefix.replace("_", ".").split(".")
 
 
-def _common(names: Collection[str]) -> str:
-    """Return the leading parts that all names share, without numbers."""
+def common(names: Collection[str]) -> str:
+    """Return the leading parts that all names share, without numbers.
+
+    Examples:
+      >>> common(["net.conv.weight", "net.conv.bias"])
+      'net.conv.'
+    """
     prefix = ""
     while True:
         heads = {name[len(prefix) :].partition(".")[::2] for name in names}

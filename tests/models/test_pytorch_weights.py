@@ -190,3 +190,13 @@ def test_texts_beside_the_images_are_left_out():
         state = pytorch_weights.back(params, {}, module, shape, dialect)
         found = pytorch_weights.select(state | dict.fromkeys(text, np.ones(3, np.float32)), module, shape)
         assert found.dialect == dialect and set(found.state) == set(state)
+
+
+def test_an_image_tower_that_was_saved_alone_is_found():
+    module, shape = build("clip_b32", 5), (224, 224, 3)
+    whole = {name: np.zeros(1) for name in pytorch_weights.names(module, shape, "openclip")}
+    assert {name for name in whole if not name.startswith("visual.")} == {"head.weight", "head.bias"}
+    alone = {name.removeprefix("visual."): array for name, array in whole.items()}
+    for state, prefix in ((whole, ""), (alone, ""), ({f"net.{name}": array for name, array in alone.items()}, "net.")):
+        found = pytorch_weights.select(state, module, shape)
+        assert (found.state.keys(), found.dialect, found.prefix) == (whole.keys(), "openclip", prefix)
