@@ -18,7 +18,7 @@ from mpt_jax.training import loop, sharding
 OLD, ALL, N, SHAPE = 3, 6, 40, (8, 8, 1)
 ROWS = ("no_treatment", "pct_naive", "pct_lm", "mpt_kl")
 LINEAR = models.build("linear", ALL)  # for tests that do not depend on the network: it compiles in a second
-NOT_AUGMENTED = {"crop_padding": 0, "flip": False}
+NOT_AUGMENTED = {"augmentation": data.Augmentation()}
 
 _random = np.random.default_rng(0)
 IMAGES = _random.integers(0, 256, (N, *SHAPE), np.uint8)
@@ -58,8 +58,7 @@ def make_recipe(dtype="float32", **changes):
         learning_rate=0.1,
         momentum=0.9,
         weight_decay=5e-4,
-        crop_padding=1,
-        flip=True,
+        augmentation=data.Augmentation(crop_padding=1, flip=True),
     )
     return recipe_of(**{**settings, **changes})
 

@@ -15,7 +15,7 @@ import random_weights
 from flax import linen as nn
 from populations import recipe_of
 
-from mpt_jax import models, objectives, train, training
+from mpt_jax import data, models, objectives, train, training
 from mpt_jax.data import photos
 from mpt_jax.data.feeding import feed
 from mpt_jax.models import Classifier
@@ -47,7 +47,13 @@ class Tiny(nn.Module):
 
 def make_recipe(**changes):
     settings = dict(module=models.build("convnet", ALL), num_old_classes=OLD, batch_size=16, epochs=2)
-    settings |= dict(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, crop_padding=1, flip=True, steps_per_call=4)
+    settings |= dict(
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        augmentation=data.Augmentation(crop_padding=1, flip=True),
+        steps_per_call=4,
+    )
     return recipe_of(**settings | changes)
 
 

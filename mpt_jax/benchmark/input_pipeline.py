@@ -134,7 +134,7 @@ def _measure_waiting(setup: Setup, log: Log, split: stream.Stream, steps: int) -
     """Measure a step on images that are on the device already, and on streamed ones."""
     mesh, row = sharding.make_mesh(), METHODS["no_treatment"]
     # The stream augments by itself. Calls are short, so that there are several.
-    recipe = dataclasses.replace(setup.recipe(), crop_padding=0, flip=False, steps_per_call=max(1, steps // 4))
+    recipe = dataclasses.replace(setup.recipe(), augmentation=data.Augmentation(), steps_per_call=max(1, steps // 4))
     labels = np.zeros(len(split), np.int32)
     inputs = make_inputs(setup, [row], labels)
     state = make_state(recipe, inputs, split.image_shape, 1)

@@ -27,12 +27,17 @@ class Job:
     num_classes: Mapping[str, int]  # of the old release and of the new one
     num_images: int
     batch: int
-    crop_padding: int
-    flip: bool
+    augmentation: data.Augmentation
 
 
-DIGITS = Job((8, 8, 1), {"old": 5, "new": 10}, num_images=320, batch=48, crop_padding=0, flip=False)
-CIFAR100 = Job((32, 32, 3), {"old": 50, "new": 100}, num_images=50_000, batch=128, crop_padding=4, flip=True)
+DIGITS = Job((8, 8, 1), {"old": 5, "new": 10}, num_images=320, batch=48, augmentation=data.Augmentation())
+CIFAR100 = Job(
+    (32, 32, 3),
+    {"old": 50, "new": 100},
+    num_images=50_000,
+    batch=128,
+    augmentation=data.Augmentation(crop_padding=4, flip=True),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +77,7 @@ class Setup:
             optimizer=OptimizerConfig(
                 learning_rate=1e-3, epochs=1, batch_size=job.batch, schedule="constant", accumulate=self.accumulate
             ),
-            crop_padding=job.crop_padding,
-            flip=job.flip,
+            augmentation=job.augmentation,
             members_at_once=self.members_at_once or training.fastest_members_at_once(),
             remat=self.remat,
         )

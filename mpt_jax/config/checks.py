@@ -84,6 +84,19 @@ RANGES: Mapping[str, Range] = {
     "dataset.validation_per_class": _at_least(0),
     "dataset.train_per_class": _at_least(0, " (all)"),
     "dataset.crop_padding": _at_least(0),
+    "dataset.random_resized_crop": (
+        lambda area: not area or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
+        "the smallest and the largest share of the image in a crop, such as 0.08,1, or nothing",
+    ),
+    "dataset.rand_augment": (
+        lambda given: not given or (len(given) == 2 and given[0] in range(1, 15) and 0 <= given[1] <= 30),
+        "1 to 14 operations and a magnitude from 0 to 30, such as 2,9, or nothing",
+    ),
+    "dataset.color_jitter": (
+        lambda given: not given or (len(given) == 4 and min(given) >= 0 and given[3] <= 0.5),
+        "brightness, contrast, saturation and hue (up to 0.5), such as 0.4,0.4,0.4,0.1, or nothing",
+    ),
+    "dataset.random_erasing": (lambda probability: 0 <= probability <= 1, "a probability from 0 to 1"),
     "dataset.image_size": (
         lambda sides: len(sides) <= 2 and all(1 <= side <= 2**14 for side in sides),
         "height and width, or one side, from 1 to 2**14 pixels",
@@ -161,6 +174,11 @@ def _check_normalization(config: Config, section: str) -> None:
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     _check_normalization(config, "dataset")
+    _require(
+        not (dataset.crop_padding and dataset.random_resized_crop),
+        f"dataset.crop_padding={dataset.crop_padding} and dataset.random_resized_crop="
+        f"{list(dataset.random_resized_crop)} are both random crops; remove one of them",
+    )
     if dataset.augmentation != "imagenet":
         return
     _require(
@@ -168,11 +186,12 @@ def _check_dataset(config: Config) -> None:
         "dataset.augmentation=imagenet crops the original image each time, which dataset.source=memory does not keep; "
         "expected dataset.source=stream (or auto)",
     )
-    _require(
-        not (dataset.crop_padding or dataset.flip),
-        f"dataset.augmentation=imagenet has its own crops and flips, but dataset.crop_padding="
-        f"{dataset.crop_padding} and dataset.flip={dataset.flip}; expected 0 and False",
-    )
+    for key in ("crop_padding", "flip", "random_resized_crop"):
+        _require(
+            not getattr(dataset, key),
+            f"dataset.augmentation=imagenet has its own crops and flips, but dataset.{key}="
+            f"{_shown(getattr(dataset, key))}; remove one of them",
+        )
     _require(
         len(dataset.image_size) > 0,
         "dataset.augmentation=imagenet, but dataset.image_size is empty; expected a size such as 224",

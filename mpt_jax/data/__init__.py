@@ -15,6 +15,7 @@ from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS
 from mpt_jax.data.dataset_config import POLICIES as POLICIES
 from mpt_jax.data.dataset_config import RANDOM as RANDOM
 from mpt_jax.data.dataset_config import SOURCES as SOURCES
+from mpt_jax.data.dataset_config import Augmentation as Augmentation
 from mpt_jax.data.dataset_config import DatasetConfig as DatasetConfig
 from mpt_jax.data.feeding.augment import augment as augment
 from mpt_jax.data.feeding.feed import Feed as Feed

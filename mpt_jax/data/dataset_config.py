@@ -5,7 +5,31 @@ import dataclasses
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
 POLICIES = ("error", "skip")
-RANDOM = ("crop_padding", "flip")  # keys that change training images at random
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training images change at random; the keys of the section `dataset`, in the order in which they are applied.
+
+    Attributes:
+      random_resized_crop: smallest and largest share of the image in a crop that is brought back to the image's size.
+      crop_padding: pixels of black padding of a random crop.
+      flip: mirror horizontally with probability 1/2.
+      rand_augment: number of operations and their magnitude, 0 to 30.
+      color_jitter: strength of brightness, contrast, saturation and hue.
+      random_erasing: probability that a box becomes noise.
+    """
+
+    random_resized_crop: tuple[float, ...] = ()
+    crop_padding: int = 0
+    flip: bool = False
+    rand_augment: tuple[float, ...] = ()
+    color_jitter: tuple[float, ...] = ()
+    random_erasing: float = 0.0
+
+
+RANDOM = tuple(field.name for field in dataclasses.fields(Augmentation))
+"""The keys that change training images at random."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +61,17 @@ class DatasetConfig:
     test_split: str = "test"  # of a TFDS data set
     crop_padding: int = 0  # random crop after padding with this many black pixels
     flip: bool = False  # random horizontal flip
+    random_resized_crop: tuple[float, ...] = ()  # smallest and largest share of the image in a random crop
+    rand_augment: tuple[float, ...] = ()  # RandAugment: number of operations, magnitude from 0 to 30
+    color_jitter: tuple[float, ...] = ()  # strength of random brightness, contrast, saturation and hue
+    random_erasing: float = 0.0  # probability that a random box becomes noise
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width to which images are resized; None if they keep their size."""
         return (self.image_size[0], self.image_size[-1]) if self.image_size else None
+
+    @property
+    def random_changes(self) -> Augmentation:
+        """How training images change at random."""
+        return Augmentation(**{key: getattr(self, key) for key in RANDOM})

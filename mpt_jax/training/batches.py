@@ -86,7 +86,7 @@ class SeedBatches:
     def _batch(self, images: jax.Array, rows: jax.Array, key: jax.Array) -> Batch:
         recipe, inputs = self.call.recipe, self.call.inputs
         images = sharding.split_batch(self.call.mesh, images)
-        images = data.augment(key, images, crop_padding=recipe.crop_padding, flip=recipe.flip)
+        images = data.augment(key, images, recipe.augmentation)
         labels, tables = inputs.labels[rows], inputs.precomputed_logits
         return Batch(
             images, labels, {source: table[self.seed.number % len(table), rows] for source, table in tables.items()}

@@ -17,8 +17,7 @@ class Recipe:
       module: the network of every member.
       num_old_classes: classes from this position on are new; all of them in a first release.
       optimizer: the section of the config.
-      crop_padding: pixels of padding of the random crop, see `data.augment`.
-      flip: whether images are flipped at random.
+      augmentation: how training images change at random.
       members_at_once: members that run side by side on a device (`vmap`); the others follow.
       steps_per_call: most train steps in one call of the program.
       remat: whether the blocks of the network are recomputed in the backward pass.
@@ -30,8 +29,7 @@ class Recipe:
     module: nn.Module
     num_old_classes: int
     optimizer: OptimizerConfig
-    crop_padding: int = 0
-    flip: bool = False
+    augmentation: data.Augmentation = dataclasses.field(default_factory=data.Augmentation)
     members_at_once: int = sys.maxsize
     steps_per_call: int = 50
     remat: bool = False

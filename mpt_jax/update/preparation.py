@@ -257,10 +257,13 @@ def _check_inputs(config: Config, dataset: data.Dataset) -> None:
     """Check the settings of augmentation and normalization against the shape of the examples."""
     settings, old = config.dataset, config.old
     *sides, channels = dataset.train.images.shape[1:]
-    if not sides and (settings.crop_padding or settings.flip):
+    for key in data.RANDOM if not sides else ():
+        if value := getattr(settings, key):
+            raise InputError(f"dataset.{key}={value} is for images, but {settings.name} has features; remove it")
+    if sides and channels != 3 and any(settings.color_jitter[2:]):
         raise InputError(
-            f"dataset.crop_padding={settings.crop_padding} and dataset.flip={settings.flip} are for images, but "
-            f"{settings.name} has features; expected 0 and False"
+            f"dataset.color_jitter={list(settings.color_jitter)} changes saturation or hue, but {settings.name} has "
+            f"{channels} channel; expected 0 for both, or dataset.channels=3"
         )
     if sides and settings.crop_padding > min(sides):
         raise InputError(f"dataset.crop_padding={settings.crop_padding}; expected at most the image side, {min(sides)}")

@@ -56,7 +56,9 @@ def test_augmentation_depends_on_seed_and_step_alone():
     at = lambda step, start: np.asarray(batches_of(make_recipe(), start=start).at(jnp.int32(step)).images)  # noqa: E731
     np.testing.assert_array_equal(at(3, 0), at(3, 2))
     expected = data.augment(
-        jax.random.fold_in(jax.random.fold_in(KEY, 2), 3), IMAGES[batch_of(KEY, 3)], crop_padding=1, flip=True
+        jax.random.fold_in(jax.random.fold_in(KEY, 2), 3),
+        IMAGES[batch_of(KEY, 3)],
+        data.Augmentation(crop_padding=1, flip=True),
     )
     np.testing.assert_array_equal(at(3, 0), expected)
 

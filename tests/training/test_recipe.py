@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 from populations import make_recipe
 
+from mpt_jax import data
+
 
 @pytest.mark.parametrize(("num_examples", "steps"), [(160, 10), (161, 11), (3, 1)])
 def test_an_epoch_shows_every_example(num_examples, steps):
@@ -20,4 +22,4 @@ def test_micro_batches_divide_a_batch(accumulate, size):
 
 def test_equal_recipes_share_a_compiled_program():
     assert hash(make_recipe()) == hash(make_recipe()) and make_recipe() == make_recipe()
-    assert dataclasses.replace(make_recipe(), flip=False) != make_recipe()
+    assert dataclasses.replace(make_recipe(), augmentation=data.Augmentation()) != make_recipe()

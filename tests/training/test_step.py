@@ -28,7 +28,7 @@ from populations import (
     with_objectives,
 )
 
-from mpt_jax import models, objectives, posttraining, training
+from mpt_jax import data, models, objectives, posttraining, training
 from mpt_jax.config import OptimizerConfig
 from mpt_jax.models import Classifier, parameters
 from mpt_jax.objectives import METHODS
@@ -124,7 +124,7 @@ def test_ten_steps_of_mpt_in_float64_agree_with_pytorch():
 @pytest.mark.slow
 def test_schedules_and_class_counts_reach_the_objective():
     rows, step = ("mpt_kl_annealed", "balanced_softmax", "no_treatment"), 5
-    recipe, inputs = make_recipe(crop_padding=0, flip=False), make_inputs(rows=rows)
+    recipe, inputs = make_recipe(augmentation=data.Augmentation()), make_inputs(rows=rows)
     start = first_state(recipe, inputs)
     weights = jax.device_get(member(start, 0, 0))
     _, values = take_steps(recipe, start, inputs, step, step + 1)

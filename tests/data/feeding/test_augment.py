@@ -8,9 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax.data.feeding.augment import augment
+from mpt_jax.data import RANDOM, Augmentation
+from mpt_jax.data.feeding import augment as module
 
 KEY = jax.random.key(0)
+ALL = {
+    "random_resized_crop": (0.2, 1.0),
+    "crop_padding": 2,
+    "flip": True,
+    "rand_augment": (2, 9.0),
+    "color_jitter": (0.4, 0.4, 0.4, 0.1),
+    "random_erasing": 0.5,
+}
+
+
+def augment(key, images, **settings):
+    return module.augment(key, images, Augmentation(**settings))
 
 
 def pictures(batch, height, width, channels, seed=0):
@@ -83,3 +96,28 @@ def test_jit_and_vmap_over_seeds_give_the_same_images():
     chex.assert_trees_all_equal(jax.jit(transform)(keys[0], images[0]), expected[0])
     shared = jax.vmap(transform, in_axes=(0, None))(keys, images[0])
     chex.assert_trees_all_equal(shared[0], expected[0])
+
+
+def test_every_key_changes_images_by_itself_and_keeps_their_type():
+    assert set(ALL) == set(RANDOM)
+    images = jnp.asarray(pictures(6, 12, 10, 3))
+    for name, value in ALL.items():
+        transform = jax.jit(functools.partial(augment, **{name: value}))
+        found = transform(KEY, images)
+        chex.assert_shape(found, images.shape)
+        chex.assert_type(found, jnp.uint8)
+        assert (found != images).any(), name
+        chex.assert_trees_all_equal(found, transform(jax.random.key(0), images))
+        assert (found != transform(jax.random.key(1), images)).any(), name
+
+
+def test_each_image_has_its_own_draws():
+    same = jnp.broadcast_to(jnp.asarray(pictures(1, 12, 10, 3)), (8, 12, 10, 3))
+    found = np.asarray(augment(KEY, same, **ALL))
+    assert len({image.tobytes() for image in found}) == 8
+
+
+def test_settings_that_change_nothing():
+    images = jnp.asarray(pictures(4, 9, 7, 3))
+    chex.assert_trees_all_equal(augment(KEY, images, random_resized_crop=(1.0, 1.0)), images)
+    chex.assert_trees_all_equal(augment(KEY, images, color_jitter=(0.0, 0.0, 0.0, 0.0)), images)
