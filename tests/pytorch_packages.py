@@ -44,14 +44,14 @@ def randomised(module, seed=0, size=None):
         for name, tensor in module.named_parameters():
             spread = 0.7 * tensor[0].numel() ** -0.5 if tensor.ndim in (2, 4) else 0.3
             centre = 1.0 if tensor.ndim == 1 and name.endswith("weight") else 0.0
-            if name.endswith("bn3.weight"):  # of a branch; many strong ones would amplify rounding errors
+            if "layer" in name and name.endswith("bn3.weight"):  # many strong branches amplify rounding errors
                 centre, spread = 0.3, 0.1
             tensor.copy_(centre + spread * torch.randn_like(tensor))
         if size:
             norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
             for layer in norms:
                 layer.momentum = 1.0
-            module.train()(torch.randn(4, 3, *size))
+            module.train()(torch.randn(16, 3, *size))
             for layer in norms:
                 layer.running_mean += 0.1 * torch.randn_like(layer.running_mean)
                 layer.running_var *= 0.8 + 0.4 * torch.rand_like(layer.running_var)

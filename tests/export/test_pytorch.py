@@ -138,7 +138,7 @@ def test_the_lines_of_the_readme_give_the_logits_of_the_release(name, names, sha
     ours = np.stack([images.decode(pathlib.Path(f"{row}.png"), channels=3, size=shape[:2]) for row in range(2)])
     expected = np.asarray(jax.jit(models.logits)(classifier, ours))
     theirs = found["predict"](found["torch"].stack([found["prepare"](f"{row}.png") for row in range(2)])).numpy()
-    assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()
+    assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()  # the logits depend on the image
     np.testing.assert_allclose(theirs, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

@@ -24,7 +24,9 @@ def check(module, network, dialect, size):
     infer = jax.jit(functools.partial(module.apply, train=False))
     ours = infer({"params": params, "batch_stats": batch_stats}, images)
     assert np.ptp(expected, axis=0).max() > 1e-2 * np.abs(expected).max()  # the logits depend on the image
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    exact = pytorch_packages.logits(network.double(), images.astype(np.float64))
+    rounding = np.abs(expected - exact).max()  # of PyTorch; above 1e-5 in the deepest networks with random weights
+    assert np.abs(ours - exact).max() <= max(1e-5 * np.abs(exact).max(), rounding)
     back = pytorch_weights.back(params, batch_stats, module, (*size, 3), dialect)
     assert {name for name in back if "num_batches" not in name} == set(found.state)
     for name, array in found.state.items():
