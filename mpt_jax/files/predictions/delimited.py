@@ -126,7 +126,7 @@ def _longest_row(table: Table) -> int:
       InputError: a cell holds lines with as many delimiters as a row, or is never closed.
     """
     longest, width = 0, len(table.columns) - 1
-    with table.open() as file, io.TextIOWrapper(_Raw(file), table.encoding, newline="") as text:
+    with table.open() as file, io.TextIOWrapper(io.BufferedReader(_Raw(file)), table.encoding, newline="") as text:
         reader = csv.reader(text, delimiter=table.delimiter, strict=True)
         previous = 0
         try:
