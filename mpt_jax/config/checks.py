@@ -65,6 +65,7 @@ _RATE: Range = (lambda rate: 0 <= rate < 1, "a probability of at least 0 and les
 
 CHOICES: Mapping[str, Sequence[str]] = {
     "dataset.on_bad_image": data.POLICIES,
+    "dataset.follow_links": data.LINKS,
     "dataset.source": data.SOURCES,
     "dataset.augmentation": data.AUGMENTATIONS,
     "model.name": tuple(NETWORKS),
@@ -510,5 +511,6 @@ def _check_validation(config: Config) -> None:
     for what in (what for what, used in uses.items() if used):
         _require(
             config.dataset.validation_per_class > 0,
-            f"{what} needs validation images, but dataset.validation_per_class=0; set it above 0, or remove {what}",
+            f"{what} needs validation images, but dataset.validation_per_class=0; set it above 0 (with a validation "
+            f"part of your own, its images are used), or remove {what}",
         )

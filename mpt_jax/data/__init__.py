@@ -12,6 +12,7 @@
 
 from mpt_jax.data.classes import class_order as class_order
 from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS
+from mpt_jax.data.dataset_config import LINKS as LINKS
 from mpt_jax.data.dataset_config import POLICIES as POLICIES
 from mpt_jax.data.dataset_config import RANDOM as RANDOM
 from mpt_jax.data.dataset_config import SOURCES as SOURCES

@@ -5,6 +5,7 @@ import dataclasses
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
 POLICIES = ("error", "skip")
+LINKS = ("error", "skip", "follow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class DatasetConfig:
     channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: as stored in TFDS, 3 for your own files
     test_fraction: float = 0.2  # share of your own images to hold out for testing if they have no test part
     on_bad_image: str = "error"  # unreadable images, images in both train and test, ...: "error", or "skip" and count
-    validation_per_class: int = 0  # validation images taken from each class of train; choices never use the test part
+    follow_links: str = "error"  # links to folders or out of your folder: "error", "skip" and count, or "follow"
+    validation_per_class: int = 0  # validation images taken from each class of train, if there is no validation part
     train_per_class: int = 0  # maximum number of training images per class; 0: all
     imbalance: float = 1.0  # long tail: number of images of the first class over the last, exponential in between
     mean: tuple[float, ...] = ()  # per channel, in units of pixel/255; empty: from the first release's training images

@@ -1,4 +1,4 @@
-"""Decoding of JPEG, PNG and WebP images to one size and number of channels."""
+"""Decoding of image files to one size and number of channels."""
 
 import collections
 import contextlib
@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
 from mpt_jax.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-_FORMATS = ("JPEG", "PNG", "WEBP")  # regardless of the suffix: no other parser of PIL sees a file
+_FORMATS = (  # whatever the suffix: no other parser of PIL sees a file
+    *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"),
+    *(["AVIF"] if features.check("avif") else []),  # not in every build of pillow
+)
 _DEEP = ("I", "F")  # PIL modes of 16 and 32 bits; conversion to 8 bits would clip most pixels to white
+_BITS_OF_TIFF = 258  # tag BitsPerSample
 _BATCH = 2048  # files per call of the thread pool, which queues all of them at once
 _SIZE_HINT = "set dataset.image_size"
 
@@ -199,6 +203,9 @@ def _open(file: pathlib.Path | bytes) -> Image.Image:
 def _convert(image: Image.Image, mode: str, as_stored: bool) -> Image.Image:
     if image.mode.startswith(_DEEP):
         raise ValueError(f"more than 8 bits per pixel, PIL mode {image.mode}")
+    bits = getattr(image, "tag_v2", {}).get(_BITS_OF_TIFF, (1,))
+    if max(bits) > 8:  # PIL keeps the upper 8 bits of colours, often black: cameras and scanners fill 10 or 12 of 16
+        raise ValueError(f"more than 8 bits per channel, TIFF of {max(bits)} bits")
     if not as_stored and mode != "RGBA" and ("A" in image.getbands() or "transparency" in image.info):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -209,8 +216,11 @@ def _upright_size(file: pathlib.Path) -> tuple[int, int] | None:
     """Return height and width after rotation, from the header alone; None if it cannot be read."""
     try:
         with _open(file) as image:
+            # PIL gives the upright size of a TIFF.
             has_exif = image.format != "PNG" or "exif" in image.info  # getexif would decode a PNG without it
-            rotated = has_exif and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            rotated = (
+                image.format != "TIFF" and has_exif and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            )
             return image.size if rotated else image.size[::-1]
     except Exception:  # reported when the image is decoded
         return None

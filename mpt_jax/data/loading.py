@@ -1,5 +1,6 @@
 """From the section `dataset` of a config to a `Dataset`: read, remove faulty examples, draw the subsets."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from mpt_jax.data.feeding.stream import Files, Stream
 from mpt_jax.data.findings import Finding
 from mpt_jax.data.own import arrays, folder, listing, table
 from mpt_jax.data.splits import Dataset, Parts, Source, Split, pick
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, listed
 
 
 def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset:
@@ -21,8 +22,9 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
     images in both train and test (identical pixels). Streamed images are not decoded here, so only their headers
     (image files) or their labels and ids (TFDS) are checked.
 
-    Validation images are drawn from each class of train, never from test. Which ones depends only on the seed and the
-    class, not on the class order or the number of classes.
+    Validation images are those of the validation part, if your images have one. Else they are drawn from each class of
+    train, never from test. Which ones depends only on the seed and the class, not on the class order or the number of
+    classes.
 
     Args:
       settings: what to read. `settings.name` decides how:
@@ -46,8 +48,11 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
     class_names = tuple(source.class_names[index] for index in order)
     parts = source.read(order)
     usable, found = _without_faults(parts, settings, published=source.published)
+    given = usable.validation
     try:
-        train, validation = _draw(usable, settings, order, class_names, seed)
+        num_validation = settings.validation_per_class if given is None else 0
+        train, drawn = _draw(usable.train, num_validation, settings, order, class_names, seed)
+        validation = drawn if given is None else _with_every_class(given, class_names)
     except InputError as error:  # the skipped images may be the reason
         skipped = [str(finding) for finding in found if finding.outcome == "skipped"]
         raise InputError("; ".join([str(error), *skipped])) from error
@@ -75,9 +80,10 @@ def _open_files(settings: DatasetConfig) -> Source:
     if settings.name == "folder":
         if not settings.data_dir:
             raise InputError("dataset.name=folder without dataset.data_dir; expected a folder with train/CLASS/IMAGE")
-        found = folder.list_folder(root)
+        found = folder.list_folder(root, policy=settings.on_bad_image, links=settings.follow_links)
     else:
-        found = table.list_table((root / settings.name).expanduser(), root if settings.data_dir else None)
+        path = (root / settings.name).expanduser()
+        found = table.list_table(path, root if settings.data_dir else None, links=settings.follow_links)
     return Source(found.class_names, lambda order: listing.read(found, order, settings))
 
 
@@ -91,18 +97,25 @@ def _class_order(settings: DatasetConfig, names: Sequence[str], num_classes: int
     return order[:num_classes]
 
 
-def _without_faults(parts: Parts, settings: DatasetConfig, *, published: bool) -> tuple[Split, tuple[Finding, ...]]:
-    """Return the training examples without copies of test images, and the findings."""
-    train, found, faults = parts.train, parts.findings, dict(parts.faults)
-    copies = _copies(train.images, parts.test.images)
-    if copies.size:
-        what, ids = "training images that are also in test", train.ids[copies].tolist()
-        if published and settings.on_bad_image == "error":
-            found = (*found, Finding(what, tuple(ids), "kept as published"))
-        else:
-            faults[what] = ids
-            train = pick(train, np.setdiff1d(np.arange(len(train)), copies))
-    return train, (*found, *findings.resolve(f"data set {settings.name}", faults, settings.on_bad_image))
+def _without_faults(parts: Parts, settings: DatasetConfig, *, published: bool) -> tuple[Parts, tuple[Finding, ...]]:
+    """Return the parts without copies of images of later parts, and the findings."""
+    found, faults = parts.findings, dict(parts.faults)
+    named = {"training": parts.train, "validation": parts.validation, "test": parts.test}
+    kept = {part: examples for part, examples in named.items() if examples is not None}
+    for part, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+        if part not in kept or other not in kept:
+            continue
+        examples, later = kept[part], kept[other]
+        copies = _copies(examples.images, later.images)
+        if copies.size:
+            what, ids = f"{part} images that are also in {other}", examples.ids[copies].tolist()
+            if published and settings.on_bad_image == "error":
+                found = (*found, Finding(what, tuple(ids), "kept as published"))
+            else:
+                faults[what] = ids
+                kept[part] = pick(examples, np.setdiff1d(np.arange(len(examples)), copies))
+    found = (*found, *findings.resolve(f"data set {settings.name}", faults, settings.on_bad_image))
+    return dataclasses.replace(parts, train=kept["training"], validation=kept.get("validation")), found
 
 
 def _copies(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray:
@@ -115,11 +128,15 @@ def _copies(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray
 
 
 def _draw(
-    train: Split, settings: DatasetConfig, order: Sequence[int], class_names: Sequence[str], seed: int
+    train: Split,
+    num_validation: int,
+    settings: DatasetConfig,
+    order: Sequence[int],
+    class_names: Sequence[str],
+    seed: int,
 ) -> tuple[Split, Split]:
-    """Draw the training and validation examples."""
+    """Draw the training examples, and `num_validation` validation examples of each class."""
     rows_of = subsets.by_class(train.labels, range(len(order)))
-    num_validation = settings.validation_per_class
     _check_counts([len(rows) for rows in rows_of], num_validation, class_names)
     drawn = [subsets.shuffled(rows, index, seed=seed) for rows, index in zip(rows_of, order, strict=True)]
     validation = [rows[:num_validation] for rows in drawn]
@@ -137,6 +154,16 @@ def _draw(
 
 def _pick_all(split: Split, rows_of: Sequence[np.ndarray]) -> Split:
     return pick(split, np.sort(np.concatenate(rows_of)))
+
+
+def _with_every_class(validation: Split, class_names: Sequence[str]) -> Split:
+    counts = np.bincount(validation.labels, minlength=len(class_names))
+    if missing := [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]:
+        raise InputError(
+            f"the validation part has no images of {len(missing)} classes: {listed(missing)}; expected at least one "
+            "image of each class there, or no validation part (dataset.validation_per_class then takes images of train)"
+        )
+    return validation
 
 
 def _check_counts(counts: Sequence[int], num_validation: int, class_names: Sequence[str]) -> None:

@@ -38,12 +38,13 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parts:
-    """The training and test examples of the chosen classes, the faults of skipped examples, and other findings."""
+    """The examples of the chosen classes by part, the faults of skipped examples, and other findings."""
 
     train: Split
     test: Split
     faults: Mapping[str, Sequence[str]]  # kind of fault -> examples that have it
     findings: tuple[Finding, ...] = ()
+    validation: Split | None = None  # None: drawn from train
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

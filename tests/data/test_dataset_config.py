@@ -13,6 +13,7 @@ def test_each_key_is_known_to_change_training_images_at_random_or_not_to():
     """Without one in `RANDOM`, a run with frozen features would compute them once from images without it."""
     keys = {
         *("name", "data_dir", "class_order", "image_size", "channels", "test_fraction", "on_bad_image", "mean", "std"),
+        "follow_links",
         *("validation_per_class", "train_per_class", "imbalance", "source", "workers", "test_split", "augmentation"),
     }
     assert keys | {*RANDOM} == set(DatasetConfig.__dataclass_fields__)

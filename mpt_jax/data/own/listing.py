@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from mpt_jax.data.feeding.stream import Files, Stream, must_stream
 from mpt_jax.data.findings import Finding
 from mpt_jax.data.own import holdout
 from mpt_jax.data.own.paths import is_text
-from mpt_jax.data.splits import Parts, Split, pick
+from mpt_jax.data.splits import PARTS, Parts, Split, pick
 from mpt_jax.errors import InputError
 
-PARTS = ("train", "test")
+HELD_OUT = ("val", "valid", "validation", "dev")
+"""Names of a held-out part: the validation part where there is a test part, else the test part."""
 
+_USED_AS = {
+    "validation": "used for validation, whatever dataset.validation_per_class is",
+    "test": "used as the test part, because there is no part test",
+}
 _MAX_ID_LENGTH = 1000  # characters; a numpy text array reserves the longest length for every row
 
 
@@ -29,28 +34,46 @@ class Listing:
     files: list[pathlib.Path]
     labels: np.ndarray  # int [N], positions in class_names
     ids: np.ndarray  # str [N], unique
-    in_test: np.ndarray | None  # bool [N]; None: the source has no test part
+    part: np.ndarray  # int [N], positions in `mpt_jax.data.splits.PARTS`
+    roles: Mapping[str, str]  # name of a part in the source -> one of PARTS
     faults: dict[str, list[str]]  # kind of fault -> images that are not in this listing because of it
     findings: tuple[Finding, ...] = ()
+
+
+def roles(source: str, names: Collection[str]) -> dict[str, str]:
+    """Return which of "train", "validation" and "test" each part of a source is; other names are left out.
+
+    Raises:
+      InputError: two names of `HELD_OUT`.
+
+    Examples:
+      >>> roles("pets", ["train", "val", "more"]), roles("pets", ["train", "dev", "test"])
+      ({'train': 'train', 'val': 'test'}, {'train': 'train', 'test': 'test', 'dev': 'validation'})
+    """
+    held_out = [name for name in HELD_OUT if name in names]
+    if len(held_out) > 1:
+        raise InputError(f"{source} has the parts {' and '.join(held_out)}; expected one of them: merge or remove one")
+    role = "validation" if "test" in names else "test"
+    return {name: name for name in ("train", "test") if name in names} | dict.fromkeys(held_out, role)
 
 
 def make(
     source: str,
     names: list[str],
-    rows: Sequence[tuple[pathlib.Path, str, int, bool]],
+    rows: Sequence[tuple[pathlib.Path, str, int, str]],
     *,
-    has_test: bool,
+    roles: Mapping[str, str],
     faults: Mapping[str, list[str]],
-    ignored: Sequence[str] = (),
+    reported: Sequence[Finding] = (),
 ) -> Listing:
     """Return a listing of the rows whose id is valid and unique.
 
     Args:
       names: class names.
-      rows: file, id, label and whether it is a test image, of each image.
-      has_test: whether the source has a test part.
+      rows: file, id, label and name of the part of each image.
+      roles: what each part is, from the function `roles`.
       faults: kind of fault -> images that are not in `rows`.
-      ignored: files and folders that are not images.
+      reported: what else is to be reported.
 
     Raises:
       InputError: an invalid class name.
@@ -70,13 +93,14 @@ def make(
         files=[file for file, _, _, _ in rows],
         labels=np.array([label for _, _, label, _ in rows], np.int64),
         ids=np.array([example_id for _, example_id, _, _ in rows], str),
-        in_test=np.array([test for _, _, _, test in rows], bool) if has_test else None,
+        part=np.array([PARTS.index(roles[name]) for _, _, _, name in rows], np.int64),
+        roles=roles,
         faults={
             **faults,
             "duplicate ids": [ids[row] for row in repeated],
             f"ids that are not UTF-8 or longer than {_MAX_ID_LENGTH} characters": [ids[row] for row in invalid],
         },
-        findings=(Finding("files and folders that are not images", tuple(ignored), "ignored"),) if ignored else (),
+        findings=tuple(reported),
     )
 
 
@@ -90,25 +114,29 @@ def read(listing: Listing, order: Sequence[int], settings: DatasetConfig) -> Par
       InputError: no images of these classes, or a class of one image when a test part has to be made.
     """
     labels = classes.positions(order, len(listing.class_names))[listing.labels]
-    rows, found = np.flatnonzero(labels >= 0), listing.findings
-    in_test = listing.in_test
-    if in_test is None:
+    rows, found, part = np.flatnonzero(labels >= 0), listing.findings, listing.part
+    if "test" not in listing.roles.values():
         in_test, finding = _hold_out(listing, order, labels, settings.test_fraction)
-        found = (*found, finding)
-    for part, chosen in (("train", ~in_test[rows]), ("test", in_test[rows])):
-        if not chosen.any():
-            raise InputError(f"{listing.source} has no {part} images of the chosen classes; expected at least one")
-    rows = rows[np.lexsort((listing.ids[rows], labels[rows], in_test[rows]))]
+        found, part = (*found, finding), np.where(in_test, PARTS.index("test"), part)
+    for name in dict.fromkeys([*listing.roles.values(), "test"]):
+        if not np.any(part[rows] == PARTS.index(name)):
+            raise InputError(f"{listing.source} has no {name} images of the chosen classes; expected at least one")
+    rows = rows[np.lexsort((listing.ids[rows], labels[rows], part[rows]))]
+    for name, role in listing.roles.items():
+        if name != role or role == "validation":
+            ids = listing.ids[rows[part[rows] == PARTS.index(role)]]
+            found = (*found, Finding(f"images of the part {name}", tuple(ids.tolist()), _USED_AS[role]))
     pixels, reasons = _pixels([listing.files[row] for row in rows], settings)
     unreadable = [f"{listing.ids[rows[i]]} ({reason})" for i, reason in reasons.items()]
-    both = Split(pixels, labels[rows], listing.ids[rows])  # training, then test images, so that each part is a view
+    whole = Split(pixels, labels[rows], listing.ids[rows])  # part by part, so that each is a view
     good = np.setdiff1d(np.arange(len(rows)), list(reasons))
-    num_train = int(np.searchsorted(in_test[rows[good]], True))
+    train, validation, test = np.split(good, np.searchsorted(part[rows[good]], (1, 2)))
     return Parts(
-        pick(both, good[:num_train]),
-        pick(both, good[num_train:]),
+        pick(whole, train),
+        pick(whole, test),
         {**listing.faults, "images that cannot be read": unreadable},
         found,
+        pick(whole, validation) if "validation" in listing.roles.values() else None,
     )
 
 

@@ -3,8 +3,11 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
-from image_folder import check, load, load_error, outcomes, pets, save
+from image_folder import CLASSES, check, load, load_error, outcomes, pets, save
+
+from mpt_jax.data.own import folder
 
 
 def test_numbers_as_class_names_and_other_files(tmp_path):
@@ -14,30 +17,93 @@ def test_numbers_as_class_names_and_other_files(tmp_path):
     (tmp_path / "train/9/Thumbs.db").write_text("mine")
     (tmp_path / "train/.DS_Store").write_text("")
     (tmp_path / "train/9/.hidden.png").write_text("")
-    shutil.copytree(tmp_path / "test", tmp_path / "val")
+    for junk in ("__MACOSX", "train/__MACOSX", "train/.ipynb_checkpoints", "train/9/@eaDir"):
+        shutil.copytree(tmp_path / "test/9", tmp_path / junk)
+    shutil.copytree(tmp_path / "test", tmp_path / "more")
     save(tmp_path / "train/10/deeper/down/UPPER.PNG", 999)
     dataset = load(tmp_path)
     assert dataset.class_names == ("1", "9", "10")
     assert check(dataset, of | {999: "10"}) == {*of, 999}
-    assert outcomes(dataset) == {
-        "files and folders that are not images": (
-            ("notes.txt", "val", "train/readme.md", "train/9/Thumbs.db"),
-            "ignored",
-        )
+    ((what, (names, outcome)),) = outcomes(dataset).items()
+    assert (what, outcome) == ("files and folders that are not images", "ignored")
+    assert set(names) == {
+        *("notes.txt", "more", "__MACOSX", "train/readme.md", "train/9/Thumbs.db"),
+        *("train/__MACOSX", "train/.ipynb_checkpoints", "train/9/@eaDir"),
     }
+    assert set(folder.find_images(tmp_path / "train/9")) == {"0.png", "1.png", "2.webp"}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_a_held_out_part_is_for_validation_where_there_is_a_test_part_and_else_for_testing(tmp_path, name):
+    of = pets(tmp_path)
+    (tmp_path / "test").rename(tmp_path / name)
+    dataset = load(tmp_path)
+    assert check(dataset, of) == set(of) and not len(dataset.validation)
+    used = f"images of the part {name}"
+    assert outcomes(dataset) == {
+        used: (tuple(dataset.test.ids), "used as the test part, because there is no part test")
+    }
+    assert {i.split("/")[0] for i in dataset.test.ids} == {name} and len(dataset.test) == 6
+    for number, animal in enumerate(CLASSES, 500):
+        save(tmp_path / f"test/{animal}/1.png", number)
+        of[number] = animal
+    for validation_per_class in (0, 1):  # nothing more is taken from train
+        dataset = load(tmp_path, validation_per_class=validation_per_class)
+        assert check(dataset, of) == set(of)
+        assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 6, 3]
+        assert outcomes(dataset)[used][1].startswith("used for validation")
+    shutil.copy(tmp_path / f"{name}/cat/0.png", tmp_path / "train/cat/copy.png")
+    shutil.copy(tmp_path / "test/dog/1.png", tmp_path / f"{name}/dog/copy.png")
+    text = load_error(tmp_path)
+    assert f"validation images that are also in test (1): {name}/dog/copy.png" in text
+    assert "training images that are also in validation (1): train/cat/copy.png" in text
+    shutil.rmtree(tmp_path / name / "cat")
+    assert "the validation part has no images of 1 classes: cat" in load_error(tmp_path, on_bad_image="skip")
+
+
+def test_two_held_out_parts_are_refused(tmp_path):
+    pets(tmp_path)
+    for name in ("val", "dev"):
+        shutil.copytree(tmp_path / "test", tmp_path / name)
+    assert "has the parts val and dev; expected one of them" in load_error(tmp_path)
+
+
+def test_a_folder_of_classes_without_parts_is_split(tmp_path):
+    of = pets(tmp_path, (9, 9, 9), test=0)
+    whole = load(tmp_path)
+    dataset = load(tmp_path / "train")
+    assert check(dataset, of) == set(of) and dataset.class_names == CLASSES
+    np.testing.assert_array_equal(dataset.test.labels, whole.test.labels)  # the content of a file decides its part
+    assert "cat/0.png" in {*dataset.train.ids, *dataset.test.ids}
+    assert [finding.outcome for finding in dataset.findings] == ["held out for testing"]
+    pets(tmp_path / "outer/inner")
+    text = load_error(tmp_path / "outer")
+    assert text.endswith(f"set dataset.data_dir={tmp_path}/outer/inner")
+
+
+def test_class_folders_without_images_follow_the_policy(tmp_path):
+    of = pets(tmp_path)
+    (tmp_path / "train/emu").mkdir()
+    (tmp_path / "train/fox").mkdir()
+    (tmp_path / "train/fox/notes.txt").write_text("soon")
+    text = load_error(tmp_path)
+    assert "class folders without images (2): train/emu, train/fox; fix" in text and "on_bad_image=skip" in text
+    dataset = load(tmp_path, on_bad_image="skip")
+    assert dataset.class_names == CLASSES and check(dataset, of) == set(of)
+    assert outcomes(dataset)["class folders without images"] == (("train/emu", "train/fox"), "skipped")
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: shutil.rmtree(root), ["is not a folder", "train/CLASS/IMAGE"]),
+        (lambda root: shutil.rmtree(root), ["is not a folder", "train/CLASS/IMAGE", "or CLASS/IMAGE"]),
         (lambda root: (root / "train").rename(root / "training"), ["has no folder train"]),
         (lambda root: [shutil.rmtree(f) for f in (root / "train").iterdir()], ["contains no folders"]),
-        (lambda root: (root / "train/emu").mkdir(), ["class 'emu' has no training images"]),
+        (lambda root: (root / "train/emu").mkdir(), ["class folders without images (1): train/emu"]),
         (lambda root: [f.unlink() for f in (root / "test").glob("*/*")], ["has no test images of the chosen classes"]),
         (lambda root: save(root / "test/fox/1.png", 900), ["classes that are not in train (1): test/fox/1.png"]),
         (lambda root: shutil.copy(root / "train/cat/0.png", root / "test/owl/8.png"), ["in test (1): train/cat/0.png"]),
-        (lambda root: (root / "train/cat/9.jpg").write_bytes(b"GIF89a"), ["train/cat/9.jpg (not JPEG, PNG, WEBP)"]),
+        (lambda root: (root / "train/cat/9.jpg").write_bytes(b"GIF89a"), ["train/cat/9.jpg (not JPEG, PNG, WEBP"]),
         (
             lambda root: save(root / "train/cat/9.png", 900, (8, 9)),
             ["train/cat/9.png (8x9 pixels, not 8x8", "image_size"],
@@ -100,6 +166,26 @@ def test_links_must_stay_inside_the_folder(tmp_path):
         (root / place).unlink()
     (tmp_path / "link to all").symlink_to(root, target_is_directory=True)
     assert check(load(tmp_path / "link to all", on_bad_image="skip"), of | {901: "cat"})
+
+
+def test_links_are_followed_or_left_out_and_counted(tmp_path):
+    root, elsewhere = tmp_path / "pets", tmp_path / "elsewhere"
+    of = pets(root)
+    save(elsewhere / "900.png", 900)
+    save(elsewhere / "deep/901.png", 901)
+    (root / "train/cat/link.png").symlink_to(elsewhere / "900.png")
+    (root / "train/owl/more").symlink_to(elsewhere / "deep", target_is_directory=True)
+    (root / "train/emu").symlink_to(elsewhere, target_is_directory=True)
+    dataset = load(root, follow_links="skip")
+    assert check(dataset, of) == set(of) and dataset.class_names == CLASSES
+    names, outcome = outcomes(dataset)["links to folders or out of the folder"]
+    assert outcome == "skipped" and set(names) == {"train/cat/link.png", "train/owl/more", "train/emu"}
+    assert "dataset.follow_links=follow" in load_error(root)
+    (root / "train/emu").unlink()
+    dataset = load(root, follow_links="follow")
+    assert check(dataset, of | {900: "cat", 901: "owl"}) == {*of, 900, 901} and dataset.findings == ()
+    (elsewhere / "deep/round").symlink_to(root / "train/owl", target_is_directory=True)
+    assert "is a link to a folder that contains it" in load_error(root, follow_links="follow")
 
 
 def test_the_name_folder_needs_a_data_dir():

@@ -73,7 +73,7 @@ def test_all_faults_are_named_together_or_skipped_and_counted(tmp_path):
     (tmp_path / "test/owl/0.png").write_bytes(content[: len(content) // 2])
     shutil.copy(tmp_path / "test/dog/1.png", tmp_path / "train/dog/copy.png")
     text = load_error(tmp_path)
-    assert "images that cannot be read (9): train/cat/0.jpg (not JPEG, PNG, WEBP), train/cat/1.jpg" in text
+    assert "images that cannot be read (9): train/cat/0.jpg (not JPEG, PNG, WEBP, BMP, TIFF, GIF" in text
     assert "and 4 more" in text and "training images that are also in test (1): train/dog/copy.png" in text
     assert text.endswith("fix the files, or skip these images with dataset.on_bad_image=skip")
     dataset = load(tmp_path, on_bad_image="skip")

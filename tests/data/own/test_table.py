@@ -84,6 +84,52 @@ def test_paths_must_stay_inside_the_folder(tmp_path, path):
             assert f"lists paths outside {root} (1)" in text or ("\0" in path and "cannot be read" in text)
 
 
+def test_absolute_paths_inside_the_folder_and_file_name(tmp_path):
+    root = tmp_path / "pets"
+    of = pets(root)
+    paths, whole = make_table(root)["path"].to_pylist(), load(root)
+    (tmp_path / "same").symlink_to(root, target_is_directory=True)
+    for name, place in (("absolute.csv", root), ("real.parquet", tmp_path / "same")):
+        write(root / name, make_table(root, path=[str(root / path) for path in paths]))
+        np.testing.assert_array_equal(load(place, name).train.ids, whole.train.ids)
+        assert list(table.read_rows(root / name)[0]) == paths
+    for suffix in (".csv", ".parquet"):
+        write(root / f"metadata{suffix}", make_table(root, path=None, file_name=paths))
+        dataset = load(root, f"metadata{suffix}")
+        np.testing.assert_array_equal(dataset.train.ids, whole.train.ids)
+        assert check(dataset, of) == set(of)
+
+
+def test_a_split_named_val(tmp_path):
+    of = pets(tmp_path)
+    split = make_table(tmp_path)["split"].to_pylist()
+    write(tmp_path / "two.csv", make_table(tmp_path, split=["val" if part == "test" else part for part in split]))
+    np.testing.assert_array_equal(load(tmp_path, "two.csv").test.ids, load(tmp_path).test.ids)
+    first = [path.rsplit("/")[-1] == "0.png" for path in make_table(tmp_path)["path"].to_pylist()]
+    three = ["val" if is_first and part == "train" else part for is_first, part in zip(first, split, strict=True)]
+    write(tmp_path / "three.csv", make_table(tmp_path, split=three))
+    dataset = load(tmp_path, "three.csv")
+    assert check(dataset, of) == set(of)
+    assert dataset.validation.ids.tolist() == [f"train/{name}/0.png" for name in CLASSES]
+
+
+def test_links_in_tables_are_followed_or_left_out_and_counted(tmp_path):
+    root = tmp_path / "pets"
+    of = pets(root)
+    save(tmp_path / "elsewhere.png", 900)
+    content = make_table(root)
+    (root / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    row = {"path": "link.png", "label": "cat", "split": "train"}
+    write(root / "list.csv", pa.Table.from_pylist([*content.to_pylist(), row]))
+    dataset = load(root, "list.csv", follow_links="skip")
+    assert check(dataset, of) == set(of)
+    assert [(f.names, f.outcome) for f in dataset.findings] == [(("link.png",), "skipped")]
+    assert check(load(root, "list.csv", follow_links="follow"), of | {900: "cat"}) == {*of, 900}
+    assert "dataset.follow_links=follow" in load_error(root, "list.csv")
+    write(root / "list.csv", pa.Table.from_pylist([*content.to_pylist(), row | {"path": "../elsewhere.png"}]))
+    assert "lists paths outside" in load_error(root, "list.csv", follow_links="follow")
+
+
 def test_faulty_rows_are_named_or_skipped(tmp_path):
     of = pets(tmp_path)
     content = make_table(tmp_path)
@@ -101,7 +147,7 @@ def test_faulty_rows_are_named_or_skipped(tmp_path):
     text = load_error(tmp_path, "list.csv")
     for word in (
         f"rows without path, label or id (2): row {len(rows) + 1}, row {len(rows) + 3}",
-        "test images of classes that are not in train (1): test/fox.png (fox)",
+        "images of classes that are not in train (1): test/fox.png (fox)",
         f"duplicate ids (1): {rows[0]['path']}",
         "longer than 1000 characters (1): xxx",
         "images that cannot be read (2): train/cat/none.png (no such file), train (not a file)",
@@ -118,7 +164,8 @@ def test_faulty_rows_are_named_or_skipped(tmp_path):
     [
         ({"path": None}, ["has no column path; it has label, split; expected path, label, split, id"]),
         ({"label": None}, ["has no column label"]),
-        ({"split": "val"}, ["column split has 'val'", "validation_per_class"]),
+        ({"split": "extra"}, ["column split has 'extra'", "train, test or val", "validation_per_class"]),
+        ({"split": "val"}, ["lists no training images"]),
         ({"split": "test"}, ["lists no training images"]),
         ({"label": 1.5}, ["column label has type double; expected text or integers"]),
     ],
