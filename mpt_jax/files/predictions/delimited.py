@@ -126,7 +126,7 @@ def _longest_row(table: Table) -> int:
       InputError: a cell holds lines with as many delimiters as a row, or is never closed.
     """
     longest, width = 0, len(table.columns) - 1
-    with table.open() as file, io.TextIOWrapper(io.BufferedReader(_Raw(file)), table.encoding, newline="") as text:
+    with table.open() as file, io.TextIOWrapper(file, table.encoding, newline="") as text:
         reader = csv.reader(text, delimiter=table.delimiter, strict=True)
         previous = 0
         try:
@@ -150,21 +150,6 @@ def _longest_row(table: Table) -> int:
                 f"{table.path}: line {reader.line_num}: {error}; expected a quote at both ends of a cell, or none"
             ) from error
     return longest
-
-
-class _Raw(io.RawIOBase):
-    """A pyarrow file as a binary stream of Python."""
-
-    def __init__(self, file: pa.NativeFile) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _without_quotes(batch: pa.RecordBatch) -> pa.RecordBatch:
