@@ -63,8 +63,8 @@ def forward(module: nn.Module, image_shape: Sequence[int]) -> Work:
 
 
 def _share_on_data(module: nn.Module, images: Sequence[int], kernel: Sequence[int]) -> float:
-    """Return the share of all (output position, tap) pairs whose pixel lies in the image."""
-    if len(kernel) < 4:  # a linear layer
+    """Return the share of all (output position, tap) pairs whose pixel lies in the image; 1 if it is not known."""
+    if len(kernel) < 4 or not hasattr(module, "stride"):  # a linear layer, or one that covers the image with patches
         return 1.0
     padding = getattr(module, "padding", "SAME")
     share, same = 1.0, same_padding(images, kernel[0], module.stride)
