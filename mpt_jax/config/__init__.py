@@ -4,7 +4,7 @@ The dataclasses of `mpt_jax.config.schema` define every key with its type and de
 `default_config()` and sets what differs. Only `load` reads files, and there is no global config.
 """
 
-from mpt_jax.config.checks import check
+from mpt_jax.config.checks import check, uses_of_validation
 from mpt_jax.config.reading import Source, load, read_file, run_name, shipped_names
 from mpt_jax.config.schema import (
     AUTO_BIAS,
@@ -54,4 +54,5 @@ __all__ = [
     "sources_of",
     "to_dict",
     "tuned",
+    "uses_of_validation",
 ]

@@ -496,8 +496,8 @@ def _check_tune(config: Config) -> None:
         _require_each_once(key, candidates, "a candidate")
 
 
-def _check_validation(config: Config) -> None:
-    """Require validation images if the config asks for anything that is computed on them."""
+def uses_of_validation(config: Config) -> list[str]:
+    """Return the keys, with their values, that need validation images."""
     update = config.update
     uses = {
         "update.bias=auto": update.bias == "auto",
@@ -508,9 +508,16 @@ def _check_validation(config: Config) -> None:
             for method in filter(objectives.is_trained, update.methods)
         },
     }
-    for what in (what for what, used in uses.items() if used):
+    return [what for what, used in uses.items() if used]
+
+
+def _check_validation(config: Config) -> None:
+    """Require validation images if the config asks for anything that is computed on them.
+
+    Folders and tables may have a validation part, so that `mpt_jax.update.preparation` checks them.
+    """
+    for what in [] if config.dataset.is_listed else uses_of_validation(config):
         _require(
             config.dataset.validation_per_class > 0,
-            f"{what} needs validation images, but dataset.validation_per_class=0; set it above 0 (with a validation "
-            f"part of your own, its images are used), or remove {what}",
+            f"{what} needs validation images, but dataset.validation_per_class=0; set it above 0, or remove {what}",
         )

@@ -1,6 +1,7 @@
 """The section `dataset` of a config: its keys, types and defaults."""
 
 import dataclasses
+import pathlib
 
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
@@ -72,6 +73,11 @@ class DatasetConfig:
     def size(self) -> tuple[int, int] | None:
         """Height and width to which images are resized; None if they keep their size."""
         return (self.image_size[0], self.image_size[-1]) if self.image_size else None
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether image files are listed by a folder or a table, which may have a validation part."""
+        return self.name == "folder" or pathlib.PurePath(self.name).suffix in (".csv", ".parquet")
 
     @property
     def random_changes(self) -> Augmentation:

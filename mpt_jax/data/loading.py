@@ -67,10 +67,9 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
 
 
 def _open(settings: DatasetConfig) -> Source:
-    suffix = pathlib.PurePath(settings.name).suffix
-    if settings.name == "folder" or suffix in (".csv", ".parquet"):
+    if settings.is_listed:
         return _open_files(settings)
-    if suffix in (".npz", ".py"):
+    if pathlib.PurePath(settings.name).suffix in (".npz", ".py"):
         return arrays.open_source(settings)
     return tfds_source.open_source(settings)
 

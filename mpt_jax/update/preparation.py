@@ -157,6 +157,11 @@ def _read_dataset(
         progress.log(f"class order: the {len(order) - 1} classes of the old model first, then the others")
     progress.log(f"reading {settings.name}")
     dataset = data.load(dataclasses.replace(settings, class_order=order), num_classes=config.update.schedule[-1])
+    if not len(dataset.validation) and (uses := configs.uses_of_validation(config)):
+        raise InputError(
+            f"{uses[0]} needs validation images, but {settings.name} has no validation part beside test and "
+            f"dataset.validation_per_class=0; set it above 0, or remove {uses[0]}"
+        )
     for finding in dataset.findings:
         progress.log(f"{settings.name}: {finding}")
     if isinstance(dataset.train.images, data.Stream):

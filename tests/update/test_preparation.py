@@ -1,7 +1,10 @@
 """Data, networks and teachers that do not fit each other are errors before anything is trained or written."""
 
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mpt_jax import data
 from mpt_jax.errors import InputError
@@ -81,3 +84,22 @@ def test_methods_that_draw_their_own_batches_need_images_in_memory(prepared):
     message = r"balanced_meta_softmax draws its own batches on the device, but .*; expected dataset\.source=memory"
     with pytest.raises(InputError, match=message):
         prepared("dataset.source=stream", "update.methods=balanced_meta_softmax")
+
+
+def test_methods_that_choose_need_validation_images_of_train_or_a_part_of_their_own(prepared, tmp_path):
+    for label in range(4):
+        for part, count in (("train", 8), ("test", 2), ("val", 1)):
+            for i in range(count):
+                path = tmp_path / f"pets/{part}/{label}/{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                number = 20 * label + {"train": 0, "test": 10, "val": 15}[part] + i
+                Image.new("L", (8, 8), number).save(path)
+    overrides = (
+        *("dataset.name=folder", f"dataset.data_dir={tmp_path}/pets", "dataset.channels=1", "seeds=0"),
+        *("update.bias=auto", "update.methods=no_treatment", "update.schedule=[2,4]", "optimizer.batch_size=8"),
+        "dataset.validation_per_class=0",
+    )
+    assert prepared(*overrides).dataset.validation.ids.tolist() == [f"val/{label}/0.png" for label in range(4)]
+    shutil.rmtree(tmp_path / "pets/val")
+    with pytest.raises(InputError, match=r"^update.bias=auto needs validation images, but folder has no validation"):
+        prepared(*overrides)
