@@ -150,7 +150,7 @@ def test_the_package_lists_its_public_names():
 
 def test_the_gate_takes_the_predictions_of_a_run(report):
     old, new = (report.paths["predictions"] / f"{name}-seed0.npz" for name in ("r0-old", "r1-mpt_kl"))
-    result = mpt_jax.compare(old, new, max_nfr=1.0)
+    result = mpt_jax.compare(old, new, max_nfr=0.99)
     row = next(row for row in report.rows if (row["method"], row["seed"]) == ("mpt_kl", 0))
     assert result["passed"] and result["old_classes_rows"]["nfr"] == pytest.approx(row["nfr"])
 

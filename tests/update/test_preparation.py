@@ -23,7 +23,7 @@ from mpt_jax.errors import InputError
         ),
         (["old_model.name=linear"], "^old_model.name=linear does not fit digits"),
         (["model.name=vit_s16"], "8x8 pixels; expected sides that are multiples of the patch, 16"),
-        (["dataset.name={features}", "model.name=linear", "dataset.flip=true"], "flip=True are for images, but"),
+        (["dataset.name={features}", "model.name=linear", "dataset.flip=true"], "flip=True is for images, but"),
         (["old_model.name=vit_tiny", "update.methods=bct"], r"old head \(bct\), which takes \d+ features, .* has 512"),
         (
             ["update.memory=none", "update.schedule=[5,7]", "optimizer.batch_size=72"],
