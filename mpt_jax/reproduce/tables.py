@@ -114,6 +114,11 @@ TABLES: dict[str, Table] = {
             ),
         },
     ),
+    "pretrained": Table(
+        "CIFAR-100, 50 -> 100 classes, frozen ImageNet features",
+        "What does each method change on a good network? (EfficientNet-Lite0, heads trained on its frozen features.)",
+        _both_budgets(Plan("pretrained.py", tuple(range(10)))),
+    ),
     "splits": Table(
         "CIFAR-100, other splits of the classes",
         "How does the gain depend on the number of new classes?",

