@@ -42,11 +42,11 @@ def _classifier(seed, classes=4):
 def _shallow(name, classes, **options):
     """Return this network with one block per stage, which has all its kinds of layers and compiles quickly."""
     module = build(name, classes, **options)
-    if name.startswith("resnet"):
+    if name.startswith(("resnet", "convnext")):
         return module.clone(depths=(1, 1, 1, 1))
     if name.startswith("efficientnet"):
         return module.clone(stages=module.stages[:2])
-    return module.clone(depth=1) if name.startswith("vit") else module
+    return module.clone(depth=1) if name.startswith(("vit", "clip")) else module
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -131,11 +131,12 @@ def test_float64_throughout(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
     module = _shallow(name, 3, dtype=dtype)
+    side = 28 if name.endswith("14") else 32  # a multiple of the patch
 
     def run(key):
-        params, batch_stats = init(module, key, (32, 32, 3))
+        params, batch_stats = init(module, key, (side, side, 3))
         classifier = Classifier(module, params, batch_stats, jnp.zeros(3), jnp.ones(3))
-        return params, batch_stats, logits(classifier, jnp.zeros((2, 32, 32, 3), jnp.uint8))
+        return params, batch_stats, logits(classifier, jnp.zeros((2, side, side, 3), jnp.uint8))
 
     chex.assert_type(jax.tree.leaves(jax.eval_shape(run, jax.random.key(0))), jnp.float32)
 
