@@ -6,6 +6,7 @@
 - `where` is a boolean mask over classes that broadcasts to the student's logits. A masked class has no part in softmax,
   argmax or mean, exactly as if it were sliced away.
 - The cross-entropy of a label outside 0 to K - 1 is NaN. In distillation, it is a class that the teacher does not know.
+  `check_labels` raises an error instead.
 - The cross-entropy of a label whose class is masked or has count 0 is infinite.
 """
 
@@ -16,10 +17,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import checkify
 
 DISTANCES = ("kl", "lm")
 MATCHINGS = ("half_mean", "mean", "half_sum")
 UNKNOWN_CLASSES = ("keep", "drop")
+
+
+def check_labels(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
+    """Return the labels if all are integers from 0 to ``num_classes - 1``; the losses do not check their values.
+
+    Outside of ``jit`` it raises at once. Inside, wrap the outermost function by `jax.experimental.checkify.checkify`,
+    which returns the error beside the result.
+
+    Args:
+      labels: integers, of any shape.
+      num_classes: K.
+
+    Raises:
+      TypeError: the labels are not integers.
+      ValueError: a label is out of range; or it is traced, and no function was wrapped by checkify.
+
+    Examples:
+      >>> check_labels([0, 5, 2], num_classes=5)
+      Traceback (most recent call last):
+      ...
+      ValueError: label 5 at position 1; expected 0 to 4, the 5 classes of the logits
+    """
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels have dtype {labels.dtype}; expected integers")
+    expected = f"expected 0 to {num_classes - 1}, the {num_classes} classes of the logits"
+    flat = labels.reshape(-1)
+    # Compared as int64 on the host: a uint8 label is never below 0, and K may be beyond the range of a narrow type.
+    if not isinstance(labels, jax.core.Tracer):
+        values = np.asarray(flat).astype(np.int64)
+        if (wrong := np.flatnonzero((values < 0) | (values >= num_classes))).size:
+            place = np.unravel_index(wrong[0], labels.shape)
+            position = ", ".join(map(str, place)) if labels.ndim else "()"
+            raise ValueError(f"label {values[wrong[0]]} at position {position}; {expected}")
+        return labels
+    most = min(num_classes - 1, int(jnp.iinfo(labels.dtype).max))
+    wrong = (flat < 0) | (flat > most)
+    first = jnp.argmax(wrong)
+    checkify.check(
+        ~jnp.any(wrong), f"label {{label}} at position {{place}}; {expected}", label=flat[first], place=first
+    )
+    return labels
 
 
 def cross_entropy(

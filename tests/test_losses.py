@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 
 from mpt_jax import losses
 
@@ -666,3 +667,36 @@ def test_double_source_takes_every_option_of_focal_distillation():
     z, old, new = arrays(jnp.float32)
     values = losses.double_source_focal_distillation(z, old, new, Y, **options)
     np.testing.assert_allclose(values, focal(z, old, Y) + focal(z, new, Y), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 4, 5], "label 5 at position 2; expected 0 to 4"),
+        ([[0, 1], [-1, 9]], "label -1 at position 1, 0; expected 0 to 4"),
+        (np.uint8(200), r"label 200 at position \(\); expected 0 to 4"),
+    ],
+)
+def test_labels_out_of_range_are_found(labels, message):
+    with pytest.raises(ValueError, match=message):
+        losses.check_labels(labels, 5)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_labels_within_the_range_are_returned(dtype):
+    labels = np.arange(100, dtype=dtype)
+    np.testing.assert_array_equal(losses.check_labels(labels, 100), labels)
+    np.testing.assert_array_equal(losses.check_labels(labels, 1000), labels)  # more classes than int8 can count
+    with pytest.raises(TypeError, match="float32; expected integers"):
+        losses.check_labels(labels.astype(np.float32), 100)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_labels_are_checked_inside_jit_by_checkify(dtype):
+    check = jax.jit(checkify.checkify(lambda labels: losses.check_labels(labels, 5)))
+    error, labels = check(np.array([4, 0], dtype))
+    assert error.get() is None and labels.tolist() == [4, 0]
+    error, _ = check(np.array([0, 7, 9], dtype))
+    assert "label 7 at position 1; expected 0 to 4" in error.get()
+    with pytest.raises(ValueError, match="checkify"):
+        jax.jit(lambda labels: losses.check_labels(labels, 5))(np.array([0], dtype))
