@@ -5,9 +5,25 @@ frozen, so the features of all images are computed once and every model is a hea
 
     python -m mpt_jax.train --config configs/pretrained.py --config.dataset.data_dir=DIR
 
-DIR is a TFDS data folder with `cifar100/3.0.2`. The variants:
+DIR is a TFDS data folder with `cifar100/3.0.2`. On 2 cores of an Intel Xeon with AVX-512 (jax 0.10.2) that also did other
+work, the features of the 60,000 images took 25 minutes and the training of 270 heads 27 minutes. Mean and standard
+deviation over ten seeds, in %, with b and the constant of `posthoc_bias` chosen on validation images:
 
-- `configs/pretrained.py:finetune` trains the whole network with AdamW, on fewer images.
+    method                accuracy     old classes   new classes   negative flips   b
+    independent           71.2 ± 0.1    71.2 ± 0.1    71.2 ± 0.2      8.9 ± 0.1     0
+    no_treatment          71.3 ± 0.1    71.3 ± 0.2    71.3 ± 0.2      8.9 ± 0.1     0
+    pct_kl                71.3 ± 0.1    71.1 ± 0.2    71.4 ± 0.2      8.9 ± 0.1     0
+    mpt_no_distillation   71.1 ± 0.1    73.8 ± 0.1    68.4 ± 0.2      6.6 ± 0.1     0.5
+    mpt_kl                70.4 ± 0.1    74.8 ± 0.1    66.0 ± 0.2      5.3 ± 0.1     1
+    mpt_lm                70.3 ± 0.1    71.2 ± 0.2    69.4 ± 0.1      8.6 ± 0.1     0
+    label_smoothing       71.3 ± 0.1    71.2 ± 0.2    71.5 ± 0.2      9.4 ± 0.1     0
+    balanced_softmax      71.3 ± 0.1    71.3 ± 0.2    71.3 ± 0.2      8.9 ± 0.1     0
+    posthoc_bias          70.5 ± 0.1    74.8 ± 0.1    66.2 ± 0.2      5.6 ± 0.1
+
+At equal accuracy no method is ahead of `posthoc_bias`: two trainings of a head on the same features differ little, so
+nearly all flips are old classes that lose to new ones, and that is what a bias trades.
+
+- `configs/pretrained.py:finetune` trains the whole network with AdamW, on fewer images. It has not been run to its end.
 - `configs/pretrained.py:smoke` is a test of the code on ten classes and a few images.
 - `configs/pretrained.py:vit_b32` is the frozen ViT-B/32 of the paper. The weights are yours to bring:
   `--config.model.pretrained=FILE`, by the names of timm or torchvision.
