@@ -70,6 +70,35 @@ def shared_files(train: Sequence[pathlib.Path], test: Sequence[pathlib.Path]) ->
     return np.array([row for row, known, path in candidates if known and _file_digest(path) in known], np.int64)
 
 
+def contradictory_rows(examples: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the ascending rows of examples that occur with several labels.
+
+    Examples:
+      >>> images = np.array([0, 1, 0, 1, 2], np.uint8).reshape(5, 1, 1, 1)
+      >>> contradictory_rows(images, np.array([0, 3, 1, 3, 0])).tolist()
+      [0, 2]
+    """
+    return _contradictory([_digest(example) for example in examples], labels)
+
+
+def contradictory_files(files: Sequence[pathlib.Path], labels: np.ndarray) -> np.ndarray:
+    """Return the ascending rows of files whose content occurs with several labels; only equal lengths are read."""
+    lengths = [path.stat().st_size for path in files]
+    several = {length for length, count in collections.Counter(lengths).items() if count > 1}
+    contents = [
+        _file_digest(path) if length in several else str(row).encode()
+        for row, (path, length) in enumerate(zip(files, lengths, strict=True))
+    ]
+    return _contradictory(contents, labels)
+
+
+def _contradictory(contents: Sequence[bytes], labels: np.ndarray) -> np.ndarray:
+    labels_of = collections.defaultdict(set)
+    for content, label in zip(contents, labels.tolist(), strict=True):
+        labels_of[content].add(label)
+    return np.array([row for row, content in enumerate(contents) if len(labels_of[content]) > 1], np.int64)
+
+
 def unusual_classes(names: Sequence[str], train: np.ndarray, test: np.ndarray) -> tuple[Finding, ...]:
     """Return findings for classes with a single training example or no test example, from labels ``int [N]``.
 

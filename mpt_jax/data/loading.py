@@ -19,8 +19,8 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
     """Read a data set and split it into training, validation and test examples.
 
     Faults are reported here, before any training: unreadable images, labels outside the classes, duplicate ids, and
-    images in both train and test (identical pixels). Streamed images are not decoded here, so only their headers
-    (image files) or their labels and ids (TFDS) are checked.
+    images in both train and test, or with several labels (identical pixels). Streamed images are not decoded here, so
+    only their headers (image files) or their labels and ids (TFDS) are checked.
 
     Validation images are those of the validation part, if your images have one. Else they are drawn from each class of
     train, never from test. Which ones depends only on the seed and the class, not on the class order or the number of
@@ -97,22 +97,29 @@ def _class_order(settings: DatasetConfig, names: Sequence[str], num_classes: int
 
 
 def _without_faults(parts: Parts, settings: DatasetConfig, *, published: bool) -> tuple[Parts, tuple[Finding, ...]]:
-    """Return the parts without copies of images of later parts, and the findings."""
+    """Return the parts without copies of images of later parts or of other classes, and the findings."""
     found, faults = parts.findings, dict(parts.faults)
+
+    def reject(part: str, rows: np.ndarray, what: str) -> None:
+        nonlocal found
+        examples = kept[part]
+        ids = examples.ids[rows].tolist()
+        if not ids:
+            return
+        if published and settings.on_bad_image == "error":
+            found = (*found, Finding(what, tuple(ids), "kept as published"))
+        else:
+            faults[what] = ids
+            kept[part] = pick(examples, np.setdiff1d(np.arange(len(examples)), rows))
+
     named = {"training": parts.train, "validation": parts.validation, "test": parts.test}
     kept = {part: examples for part, examples in named.items() if examples is not None}
     for part, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
         if part not in kept or other not in kept:
             continue
-        examples, later = kept[part], kept[other]
-        copies = _copies(examples.images, later.images)
-        if copies.size:
-            what, ids = f"{part} images that are also in {other}", examples.ids[copies].tolist()
-            if published and settings.on_bad_image == "error":
-                found = (*found, Finding(what, tuple(ids), "kept as published"))
-            else:
-                faults[what] = ids
-                kept[part] = pick(examples, np.setdiff1d(np.arange(len(examples)), copies))
+        copies = _copies(kept[part].images, kept[other].images)
+        reject(part, copies, f"{part} images that are also in {other}")
+    reject("training", _contradictory(kept["training"]), "training images with several labels")
     found = (*found, *findings.resolve(f"data set {settings.name}", faults, settings.on_bad_image))
     return dataclasses.replace(parts, train=kept["training"], validation=kept.get("validation")), found
 
@@ -124,6 +131,15 @@ def _copies(train: np.ndarray | Stream, test: np.ndarray | Stream) -> np.ndarray
     if not isinstance(train.encoded, Files) or not isinstance(test.encoded, Files):
         return np.zeros(0, np.int64)
     return findings.shared_files(train.encoded.read(train.records.tolist()), test.encoded.read(test.records.tolist()))
+
+
+def _contradictory(train: Split) -> np.ndarray:
+    """Return the rows of images that occur with several labels; none for TFDS records, as in `_copies`."""
+    if not isinstance(train.images, Stream):
+        return findings.contradictory_rows(np.asarray(train.images), train.labels)
+    if not isinstance(train.images.encoded, Files):
+        return np.zeros(0, np.int64)
+    return findings.contradictory_files(train.images.encoded.read(train.images.records.tolist()), train.labels)
 
 
 def _draw(

@@ -33,3 +33,14 @@ def test_without_duplicates_every_value_occurs_once(values):
     repeated = findings.duplicates(values)
     kept = [value for i, value in enumerate(values) if i not in repeated]
     assert kept == list(dict.fromkeys(values))
+
+
+def test_rows_and_files_with_several_labels(tmp_path):
+    contents = [b"aa", b"b", b"aa", b"cc", b"b", b"cc"]
+    labels = np.array([0, 1, 2, 3, 1, 3])
+    files = [tmp_path / str(row) for row in range(len(contents))]
+    for path, content in zip(files, contents, strict=True):
+        path.write_bytes(content)
+    assert findings.contradictory_files(files, labels).tolist() == [0, 2]
+    rows = np.array([[ord(content[:1].decode())] for content in contents], np.uint8)
+    assert findings.contradictory_rows(rows, labels).tolist() == [0, 2]

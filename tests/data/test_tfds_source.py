@@ -242,8 +242,19 @@ def test_cifar_counts_and_parts(cifar):
     assert splits.count(cifar.train, 50) == 22_500 and splits.count(cifar.test, 50) == 5_000
 
 
+def test_cifar_has_images_with_several_labels(cifar):
+    _, finding = cifar.findings
+    assert finding.what == "training images with several labels" and finding.outcome == "kept as published"
+    labels_of = {}
+    for part in parts(cifar)[:2]:
+        for name, image, label in zip(part.ids, part.images, part.labels, strict=True):
+            labels_of.setdefault(image.tobytes(), []).append((label, name))
+    several = [found for found in labels_of.values() if len({label for label, _ in found}) > 1]
+    assert several and {name for found in several for _, name in found} == set(finding.names)
+
+
 def test_cifar_has_images_in_both_parts(cifar):
-    (finding,) = cifar.findings
+    finding, _ = cifar.findings
     assert finding.outcome == "kept as published" and len(finding.names) == 10
     tested = {image.tobytes() for image in cifar.test.images}
     known = {

@@ -141,7 +141,7 @@ def test_a_truncated_image_stops_the_run_with_its_name(tmp_path):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "test" / name).mkdir(parents=True)
         for part, color in (("train", 10), ("train", 20), ("test", 30)):
-            Image.new("RGB", (9, 9), color + len(name)).save(tmp_path / part / name / f"{color}.png")
+            Image.new("RGB", (9, 9), color + ord(name[0])).save(tmp_path / part / name / f"{color}.png")
     whole = (tmp_path / "train/dog/20.png").read_bytes()
     (tmp_path / "train/dog/20.png").write_bytes(whole[:50])
     images = load("folder", data_dir=tmp_path, num_classes=2, source="stream").train.images

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pytest
 from image_folder import CLASSES, check, load, load_error, outcomes, pets, save
 
 
@@ -83,6 +84,18 @@ def test_all_faults_are_named_together_or_skipped_and_counted(tmp_path):
         "images that cannot be read": (9, "skipped"),
         "training images that are also in test": (1, "skipped"),
     }
+
+
+@pytest.mark.parametrize("source", ["memory", "stream"])
+def test_an_image_under_two_labels_is_named_or_skipped_with_its_copy(tmp_path, source):
+    of = pets(tmp_path, (4, 4, 4))
+    shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "train/dog/dup.png")
+    shutil.copy(tmp_path / "train/owl/1.png", tmp_path / "train/owl/again.png")  # harmless
+    text = load_error(tmp_path, source=source)
+    assert "training images with several labels (2): train/cat/0.png, train/dog/dup.png; fix the files" in text
+    dataset = load(tmp_path, source=source, on_bad_image="skip")
+    assert len(dataset.train) == 12 and not {"train/cat/0.png", "train/dog/dup.png"} & {*dataset.train.ids}
+    assert len(of) == 12 + len(dataset.test)
 
 
 def test_classes_of_one_image(tmp_path):
