@@ -125,6 +125,8 @@ def run(
         if not isinstance(config, str | os.PathLike):
             raise InputError("run needs a workdir if the config is not a file; expected a folder, such as runs/mine")
         workdir = default_workdir(os.fspath(config))
+    if not isinstance(workdir, str | os.PathLike):
+        raise InputError(f"workdir is {workdir!r}; expected the path of a folder, such as runs/mine")
     folder = storage.path(os.fspath(workdir))
     if new_run:
         folder = new_run_folder(folder, resolved)

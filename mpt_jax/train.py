@@ -118,7 +118,9 @@ def parse(argv: Sequence[str]) -> Options:
     arguments, rest = parser.parse_known_args(_join_values(argv))
     overrides = []
     for argument in rest:
-        if not (argument.startswith("--config.") and "=" in argument):
+        if argument.startswith("--config.") and "=" not in argument:
+            raise InputError(f"{argument} has no value; expected {argument}=VALUE")
+        if not argument.startswith("--config."):
             raise InputError(
                 f"unknown argument {argument!r}; expected --config, --workdir, --new-run, --plan, --tensorboard, "
                 "--no-compilation-cache, --config.KEY=VALUE, --distributed, or --coordinator, --num-processes and "

@@ -124,6 +124,7 @@ def test_every_kind_of_config_is_the_same_run(report, overrides, capsys):
         (3, "run", {}, r"config=3; expected a name such as 'digits'"),
         (DIGITS, "run", {"optimizer.epochs.more": 1}, r"'more' is below 30, which is a value; expected a section"),
         ({}, None, {}, "needs a workdir"),
+        (DIGITS, 3, {}, r"workdir is 3; expected the path of a folder"),
     ],
 )
 def test_bad_input_is_an_input_error(config, workdir, overrides, message, tmp_path, monkeypatch):

@@ -215,6 +215,7 @@ def test_a_released_model_is_adopted_as_the_old_one(finished, digits_dir, tmp_pa
         (["--config.dataset.mean=1,2,3", "--config.dataset.std=1,2,3"], ["dataset.mean", "channel"]),
         (["--config.model.stem=imagenet"], ["stem"]),
         (["--config.dataset.crop_padding=99999999999999999999"], ["crop_padding"]),
+        (["--config.dataset.flip"], ["--config.dataset.flip has no value; expected --config.dataset.flip=VALUE"]),
         (["--config.optimizer.epochs=" + "9" * 30], ["optimizer.epochs"]),
         (["--workdir=" + "a" * 300], ["a" * 300]),
         (["--workdir="], ["--workdir is empty; expected a folder"]),
