@@ -23,7 +23,7 @@ from mpt_jax.config.schema import (
 )
 from mpt_jax.errors import InputError, unknown
 from mpt_jax.methods import DERIVED, Derived
-from mpt_jax.models import NETWORKS, registry
+from mpt_jax.models import NETWORKS, own_network, registry
 from mpt_jax.objectives import METHODS
 
 Range = tuple[Callable[[Any], bool], str]  # a predicate, and what it accepts in words
@@ -37,8 +37,9 @@ def check(config: Config) -> None:
     """
     for key, choices in CHOICES.items():
         value = _value(config, key)
-        if value not in choices:
-            raise InputError(unknown(f"{key}={value!r}", value, choices))
+        own = f", or {own_network.EXAMPLE}" if key.endswith("model.name") else ""
+        if value not in choices and not (own and own_network.is_own(value)):
+            raise InputError(unknown(f"{key}={value!r}", value, choices) + own)
     for key, (accepts, expected) in RANGES.items():
         value = _value(config, key)
         _require(accepts(value), f"{key}={_shown(value)}; expected {expected}")

@@ -14,6 +14,7 @@ from mpt_jax.config.checks import check
 from mpt_jax.config.conversion import Text, build, override
 from mpt_jax.config.schema import Config
 from mpt_jax.errors import InputError, unknown
+from mpt_jax.models import own_network
 from mpt_jax.runtime import user_program
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ConfigDict | Config
@@ -38,7 +39,20 @@ def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> C
         values = override(values, key, value)
     config = build(Config, values)
     check(config)
-    return config
+    return _with_digests(config)
+
+
+def _with_digests(config: Config) -> Config:
+    """Return the config with the digests of the files of networks, so that a run continues with the same ones."""
+    sections = {}
+    for name in ("model", "old_model"):
+        network = getattr(config, name)
+        if own_network.is_own(network.name) and not network.sha256:
+            try:
+                sections[name] = dataclasses.replace(network, sha256=own_network.digest(network.name))
+            except InputError as error:
+                raise InputError(f"{name}.name={error}") from error
+    return dataclasses.replace(config, **sections)
 
 
 def _pairs(overrides: Any) -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ AUTO_BIAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 class ModelConfig:
     """A network."""
 
-    name: str = "convnet"
+    name: str = "convnet"  # a network of the package, or a function of a file: "path/to/net.py:build"
     stem: str = ""  # of a ResNet: "imagenet" or "cifar"; empty: the network's default
     dtype: str = "float32"  # of the computation, or "bfloat16"; parameters, head and losses stay float32
     pretrained: str = ""  # weights to start from: a file, a released model's folder, "package:NAME"; empty: random
@@ -32,6 +32,7 @@ class ModelConfig:
     activation: str = ""  # of CLIP: "quick_gelu" (OpenAI's weights) or "gelu" (LAION's); empty: quick_gelu
     dropout: float = 0.0  # probability that training sets a feature before the head to zero
     drop_path: float = 0.0  # stochastic depth: probability of the last block, growing linearly from 0 at the first
+    sha256: str = ""  # digest of the file of a network of one's own; empty: of its present text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def gives_old_model(config: Config) -> bool:
 
 def network_options(network: ModelConfig) -> dict[str, Any]:
     """Return the options of `models.build` that a section of the config sets to other values than the defaults."""
-    options = {name: getattr(network, name) for name in ("dtype", *OPTIONS)}
+    options = {name: getattr(network, name) for name in ("dtype", *OPTIONS, "sha256")}
     return {name: value for name, value in options.items() if value}
 
 

@@ -17,6 +17,7 @@ from jax import Array
 from mpt_jax.models import parameters
 from mpt_jax.models.convolution import native_convolutions
 from mpt_jax.models.layers import at_least_float32, fold_batch_norms
+from mpt_jax.models.nnx_network import NNXNetwork
 
 
 class Classifier(struct.PyTreeNode):
@@ -153,7 +154,7 @@ def train_forward(
     key: Array | None = None,
     *,
     fixed: Sequence[str] = (),
-) -> tuple[Array, Array, Any]:
+) -> tuple[Array, Any, Any]:
     """Run a network in training mode: return ``(logits, features, batch_stats)``.
 
     Args:
@@ -167,7 +168,7 @@ def train_forward(
 
     Returns:
         Logits ``[batch, num_classes]``, the inputs of the head ``[batch, features]``, both at least float32, and the
-        updated running statistics.
+        updated running statistics. The inputs of the head are None for a network whose last layer is not ``head``.
     """
     head_inputs = []
 
@@ -183,11 +184,18 @@ def train_forward(
         return call(*args, **kwargs)
 
     is_fixed = functools.partial(parameters.keeps_statistics, fixed)
+    if isinstance(module, NNXNetwork):  # interceptors do not see its layers
+        module = module.clone(fixed=tuple(fixed))
     with nn.intercept_methods(record):
         variables = {"params": params, "batch_stats": batch_stats}
         rngs = None if key is None else {"dropout": key}
         outputs, mutated = module.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=rngs)
-    return outputs, head_inputs[-1].astype(at_least_float32(module.dtype)), mutated.get("batch_stats", {})
+    features = _at_least_float32(head_inputs[-1]) if head_inputs else None
+    return _at_least_float32(outputs), features, mutated.get("batch_stats", {})
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(at_least_float32(x.dtype))
 
 
 def logits(classifier: Classifier, inputs: Array) -> Array:
@@ -218,13 +226,18 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         logits_of = lambda member: logits(member, inputs)  # noqa: E731
         return jax.lax.map(logits_of, classifier.replace(ensemble=False), batch_size=parallel).mean(0)
     if classifier.mean is not None and classifier.std is not None:
-        inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(classifier.module.dtype))
+        # A network of one's own may have no attribute dtype; parameters have at least float32.
+        dtype = getattr(classifier.module, "dtype", None) or jax.tree.leaves(classifier.params)[0].dtype
+        inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(dtype))
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
-    return classifier.module.apply(variables, inputs, train=False)  # type: ignore[return-value]  # not mutable: no tuple
+    outputs: Any = classifier.module.apply(variables, inputs, train=False)  # not mutable: no tuple
+    return _at_least_float32(outputs)
 
 
 def fold(classifier: Classifier) -> Classifier:
     """Fold the batch normalisations into the convolutions before them, for faster inference.
+
+    A network without the attribute ``folded`` is returned as it is.
 
     Logits are equal to rounding. Leaves may have leading axes, and numpy arrays stay on the host.
 
@@ -236,7 +249,7 @@ def fold(classifier: Classifier) -> Classifier:
         >>> sorted(folded.params["norm1"]), folded.batch_stats
         (['bias'], {})
     """
-    if not classifier.batch_stats:
+    if not (classifier.batch_stats and hasattr(classifier.module, "folded")):
         return classifier
     epsilon = {"epsilon": classifier.module.norm_epsilon} if hasattr(classifier.module, "norm_epsilon") else {}
     return classifier.replace(
@@ -258,7 +271,7 @@ def features(classifier: Classifier, inputs: Array) -> Array:
 
     Raises:
         TypeError: the inputs are neither uint8 nor floats.
-        ValueError: the classifier is an ensemble, which has no single features.
+        ValueError: the classifier is an ensemble, which has no single features, or the network has no ``head``.
 
     Examples:
         >>> from mpt_jax.models import build
@@ -272,8 +285,16 @@ def features(classifier: Classifier, inputs: Array) -> Array:
     if classifier.ensemble:
         raise ValueError("features of an ensemble; expected one network")
 
+    seen = []
+
     def without_head(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        return args[0] if context.module.path == ("head",) else call(*args, **kwargs)
+        if context.module.path != ("head",):
+            return call(*args, **kwargs)
+        seen.append(args[0])
+        return args[0]
 
     with nn.intercept_methods(without_head):
-        return logits(classifier, inputs).astype(at_least_float32(classifier.module.dtype))
+        features = logits(classifier, inputs)
+    if not seen:
+        raise ValueError("the network has no layer called head; expected one, whose inputs are the features")
+    return features

@@ -26,6 +26,11 @@ def paths(params: Any) -> list[str]:
     return [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
+def with_paths(params: Any) -> list[tuple[str, Any]]:
+    """Return every leaf with its path."""
+    return [(path_of(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
 def is_frozen(patterns: Sequence[str], path: str) -> bool:
     """Return whether a pattern matches a path or a leading part of it; ``backbone`` matches all outside the head.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mpt_jax.errors import InputError
-from mpt_jax.models import clip, convnext, efficientnet_lite, resnet, twins, vit
+from mpt_jax.models import clip, convnext, efficientnet_lite, own_network, resnet, twins, vit
 from mpt_jax.models.convnet import ConvNet
 from mpt_jax.models.dialect import Dialect
 from mpt_jax.models.layers import at_least_float32
@@ -111,14 +111,15 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
     """Return the network of a name, to be called as ``module.apply(variables, x, train=..., mutable=...)``.
 
     Args:
-        name: a key of `NETWORKS`.
+        name: a key of `NETWORKS`, or a function of a file of your own, ``path/to/net.py:build``.
         num_classes: number of logits.
         dtype: of the computation, one of `DTYPES`; parameters and logits have at least float32.
         **options: of the network, some of `OPTIONS`: ResNets take ``stem``, ``imagenet`` or ``cifar``; CLIP's
-            ``activation``, ``quick_gelu`` or ``gelu``; most ``dropout`` and ``drop_path``, probabilities in training.
+            ``activation``, ``quick_gelu`` or ``gelu``; most ``dropout`` and ``drop_path``, probabilities in training. A
+            network of your own takes ``sha256``, the digest of its file.
 
     Raises:
-        InputError: unknown name, option or value.
+        InputError: unknown name, option or value; a file that fails, see `own_network.build`.
 
     Examples:
         >>> build("resnet18", 100, stem="cifar").stem
@@ -128,12 +129,17 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
         ...
         mpt_jax.errors.InputError: model 'convnet' has no option 'stem'; expected none
     """
-    if name not in NETWORKS:
-        raise InputError(f"unknown model {name!r}; expected one of {', '.join(NETWORKS)}")
+    if name not in NETWORKS and not own_network.is_own(name):
+        raise InputError(f"unknown model {name!r}; expected one of {', '.join(NETWORKS)}, or {own_network.EXAMPLE}")
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if num_classes < 1:
         raise InputError(f"{num_classes} classes; expected at least 1")
+    if own_network.is_own(name):
+        sha256 = options.pop("sha256", "")
+        if options:
+            raise InputError(f"model {name!r} has no option {next(iter(options))!r}; expected none")
+        return own_network.build(name, num_classes, dtype=dtype, sha256=sha256)
     known = options_of(name)
     for option, value in options.items():
         if option not in known:

@@ -16,19 +16,23 @@ from mpt_jax.errors import InputError, one_line
 class _Loader(importlib.machinery.SourceFileLoader):
     """Compiles the current text: a cached compilation may be of an older text of equal size and time."""
 
+    def __init__(self, name: str, path: str, text: bytes):
+        super().__init__(name, path)
+        self.text = text
+
     def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
+        return self.source_to_code(self.text, self.path)
 
 
-def load(path: pathlib.Path) -> types.ModuleType:
-    """Run a program and return its names.
+def load(path: pathlib.Path, text: bytes | None = None) -> types.ModuleType:
+    """Run a program, or a text in its place, and return its names.
 
     It is listed in `sys.modules` under a name of its own, where dataclasses look up their annotations.
     """
-    place, text = str(path.absolute()), path.read_bytes()
+    place, text = str(path.absolute()), path.read_bytes() if text is None else text
     identity = hashlib.sha256(place.encode(errors="surrogateescape") + b"\0" + text).hexdigest()
     name = f"mpt_jax_user_program_{identity[:16]}"
-    loader = _Loader(name, place)
+    loader = _Loader(name, place, text)
     spec = importlib.util.spec_from_file_location(name, place, loader=loader)
     assert spec is not None  # a loader was given
     module = importlib.util.module_from_spec(spec)

@@ -98,7 +98,7 @@ def of_seed(call: Call, seed: SeedInputs) -> SeedBatches:
     recipe, inputs = call.recipe, call.inputs
     order_key, augment_key, dropout_key = (jax.random.fold_in(seed.key, stream) for stream in (1, 2, 4))
     labels = inputs.labels if seed.rows is None else inputs.labels[seed.rows]
-    class_counts = jnp.bincount(labels, length=recipe.module.num_classes)
+    class_counts = jnp.bincount(labels, length=recipe.num_classes)
     rows = None if seed.window is None else seed.window.rows
     if rows is None:
         sizes = inputs.num_examples, recipe.batch_size

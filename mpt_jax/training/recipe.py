@@ -24,6 +24,7 @@ class Recipe:
       averaged: whether any objective has an `average`.
       sampled: whether all objectives have a `sampler_rate`.
       layers: of `models.layer_order`, for `layer_decay`.
+      num_classes: number of logits; 0: the attribute `num_classes` of the network.
     """
 
     module: nn.Module
@@ -36,6 +37,11 @@ class Recipe:
     averaged: bool = False
     sampled: bool = False
     layers: tuple[str, ...] = ()
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.num_classes:
+            object.__setattr__(self, "num_classes", self.module.num_classes)
 
     @property
     def batch_size(self) -> int:

@@ -101,7 +101,7 @@ def init_state(
             batch_stats,
             make_optimizer(recipe, num_examples).init(params),
             average=(params, batch_stats) if recipe.averaged else None,
-            log_rates=jnp.zeros(recipe.module.num_classes) if recipe.sampled else None,
+            log_rates=jnp.zeros(recipe.num_classes) if recipe.sampled else None,
         )
 
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (keys.shape[0], *leaf.shape[1:])), start)

@@ -4,9 +4,10 @@ Ranges of config values are checked in `mpt_jax.config`. What depends on the dat
 here, once.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,9 @@ from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config, MeshConfig, ModelConfig
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, sealed, storage
-from mpt_jax.models import Classifier
+from mpt_jax.methods import DERIVED
+from mpt_jax.models import Classifier, nnx_network, own_network, parameters
+from mpt_jax.models.nnx_network import NNXNetwork
 from mpt_jax.runtime import hardware, processes
 from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
@@ -53,12 +56,13 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     for network in networks:
         pretrained.require(network)
     dataset = _read_dataset(config, adopted[lineage.OLD], progress)
+    old_params, new_params = (_parameter_shapes(network, dataset, progress) for network in networks)
+    _check_heads(config, networks, dataset.train.images.shape[1:])
     starts = _read_starts(config, networks, dataset, progress)
     contents = _digests(config, dataset) | _start_digests(networks, starts)
     with processes.synchronized():
         if processes.is_first():
             workdir.check_contents(folder, contents)
-    old_params, new_params = (_parameter_shapes(network, dataset) for network in networks)
     _check_old_head(config, old_params, new_params)
     trained = [*zip(networks, (old_params, new_params), strict=True)][1 if configs.gives_old_model(config) else 0 :]
     parameter_patterns.check(config, trained, dataset.train.images.shape[1:])
@@ -130,7 +134,9 @@ def _networks(config: Config) -> tuple[Network, Network]:
 
     def build(section: str, network: ModelConfig, num_classes: int) -> Network:
         options = configs.network_options(network)
-        return Network(section, network, options, models.build(network.name, num_classes, **options))
+        with _named(f"{section}.name", network):
+            module = models.build(network.name, num_classes, **options)
+        return Network(section, network, options, module, num_classes)
 
     schedule = config.update.schedule
     old_section = "old_model" if config.old_model.name else "model"
@@ -225,26 +231,89 @@ def _check_streaming(config: Config, dataset: data.Dataset) -> None:
         )
 
 
-def _parameter_shapes(network: Network, dataset: data.Dataset) -> Any:
+@contextlib.contextmanager
+def _named(key: str, network: ModelConfig) -> Iterator[None]:
+    """Put the key before an error about a network of the user's own, which begins with its name."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}={error}" if own_network.is_own(network.name) else str(error)) from error
+
+
+def _parameter_shapes(network: Network, dataset: data.Dataset, progress: Progress) -> Any:
     """Return the shapes of the parameters, of a network that accepts examples of this shape.
 
     Raises:
-      InputError: a network for images with features, or the reverse, or an image size that it does not support.
+      InputError: a network for images with features, or the reverse, or an image size that it does not support; a
+        network of the user's own that is not called as expected.
     """
-    shape = dataset.train.images.shape[1:]
-    if (len(shape) == 1) != (network.config.name in models.ON_FEATURES):
+    shape, module = dataset.train.images.shape[1:], network.module
+    if own_network.is_own(network.config.name):
+        with _named(f"{network.section}.name", network.config):
+            own_network.check(network.config.name, module, network.num_classes, shape)
+        if isinstance(module, NNXNetwork) and not nnx_network.takes_rngs(module.constructor):
+            progress.log(
+                f"{network.section}.name={network.config.name}: all seeds have the same initial weights, because the "
+                "function has no argument rngs"
+            )
+    elif (len(shape) == 1) != (network.config.name in models.ON_FEATURES):
         kind, valid = ("images", "any model except") if len(shape) > 1 else ("features", "one of")
         raise InputError(
             f"{network.section}.name={network.config.name} does not fit {dataset.name}, whose examples are {kind} of "
             f"shape {shape}; expected {valid} {', '.join(models.ON_FEATURES)}"
         )
-    return jax.eval_shape(lambda: models.init(network.module, jax.random.key(0), shape))[0]
+    return jax.eval_shape(lambda: models.init(module, jax.random.key(0), shape))[0]
+
+
+def _check_heads(config: Config, networks: Sequence[Network], image_shape: tuple[int, ...]) -> None:
+    """Refuse what acts on the last layer of a network of the user's own that has none, see `own_network.without_head`.
+
+    Raises:
+      InputError: naming the key.
+    """
+    own = [network for network in networks if own_network.is_own(network.config.name)]
+    needs = _needs_of_head(config) if own else []
+    for network in own:
+        name = f"{network.section}.name={network.config.name}"
+        if config.optimizer.layer_decay < 1 and isinstance(network.module, NNXNetwork):
+            raise InputError(
+                f"optimizer.layer_decay={config.optimizer.layer_decay} needs the order of the layers, which is not "
+                f"known of {name}, an nnx module; expected 1"
+            )
+        if needs and (reason := own_network.without_head(network.module, image_shape)):
+            raise InputError(
+                f"{needs[0]} needs the last layer of {name}, but {reason}; remove that, or call the last layer head, "
+                "with a kernel [D, K] and a bias [K]"
+            )
+
+
+def _needs_of_head(config: Config) -> list[str]:
+    """Return the settings that act on the last layer of a network, each with its value."""
+    update, optimizer, schedule = config.update, config.optimizer, config.update.schedule
+    methods = [
+        method
+        for method in update.methods
+        if objectives.is_trained(method)
+        if objectives.named(method).sampler_rate or "old_head" in configs.sources_of(method)
+    ]
+    methods += [method for method in update.methods if method in DERIVED and DERIVED[method].needs_new_classes]
+    settings = {
+        "update.start=old with more classes": update.start == "old" and schedule[0] < schedule[-1],
+        "update.memory_by=herding": update.memory_by == "herding",
+        **{f"{section}.pretrained": getattr(config, section).pretrained for section in ("model", "old_model")},
+        f"optimizer.freeze={parameters.BACKBONE}": parameters.BACKBONE in optimizer.freeze,
+        f"optimizer.head_learning_rate={optimizer.head_learning_rate}": optimizer.head_learning_rate,
+        f"optimizer.layer_decay={optimizer.layer_decay}": optimizer.layer_decay < 1,
+    }
+    return [f"update.methods={method}" for method in methods] + [name for name, used in settings.items() if used]
 
 
 def _check_old_head(config: Config, old_params: Any, new_params: Any) -> None:
     """Require as many features from the new network as the old model's head takes, if a method uses that head."""
+    if "old_head" not in configs.sources(config):
+        return
     old_width, new_width = (params["head"]["kernel"].shape[0] for params in (old_params, new_params))
-    if "old_head" in configs.sources(config) and old_width != new_width:
+    if old_width != new_width:
         raise InputError(
             f"update.methods has one with the old head (bct), which takes {old_width} features, but model.name="
             f"{config.model.name} has {new_width}; remove that method, or choose a network with as many"

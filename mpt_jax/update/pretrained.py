@@ -27,6 +27,7 @@ class Network(NamedTuple):
     config: ModelConfig
     options: Mapping[str, Any]  # of `models.build`
     module: nn.Module
+    num_classes: int
 
     @property
     def key(self) -> str:

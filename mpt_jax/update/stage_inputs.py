@@ -101,6 +101,7 @@ def _recipe(run: Run, release: int, members: Sequence[Member], image_shape: Sequ
         averaged=any(member.objective.average for member in members),
         sampled=all(member.objective.sampler_rate for member in members),
         layers=models.layer_order(module, image_shape) if config.optimizer.layer_decay < 1 else (),
+        num_classes=run.num_classes(release),
     )
 
 
