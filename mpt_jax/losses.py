@@ -58,8 +58,8 @@ def check_labels(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
             raise ValueError(f"label {values[wrong[0]]} at position {position}; {expected}")
         return labels
     most = min(num_classes - 1, int(jnp.iinfo(labels.dtype).max))
-    wrong = (flat < 0) | (flat > most)
-    first = jnp.argmax(wrong)
+    outside = (flat < 0) | (flat > most)
+    first = jnp.argmax(outside)
     checkify.check(
         ~jnp.any(wrong), f"label {{label}} at position {{place}}; {expected}", label=flat[first], place=first
     )
