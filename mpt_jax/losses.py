@@ -61,7 +61,7 @@ def check_labels(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
     outside = (flat < 0) | (flat > most)
     first = jnp.argmax(outside)
     checkify.check(
-        ~jnp.any(wrong), f"label {{label}} at position {{place}}; {expected}", label=flat[first], place=first
+        ~jnp.any(outside), f"label {{label}} at position {{place}}; {expected}", label=flat[first], place=first
     )
     return labels
 
