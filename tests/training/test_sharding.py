@@ -85,10 +85,11 @@ def make_inputs(build, seeds=(0, 1), rows=ROWS):
 
 @functools.cache
 def beginning(build, rows, optimizer=()):
-    """Return the first state of a population, on the host."""
-    initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
-    recipe = make_recipe(build(), **dict(optimizer))
-    return jax.device_get(initialize(recipe, make_inputs(build).keys, len(rows), SHAPE, N))
+    """Return the first state of a population, on the host, in float64 whichever test asks first."""
+    with jax.enable_x64(True):
+        initialize = jax.jit(training.init_state, static_argnums=(0, 2, 3, 4))
+        recipe = make_recipe(build(), **dict(optimizer))
+        return jax.device_get(initialize(recipe, make_inputs(build).keys, len(rows), SHAPE, N))
 
 
 @functools.cache
