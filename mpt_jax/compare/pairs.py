@@ -184,11 +184,8 @@ def _disagreeing(before: Rows, after: Rows, new_of_old: np.ndarray) -> list[str]
 
 def _hidden(before: Rows, after: Rows, shared: Sequence[str], old_classes_given: bool) -> list[str]:
     """Describe what in the names of the classes can hide a flip, see `vocabulary.problems`."""
-    labels = {
-        name: max(read.rows_by_label().get(name, 0) for read in (before, after))
-        for read in (before, after)
-        for name in read.labelled_classes()
-    }
+    old, new = before.rows_by_label(), after.rows_by_label()
+    labels = {name: max(old.get(name, 0), new.get(name, 0)) for name in {**old, **new}}
     return vocabulary.problems(
         labels,
         before.rows_by_prediction(),

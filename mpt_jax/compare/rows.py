@@ -58,9 +58,12 @@ class Rows:
 
 def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
     """Return the rows with some classes renamed; classes of one name become one."""
+    if not same:
+        return read
     names = [same.get(name, name) for name in read.classes]
     classes = tuple(dict.fromkeys(names))
-    codes = np.array([*map(classes.index, names), -1], np.int32)
+    place = {name: code for code, name in enumerate(classes)}
+    codes = np.array([*(place[name] for name in names), -1], np.int32)
     known = None if read.known is None else tuple(dict.fromkeys(same.get(name, name) for name in read.known))
     return replace(read, classes=classes, known=known, labels=codes[read.labels], predictions=codes[read.predictions])
 
@@ -114,7 +117,8 @@ def read(
             values, named = columns.scores(batch, predicted, source.name)
             if not start:
                 found = columns.classes_of_scores(values.shape[1], named, names, own, source.name)
-                order = np.array(sorted(range(len(found)), key=lambda i: class_order(shared or ())(found[i])), np.int32)
+                key = class_order(shared or ())
+                order = np.array(sorted(range(len(found)), key=lambda i: key(found[i])), np.int32)
                 known, code_of_score = known or found, np.array([code_of_class(name) for name in found], np.int32)
             if values.shape[1] != len(code_of_score):
                 raise InputError(

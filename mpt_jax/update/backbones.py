@@ -16,9 +16,7 @@ from flax import linen as nn
 from mpt_jax import data, models
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, sealed
-from mpt_jax.models import Classifier
-
-_HEAD = "head"  # the last layer of every network
+from mpt_jax.models import Classifier, parameters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +96,7 @@ class Backbones:
         """
         facts = facts_of(network, classifier)
         chosen = next((backbone for backbone in self.each if backbone.facts == facts), None)
-        return None if chosen is None else self.on_features(chosen, classifier.params[_HEAD])
+        return None if chosen is None else self.on_features(chosen, classifier.params[parameters.HEAD])
 
     def read(self, folder: pathlib.Path, card: Mapping[str, Any]) -> Classifier:
         """Read the head of a release of the run.
@@ -124,7 +122,7 @@ class Backbones:
         leading = np.shape(head["kernel"])[:-2]
         mean, std = (np.broadcast_to(np.float32(value), (*leading, self.width)) for value in (0, 1))
         module = backbone.module(np.shape(head["kernel"])[-1])
-        return Classifier(module, {_HEAD: dict(head)}, {}, mean, std, ensemble)
+        return Classifier(module, {parameters.HEAD: dict(head)}, {}, mean, std, ensemble)
 
     def whole(self, head: Classifier) -> tuple[Classifier, pathlib.Path | None]:
         """Return the network of a head without leading axes, those of an ensemble excepted, and its backbone's folder.
@@ -132,18 +130,18 @@ class Backbones:
         Weights have the leading axes of an ensemble without taking their memory.
         """
         backbone = next(backbone for backbone in self.each if backbone.columns == head.module.columns)
-        kernel = head.params[_HEAD]["kernel"]
+        kernel = head.params[parameters.HEAD]["kernel"]
         frozen = jax.tree.map(
             lambda leaf: np.broadcast_to(leaf, (*kernel.shape[:-2], *leaf.shape)), backbone.classifier
         )
         module = models.build(backbone.network["name"], kernel.shape[-1], **backbone.network["options"])
-        params = {**frozen.params, _HEAD: head.params[_HEAD]}
+        params = {**frozen.params, parameters.HEAD: head.params[parameters.HEAD]}
         return frozen.replace(module=module, params=params, ensemble=head.ensemble), backbone.folder
 
 
 def without_head(classifier: Classifier) -> Classifier:
     """Return a classifier whose parameters have no head; it has features, but no logits."""
-    params = {name: values for name, values in classifier.params.items() if name != _HEAD}
+    params = {name: values for name, values in classifier.params.items() if name != parameters.HEAD}
     return jax.tree.map(np.asarray, classifier.replace(params=params))
 
 

@@ -21,7 +21,7 @@ from mpt_jax.config import Config, ModelConfig
 from mpt_jax.data import sequence
 from mpt_jax.files import feature_cache, released_model, storage
 from mpt_jax.files.feature_cache import FeatureCache
-from mpt_jax.models import Classifier, parameters
+from mpt_jax.models import Classifier, own_network, parameters
 from mpt_jax.runtime import processes
 from mpt_jax.training import inference
 from mpt_jax.update import backbones, lineage
@@ -65,6 +65,9 @@ def reason_against(config: Config, *, has_statistics: bool) -> str | None:
     for key, value in random.items():
         if value:
             return f"{key}={value} changes them at random"
+    for name, one in networks.items():
+        if own_network.is_own(one.name):
+            return f"{name}.name={one.name} is a network of your own, which may have dropout"
     if has_statistics and not config.optimizer.freeze_statistics:
         return "optimizer.freeze_statistics=False changes them in training"
     return "there are several processes" if processes.is_distributed() else None

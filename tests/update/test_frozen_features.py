@@ -271,6 +271,12 @@ def test_random_changes_of_images_or_features_are_a_reason(key):
     assert frozen_features.reason_against(config, has_statistics=True) == f"{key}=1 changes them at random"
 
 
+def test_a_network_of_ones_own_is_a_reason_because_its_dropout_is_not_known():
+    config = configs.Config(model=configs.ModelConfig(name="net.py:build"))
+    reason = frozen_features.reason_against(config, has_statistics=False)
+    assert reason == "model.name=net.py:build is a network of your own, which may have dropout"
+
+
 # The cache
 
 

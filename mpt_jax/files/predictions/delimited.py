@@ -33,6 +33,7 @@ class Table:
       longest: bytes of its longest line.
       quoted: whether quotes enclose cells, which may then hold delimiters; not between tabs.
       broken: whether such a cell may hold line breaks.
+      stray: whether there are quotes that enclose no cells.
     """
 
     path: pathlib.Path
@@ -44,6 +45,7 @@ class Table:
     longest: int
     quoted: bool
     broken: bool
+    stray: bool
 
 
 def describe(path: pathlib.Path, open_file: Callable[[], pa.NativeFile], ids: Collection[str]) -> Table:
@@ -56,10 +58,8 @@ def describe(path: pathlib.Path, open_file: Callable[[], pa.NativeFile], ids: Co
         start = file.read(BYTES)
         longest, quotes, odd = _scan(start, file)
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
-    try:
-        first = start.decode(encoding, "ignore" if encoding != "utf-8" else "strict").splitlines()[:2]
-    except UnicodeDecodeError:
-        first = start.decode("latin-1").splitlines()[:2]  # reading reports where it is not UTF-8
+    # The first block may end within a character; reading reports where text is not UTF-8.
+    first = start.decode(encoding, "replace").splitlines()[:2]
     skipped = int(bool(first) and first[0].casefold().startswith("sep="))
     if not first[skipped:]:
         raise InputError(f"{path} is empty; expected a header with the names of the columns, and a row per example")
@@ -70,7 +70,16 @@ def describe(path: pathlib.Path, open_file: Callable[[], pa.NativeFile], ids: Co
     # Tools that write tabs rarely quote, and a quote at the start of a cell is then a part of it. The header tells.
     quoted = quotes and (delimiter != "\t" or '"' in first[skipped])
     return Table(
-        path, open_file, tuple(found[delimiter]), delimiter, encoding, skipped, longest, quoted, quoted and odd
+        path=path,
+        open=open_file,
+        columns=tuple(found[delimiter]),
+        delimiter=delimiter,
+        encoding=encoding,
+        skipped=skipped,
+        longest=longest,
+        quoted=quoted,
+        broken=quoted and odd,
+        stray=quotes and not quoted,
     )
 
 
@@ -96,7 +105,7 @@ def read(table: Table, columns: Sequence[str], numbers: Collection[str]) -> Iter
     convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
     with table.open() as file, pyarrow.csv.open_csv(file, read_options, parse, convert) as reader:
         for batch in reader:
-            yield batch if table.quoted else _without_quotes(batch)
+            yield _without_quotes(batch) if table.stray else batch
 
 
 def _scan(start: bytes, file: pa.NativeFile) -> tuple[int, bool, bool]:
@@ -128,9 +137,8 @@ def _longest_row(table: Table) -> int:
     longest, width = 0, len(table.columns) - 1
     with table.open() as file, io.TextIOWrapper(file, table.encoding, newline="") as text:
         reader = csv.reader(text, delimiter=table.delimiter, strict=True)
-        previous = 0
+        previous, limit = 0, csv.field_size_limit(2**31 - 1)
         try:
-            csv.field_size_limit(2**31 - 1)
             for row in reader:
                 if reader.line_num > previous + 1:
                     longest = max(longest, sum(map(len, row)) * 4)
@@ -149,6 +157,8 @@ def _longest_row(table: Table) -> int:
             raise InputError(
                 f"{table.path}: line {reader.line_num}: {error}; expected a quote at both ends of a cell, or none"
             ) from error
+        finally:
+            csv.field_size_limit(limit)
     return longest
 
 

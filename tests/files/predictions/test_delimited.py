@@ -92,6 +92,14 @@ def test_the_scan_finds_lines_with_an_odd_number_of_quotes(text, size):
     assert longest >= max(map(len, lines))
 
 
+def test_a_character_at_the_end_of_the_first_block_does_not_change_the_header(tmp_path, monkeypatch):
+    text = "id,label,score_café\n1,a,0.5\n"
+    for padding in range(4):
+        path = write(tmp_path / "a.csv", text + "é" * padding + "é,b,0.5\n")
+        monkeypatch.setattr(delimited, "BYTES", len(text.encode()) + 1 + 2 * padding)
+        assert formats.open_source(path, "a").columns == ("id", "label", "score_café")
+
+
 def test_an_empty_file(tmp_path):
     with pytest.raises(InputError, match=r"a.csv is empty; expected a header"):
         rows_of(write(tmp_path / "a.csv", ""))
