@@ -1,11 +1,13 @@
-"""Two models' predictions on the same examples, checked and aligned by id.
+"""Two or more models' predictions on the same examples, checked and aligned by id.
 
-Each file is read once, batch by batch. Only if rows must be named are the ids read a second time.
+Each file is read once, batch by batch, however many pairs are made of them. Only if rows must be named are the ids of
+the first file read a second time.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ Predictions = Any  # a path, a table or arrays by name, see `formats.open_source
 
 @dataclass(frozen=True)
 class Pair:
-    """Labels and both models' predictions, integers ``[n]``, in the order of the old file.
+    """Labels and both models' predictions, integers ``[n]``, in the order of the first file that was read.
 
     The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
     determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
@@ -40,6 +42,19 @@ class Pair:
     ids: Callable[[np.ndarray], list[str]]
 
 
+@dataclass(frozen=True)
+class Versions:
+    """The rows of several models; row by row the same examples, unless there are `problems`.
+
+    `shared` is what an index means for all of them, `old_classes` what the first model knows according to the user.
+    """
+
+    rows: tuple[Rows, ...]
+    shared: tuple[str, ...]
+    old_classes: int | tuple[str, ...] | None
+    problems: tuple[str, ...]
+
+
 def read(
     old: Predictions,
     new: Predictions,
@@ -51,57 +66,102 @@ def read(
 ) -> Pair:
     """Read both models' predictions, align them by id and order the classes: those that the old model knows first.
 
+    Raises:
+      InputError: as of `read_versions` and `pair`.
+    """
+    return pair(read_versions([old, new], classes=classes, old_classes=old_classes, same=same, scores=scores), 0, 1)
+
+
+def read_versions(
+    given: Sequence[Predictions],
+    *,
+    classes: Sequence[str] | None = None,
+    old_classes: int | Sequence[str] | None = None,
+    same: Mapping[str, str] | None = None,
+    scores: str | None = None,
+) -> Versions:
+    """Read each model's predictions once and align them with those of the first by id.
+
     Args:
-      old: a file, or arrays by column name.
-      new: the same for the new model.
-      classes: what an index means, in both; by default what the file says, else the index is the class.
-      old_classes: the classes that the old model knows: their number, their names (which are then also what an index
-        means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
+      given: files, or arrays by column name, the oldest model's first.
+      classes: what an index means, in all; by default what the file says, else the index is the class.
+      old_classes: the classes that the first model knows: their number, their names (which are then also what an index
+        means in its file) or their indices. By default its `class_names` or score columns, else every class that it
         predicts.
-      same: names that mean another name's class, in both files.
+      same: names that mean another name's class, in all files.
       scores: which columns of scores are used, see `columns.prediction_columns`.
 
     Raises:
-      InputError: anything that makes the comparison invalid or can hide a flip, with the number of rows and examples.
+      InputError: files that cannot be used; `pair` reports rows that do not match.
     """
     if isinstance(old_classes, np.integer):
         old_classes = int(old_classes)
     if isinstance(old_classes, int) and old_classes < 1:
         raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
     shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
-    name_old, name_new = (
-        str(given) if isinstance(given, str | os.PathLike) else f"the {age} {_kind(given)}"
-        for age, given in (("old", old), ("new", new))
-    )
-    before = rows.read(formats.open_source(old, name_old), shared, own, scores)
-    after = rows.read(formats.open_source(new, name_new), shared, None, scores)
-    before, after = _renamed((before, after), same or {})
-    problems, new_of_old = [*before.problems, *after.problems], None
-    if before.ids_complete and after.ids_complete:
-        match = align.match(before.keys, after.keys)
-        new_of_old = match.new_of_old
-        problems += _unmatched(before, after, match)
+    same = same or {}
+    versions: list[Rows] = []
+    problems: list[str] = []
+    disagreements: list[str] = []
+    present: set[str] = set()
+    for place, (each, name) in enumerate(zip(given, _names(given), strict=True)):
+        version = rows.read(formats.open_source(each, name), shared, None if place else own, scores)
+        present |= set(version.classes)
+        version = rows.renamed(version, same)
+        problems += version.problems
+        if place and versions[0].ids_complete and version.ids_complete:
+            match = align.match(versions[0].keys, version.keys)
+            problems += _unmatched(versions[0], version, match)
+            if match.new_of_old is not None:
+                version = rows.reordered(version, match.new_of_old)
+                disagreements += _disagreeing(versions[0], version)
+        versions.append(version)
+    _check_same(same, present)
     if problems:
-        problems[-1] += "; expected every id once in both, with a label and a prediction"
-    if new_of_old is not None:
-        problems += _disagreeing(before, after, new_of_old)
-    problems += _hidden(before, after, shared or (), old_classes is not None)
-    if problems or new_of_old is None:
+        where = "both" if len(given) == 2 else "all files"
+        problems[-1] += f"; expected every id once in {where}, with a label and a prediction"
+    return Versions(
+        tuple(versions),
+        shared or (),
+        old_classes if isinstance(old_classes, int) else own,
+        (*problems, *disagreements),
+    )
+
+
+def pair(versions: Versions, old: int, new: int) -> Pair:
+    """Return the predictions of two versions, by their positions, with the classes that the old one knows first.
+
+    Raises:
+      InputError: anything that makes the comparison invalid or can hide a flip, with the number of rows and examples.
+    """
+    before, after = versions.rows[old], versions.rows[new]
+    given = versions.old_classes if old == 0 else None
+    problems = [*versions.problems, *_hidden(before, after, versions.shared, given is not None)]
+    if problems:
         raise InputError("; ".join(problems))
-    if isinstance(old_classes, int):
-        known, known_from = _first_classes(old_classes, shared, before.known), "old_classes"
+    if isinstance(given, int):
+        known, known_from = _first_classes(given, versions.shared, before.known), "old_classes"
     elif before.known is not None:
-        known, known_from = before.known, "old_classes" if own else "class_names or scores"
+        known, known_from = before.known, "old_classes" if given else "class_names or scores"
     else:
         known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
-    return _merge(before, after, new_of_old, shared or (), set(known), known_from)
+    ids = partial(ids_of, versions.rows[0].source)
+    return _merge(before, after, versions.shared, set(known), known_from, ids)
+
+
+def _names(given: Sequence[Predictions]) -> list[str]:
+    ages = ("old", "new") if len(given) == 2 else [f"version {place}" for place in range(1, len(given) + 1)]
+    return [
+        str(each) if isinstance(each, str | os.PathLike) else f"the {age} {_kind(each)}"
+        for age, each in zip(ages, given, strict=True)
+    ]
 
 
 def _kind(given: Any) -> str:
     return "arrays" if isinstance(given, Mapping) else "table"
 
 
-def _first_classes(count: int, shared: tuple[str, ...] | None, known: tuple[str, ...] | None) -> tuple[str, ...]:
+def _first_classes(count: int, shared: tuple[str, ...], known: tuple[str, ...] | None) -> tuple[str, ...]:
     counts = [len(named) for named in (shared, known) if named]
     if count > (most := min(counts, default=MOST_UNNAMED)):
         source = "the number of classes, class_names or scores" if counts else "or their names"
@@ -112,10 +172,10 @@ def _first_classes(count: int, shared: tuple[str, ...] | None, known: tuple[str,
 def _merge(
     before: Rows,
     after: Rows,
-    new_of_old: np.ndarray,
     shared: tuple[str, ...],
     known: set[str],
     known_from: str,
+    ids: Callable[[np.ndarray], list[str]],
 ) -> Pair:
     """Assign the same numbers to the classes of both: those that the old model knows, then the others."""
     source = before.source
@@ -139,13 +199,12 @@ def _merge(
             f"no row of {source.name} has a label that the old model knows ({how}: "
             f"{listed(list(map(repr, classes[: len(known)])))}); expected at least one{HINT}"
         )
-    old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)[new_of_old]
-    files = (source.name, after.source.name)
+    old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)
     tied = np.zeros(len(labels), bool)
-    for read, order in ((before, slice(None)), (after, new_of_old)):
-        tied |= read.tied[order] if read.tied.size else False
+    for read in (before, after):
+        tied |= read.tied if read.tied.size else False
     return Pair(
-        labels, old, new, tuple(classes), len(known), known_from, tied, files, lambda rows: ids_of(source, rows)
+        labels, old, new, tuple(classes), len(known), known_from, tied, (source.name, after.source.name), ids
     )
 
 
@@ -164,15 +223,14 @@ def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
     return problems
 
 
-def _disagreeing(before: Rows, after: Rows, new_of_old: np.ndarray) -> list[str]:
+def _disagreeing(before: Rows, after: Rows) -> list[str]:
     number = {name: place for place, name in enumerate(before.classes)}
     labels = np.array([*(number.get(name, len(number)) for name in after.classes), -1], np.int32)[after.labels]
-    differ = (before.labels != labels[new_of_old]) & (before.labels >= 0) & (labels[new_of_old] >= 0)
-    found = np.flatnonzero(differ)
+    found = np.flatnonzero((before.labels != labels) & (before.labels >= 0) & (labels >= 0))
     if not found.size:
         return []
     examples = [
-        f"{text!r} is {before.classes[before.labels[row]]!r} and {after.classes[after.labels[new_of_old[row]]]!r}"
+        f"{text!r} is {before.classes[before.labels[row]]!r} and {after.classes[after.labels[row]]!r}"
         for text, row in zip(ids_of(before.source, found[:NAMED]), found[:NAMED], strict=True)
     ]
     disagree = "label disagrees" if found.size == 1 else "labels disagree"
@@ -197,13 +255,8 @@ def _hidden(before: Rows, after: Rows, shared: Sequence[str], old_classes_given:
     )
 
 
-def _renamed(both: tuple[Rows, Rows], same: Mapping[str, str]) -> tuple[Rows, Rows]:
-    """Give the classes of both files the names that `same` says.
-
-    Raises:
-      InputError: a name that neither file has, or that is to become a name which is renamed itself.
-    """
-    present = {name for read in both for name in read.classes}
+def _check_same(same: Mapping[str, str], present: set[str]) -> None:
+    """Reject a name that no file has, or that is to become a name which is renamed itself."""
     for name, meaning in same.items():
         if meaning in same:
             raise InputError(
@@ -211,8 +264,6 @@ def _renamed(both: tuple[Rows, Rows], same: Mapping[str, str]) -> tuple[Rows, Ro
             )
         if name not in present:
             raise InputError(unknown(f"class {name!r} in same", name, sorted(present)))
-    first, second = (rows.renamed(read, same) for read in both)
-    return first, second
 
 
 def _unique(given: Sequence[str] | None) -> tuple[str, ...] | None:

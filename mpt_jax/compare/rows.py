@@ -68,6 +68,15 @@ def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
     return replace(read, classes=classes, known=known, labels=codes[read.labels], predictions=codes[read.predictions])
 
 
+def reordered(read: Rows, order: np.ndarray) -> Rows:
+    """Return the rows in another order, without the fingerprints, which no one needs once the rows are aligned."""
+    none = np.zeros(0, np.uint64)
+    tied = read.tied[order] if read.tied.size else read.tied
+    return replace(
+        read, keys=(none, none), labels=read.labels[order], predictions=read.predictions[order], tied=tied
+    )
+
+
 def read(
     source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None, scores: str | None = None
 ) -> Rows:

@@ -307,3 +307,31 @@ def test_the_old_model_knows_the_label_of_some_row():
     table = {"id": [1], "label": ["cat"], "prediction": ["dog"]}
     with pytest.raises(InputError, match=r"has a label that the old model knows \(by its old_classes: 'dog'\)"):
         pairs.read(table, table, old_classes=["dog"])
+
+
+def test_versions_are_each_read_once_and_any_two_make_a_pair(tmp_path, monkeypatch):
+    turned = {key: values[::-1] for key, values in OLD.items()}
+    files = [write(tmp_path / name, columns) for name, columns in (("a.csv", OLD), ("b.npz", turned), ("c.jsonl", NEW))]
+    opened = []
+    read = formats.open_source
+    monkeypatch.setattr(formats, "open_source", lambda source, name: opened.append(source) or read(source, name))
+    versions = pairs.read_versions(files)
+    for old in range(3):
+        for new in range(3):
+            pair, alone = pairs.pair(versions, old, new), pairs.read(files[old], files[new])
+            order = {id_: place for place, id_ in enumerate(alone.ids(np.arange(4)))}
+            assert pair.ids(np.arange(4)) == IDS and pair.names == (str(files[old]), str(files[new]))
+            assert names(pair) == [names(alone)[order[id_]] for id_ in IDS]
+            assert (pair.classes, pair.num_old_classes) == (alone.classes, alone.num_old_classes)
+    assert opened[:3] == files and len(opened) == 3 + 2 * 9
+
+
+def test_versions_that_do_not_match_are_named(tmp_path):
+    other = swapped(NEW, label=["cat", "owl", "dog", "dog"])
+    with pytest.raises(InputError, match="1 label disagrees between the version 1 arrays and the version 3 arrays: 'a'"):
+        pairs.pair(pairs.read_versions([OLD, OLD, other]), 0, 1)
+    short = {key: values[:3] for key, values in OLD.items()}
+    with pytest.raises(InputError, match="1 id is in the version 1 arrays but not in the version 2 arrays: 'd'; .* all"):
+        pairs.pair(pairs.read_versions([OLD, short, OLD]), 0, 2)
+    with pytest.raises(InputError, match=r"unknown class 'car' in same; .*valid: cat, dog, owl"):
+        pairs.read_versions([OLD, OLD, NEW], same={"car": "cat"})
