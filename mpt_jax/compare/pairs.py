@@ -203,9 +203,7 @@ def _merge(
     tied = np.zeros(len(labels), bool)
     for read in (before, after):
         tied |= read.tied if read.tied.size else False
-    return Pair(
-        labels, old, new, tuple(classes), len(known), known_from, tied, (source.name, after.source.name), ids
-    )
+    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, (source.name, after.source.name), ids)
 
 
 def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:

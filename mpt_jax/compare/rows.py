@@ -72,9 +72,7 @@ def reordered(read: Rows, order: np.ndarray) -> Rows:
     """Return the rows in another order, without the fingerprints, which no one needs once the rows are aligned."""
     none = np.zeros(0, np.uint64)
     tied = read.tied[order] if read.tied.size else read.tied
-    return replace(
-        read, keys=(none, none), labels=read.labels[order], predictions=read.predictions[order], tied=tied
-    )
+    return replace(read, keys=(none, none), labels=read.labels[order], predictions=read.predictions[order], tied=tied)
 
 
 def read(

@@ -328,10 +328,14 @@ def test_versions_are_each_read_once_and_any_two_make_a_pair(tmp_path, monkeypat
 
 def test_versions_that_do_not_match_are_named(tmp_path):
     other = swapped(NEW, label=["cat", "owl", "dog", "dog"])
-    with pytest.raises(InputError, match="1 label disagrees between the version 1 arrays and the version 3 arrays: 'a'"):
+    with pytest.raises(
+        InputError, match="1 label disagrees between the version 1 arrays and the version 3 arrays: 'a'"
+    ):
         pairs.pair(pairs.read_versions([OLD, OLD, other]), 0, 1)
     short = {key: values[:3] for key, values in OLD.items()}
-    with pytest.raises(InputError, match="1 id is in the version 1 arrays but not in the version 2 arrays: 'd'; .* all"):
+    with pytest.raises(
+        InputError, match=r"1 id is in the version 1 arrays but not in the version 2 arrays: 'd'; .* all"
+    ):
         pairs.pair(pairs.read_versions([OLD, short, OLD]), 0, 2)
     with pytest.raises(InputError, match=r"unknown class 'car' in same; .*valid: cat, dog, owl"):
         pairs.read_versions([OLD, OLD, NEW], same={"car": "cat"})
