@@ -33,6 +33,7 @@ def compare(
     same: Mapping[str, str] | None = None,
     scores: str | None = None,
     allow_poor_old: bool = False,
+    unlabelled: str | None = None,
 ) -> dict[str, Any]:
     """Compare two models' predictions on the same examples, matched by id, and check limits on the flips.
 
@@ -52,10 +53,12 @@ def compare(
       scores: prefix of the columns of scores, or the column that holds them all, where there are several kinds.
       allow_poor_old: compare also with an old model that is close to chance, or far below the new one on its own
         classes, which is more often a sign of labels in another order.
+      unlabelled: "skip" leaves out the rows without a label and counts them; "only": there are no labels.
 
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
-      with their rows, `ties`, `flips`, `checks` of `gate.checks`, and whether all of them `passed`.
+      with their rows, `left_out` (rows by reason), `ties`, `flips`, `checks` of `gate.checks`, and whether all of
+      them `passed`.
 
     Raises:
       InputError: unusable files, names of classes that can hide a flip, or limits that are not fractions.
@@ -74,6 +77,10 @@ def compare(
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
     if examples < 0:
         raise InputError(f"examples is {examples}; expected 0 or more")
+    if unlabelled not in (None, "skip", "only"):
+        raise InputError(f"unlabelled is {unlabelled!r}; expected 'skip' or 'only'")
+    if unlabelled:
+        raise InputError(f"unlabelled is {unlabelled!r}, which is not available yet; expected a label in every row")
     pair = pairs.read(old, new, classes=classes, old_classes=old_classes, same=same, scores=scores)
     names = pair.classes
 
@@ -103,6 +110,7 @@ def compare(
         "new_classes": [
             {"class": row["class"], "rows": row["count"]} for row in measured["per_class"] if not row["known"]
         ],
+        "left_out": dict(pair.left_out),
         "ties": {
             "rows": int(pair.tied.sum()),
             "could_change": [

@@ -78,6 +78,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="compare with an old model that is close to chance or far below the new one on its own classes",
     )
     option(
+        "--unlabelled",
+        choices=("skip", "only"),
+        help="skip: leave out and count the rows without a label (empty, null, NaN, or an index below 0); without a "
+        "value or only: there are no labels",
+    )
+    option(
         "--examples",
         type=int,
         default=1000,
@@ -87,7 +93,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
     option("--junit", metavar="FILE", help="write a test case per limit, for CI")
-    return parser.parse_args(argv)
+    return parser.parse_args(_with_value(argv))
+
+
+def _with_value(argv: Sequence[str]) -> list[str]:
+    """Give a bare --unlabelled its value, so that it does not take the file that follows.
+
+    Examples:
+      >>> _with_value(["--unlabelled", "old.csv", "new.csv"]), _with_value(["--unlabelled", "skip"])
+      (['--unlabelled=only', 'old.csv', 'new.csv'], ['--unlabelled', 'skip'])
+    """
+    following = [*argv[1:], ""]
+    return [
+        "--unlabelled=only" if word == "--unlabelled" and after not in ("skip", "only") else word
+        for word, after in zip(argv, following, strict=True)
+    ]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ class Pair:
 
     The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
     determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
-    new source. `ids` returns the ids of some rows.
+    new source. `left_out` counts the rows that are not compared, by reason. `ids` returns the ids of some rows.
     """
 
     labels: np.ndarray
@@ -39,6 +39,7 @@ class Pair:
     known_from: str
     tied: np.ndarray
     names: tuple[str, str]
+    left_out: Mapping[str, int]
     ids: Callable[[np.ndarray], list[str]]
 
 
@@ -203,7 +204,8 @@ def _merge(
     tied = np.zeros(len(labels), bool)
     for read in (before, after):
         tied |= read.tied if read.tied.size else False
-    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, (source.name, after.source.name), ids)
+    files = (source.name, after.source.name)
+    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, {}, ids)
 
 
 def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:

@@ -50,6 +50,8 @@ def notes(result: Result) -> list[str]:
             f"New to the old model, so without negative flips: {rows:,} rows of {len(new):,} "
             f"{'class' if len(new) == 1 else 'classes'}: {names}"
         )
+    if left_out := result["left_out"]:
+        lines.append(f"Not compared: {listed([f'{count:,} {reason}' for reason, count in left_out.items()])}")
     if ties["rows"]:
         change = f"; another choice could change {', '.join(ties['could_change'])}" if ties["could_change"] else ""
         rows = f"{ties['rows']:,} {'row' if ties['rows'] == 1 else 'rows'}"

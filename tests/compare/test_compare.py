@@ -41,7 +41,7 @@ def test_the_result_is_a_json_contract(files):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {
         *("schema", "old", "new", "passed", "checks", "confident", "confidence", "interval", "classes"),
-        *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "ties"),
+        *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "left_out", "ties"),
     } == set(found)
     assert found["classes"] == {"count": 4, "old": ["0", "1"], "known_from": "answers"}
     assert found["old_classes_rows"]["nfr"] == 0.1 and found["all_rows"]["nfr"] == 0.05

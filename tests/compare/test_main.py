@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from mpt_jax.compare import show
-from mpt_jax.compare.__main__ import main
+from mpt_jax.compare.__main__ import main, parse
 from mpt_jax.files.predictions import released
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,6 +49,18 @@ def test_exit_status(files, options, status, capsys):
     printed = capsys.readouterr()
     assert "Flipped examples (5)" in printed.out and not printed.err
     assert ("REGRESSION" in printed.out) == (status == 1)
+
+
+def test_a_bare_unlabelled_does_not_take_the_file_after_it():
+    for line, value in (
+        (["--unlabelled", "old", "new"], "only"),
+        (["old", "new", "--unlabelled"], "only"),
+        (["--unlabelled", "skip", "old", "new"], "skip"),
+        (["old", "--unlabelled=skip", "new"], "skip"),
+        (["old", "new"], None),
+    ):
+        found = parse(line)
+        assert (found.old, found.new, found.unlabelled) == ("old", "new", value)
 
 
 def test_bad_input_replaces_what_an_earlier_comparison_left(files, tmp_path, capsys):
