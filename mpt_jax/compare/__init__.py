@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.compare import gate, pairs
+from mpt_jax.compare import gate, pairs, record
 from mpt_jax.compare.pairs import Predictions
 from mpt_jax.errors import InputError
 
@@ -58,7 +58,8 @@ def compare(
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
       with their rows, `left_out` (rows by reason), `ties`, `flips`, `checks` of `gate.checks`, and whether all of
-      them `passed`.
+      them `passed`; for the record `inputs` with the SHA-256 of files, `options` and `versions`. The schema is
+      `docs/gate.schema.json`.
 
     Raises:
       InputError: unusable files, names of classes that can hide a flip, or limits that are not fractions.
@@ -72,6 +73,7 @@ def compare(
       >>> result["flips"]["examples"]
       [{'id': '2', 'label': 'dog', 'old': 'dog', 'new': 'owl'}]
     """
+    arguments = dict(locals())  # all that was given, for the record
     limits = gate.Limits(max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident)
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
@@ -127,6 +129,9 @@ def compare(
                 for id_, label, before, after in shown
             ],
         },
+        "inputs": record.inputs(arguments, len(pair.labels)),
+        "options": record.options(arguments),
+        "versions": record.versions(),
     }
 
 

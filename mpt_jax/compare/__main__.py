@@ -1,6 +1,7 @@
 """The release gate for any two models' predictions: `python -m mpt_jax.compare OLD NEW [--max-nfr 0.01 ...]`."""
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -92,6 +93,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
+    option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
     option("--junit", metavar="FILE", help="write a test case per limit, for CI")
     return parser.parse_args(_with_value(argv))
 
@@ -114,11 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, write the requested files, print, and return the exit status."""
     from rich.console import Console
 
-    from mpt_jax.compare import compare, show
+    from mpt_jax.compare import compare, markdown, show
 
     start = time.perf_counter()
     options = vars(arguments).copy()
-    outputs = {kind: options.pop(kind) for kind in ("json", "html", "junit")}
+    outputs = {kind: options.pop(kind) for kind in ("json", "html", "markdown", "junit")}
     inputs = {"old": "the predictions", "new": "the predictions", "classes": "the names", "old_classes": "the names"}
     files = _output_files(
         outputs, {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
@@ -126,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
         options["same"] = dict(options["same"])
-        result = compare(options.pop("old"), options.pop("new"), **options)
+        result = compare(options.pop("old"), options.pop("new"), **options) | {"created": _now()}
     except (InputError, OSError) as error:
         _write_error(files, one_line(error), time.perf_counter() - start)
         raise
@@ -134,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     render = {
         "json": lambda: as_json,
         "html": lambda: show.page(result),
+        "markdown": lambda: markdown.summary(result),
         "junit": lambda: show.junit(result, time.perf_counter() - start),
     }
     rendered = {path: render[kind]() for kind, path in files.items()}  # all of them before the first is written
@@ -150,17 +153,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float) -> None:
-    """Replace the results of an earlier comparison, which CI could publish for this one; only JUnit is new."""
-    from mpt_jax.compare import show
+    """Replace the results of an earlier comparison, which CI could publish for this one; what CI shows is new, too."""
+    from mpt_jax.compare import markdown, record, show
 
+    result = {"schema": 1, "passed": False, "error": reason, "versions": record.versions(), "created": _now()}
     contents = {
-        "json": json.dumps({"schema": 1, "passed": False, "error": reason}, ensure_ascii=False) + "\n",
+        "json": json.dumps(result, indent=1, ensure_ascii=False) + "\n",
         "html": show.error_page(reason),
+        "markdown": markdown.error(reason),
         "junit": show.junit_error(reason, seconds),
     }
     for kind, path in files.items():
-        if kind == "junit" or path.exists():
+        if kind in ("markdown", "junit") or path.exists():
             storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _output_files(outputs: Mapping[str, str | None], inputs: Mapping[str, str]) -> dict[str, pathlib.Path]:

@@ -61,6 +61,13 @@ def notes(result: Result) -> list[str]:
     return lines
 
 
+def outcome(each: Result) -> str | None:
+    """Return "pass", "regression" or "undecided" of a result or of one of its checks, or None without limits."""
+    if not each.get("checks", True):
+        return None
+    return each.get("verdict") or ("pass" if each["passed"] else "regression")
+
+
 def verdict(result: Result) -> str:
     """Return whether the new model passed, in one line."""
     failed = sum(not check["passed"] for check in result["checks"])

@@ -42,6 +42,7 @@ def test_the_result_is_a_json_contract(files):
     assert {
         *("schema", "old", "new", "passed", "checks", "confident", "confidence", "interval", "classes"),
         *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "left_out", "ties"),
+        *("inputs", "options", "versions"),
     } == set(found)
     assert found["classes"] == {"count": 4, "old": ["0", "1"], "known_from": "answers"}
     assert found["old_classes_rows"]["nfr"] == 0.1 and found["all_rows"]["nfr"] == 0.05

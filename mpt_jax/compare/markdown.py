@@ -1,0 +1,93 @@
+"""The result of `compare` as Markdown for a comment on a pull request or a summary of a CI job.
+
+Names of files, classes and examples are foreign text. In tables they are code, which no renderer searches for HTML,
+links or mentions. In sentences they are escaped for Markdown, and an invisible word joiner separates what GitHub and
+GitLab turn into mentions, references, emoji and links only after rendering.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mpt_jax.compare import text
+from mpt_jax.compare.text import Result
+
+_MARKS = {"pass": "✅", "regression": "❌", "undecided": "⚠️", None: "⚪"}
+_MOST_CHECKS, _MOST_NOTES, _MOST_ROWS = 12, 6, 5
+_LONGEST_NAME, _LONGEST_SENTENCE = 60, 500  # a comment on GitHub has at most 65,536 characters
+_WORD_JOINER = "\u2060"
+
+
+def summary(result: Result) -> str:
+    """Return verdict, checks, rates, the worst classes and some flipped examples, in about 40 lines."""
+    worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_ROWS]
+    parts = [
+        [f"### {_MARKS[text.outcome(result)]} Release gate: {_prose(text.verdict(result))}"],
+        [_prose(text.title(result))],
+        _bullets(map(_prose, text.notes(result)), _MOST_NOTES, "notes"),
+        _bullets(
+            (
+                f"{_MARKS[text.outcome(check)]} {_prose(text.sentence(check, result))}"
+                for check in _failed_first(result)
+            ),
+            _MOST_CHECKS,
+            "checks",
+        ),
+        _table(text.rate_headings(result), text.rate_cells(result)[:6], names=0),
+        [_prose(text.interval_note(result))],
+    ]
+    if worst:
+        parts += [["**Worst classes**"], _table(text.CLASS_HEADINGS, worst)]
+    if examples := text.flip_cells(result)[:_MOST_ROWS]:
+        title = text.flips_title(result, _MOST_ROWS)
+        parts += [[f"<details><summary>{title}</summary>"], _table(text.FLIP_HEADINGS, examples, names=4)]
+        parts += [["</details>"]]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def error(reason: str) -> str:
+    """Return why there is no comparison."""
+    return f"### {_MARKS['regression']} Release gate: ERROR, nothing was compared\n\n{_prose(reason)}\n"
+
+
+def _failed_first(result: Result) -> list[Result]:
+    return sorted(result["checks"], key=lambda check: text.outcome(check) == "pass")
+
+
+def _bullets(sentences: Iterable[str], most: int, what: str) -> list[str]:
+    lines = [f"- {sentence}" for sentence in sentences]
+    return lines if len(lines) <= most else [*lines[:most], f"- and {len(lines) - most:,} more {what}"]
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> list[str]:
+    """Return a table whose first `names` columns are names; the numbers after them are aligned to the right."""
+    left = max(names, 1)
+    lines = [
+        [_prose(heading.replace("\n", " ")) for heading in headings],
+        ["---" if column < left else "---:" for column in range(len(headings))],
+        *([_code(cell) if column < names else _prose(cell) for column, cell in enumerate(row)] for row in rows),
+    ]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _code(name: str) -> str:
+    """Return a name as code; in a table no delimiter and no escape protects a backtick and a pipe everywhere.
+
+    Examples:
+      >>> _code("a|b"), _code("@all <b>")
+      ('`a\\\\x7cb`', '`@all <b>`')
+    """
+    shown = text.printable(name, _LONGEST_NAME).replace("`", r"\x60").replace("|", r"\x7c")
+    return f"`{shown}`" if shown.strip() else "(empty)"
+
+
+def _prose(sentence: str) -> str:
+    r"""Return a sentence that Markdown shows as it is.
+
+    Examples:
+      >>> _prose("max_nfr: 50.00 %"), _prose("a | b")
+      ('max\\_nfr: 50.00 %', 'a \\| b')
+    """
+    shown = text.printable(sentence, _LONGEST_SENTENCE)
+    # Later steps of a renderer see the text without its escapes: only another character within a mention stops them.
+    shown = re.sub(r"([@#!~%&$^:](?=\S)|www(?=\.)|gh(?=-))", rf"\1{_WORD_JOINER}", shown, flags=re.IGNORECASE)
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", shown)

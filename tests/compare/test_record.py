@@ -1,0 +1,135 @@
+"""The JSON stands alone: it names every input by its bytes, and its published schema describes every key."""
+
+import datetime
+import gzip
+import hashlib
+import json
+import pathlib
+import platform
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from jsonschema import Draft202012Validator
+
+from mpt_jax.compare import compare, record
+from mpt_jax.compare.__main__ import main
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "docs/gate.schema.json").read_text(encoding="utf-8"))
+ROWS = {"id": [1, 2, 3, 4], "label": ["cat", "dog", "cat", "dog"], "prediction": ["cat", "dog", "dog", "dog"]}
+
+
+def closed(schema):
+    """Forbid, in a schema, keys that it does not describe."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    done = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "required" in schema:
+        done.setdefault("additionalProperties", False)
+    return done
+
+
+def require_described(result):
+    for schema in (SCHEMA, closed(SCHEMA)):
+        found = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+        kind = schema["$defs"]["error" if "error" in result else "result"] | {"$defs": schema["$defs"]}
+        assert not [f"{each.json_path}: {each.message}" for each in found.evolve(schema=kind).iter_errors(result)]
+        found.validate(result)
+
+
+def test_the_schema_is_one_and_rejects_what_is_no_result():
+    Draft202012Validator.check_schema(SCHEMA)
+    result = json.loads(json.dumps(compare(ROWS, ROWS, max_nfr=0.5)))
+    validator = Draft202012Validator(SCHEMA)
+    assert validator.is_valid(result)
+    for key in ("inputs", "versions", "checks", "all_rows"):
+        assert not validator.is_valid({name: value for name, value in result.items() if name != key})
+    assert not validator.is_valid(result | {"passed": "yes"}) and not validator.is_valid(result | {"schema": 2})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_nfr": 0.5},
+        {"max_nfr": 0.1, "confident": True},
+        {"max_nfr": 0.0, "max_relative_nfr": 2, "max_class_nfr": 0.1, "min_accuracy": 1},
+        {"old_classes": ["cat", "dog"], "same": {"dog": "hound"}, "examples": 0, "confidence": 0.9},
+    ],
+)
+def test_the_schema_describes_every_result(options):
+    if "same" in options:
+        options = options | {"old_classes": ["cat", "hound"]}
+    new = ROWS | {"prediction": ["cat", "dog", "dog", "cat"]}
+    require_described(json.loads(json.dumps(compare(ROWS, new, **options), allow_nan=False)))
+    scores = {"id": [1, 2, 3], "label": [0, 1, 2], "scores": [[0.5, 0.5, 0], [0, 1, 0], [0, 1, 0]]}
+    tied = compare(
+        scores | {"scores": [[0.5, 0.5], [0, 1], [0, 1]]}, scores, **options | {"same": {}, "old_classes": None}
+    )
+    assert tied["ties"]["rows"] and tied["new_classes"]
+    require_described(json.loads(json.dumps(tied, allow_nan=False)))
+
+
+def test_the_command_records_time_and_inputs_and_describes_an_error(files, tmp_path):
+    out = tmp_path / "gate.json"
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    assert main([*files, "--max-nfr=0.1", f"--json={out}"]) == 0
+    result = json.loads(out.read_text())
+    require_described(result)
+    assert before <= datetime.datetime.fromisoformat(result["created"]) <= datetime.datetime.now(datetime.UTC)
+    assert result["options"]["max_nfr"] == 0.1 and "created" not in compare(*files)
+    for path, found in zip(files, result["inputs"], strict=True):
+        content = pathlib.Path(path).read_bytes()
+        assert found["name"] == path and found["bytes"] == len(content) and found["rows"] == 100
+        assert found["sha256"] == hashlib.sha256(content).hexdigest()
+    assert [found["lines"] for found in result["inputs"]] == [101, 100]
+    pathlib.Path(files[0]).write_text("id,label\n")
+    assert main([*files, f"--json={out}"]) == 2
+    require_described(json.loads(out.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", 0),
+        (b"a", 1),
+        (b"a\n", 1),
+        (b"a\nb", 2),
+        (b"\n", 1),
+        ("a\n".encode("utf-16"), None),
+        (b"\n" * 2**21, 2**21),
+    ],
+)
+def test_a_file_is_known_by_its_bytes_and_lines(content, lines, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    found = record.file(path)
+    assert (found["bytes"], found["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert found.get("lines") == lines
+
+
+def test_tables_in_memory_and_binary_files_have_no_lines(tmp_path):
+    table = pa.table(ROWS)
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    found = compare(table, tmp_path / "x.parquet")["inputs"]
+    assert found[0] == {"role": "old", "kind": "pyarrow.lib.Table", "rows": 4}
+    assert found[1]["kind"] == "file" and "lines" not in found[1]
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"id,label,prediction\n1,cat,cat\n"))
+    assert "lines" not in record.file(tmp_path / "x.csv.gz")
+    assert compare(ROWS, ROWS)["inputs"][0] == {"role": "old", "kind": "arrays", "rows": 4}
+
+
+def test_options_are_plain_values_and_complete():
+    found = compare(ROWS, ROWS, max_nfr=np.float32(0.5), old_classes=np.int64(2), classes=("cat", "dog"))["options"]
+    expected = {"max_nfr": 0.5, "old_classes": 2, "classes": ["cat", "dog"], "confidence": 0.95, "examples": 1000}
+    assert expected.items() <= found.items() and "min_accuracy" not in found
+    assert type(found["max_nfr"]) is float and type(found["old_classes"]) is int
+
+
+def test_the_result_is_the_same_each_time_and_names_its_versions():
+    assert compare(ROWS, ROWS) == compare(ROWS, ROWS)
+    assert record.versions()["numpy"] == np.__version__ and record.versions()["python"] == platform.python_version()
