@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mpt_jax.data import examples
     from mpt_jax.files import released_model, storage
     from mpt_jax.files.predictions import feature_writer, writer
+    from mpt_jax.models import own_network
     from mpt_jax.training import inference, sharding
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of damaged files, which we report ourselves
@@ -89,6 +90,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--features: {arguments.release} is an ensemble, whose networks have features of their own; expected the "
             "release of one network"
+        )
+    architecture, shape = card["architecture"]["name"], tuple(card["image_shape"])
+    own = as_features and own_network.is_own(architecture)
+    if own and (reason := own_network.without_head(classifier.module, shape)):
+        raise InputError(
+            f"--features: {architecture} has none, because {reason}; expected a network whose last layer is called head"
         )
     source = examples.open_examples(
         *(arguments.source, card["image_shape"], card["classes"]),

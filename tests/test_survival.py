@@ -15,11 +15,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
+import commands
 import pytest
 
-from mpt_jax.files import checkpoint, released_model
-from mpt_jax.files.predictions import released
+from mpt_jax.files import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and mounts of POSIX")]
 
@@ -75,9 +74,7 @@ class World:
         return [sys.executable, "-c", COMMAND, run, kill[0], str(kill[1]), *options]
 
     def environment(self):
-        cache = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(self.folder / "cache")}
-        home = {"HOME": str(self.folder), "LOCALAPPDATA": str(self.folder / "cache")}
-        return {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **cache, **home}
+        return commands.environment(self.folder)
 
     def start(self, name, *more, kill=("", 0), wrapper=()):
         line = [*wrapper, *self.line(name, *more, kill=kill)]
@@ -92,35 +89,7 @@ class World:
         return process.returncode, output, errors
 
     def assert_equals_the_undisturbed_run(self, name):
-        whole, other = self.folder / "whole", self.folder / name
-        assert outcome(whole) == outcome(other)
-        for path in (whole / "predictions").iterdir():
-            a, b = (released.read(folder / "predictions" / path.name) for folder in (whole, other))
-            assert all(a[key].dtype == b[key].dtype and np.array_equal(a[key], b[key]) for key in ("logits", "ids"))
-        assert not list(other.rglob("*.unfinished")) and not list((other / "checkpoints").iterdir())
-
-
-def outcome(folder):
-    """Return all results of a run except times and paths; reading a release checks every file against its digest."""
-    report = json.loads((folder / "report.json").read_text())
-    costs = {"seconds", "examples_per_second"}
-    for entry in [*report["rows"], *report["summary"].values()]:
-        for key in costs:
-            del entry[key]
-    del report["command"]
-    digests = {path.name: released_model.read(path)[1]["digest"] for path in (folder / "releases").iterdir()}
-    return report, digests, metrics(folder)
-
-
-def metrics(folder):
-    lines = []
-    if (folder / "metrics.jsonl").exists():
-        for line in (folder / "metrics.jsonl").read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # cut by a kill
-                assert line == (folder / "metrics.jsonl").read_text().splitlines()[-1]
-    return lines
+        commands.assert_equal(self.folder / "whole", self.folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +111,7 @@ def test_a_run_killed_at_any_moment_ends_bit_identical_and_repeats_few_steps(wor
     chance.shuffle(planned)
     planned += ["config.json", "config.json"]  # used first, in a new folder: before the write and the rename
     while planned:
-        before = metrics(world.folder / name)
+        before = commands.metrics(world.folder / name)
         place = planned.pop()
         at = chance.randint(1, PLACES[place]) if place is not None else 0
         at = len(killed) + 1 if len(killed) < 2 else at
@@ -195,7 +164,7 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(world, signum, sta
     assert errors.splitlines()[-1].startswith("stopped; to resume from the last checkpoint: python -m mpt_jax.train ")
     states = world.folder / name / "checkpoints"
     saved = {path.name: max(checkpoint.saved_steps(path)) for path in states.iterdir()}
-    reported = {f"r{line['release']}-{line['stage']}": line["step"] for line in metrics(world.folder / name)}
+    reported = {f"r{line['release']}-{line['stage']}": line["step"] for line in commands.metrics(world.folder / name)}
     assert all(step >= reported[stage] for stage, step in saved.items())  # no reported step is lost
     status, output, errors = world.run(name)
     assert status == 0, errors
@@ -222,7 +191,7 @@ def test_resnet18_on_cifar100_has_a_checkpoint_within_ten_seconds_of_a_signal(wo
     seconds = time.monotonic() - started
     assert process.returncode == 143 and "to resume from the last checkpoint" in errors, errors
     (step,) = checkpoint.saved_steps(run / "checkpoints/r0-old")
-    assert step >= max(line["step"] for line in metrics(run)) and seconds < 10
+    assert step >= max(line["step"] for line in commands.metrics(run)) and seconds < 10
     print(f"checkpoint at step {step}, {seconds:.1f} s after the signal")
 
 
@@ -354,7 +323,7 @@ def test_a_damaged_teacher_is_an_error_with_a_remedy(world):
     )
     shutil.rmtree(world.folder / "teacher/releases/r0-old-seed1")
     assert world.run("teacher")[0] == 0
-    assert outcome(world.folder / "teacher")[:2] == outcome(world.folder / "whole")[:2]
+    assert commands.outcome(world.folder / "teacher")[:2] == commands.outcome(world.folder / "whole")[:2]
 
 
 def test_many_short_runs_with_random_kills_lose_nothing(world):
@@ -364,7 +333,7 @@ def test_many_short_runs_with_random_kills_lose_nothing(world):
     short += ("--config.optimizer.epochs=1", "--config.seeds=0")
     started = time.monotonic()
     assert world.run("soak", *short)[0] == 0
-    duration, expected = time.monotonic() - started, outcome(world.folder / "soak")
+    duration, expected = time.monotonic() - started, commands.outcome(world.folder / "soak")
     waiting, running, kills, done = [f"soak-{i}" for i in range(200)], {}, 0, 0
     while running or (waiting and time.monotonic() < deadline):
         while waiting and len(running) < 2 and time.monotonic() < deadline:
@@ -383,7 +352,7 @@ def test_many_short_runs_with_random_kills_lose_nothing(world):
                 running[name] = world.start(name, *short), float("inf")
                 continue
             assert process.returncode == 0, errors
-            assert outcome(world.folder / name) == expected
+            assert commands.outcome(world.folder / name) == expected
             shutil.rmtree(world.folder / name)
             del running[name]
             done += 1

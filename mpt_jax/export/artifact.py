@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mpt_jax import models
@@ -88,7 +87,7 @@ def _compare(classifier: Classifier, shape: Sequence[int], folder: pathlib.Path)
         PROGRAM: stablehlo.deserialize((folder / PROGRAM).read_bytes()),
         WEIGHTS: lambda inputs: _logits(restored, inputs),
     }
-    tolerance, random = TOLERANCE[str(jnp.dtype(classifier.module.dtype))], np.random.default_rng(0)
+    tolerance, random = TOLERANCE[str(models.dtype_of(classifier))], np.random.default_rng(0)
     found: dict[str, list[float]] = {name: [] for name in functions}
     for size in BATCH_SIZES:
         inputs = _noise(classifier, (size, *shape), random)

@@ -31,6 +31,7 @@ def write(
     metadata: Mapping[str, Any],
     arrays: Any | None,
     shared: Mapping[str, pathlib.Path] = MappingProxyType({}),
+    texts: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write the arrays and the sealed metadata to `.NAME.unfinished`, which is then renamed to the folder.
 
@@ -39,6 +40,7 @@ def write(
 
     Args:
       shared: other folders of this kind, by the subfolder to which their arrays go: as links, where these are possible.
+      texts: contents of further files, by name. Reading ignores them.
 
     Raises:
       OSError: the disk is full, or the folder cannot be written.
@@ -59,6 +61,8 @@ def write(
             if first:
                 for name, source in shared.items():
                     storage.link_files(source / "model", unfinished / name)
+                for name, content in texts.items():
+                    storage.write_bytes(unfinished / name, content)
                 metadata = sealed({**metadata, "files": file_digests(unfinished, ("model", *shared))})
                 storage.write_text(unfinished / metadata_name, json.dumps(metadata, indent=1) + "\n")
                 if not remote:

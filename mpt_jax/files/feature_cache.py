@@ -84,12 +84,19 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return str(sealed(facts)["seal"])
 
 
-def count(folder: pathlib.Path, facts: Mapping[str, Any], images: Sequence[bytes], width: int) -> int:
-    """Return how many of these images, equal ones once, have features below `folder`, without writing anything."""
-    cache = FeatureCache(folder / key_of(facts), width, key_of(facts))
-    if cache.folder.is_dir():
-        _read_chunks(cache, lambda path, reason: None)
-    return len({*images} & cache.row_of.keys())
+def check(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Check that the cache of a network below `folder`, if it exists, is of this network; nothing is written.
+
+    Raises:
+      InputError: the folder holds the features of another network, or its facts are damaged.
+    """
+    own, expected = folder / key_of(facts), sealed(facts)
+    if (own / FACTS).exists() and (found := read_sealed(own / FACTS)) != expected:
+        other = next((key for key in expected if found.get(key) != expected[key]), "seal")
+        raise InputError(
+            f"{own} holds features of another network: {other} is {found.get(other)!r}, not {expected[other]!r}; "
+            "remove that folder, or give another training.features_dir"
+        )
 
 
 def open_cache(
@@ -109,16 +116,11 @@ def open_cache(
       OSError: it cannot be written.
     """
     cache = FeatureCache(folder / key_of(facts), width, key_of(facts))
-    path, expected = cache.folder / FACTS, sealed(facts)
+    path = cache.folder / FACTS
     if not path.exists():
         storage.make_folder(cache.folder)
-        storage.write_text(path, json.dumps(expected, indent=1) + "\n")
-    if (found := read_sealed(path)) != expected:
-        other = next((key for key in expected if found.get(key) != expected[key]), "seal")
-        raise InputError(
-            f"{cache.folder} holds features of another network: {other} is {found.get(other)!r}, not "
-            f"{expected[other]!r}; remove that folder, or give another training.features_dir"
-        )
+        storage.write_text(path, json.dumps(sealed(facts), indent=1) + "\n")
+    check(folder, facts)
 
     def remove(path: pathlib.Path, reason: str) -> None:
         log(f"{path} {reason}: its features are computed again")

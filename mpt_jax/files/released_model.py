@@ -2,7 +2,8 @@
 
 The card holds the architecture, class names in order, parents, digest and metrics. If a run has trained only heads, the
 weights of its releases are in two parts: `model/` has the head, and `backbone/` the frozen rest, whose files are links
-to one copy in the work directory. A copied folder is complete.
+to one copy in the work directory. A copied folder is complete. The release of a network of one's own has a copy of its
+file, `network.py`, which is never run from there.
 """
 
 import pathlib
@@ -16,8 +17,9 @@ from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.files import array_folder
 from mpt_jax.files.sealed import digest, read_sealed
-from mpt_jax.models import Classifier
+from mpt_jax.models import Classifier, own_network
 
+NETWORK = "network.py"  # the file of a network of one's own
 # The keys of every card, with the types of their values.
 CARD = {
     **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": dict},
@@ -80,9 +82,15 @@ def write(
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
     card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
     if backbone is None:
-        return array_folder.write(folder, "card.json", card, weights)
+        return array_folder.write(folder, "card.json", card, weights, texts=_texts(card))
     head = {"params": {"head": weights["params"]["head"]}}
     array_folder.write(folder, "card.json", {**card, "backbone": backbone.name}, head, {"backbone": backbone})
+
+
+def _texts(card: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the copy of the file of a network of one's own, by its name in the release."""
+    name, sha256 = card["architecture"]["name"], card["architecture"]["options"].get("sha256")
+    return {NETWORK: own_network.text(name, sha256)} if sha256 and own_network.is_own(name) else {}
 
 
 def read_card(folder: pathlib.Path) -> dict[str, Any]:
@@ -125,13 +133,18 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         )
     try:
         weights = _read_weights(folder, card)
-        name, options = card["architecture"]["name"], card["architecture"]["options"]
+        name, options = str(card["architecture"]["name"]), dict(card["architecture"]["options"])
         mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
-        module = models.build(name, len(card["classes"]), **options)
     except InputError as error:
         raise InputError(f"{error}; {_remedy(folder)}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_remedy(folder)}") from error
+    try:
+        module = models.build(name, len(card["classes"]), **options)
+    except InputError as error:
+        copy = folder / NETWORK
+        remedy = f"a copy of the text is {copy}" if own_network.is_own(name) and copy.exists() else _remedy(folder)
+        raise InputError(f"{folder}: {error}; {remedy}") from error
     if digest(weights) != card["digest"]:
         raise InputError(f"{folder}/model does not match the digest in its card.json; {_remedy(folder)}")
     ensemble = card["architecture"].get("ensemble") is True

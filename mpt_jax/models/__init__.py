@@ -2,6 +2,7 @@
 
 from mpt_jax.models.classifier import (
     Classifier,
+    dtype_of,
     features,
     fold,
     init,
@@ -19,6 +20,7 @@ __all__ = [
     "ON_FEATURES",
     "Classifier",
     "build",
+    "dtype_of",
     "features",
     "fold",
     "init",

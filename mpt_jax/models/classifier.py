@@ -198,6 +198,11 @@ def _at_least_float32(x: Array) -> Array:
     return x.astype(at_least_float32(x.dtype))
 
 
+def dtype_of(classifier: Classifier) -> np.dtype:
+    """Return the dtype of a network's computation; that of its parameters if it has no attribute `dtype`."""
+    return np.dtype(getattr(classifier.module, "dtype", None) or jax.tree.leaves(classifier.params)[0].dtype)
+
+
 def logits(classifier: Classifier, inputs: Array) -> Array:
     """Return the logits of raw inputs at inference: normalised, and with the network's running statistics.
 
@@ -226,9 +231,7 @@ def logits(classifier: Classifier, inputs: Array) -> Array:
         logits_of = lambda member: logits(member, inputs)  # noqa: E731
         return jax.lax.map(logits_of, classifier.replace(ensemble=False), batch_size=parallel).mean(0)
     if classifier.mean is not None and classifier.std is not None:
-        # A network of one's own may have no attribute dtype; parameters have at least float32.
-        dtype = getattr(classifier.module, "dtype", None) or jax.tree.leaves(classifier.params)[0].dtype
-        inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(dtype))
+        inputs = normalize(inputs, classifier.mean, classifier.std, at_least_float32(dtype_of(classifier)))
     variables = {"params": classifier.params, "batch_stats": classifier.batch_stats}
     outputs: Any = classifier.module.apply(variables, inputs, train=False)  # not mutable: no tuple
     return _at_least_float32(outputs)

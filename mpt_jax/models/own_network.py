@@ -71,8 +71,8 @@ def digest(name: str) -> str:
 
 
 def text(name: str, sha256: str) -> bytes:
-    """Return the text of a network that was built."""
-    path, _ = split(name)
+    """Return the text of a network that was built, also if its file is gone by now."""
+    path = pathlib.Path(name.rpartition(":")[0]).expanduser()
     return _PROGRAMS[str(path.absolute()), sha256].text
 
 

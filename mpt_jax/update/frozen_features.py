@@ -74,7 +74,11 @@ def reason_against(config: Config, *, has_statistics: bool) -> str | None:
 
 
 def find(run: Run) -> Backbones | str:
-    """Return the backbones of a run on frozen features, or why it has too many."""
+    """Return the backbones of a run on frozen features, or why it has too many.
+
+    Raises:
+      InputError: the cache has features of another network.
+    """
     config, adopted, shape = run.config, run.adopted, run.dataset.train.images.shape[1:]
     old_network, new_network = _network(configs.old_model_of(config)), _network(config.model)
     for method in (lineage.OLD, lineage.INDEPENDENT):
@@ -101,7 +105,10 @@ def find(run: Run) -> Backbones | str:
         old = dataclasses.replace(old, columns=(new.width, new.width + old.width))
     chosen = config.training.features_dir
     cache = storage.path(chosen) if chosen else run.workdir / "features"
-    return Backbones(old, new, cache, run.dataset.test.images)
+    found = Backbones(old, new, cache, run.dataset.test.images)
+    for backbone in found.each:
+        feature_cache.check(cache, _facts(run, backbone))
+    return found
 
 
 def compute(run: Run) -> Run:
@@ -111,7 +118,7 @@ def compute(run: Run) -> Run:
     models are heads.
 
     Raises:
-      InputError: the cache has features of another network, or an image cannot be read.
+      InputError: an image cannot be read.
       OSError: the disk is full.
     """
     found = run.backbones
@@ -177,13 +184,8 @@ def _adopted_head(
 
 def _fill(run: Run, backbone: Backbone, folder: pathlib.Path, images: Mapping[str, Sequence[bytes]]) -> FeatureCache:
     """Compute the features of the images that the cache does not have, and return it."""
-    some = run.dataset.train.images
-    shape = list(some.shape[1:])
-    inputs: dict[str, Any] = {"image_shape": shape, "dtype": str(some.dtype)}
-    if isinstance(some, data.Stream):  # its images have the digests of files, which can be decoded in several ways
-        inputs |= {"decoded_as": some.augmentation, "as_stored": some.as_stored}
-    facts = {**backbone.facts, "inputs": inputs, "platform": jax.default_backend(), "format": FORMAT}
-    cache = feature_cache.open_cache(folder, facts, backbone.width, run.progress.log)
+    shape = run.dataset.train.images.shape[1:]
+    cache = feature_cache.open_cache(folder, _facts(run, backbone), backbone.width, run.progress.log)
     every = {image for part in images.values() for image in part}
     done = len(every & cache.row_of.keys())
     name, begun, title = backbone.network["name"], time.perf_counter(), "features"
@@ -201,6 +203,15 @@ def _fill(run: Run, backbone: Backbone, folder: pathlib.Path, images: Mapping[st
             run.progress.advance(done, {})
     run.progress.finish(f"{title}: computed in {time.perf_counter() - begun:.1f} s")
     return cache
+
+
+def _facts(run: Run, backbone: Backbone) -> dict[str, Any]:
+    """Return what the features of an image depend on."""
+    some = run.dataset.train.images
+    inputs: dict[str, Any] = {"image_shape": list(some.shape[1:]), "dtype": str(some.dtype)}
+    if isinstance(some, data.Stream):  # its images have the digests of files, which can be decoded in several ways
+        inputs |= {"decoded_as": some.augmentation, "as_stored": some.as_stored}
+    return {**backbone.facts, "inputs": inputs, "platform": jax.default_backend(), "format": FORMAT}
 
 
 def _chunks(

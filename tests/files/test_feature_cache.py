@@ -50,8 +50,6 @@ def test_features_are_found_by_their_images_in_any_order_and_by_other_runs(folde
         np.testing.assert_array_equal(read(again, 3, 1, 3, 4, 2), features(3, 1, 3, 4, 2))
         with pytest.raises(KeyError):
             read(again, 5)
-    assert feature_cache.count(folder, FACTS, images(1, 9, 4, 4), 3) == 2
-    assert feature_cache.count(folder, {"weights": "other"}, images(1), 3) == 0
     read(opened(folder), *())
 
 
@@ -115,8 +113,8 @@ def test_a_folder_of_another_network_is_refused(tmp_path):
     assert str(cache.folder) in str(caught.value)
 
 
-def test_counting_writes_nothing(tmp_path):
-    assert feature_cache.count(tmp_path / "none", FACTS, images(1), 3) == 0
+def test_checking_writes_nothing(tmp_path):
+    feature_cache.check(tmp_path / "none", FACTS)
     assert not (tmp_path / "none").exists()
 
 

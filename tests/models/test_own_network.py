@@ -1,6 +1,5 @@
-"""Networks of the user's own: what is refused, and that they train, resume and predict as any other."""
+"""Networks of the user's own: what is refused, and how they are called; `test_own_networks` has the commands."""
 
-import json
 import pathlib
 
 import jax
@@ -171,21 +170,6 @@ def test_initial_weights_depend_on_the_key_where_the_function_takes_rngs(net, tm
     module = models.build(f"{tmp_path / 'same.py'}:same_weights", 5)
     kernels = [models.init(module, jax.random.key(i), (8, 8, 1))[0]["head"]["kernel"] for i in (0, 1)]
     assert (kernels[0] == kernels[1]).all()
-
-
-def test_a_run_its_resume_and_a_changed_file(net, tmp_path, capsys, without_plots):
-    workdir, path = tmp_path / "run", pathlib.Path(net.rpartition(":")[0])
-    assert train.main(options(net, workdir)) == 0
-    card = json.loads((workdir / "releases/r1-mpt_kl-seed1/card.json").read_text())
-    assert card["architecture"]["name"] == net and len(card["architecture"]["options"]["sha256"]) == 64
-    assert card["steps"] > 0 and not card["diverged"]
-    assert train.main(options(net, workdir)) == 0  # nothing is left to do
-    text = path.read_text()
-    path.write_text(text.replace("0.2", "0.3"))
-    capsys.readouterr()
-    assert train.main(options(net, workdir)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "sha256" in error
 
 
 def test_a_network_without_a_head_trains_the_plain_methods_and_refuses_the_others(linen, tmp_path, capsys):
