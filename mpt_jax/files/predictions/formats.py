@@ -94,6 +94,10 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
         try:
             return np.asarray(given[column])
         except ValueError as error:
+            if column in (*LABELS, *PREDICTIONS):  # several labels a row, a different number in each
+                lists = np.empty(len(given[column]), object)
+                lists[:] = [each if isinstance(each, str) else list(each) for each in given[column]]
+                return lists
             raise InputError(f"{name}: column {column!r}: {error}; expected rows of the same shape") from error
 
     def batches(columns: Sequence[str]) -> Batches:
@@ -262,7 +266,7 @@ def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.Data
     seen: dict[str, Any] = {}
     for _, row in _json_rows(lines, path):
         for column, value in row.items():
-            if isinstance(value, float) or seen.get(column) is None:
+            if isinstance(value, float) or seen.get(column) in (None, []):
                 seen[column] = value
     return {column: _json_type(column, value) for column, value in seen.items()}
 
@@ -308,9 +312,12 @@ def _reject_new_scores(
 def _json_type(column: str, value: Any) -> pa.DataType:
     if isinstance(value, dict):
         return pa.struct([(key, pa.float64()) for key in value])
+    is_class = column in (*LABELS, *PREDICTIONS)
+    if isinstance(value, list) and is_class:
+        return pa.list_(_json_type(column, next((each for each in value if each is not None), None)))
     if isinstance(value, list):
         return pa.list_(pa.float64())
-    if column not in (*IDS, *LABELS, *PREDICTIONS):
+    if column not in IDS and not is_class:
         return pa.float64()
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if isinstance(value, kind):
