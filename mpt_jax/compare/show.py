@@ -55,6 +55,8 @@ def page(result: Result) -> str:
         classes=(text.CLASS_HEADINGS, text.class_cells(result)),
         flips_title=text.flips_title(result, len(flips)),
         flips=(text.FLIP_HEADINGS, flips),
+        inputs=(text.INPUT_HEADINGS, text.input_cells(result)),
+        record=text.record(result),
         meanings=text.MEANINGS,
     )
 

@@ -1,5 +1,6 @@
 """The result of `compare` in words and in cells of text, for the terminal, the page and JUnit."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from mpt_jax.errors import listed
 Result = dict[str, Any]
 
 CLASS_HEADINGS = ("class", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
+INPUT_HEADINGS = ("input", "name", "rows", "bytes", "SHA-256")
 FLIP_HEADINGS = ("id", "label", "old", "new")
 MEANINGS = (
     ("negative flip", "an example that the old model predicts correctly and the new one does not"),
@@ -143,6 +145,27 @@ def class_cells(result: Result) -> list[list[str]]:
 def flip_cells(result: Result) -> list[list[str]]:
     """Return one row per example that flipped."""
     return [[printable(example[key]) for key in FLIP_HEADINGS] for example in result["flips"]["examples"]]
+
+
+def input_cells(result: Result) -> list[list[str]]:
+    """Return one row per file or table that was read."""
+    return [
+        [
+            each["role"],
+            printable(each.get("name", each["kind"])),
+            *(f"{each[key]:,}" if key in each else "" for key in ("rows", "bytes")),
+            each.get("sha256", ""),
+        ]
+        for each in result["inputs"]
+    ]
+
+
+def record(result: Result) -> list[tuple[str, str]]:
+    """Return options, versions and time: with the inputs, what is needed to repeat the comparison."""
+    options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in result["options"].items()]
+    versions = [f"{name} {version}" for name, version in result["versions"].items()]
+    created = [("created", result["created"])] if "created" in result else []
+    return [("options", printable(", ".join(options), 4000)), ("versions", ", ".join(versions)), *created]
 
 
 def flips_title(result: Result, most: int) -> str:

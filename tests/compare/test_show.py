@@ -97,6 +97,18 @@ def test_the_page_is_complete_opens_offline_and_escapes_every_name():
     assert "REGRESSION" in page.text and "✗" in page.text
 
 
+def test_the_page_has_the_record_and_can_be_used_without_a_mouse(files):
+    found = compare(*files, classes=["a", "b", "c", "d"]) | {"created": "2026-01-02T03:04:05+00:00"}
+    page = Page(show.page(found))
+    for given in found["inputs"]:
+        assert given["sha256"] in page.text and f"{given['bytes']:,}" in page.text
+    assert 'classes=["a", "b", "c", "d"]' in page.text and "2026-01-02" in page.text
+    assert f"numpy {found['versions']['numpy']}" in page.text
+    scrolled = [attributes for tag, attributes in page.tags if attributes.get("class") == "wide"]
+    assert scrolled and all(each["tabindex"] == "0" and each["aria-label"] for each in scrolled)
+    assert ("th", {"scope": "row", "class": "l"}) in page.tags and ("html", {"lang": "en"}) in page.tags
+
+
 def test_junit_has_a_case_per_limit():
     root = ElementTree.fromstring(show.junit(result(max_nfr=0.1, min_accuracy=0.5), 1.5))
     suite = root.find("testsuite")
