@@ -1,4 +1,4 @@
-"""Measurements of the train step: `python -m mpt_jax.benchmark step|population|table|device|input`.
+"""Measurements of the train step: `python -m mpt_jax.benchmark step|population|table|device|input|network`.
 
 `scaling` and `step --memory` predict from the compiled program without running it.
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m mpt_jax.benchmark step|population|table|device|scaling|input [--json [FILE]]`."""
+"""The command line: `python -m mpt_jax.benchmark step|population|table|device|scaling|input|network [--json [FILE]]`."""
 
 import argparse
 import json
@@ -59,9 +59,9 @@ def _some_counts(text: str, *default: int) -> dict[str, Any]:
 _DATA: Options = {
     "--model": {"default": "resnet18", "help": "a network of mpt_jax.models (default: resnet18)"},
     "--stem": {"default": "", "help": "stem of a ResNet: imagenet (default) or cifar"},
-    "--batch": _count("images per step (default: 128; convnet 48; input 64)"),
-    "--image-size": _count("side of an image in pixels (default: as in the model's data set; input 224)"),
-    "--images": _count("number of images (default: 50000; convnet 320; input 256)"),
+    "--batch": _count("images per step (default: 128; convnet 48; input, network 64)"),
+    "--image-size": _count("side of an image in pixels (default: as in the model's data set; input 224, network 160)"),
+    "--images": _count("number of images (default: 50000; convnet 320; input 256; network four batches)"),
     "--json": {"nargs": "?", "const": "-", "metavar": "FILE", "help": "print one JSON object, or write it to FILE"},
 }
 _ROUNDS: Options = {
@@ -157,6 +157,19 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
                 "help": "TFDS data folder with CIFAR-100 (default: random images)",
             },
             "--toy": {"action": "store_true", "help": "try the command: the small network, a few steps"},
+        },
+    ),
+    "network": (
+        "compare inference and a training step of a network with the same one in PyTorch",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_DTYPE,
+            "--names": {
+                "default": "",
+                "metavar": "PACKAGE",
+                "help": "package with the network, such as timm (default: the first one of its row in models.NETWORKS)",
+            },
         },
     ),
     "scaling": (

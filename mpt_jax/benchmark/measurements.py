@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from mpt_jax import objectives, training
-from mpt_jax.benchmark import flops, input_pipeline, program_memory
+from mpt_jax.benchmark import flops, input_pipeline, network, program_memory
 from mpt_jax.benchmark import scaling as scaling_of_steps
 from mpt_jax.benchmark.program import Program
 from mpt_jax.benchmark.rounds import Log, alternate, check_command, compare, peer_milliseconds
@@ -163,6 +163,7 @@ MEASUREMENTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "device": device,
     "scaling": scaling,
     "input": input_pipeline.measure,
+    "network": network.measure,
 }
 
 

@@ -53,6 +53,12 @@ READERS: tuple[Column, ...] = (
     ("per core", _number("images_per_second_per_core", ",.0f")),
     ("ms/image", _number("ms_per_image", ".2f")),
 )
+PASSES: tuple[Column, ...] = (
+    ("pass", lambda row: row["work"]),
+    ("ms", _number("median_ms", ",.1f")),
+    ("PyTorch ms", _number("peer_median_ms", ",.1f")),
+    ("ratio", _number("ratio", ".2f")),
+)
 # A column for the dtype takes the place of another one, so that the table fits into 80 columns.
 DTYPES: tuple[Column, ...] = (
     ("dtype", lambda row: row["dtype"]),
@@ -187,11 +193,24 @@ def _input(result: Result) -> Contents:
     return title, READERS, result["rows"], notes
 
 
+def _network(result: Result) -> Contents:
+    notes = [
+        ("images", f"{result['image_size']} x {result['image_size']} pixels"),
+        ("PyTorch", f"the network of {result['peer']}"),
+        ("step", "of AdamW on the cross-entropy"),
+        *((f"ratio, {row['work']}", _ratios(row)) for row in result["rows"]),
+        ("compile s", f"{result['compile_seconds']:.1f}"),
+        ("peak MiB", f"{(result['peak_bytes'] or 0) / 2**20:,.0f}, of this process, the compiler included"),
+    ]
+    return _title(result), PASSES, result["rows"], notes
+
+
 _CONTENTS: Mapping[str, Callable[[Result], Contents]] = {
     "table": _table,
     "memory": _memory,
     "scaling": _scaling,
     "input": _input,
+    "network": _network,
 }
 
 
@@ -199,7 +218,7 @@ def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
     """Build a table with a line for each row; a column is a heading and a function from a row to its text."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 0), pad_edge=False, show_edge=False)
     for heading, _ in columns:
-        left = heading in ("dtype", "method", "teachers", "use", "reader")
+        left = heading in ("dtype", "method", "teachers", "use", "reader", "pass")
         table.add_column(heading.replace(" ", "\n", 1), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell(row)) for _, cell in columns))

@@ -57,6 +57,7 @@ class Setup:
     accumulate: int = 1
     remat: bool = False
     fsdp: int = 1
+    optimizer: str = "sgd"
 
     @property
     def job(self) -> Job:
@@ -75,7 +76,12 @@ class Setup:
             module=module,
             num_old_classes=job.num_classes["old"],
             optimizer=OptimizerConfig(
-                learning_rate=1e-3, epochs=1, batch_size=job.batch, schedule="constant", accumulate=self.accumulate
+                name=self.optimizer,
+                learning_rate=1e-3,
+                epochs=1,
+                batch_size=job.batch,
+                schedule="constant",
+                accumulate=self.accumulate,
             ),
             augmentation=job.augmentation,
             members_at_once=self.members_at_once or training.fastest_members_at_once(),

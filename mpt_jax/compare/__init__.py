@@ -7,6 +7,7 @@ and checks limits. `text` puts the result into words, and `show` renders it for 
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,12 @@ def compare(
     max_relative_nfr: float | None = None,
     max_class_nfr: float | None = None,
     min_accuracy: float | None = None,
+    max_accuracy_drop: float | None = None,
+    max_recall_drop: float | None = None,
+    max_churn: float | None = None,
     confident: bool = False,
+    undecided: str = "fail",
+    min_rows: int = 0,
     classes: Sequence[str] | None = None,
     old_classes: int | Sequence[str] | None = None,
     confidence: float = 0.95,
@@ -42,7 +48,10 @@ def compare(
         `label`, and `prediction`, or `scores` (also `logits`, `probabilities`; the first of the largest is the
         prediction), or a column per class such as `score_cat`. The plurals `ids`, `labels`, `predictions` work too.
       new: the same for the model that is to replace it.
-      max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident: see `gate.Limits`.
+      max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, max_accuracy_drop, max_recall_drop, max_churn, confident:
+        see `gate.Limits`.
+      undecided: whether a limit that is exceeded, but by too few rows to be sure, is a "pass" or a "fail".
+      min_rows: classes with fewer rows are not held against a limit of classes.
       classes: class names in the order of the indices; by default an index is its own name.
       old_classes: the classes that the old model knows: their number, their names (which are then also what an index
         means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
@@ -57,9 +66,9 @@ def compare(
 
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
-      with their rows, `left_out` (rows by reason), `ties`, `flips`, `checks` of `gate.checks`, and whether all of
-      them `passed`; for the record `inputs` with the SHA-256 of files, `options` and `versions`. The schema is
-      `docs/gate.schema.json`.
+      with their rows, `left_out` (rows by reason), `ties`, `flips`, `checks` of `gate.checks`, the worst `verdict`, and
+      whether all of them `passed`; for the record `inputs` with the SHA-256 of files, `options` and `versions`. The
+      schema is `docs/gate.schema.json`.
 
     Raises:
       InputError: unusable files, names of classes that can hide a flip, or limits that are not fractions.
@@ -74,7 +83,20 @@ def compare(
       [{'id': '2', 'label': 'dog', 'old': 'dog', 'new': 'owl'}]
     """
     arguments = dict(locals())  # all that was given, for the record
-    limits = gate.Limits(max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, confident)
+    limits = gate.Limits(
+        max_nfr=max_nfr,
+        max_relative_nfr=max_relative_nfr,
+        max_class_nfr=max_class_nfr,
+        min_accuracy=min_accuracy,
+        max_accuracy_drop=max_accuracy_drop,
+        max_recall_drop=max_recall_drop,
+        max_churn=max_churn,
+        confident=confident,
+    )
+    if undecided not in ("pass", "fail"):
+        raise InputError(f"undecided is {undecided!r}; expected pass or fail")
+    if min_rows < 0:
+        raise InputError(f"min_rows is {min_rows}; expected 0 or more")
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
     if examples < 0:
@@ -97,13 +119,15 @@ def compare(
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
     rows = flipped[:examples]
     shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
-    checks = gate.checks(measured, limits)
-    extremes = [gate.checks(measure(*each), limits) for each in _without_ties(pair)] if pair.tied.any() else []
+    check = partial(gate.checks, limits=limits, confidence=confidence, min_rows=min_rows, undecided=undecided)
+    checks = check(measured)
+    extremes = [check(measure(*each)) for each in _without_ties(pair)] if pair.tied.any() else []
     return {
         "schema": 1,
         "old": pair.names[0],
         "new": pair.names[1],
         "passed": all(check["passed"] for check in checks),
+        "verdict": gate.worst_verdict(checks),
         "checks": checks,
         "confident": confident,
         "confidence": confidence,
@@ -166,6 +190,7 @@ def assert_no_regression(old: Predictions, new: Predictions, **limits: Any) -> d
       Traceback (most recent call last):
       AssertionError: max_nfr: 50.00 % [9.45, 90.55] on 2 rows of old classes exceeds the limit of 10 %
       1 negative flip, such as id '2' (label '1', old '1', new '0')
+      max_nfr: chance may explain that; 107 more rows would decide
     """
     from mpt_jax.compare import text
 

@@ -42,6 +42,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     option("--max-class-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of each class")
     option("--min-accuracy", type=_number, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
+    option("--max-accuracy-drop", type=_number, metavar="RATE", help="limit on lost accuracy on the old model's classes")
+    option("--max-recall-drop", type=_number, metavar="RATE", help="limit on lost accuracy within each of these classes")
+    option("--max-churn", type=_number, metavar="RATE", help="limit on changed predictions / all rows")
+    option(
+        "--undecided",
+        choices=("fail", "pass"),
+        default="fail",
+        help="a limit that is exceeded on too few rows to be sure is a failure, status 1 (default), or passes",
+    )
+    option(
+        "--min-rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="classes and slices with fewer rows are not held against limits (default: 0)",
+    )
     option(
         "--confident",
         action="store_true",

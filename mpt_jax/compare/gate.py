@@ -2,20 +2,28 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpt_jax import metrics
+from mpt_jax.compare import evidence
+from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED, Evidence
 from mpt_jax.errors import InputError
 
 INTERVAL = (
     "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "
     "new errors that are negative flips, divided by the observed old accuracy"
 )
+
+
+OLD_ROWS, CLASS, ALL_ROWS = "old_classes_rows", "per_class", "all_rows"
+RATIOS = ("max_relative_nfr",)  # not fractions
+MINIMA = ("min_accuracy", "min_macro_f1")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,13 @@ class Limits:
       max_relative_nfr: `max_nfr` divided by the rate of two models with unrelated errors.
       max_class_nfr: negative flips as a share of the rows of each class.
       min_accuracy: accuracy of the new model on all rows.
+      max_accuracy_drop: accuracy of the old model minus that of the new one, on the rows of the old model's classes.
+      max_recall_drop: the same within each of these classes.
+      max_churn: rows whose prediction changed, as a share of all rows.
+      min_macro_f1: mean F1 of the new model over all classes, on all rows.
+      max_macro_f1_drop: mean F1 of the old model minus that of the new one, over its classes and on their rows.
+      max_top_k_nfr: `max_nfr` with a prediction that counts as right if the label is among the `top_k` largest scores.
+      max_accepted_nfr: see `accepted`.
       confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
     """
 
@@ -34,15 +49,18 @@ class Limits:
     max_relative_nfr: float | None = None
     max_class_nfr: float | None = None
     min_accuracy: float | None = None
+    max_accuracy_drop: float | None = None
+    max_recall_drop: float | None = None
+    max_churn: float | None = None
+    min_macro_f1: float | None = None
+    max_macro_f1_drop: float | None = None
+    max_top_k_nfr: float | None = None
+    max_accepted_nfr: float | None = None
     confident: bool = False
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
-            # A limit of 1 limits nothing, and is more often 1 % written as a percentage.
-            most, inclusive = (math.inf if name == "max_relative_nfr" else 1), name == "min_accuracy"
-            if not isinstance(value, Real) or not (0 <= value < most or (inclusive and value == most)):
-                valid = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
-                raise InputError(f"{name} is {value}; expected {valid}, such as 0.01 for 1 %")
+            check_limit(name, value)
         if self.confident and not self.given():
             raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
 
@@ -50,6 +68,22 @@ class Limits:
         """Return the limits that are set."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key != "confident"}
         return {key: value for key, value in values.items() if value is not None}
+
+
+def check_limit(name: str, value: object) -> None:
+    """Check one limit.
+
+    Raises:
+      InputError: it is no fraction; a limit of 1 limits nothing, and is more often 1 % written as a percentage.
+    """
+    most, inclusive = (math.inf if name in RATIOS else 1), name in MINIMA
+    if isinstance(value, bool) or not isinstance(value, Real):
+        valid = False
+    else:
+        valid = 0 <= value < most or (inclusive and value == most)
+    if not valid:
+        expected = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
+        raise InputError(f"{name} is {value}; expected {expected}, such as 0.01 for 1 %")
 
 
 def measure(
@@ -128,42 +162,245 @@ def doubt_of_old(measured: dict[str, Any], num_old_classes: int) -> str:
     )
 
 
-def checks(measured: dict[str, Any], limits: Limits) -> list[dict[str, Any]]:
-    """Check each limit: the `value` found, its `interval`, the number `held` against the limit, whether it `passed`.
+class Group(NamedTuple):
+    """Rows that a limit applies to: all, or those of a class or a slice, whose `name` it then has.
 
-    With `confident` and no interval (the relative NFR of an old model that is never right), `held` is None and the
-    check fails.
+    `held` is what is held against the limit: the rate, or with `--confident` its bound, None if there is no interval.
+    """
+
+    name: str | None
+    where: str
+    count: int
+    allowed: float
+    value: float
+    interval: Sequence[float] | None
+    held: float | None
+    evidence: Evidence
+
+
+def checks(
+    measured: dict[str, Any],
+    limits: Limits,
+    *,
+    confidence: float = 0.95,
+    min_rows: int = 0,
+    undecided: str = "fail",
+    own: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """Check each limit: the `value` found, its `interval`, the number `held` against the limit, and the `verdict`.
+
+    A limit on classes or slices gives one check, with the numbers of its worst group and the others in `groups`.
+
+    Args:
+      measured: as of `measure`.
+      limits: of the new model.
+      confidence: of the intervals.
+      min_rows: classes and slices with fewer rows are not judged.
+      undecided: "pass" if an undecided check has passed.
+      own: limits of single classes by limit and class, in place of those for all.
 
     Examples:
       >>> labels = np.arange(100) % 2
       >>> found = measure(labels, labels, labels, classes="ab", num_old_classes=2)
       >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01))]
       [True]
-      >>> [check["passed"] for check in checks(found, Limits(max_nfr=0.01, confident=True))]  # too few rows
-      [False]
+      >>> [check["verdict"] for check in checks(found, Limits(max_nfr=0.01, confident=True))]  # too few rows
+      ['undecided']
     """
-    old_classes, everything = measured["old_classes_rows"], measured["all_rows"]
     found = []
-    for name, limit in limits.given().items():
-        where = f"{old_classes['count']:,} rows of old classes"
-        if name == "max_class_nfr":
-            compared = (lambda row: row["interval"][1]) if limits.confident else (lambda row: row["nfr"])
-            row = max((row for row in measured["per_class"] if row["known"]), key=compared)
-            where, value, interval = f"class {row['class']}, {row['count']:,} rows", row["nfr"], row["interval"]
-        elif name == "min_accuracy":
-            where = f"all {everything['count']:,} rows"
-            value, interval = everything["accuracy_new"], everything["intervals"]["accuracy_new"]
-        else:
-            key = name.removeprefix("max_")
-            value, interval = old_classes[key], old_classes["intervals"][key]
-        is_minimum = name.startswith("min_")
-        held = value
-        if limits.confident:
-            held = interval[0 if is_minimum else 1] if interval else None
-        passed = held is not None and (held >= limit if is_minimum else held <= limit)
-        check = {"limit": name, "allowed": limit, "where": where, "value": value, "interval": interval, "held": held}
-        found.append(check | {"passed": passed})
+    for name in LIMITS:
+        limit, special = getattr(limits, name), own.get(name, {})
+        if limit is None and not special:
+            continue
+
+        def allowed(group: str | None, limit: float | None = limit, special: Any = special) -> float | None:
+            return limit if group is None else special.get(group, limit)
+
+        groups = LIMITS[name](measured, allowed, _Reading(limits.confident, confidence))
+        check = _check(name, limit, groups, limits.confident, confidence, min_rows)
+        found.append(check | {"passed": check["verdict"] in ((PASS, UNDECIDED) if undecided == "pass" else (PASS,))})
     return found
+
+
+def worst_verdict(checks: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the worst verdict of some checks, None if there are none."""
+    return max((check["verdict"] for check in checks), key=_SEVERITY.index, default=None)
+
+
+def _check(
+    name: str, limit: float | None, groups: Sequence[Group], confident: bool, confidence: float, min_rows: int
+) -> dict[str, Any]:
+    family = name in FAMILIES
+    judged = [group for group in groups if not family or group.count >= min_rows]
+    verdicts = evidence.judge(
+        [group.evidence for group in judged],
+        [_is_within(name, group) for group in judged],
+        family=family,
+        bound=(1 - confidence) / 2 if confident else None,
+    )
+    pairs = list(zip(judged, verdicts, strict=True))
+    if not pairs:
+        check: dict[str, Any] = {
+            **{"limit": name, "allowed": limit, "where": f"no group has {min_rows:,} rows", "value": None},
+            **{"interval": None, "held": None, "verdict": UNDECIDED, "more_rows": None},
+        }
+    else:
+        worst, verdict = max(pairs, key=lambda pair: (_SEVERITY.index(pair[1].verdict), *_excess(name, pair[0])))
+        check = {
+            "limit": name,
+            "allowed": worst.allowed,
+            "where": worst.where,
+            "value": worst.value,
+            "interval": list(worst.interval) if worst.interval else None,
+            "held": worst.held,
+            "verdict": verdict.verdict,
+            "more_rows": max((each.more_rows for _, each in pairs if each.more_rows), default=None),
+        }
+    return check | ({"groups": _groups(pairs, groups, judged)} if family else {})
+
+
+_SEVERITY = (PASS, UNDECIDED, REGRESSION)
+
+
+def _excess(name: str, group: Group) -> tuple[float, float]:
+    """Return how far beyond its limit a group is: without an interval, beyond any other."""
+    sign = -1 if name in MINIMA else 1
+    return math.inf if group.held is None else sign * (group.held - group.allowed), sign * group.value
+
+
+def _is_within(name: str, group: Group) -> bool:
+    if group.held is None:
+        return False
+    return group.held >= group.allowed if name in MINIMA else group.held <= group.allowed
+
+
+def _groups(
+    pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Group], judged: Sequence[Group]
+) -> dict[str, Any]:
+    """Return the groups of a family that did not pass, the worst first, and those with too few rows."""
+
+    def of(verdict: str) -> list[dict[str, Any]]:
+        chosen = [(group, each) for group, each in pairs if each.verdict == verdict]
+        return [
+            {"group": group.name, "value": group.value, "rows": group.count, "more_rows": each.more_rows}
+            for group, each in sorted(chosen, key=lambda pair: -pair[0].value)
+        ]
+
+    left_out = [{"group": group.name, "rows": group.count} for group in groups if group not in judged]
+    return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": left_out}
+
+
+Allowed = Callable[[str | None], float | None]  # the limit of all rows (None), of a class or of a slice
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How limits are read: what they are held against, and the confidence of the intervals."""
+
+    confident: bool
+    confidence: float
+
+    def held(self, value: float, interval: Sequence[float] | None, *, minimum: bool = False) -> float | None:
+        if not self.confident:
+            return value
+        return interval[0 if minimum else 1] if interval else None
+
+
+def _shares(part: str, key: str, where: str) -> Callable[[dict[str, Any], Allowed, _Reading], list[Group]]:
+    """Return the group of a limit on a rate of all rows or of those of the old model's classes."""
+
+    def groups(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+        found, limit = measured[part], _required(allowed(None))
+        value, interval = found[key], found["intervals"][key]
+        rows = _effective(found)
+        tested = evidence.share(value * rows, rows, limit)
+        place = f"{where.format(found['count'])}"
+        return [Group(None, place, found["count"], limit, value, interval, reading.held(value, interval), tested)]
+
+    return groups
+
+
+def _relative_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    """Return the group of the relative NFR: of the new model's errors, the share that are flips is bounded."""
+    found, limit = measured[OLD_ROWS], _required(allowed(None))
+    value, interval = found["relative_nfr"], found["intervals"]["relative_nfr"]
+    errors = _effective(found) * found["error_new"]
+    share = min(1.0, limit * found["accuracy_old"])
+    tested = evidence.share(found["nfr"] * _effective(found), errors, share)
+    where = f"{found['count']:,} rows of old classes"
+    return [Group(None, where, found["count"], limit, value, interval, reading.held(value, interval), tested)]
+
+
+def _min_accuracy(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    found, limit = measured[ALL_ROWS], _required(allowed(None))
+    value, interval = found["accuracy_new"], found["intervals"]["accuracy_new"]
+    tested = evidence.share(found["error_new"] * _effective(found), _effective(found), 1 - limit)
+    held, where = reading.held(value, interval, minimum=True), f"all {found['count']:,} rows"
+    return [Group(None, where, found["count"], limit, value, interval, held, tested)]
+
+
+def _accuracy_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    found = measured[OLD_ROWS]
+    where = f"{found['count']:,} rows of old classes"
+    return [_drop(None, where, found, _required(allowed(None)), reading)]
+
+
+def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    groups = []
+    for row in measured[CLASS]:
+        if row["known"] and (limit := allowed(row["class"])) is not None:
+            rows, value, interval = _effective(row), row["nfr"], row["interval"]
+            tested, where = evidence.share(value * rows, rows, limit), f"class {row['class']}, {row['count']:,} rows"
+            held = reading.held(value, interval)
+            groups.append(Group(row["class"], where, row["count"], limit, value, interval, held, tested))
+    return groups
+
+
+def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    return [
+        _drop(row["class"], f"class {row['class']}, {row['count']:,} rows", row, limit, reading)
+        for row in measured[CLASS]
+        if row["known"] and (limit := allowed(row["class"])) is not None
+    ]
+
+
+def _drop(name: str | None, where: str, found: dict[str, Any], limit: float, reading: _Reading) -> Group:
+    """Return the group of a limit on a loss of accuracy."""
+    rows = _effective(found)
+    negative, positive = found["nfr"] * rows, found["accuracy_new"] * rows - found["accuracy_old"] * rows
+    positive += negative
+    value = found["accuracy_old"] - found["accuracy_new"]
+    interval = evidence.difference_interval(negative, positive, rows, reading.confidence)
+    tested = evidence.difference(negative, positive, rows, limit)
+    return Group(name, where, found["count"], limit, value, interval, reading.held(value, interval), tested)
+
+
+def _effective(found: dict[str, Any]) -> float:
+    """Return the number of rows, or with weights the number that tells as much."""
+    return found.get("effective_rows", found["count"])
+
+
+def _required(limit: float | None) -> float:
+    if limit is None:
+        raise ValueError("a limit of all rows has no value")
+    return limit
+
+
+LIMITS: Mapping[str, Callable[[dict[str, Any], Allowed, _Reading], list[Group]]] = MappingProxyType(
+    {
+        "max_nfr": _shares(OLD_ROWS, "nfr", "{:,} rows of old classes"),
+        "max_relative_nfr": _relative_nfr,
+        "max_class_nfr": _class_nfr,
+        "min_accuracy": _min_accuracy,
+        "max_accuracy_drop": _accuracy_drop,
+        "max_recall_drop": _recall_drop,
+        "max_churn": _shares(ALL_ROWS, "churn", "all {:,} rows"),
+    }
+)
+"""Each limit and the groups that it applies to."""
+
+OF_CLASSES = ("max_class_nfr", "max_recall_drop")
+FAMILIES = OF_CLASSES  # limits on classes or slices, of which some are beyond it by chance
 
 
 def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: float) -> dict[str, Any]:

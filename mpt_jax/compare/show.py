@@ -4,6 +4,7 @@ import html
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,9 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mpt_jax.compare import text
+from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
 from mpt_jax.compare.text import Result
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
+_WORDS = {PASS: "PASS", REGRESSION: "FAIL", UNDECIDED: "UNDECIDED"}
+_COLOURS = {PASS: "green", REGRESSION: "red", UNDECIDED: "yellow"}
 _MOST_CLASSES, _MOST_EXAMPLES = 10, 10  # on the terminal
 
 
@@ -31,8 +35,8 @@ def terminal(result: Result) -> Group:
         parts += [Text(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
     parts += [Text(text.interval_note(result)), Text()]
     for check in result["checks"]:
-        word = Text("PASS " if check["passed"] else "FAIL ", style="bold green" if check["passed"] else "bold red")
-        parts.append(word + Text(text.sentence(check, result), style=""))
+        word = Text(f"{_WORDS[check['verdict']]} ", style=f"bold {_COLOURS[check['verdict']]}")
+        parts.append(word + Text(_said(check, result), style=""))
     return Group(*parts, Text(text.verdict(result), style="bold"))
 
 
@@ -48,8 +52,8 @@ def page(result: Result) -> str:
         title=text.title(result),
         notes=text.notes(result),
         verdict=text.verdict(result),
-        tone=("pass" if result["passed"] else "fail") if result["checks"] else "",
-        checks=[(check["passed"], text.sentence(check, result)) for check in result["checks"]],
+        tone=result["verdict"] or "",
+        checks=[(check["verdict"], _WORDS[check["verdict"]], _said(check, result)) for check in result["checks"]],
         rates=(text.rate_headings(result), text.rate_cells(result)),
         interval_note=text.interval_note(result),
         classes=(text.CLASS_HEADINGS, text.class_cells(result)),
@@ -73,14 +77,20 @@ def junit(result: Result, seconds: float) -> str:
         name = f"{check['limit']} {check['allowed']:g}"
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name=name, time="0")
         if not check["passed"]:
-            message = text.sentence(check, result)
-            ElementTree.SubElement(case, "failure", message=message).text = text.failure(result)
+            message = _said(check, result)
+            failure = ElementTree.SubElement(case, "failure", type=check["verdict"], message=message)
+            failure.text = text.failure(result)
     if not checks:
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="no limit", time="0")
         ElementTree.SubElement(case, "skipped", message=text.verdict(result))
     ElementTree.SubElement(suite, "system-out").text = "\n".join([text.title(result), *text.notes(result)])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _said(check: dict[str, Any], result: Result) -> str:
+    """Return what was found for a limit, and what the rows can show about it."""
+    return "; ".join(filter(None, (text.sentence(check, result), text.reason(check))))
 
 
 def junit_error(reason: str, seconds: float) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from mpt_jax.compare import gate
+from mpt_jax.compare.evidence import LEVEL, PASS, REGRESSION, UNDECIDED
 from mpt_jax.errors import listed
 
 Result = dict[str, Any]
@@ -71,26 +73,70 @@ def outcome(each: Result) -> str | None:
 
 
 def verdict(result: Result) -> str:
-    """Return whether the new model passed, in one line."""
-    failed = sum(not check["passed"] for check in result["checks"])
-    if not result["checks"]:
+    """Return the verdict in one line."""
+    checks = result["checks"]
+    if not checks:
         return "No limits given, so nothing was checked"
-    return f"REGRESSION: {failed} of {len(result['checks'])} checks failed" if failed else "PASS: within all limits"
+    failed, open_ = (sum(check["verdict"] == each for check in checks) for each in (REGRESSION, UNDECIDED))
+    if failed:
+        also = f", {open_} undecided" if open_ else ""
+        return f"REGRESSION: {failed} of {len(checks)} checks failed{also}"
+    if open_:
+        counts_as = "passes here" if result["passed"] else "counts as a REGRESSION"
+        return f"UNDECIDED, which {counts_as}: too few rows for {open_} of {len(checks)} checks"
+    return "PASS: within all limits"
 
 
 def sentence(check: dict[str, Any], result: Result) -> str:
     """Return what was found for one limit, in one line."""
+    if check["value"] is None:
+        return f"{check['limit']}: {check['where']}, so nothing was compared with the limit"
     is_minimum = check["limit"].startswith("min_")
-    number, scale, unit = (_ratio, 1, "") if check["limit"] == "max_relative_nfr" else (_percent, 100, " %")
+    number, scale, unit = (_ratio, 1, "") if check["limit"] in gate.RATIOS else (_percent, 100, " %")
     found = number(check["value"], check["interval"], digits=_precise_enough(check, scale))
+    limit = f"the limit of {scale * check['allowed']:.12g}{unit}"
+    shown = f"{check['limit']}: {found} on {printable(check['where'])}"
     if check["held"] is None:
-        comparison = ": no confidence interval to compare with"
+        shown += ": no confidence interval to compare with"
     else:
         words = ("reaches", "is below") if is_minimum else ("is within", "exceeds")
         bound = f": the {'lower' if is_minimum else 'upper'} bound" if result["confident"] else ""
-        comparison = f"{bound} {words[not check['passed']]}"
-    limit = f"{scale * check['allowed']:.12g}{unit}"
-    return f"{check['limit']}: {found} on {printable(check['where'])}{comparison} the limit of {limit}"
+        shown += f"{bound} {words[not _is_within(check)]}"
+    return f"{shown} {limit}"
+
+
+def reason(check: dict[str, Any]) -> str:
+    """Return what the rows can show about one limit, in one line; nothing if the numbers speak for themselves."""
+    parts, more = [], f"{check['more_rows']:,} more rows" if check["more_rows"] else ""
+    if "groups" in check:
+        more += " a class" if more and check["limit"] in gate.OF_CLASSES else " a slice" if more else ""
+    if check["verdict"] == UNDECIDED and check["value"] is not None:
+        parts.append(f"chance may explain that{f'; {more} would decide' if more else ''}")
+    elif check["verdict"] == PASS and not _is_within(check):
+        parts.append(f"among {check['groups']['count']:,} chance explains that")
+    if check["verdict"] == PASS and more:
+        parts.append(f"too few rows to exclude twice the limit; {more} can")
+    return "; ".join([*parts, *_beyond(check)])
+
+
+def _is_within(check: dict[str, Any]) -> bool:
+    if check["held"] is None:
+        return False
+    sign = -1 if check["limit"].startswith("min_") else 1
+    return sign * check["held"] <= sign * check["allowed"]
+
+
+def _beyond(check: dict[str, Any]) -> list[str]:
+    """Name the groups of a limit that did not pass, and count those with too few rows."""
+    groups = check.get("groups", {})
+    parts = []
+    for key, words in (("regression", "beyond it for certain"), ("undecided", "beyond it, perhaps by chance")):
+        if len(named := groups.get(key, [])) > 1:
+            names = listed([f"{printable(each['group'])} ({_percent(each['value'])})" for each in named], most=5)
+            parts.append(f"{len(named):,} of {groups['count']:,} are {words}: {names}")
+    if left_out := groups.get("not_judged"):
+        parts.append(f"not judged for too few rows: {listed([printable(each['group']) for each in left_out], most=5)}")
+    return parts
 
 
 def failure(result: Result) -> str:
@@ -100,12 +146,19 @@ def failure(result: Result) -> str:
     if examples:
         named = "; ".join("id {!r} (label {!r}, old {!r}, new {!r})".format(*cells) for cells in flip_cells(result)[:5])
         lines.append(f"{count:,} negative {'flip' if count == 1 else 'flips'}, such as {named}")
+    lines += [f"{check['limit']}: {reason(check)}" for check in result["checks"] if not check["passed"] and reason(check)]
     return "\n".join(lines)
 
 
 def interval_note(result: Result) -> str:
     """Return what the numbers in brackets are."""
-    return f"In brackets: {100 * result['confidence']:g} % confidence intervals ({result['interval']})."
+    level = 100 * (1 - result["confidence"]) / 2
+    test = (
+        f"held against limits is their end, a one-sided test at the level of {level:g} %"
+        if result["confident"]
+        else f"a regression is a one-sided test at the level of {100 * LEVEL:g} %, by Holm over classes and slices"
+    )
+    return f"In brackets: {100 * result['confidence']:g} % confidence intervals ({result['interval']}); {test}."
 
 
 def rate_headings(result: Result) -> list[str]:
@@ -197,7 +250,7 @@ def _precise_enough(check: dict[str, Any], scale: float) -> Callable[[float], st
     formats: list[Callable[[float], str]] = [_two_digits, *(partial(_significant, count) for count in range(3, 17))]
     for format_ in formats if held is not None else []:
         shown = float(format_(scale * held))
-        if check["passed"] == (shown >= limit if is_minimum else shown <= limit):
+        if _is_within(check) == (shown >= limit if is_minimum else shown <= limit):
             return format_
     return _two_digits
 
