@@ -1,4 +1,4 @@
-"""The command line: `python -m mpt_jax.benchmark step|population|table|device|scaling|input|network [--json [FILE]]`."""
+"""The command line: `python -m mpt_jax.benchmark MEASUREMENT [--json [FILE]]`; `COMMANDS` has the measurements."""
 
 import argparse
 import json
@@ -159,19 +159,6 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
             "--toy": {"action": "store_true", "help": "try the command: the small network, a few steps"},
         },
     ),
-    "network": (
-        "compare inference and a training step of a network with the same one in PyTorch",
-        {
-            **_DATA,
-            **_ROUNDS,
-            **_DTYPE,
-            "--names": {
-                "default": "",
-                "metavar": "PACKAGE",
-                "help": "package with the network, such as timm (default: the first one of its row in models.NETWORKS)",
-            },
-        },
-    ),
     "scaling": (
         "predict a step on many devices from its compiled program, without running it",
         {
@@ -200,6 +187,19 @@ COMMANDS: Mapping[str, tuple[str, Options]] = {
                 "type": non_negative_int,
                 "default": 8,
                 "help": "timed train steps; 0: none (default: 8)",
+            },
+        },
+    ),
+    "network": (
+        "compare inference and a training step of a network with the same one in PyTorch",
+        {
+            **_DATA,
+            **_ROUNDS,
+            **_DTYPE,
+            "--names": {
+                "default": "",
+                "metavar": "PACKAGE",
+                "help": "package with the network, such as timm (default: the first one of its row in models.NETWORKS)",
             },
         },
     ),

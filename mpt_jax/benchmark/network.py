@@ -6,6 +6,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def measure(setup: Setup, log: Log, *, names: str) -> dict[str, Any]:
     command = f"{shlex.quote(sys.executable)} -m mpt_jax.benchmark.torch_network"
     options = f"--model {setup.model} --names {names} --batch {setup.batch} --image-size {setup.job.image_shape[0]}"
     ours = {"forward": _forward(setup, mesh, np.asarray(images[: setup.batch])), "step": program.milliseconds}
-    contestants = {}
+    contestants: dict[str, Callable[[], float]] = {}
     for work in torch_network.PASSES:
         peer = f"{command} {work} {options} --classes {setup.job.num_classes['new']}"
         contestants |= {work: ours[work], f"{work}, peer": functools.partial(peer_milliseconds, peer, setup.batch)}

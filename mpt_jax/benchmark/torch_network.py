@@ -5,7 +5,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mpt_jax import models
 from mpt_jax.models import registry, twins
@@ -39,8 +39,10 @@ def measure(work: str, *, model: str, names: str, batch: int, image_size: int, c
     net, images = scope["net"], torch.randn(batch, 3, image_size, image_size)
     scope["images"] = images
     labels = torch.randint(0, classes, (batch,))
-    logits: Callable[[], torch.Tensor] = lambda: eval(twin.logits, scope)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+
+    def logits() -> torch.Tensor:
+        return eval(twin.logits, scope)
 
     def forward() -> None:
         with torch.inference_mode():

@@ -42,8 +42,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     option("--max-class-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of each class")
     option("--min-accuracy", type=_number, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
-    option("--max-accuracy-drop", type=_number, metavar="RATE", help="limit on lost accuracy on the old model's classes")
-    option("--max-recall-drop", type=_number, metavar="RATE", help="limit on lost accuracy within each of these classes")
+    option(
+        "--max-accuracy-drop", type=_number, metavar="RATE", help="limit on lost accuracy on the old model's classes"
+    )
+    option(
+        "--max-recall-drop", type=_number, metavar="RATE", help="limit on lost accuracy within each of these classes"
+    )
     option("--max-churn", type=_number, metavar="RATE", help="limit on changed predictions / all rows")
     option(
         "--undecided",

@@ -13,7 +13,9 @@ import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.05  # of the test that rejects "within the limit", over all groups of a limit together
-MISSED = 0.1  # of the test that rejects "twice the limit", in each group; a regression of that size is found with 1 - MISSED
+MISSED = (
+    0.1  # of the test that rejects "twice the limit", in each group; a regression of that size is found with 1 - MISSED
+)
 MOST_ROWS = 10**9  # beyond this no number of rows is named
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "undecided"
@@ -40,7 +42,7 @@ class Evidence(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The verdict on a group, and how many more rows show a rate of twice the limit: None if these do, or if none would."""
+    """The verdict on a group, and how many more rows show a rate of twice the limit; None if these do, or if none can."""
 
     verdict: str
     more_rows: int | None

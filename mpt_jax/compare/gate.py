@@ -77,11 +77,8 @@ def check_limit(name: str, value: object) -> None:
       InputError: it is no fraction; a limit of 1 limits nothing, and is more often 1 % written as a percentage.
     """
     most, inclusive = (math.inf if name in RATIOS else 1), name in MINIMA
-    if isinstance(value, bool) or not isinstance(value, Real):
-        valid = False
-    else:
-        valid = 0 <= value < most or (inclusive and value == most)
-    if not valid:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (0 <= number < most or (inclusive and number == most)):
         expected = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
         raise InputError(f"{name} is {value}; expected {expected}, such as 0.01 for 1 %")
 
@@ -170,7 +167,7 @@ class Group(NamedTuple):
 
     name: str | None
     where: str
-    count: int
+    rows: int
     allowed: float
     value: float
     interval: Sequence[float] | None
@@ -231,7 +228,7 @@ def _check(
     name: str, limit: float | None, groups: Sequence[Group], confident: bool, confidence: float, min_rows: int
 ) -> dict[str, Any]:
     family = name in FAMILIES
-    judged = [group for group in groups if not family or group.count >= min_rows]
+    judged = [group for group in groups if not family or group.rows >= min_rows]
     verdicts = evidence.judge(
         [group.evidence for group in judged],
         [_is_within(name, group) for group in judged],
@@ -282,11 +279,11 @@ def _groups(
     def of(verdict: str) -> list[dict[str, Any]]:
         chosen = [(group, each) for group, each in pairs if each.verdict == verdict]
         return [
-            {"group": group.name, "value": group.value, "rows": group.count, "more_rows": each.more_rows}
+            {"group": group.name, "value": group.value, "rows": group.rows, "more_rows": each.more_rows}
             for group, each in sorted(chosen, key=lambda pair: -pair[0].value)
         ]
 
-    left_out = [{"group": group.name, "rows": group.count} for group in groups if group not in judged]
+    left_out = [{"group": group.name, "rows": group.rows} for group in groups if group not in judged]
     return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": left_out}
 
 

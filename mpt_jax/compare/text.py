@@ -146,7 +146,9 @@ def failure(result: Result) -> str:
     if examples:
         named = "; ".join("id {!r} (label {!r}, old {!r}, new {!r})".format(*cells) for cells in flip_cells(result)[:5])
         lines.append(f"{count:,} negative {'flip' if count == 1 else 'flips'}, such as {named}")
-    lines += [f"{check['limit']}: {reason(check)}" for check in result["checks"] if not check["passed"] and reason(check)]
+    lines += [
+        f"{check['limit']}: {reason(check)}" for check in result["checks"] if not check["passed"] and reason(check)
+    ]
     return "\n".join(lines)
 
 

@@ -40,7 +40,7 @@ def test_the_result_is_a_json_contract(files):
     found = compare(*files, max_nfr=0.05)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {
-        *("schema", "old", "new", "passed", "checks", "confident", "confidence", "interval", "classes"),
+        *("schema", "old", "new", "passed", "verdict", "checks", "confident", "confidence", "interval", "classes"),
         *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "left_out", "ties"),
         *("inputs", "options", "versions"),
     } == set(found)

@@ -133,3 +133,52 @@ def test_confident_fails_on_too_few_rows():
 def test_invalid_limits_are_errors(limits):
     with pytest.raises(InputError, match="expected"):
         gate.Limits(**limits)
+
+
+def judged(rows, **limits):
+    options = {key: limits.pop(key) for key in ("min_rows", "undecided", "own") if key in limits}
+    return gate.checks(measured(rows), gate.Limits(**limits), **options)
+
+
+@given(ROWS)
+def test_the_drop_of_accuracy_is_that_of_plain_loops(rows):
+    (check,) = judged(rows, max_accuracy_drop=0)
+    old = [row for row in rows if row[0] < 2]
+    lost = sum((a == label) - (b == label) for label, a, b in old) / len(old)
+    assert check["value"] == pytest.approx(lost) and check["passed"] == (lost < 1e-12)
+
+
+def test_the_drop_of_recall_applies_to_each_old_class():
+    rows = table(1, 999) + table(30, 60, 10, label=1)
+    (check,) = judged(rows, max_recall_drop=0.05)
+    assert check["where"] == "class b, 100 rows" and check["value"] == pytest.approx(0.2)
+    assert check["verdict"] == "regression" and [g["group"] for g in check["groups"]["regression"]] == ["b"]
+
+
+def test_churn_counts_changed_wrong_answers_too():
+    rows = [(0, 0, 0)] * 60 + [(0, 1, 2)] * 40
+    (check,) = judged(rows, max_churn=0.1)
+    assert check["value"] == 0.4 and check["verdict"] == "regression"
+
+
+def test_small_groups_are_left_out_and_named():
+    rows = table(0, 200) + table(3, 4, label=1)
+    (check,) = judged(rows, max_class_nfr=0.2, min_rows=50)
+    assert check["passed"] and check["where"] == "class a, 200 rows"
+    assert check["groups"]["not_judged"] == [{"group": "b", "rows": 7}]
+    (none,) = judged(rows, max_class_nfr=0.2, min_rows=1000)
+    assert none["verdict"] == "undecided" and none["value"] is None and not none["passed"]
+
+
+def test_an_undecided_check_passes_if_allowed():
+    rows = table(3, 200)
+    assert [judged(rows, max_nfr=0.01, undecided=how)[0]["passed"] for how in ("fail", "pass")] == [False, True]
+    assert not judged(table(30, 200), max_nfr=0.01, undecided="pass")[0]["passed"]
+
+
+def test_a_class_may_have_a_limit_of_its_own():
+    rows = table(10, 190) + table(10, 190, label=1)
+    (check,) = judged(rows, max_class_nfr=0.1, own={"max_class_nfr": {"b": 0.0}})
+    assert check["where"] == "class b, 200 rows" and check["allowed"] == 0 and check["verdict"] == "regression"
+    (check,) = judged(rows, own={"max_class_nfr": {"a": 0.2}})
+    assert check["passed"] and check["groups"]["count"] == 1
