@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The verdict on a group, and how many more rows show a rate of twice the limit; None if these do, or if none can."""
+    """The verdict on a group, and how many more rows show a rate of twice the limit: None if these do or none can."""
 
     verdict: str
     more_rows: int | None

@@ -3,8 +3,8 @@
 import statistics
 
 import pytest
-
 import pytorch_packages
+
 from mpt_jax.benchmark import network, torch_network
 from mpt_jax.benchmark.__main__ import main
 from mpt_jax.benchmark.workload import Setup
