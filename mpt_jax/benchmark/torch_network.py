@@ -7,9 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mpt_jax import models
-from mpt_jax.models import registry, twins
-
 FEWEST_CALLS, SECONDS = 3, 4.0
 PASSES = ("forward", "step")
 
@@ -31,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(work: str, *, model: str, names: str, batch: int, image_size: int, classes: int) -> list[float]:
     """Measure calls for a few seconds, the first one apart; return the milliseconds of each."""
     import torch
+
+    from mpt_jax import models
+    from mpt_jax.models import registry, twins
 
     shape = (image_size, image_size, 3)
     scope: dict = {"torch": torch}
