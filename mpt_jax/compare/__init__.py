@@ -39,6 +39,8 @@ def compare(
     same: Mapping[str, str] | None = None,
     scores: str | None = None,
     allow_poor_old: bool = False,
+    columns: Mapping[str, str] | None = None,
+    labels: Predictions | None = None,
     unlabelled: str | None = None,
 ) -> dict[str, Any]:
     """Compare two models' predictions on the same examples, matched by id, and check limits on the flips.
@@ -62,7 +64,11 @@ def compare(
       scores: prefix of the columns of scores, or the column that holds them all, where there are several kinds.
       allow_poor_old: compare also with an old model that is close to chance, or far below the new one on its own
         classes, which is more often a sign of labels in another order.
-      unlabelled: "skip" leaves out the rows without a label and counts them; "only": there are no labels.
+      columns: names of the columns in both files by their usual name, such as ``{"id": "uid", "label": "y_true"}``.
+      labels: labels by id, a file or arrays with `id` and `label`, where the models' files have none. Labels that
+        those have must agree.
+      unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
+        "only": there are no labels.
 
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
@@ -103,9 +109,19 @@ def compare(
         raise InputError(f"examples is {examples}; expected 0 or more")
     if unlabelled not in (None, "skip", "only"):
         raise InputError(f"unlabelled is {unlabelled!r}; expected 'skip' or 'only'")
-    if unlabelled:
-        raise InputError(f"unlabelled is {unlabelled!r}, which is not available yet; expected a label in every row")
-    pair = pairs.read(old, new, classes=classes, old_classes=old_classes, same=same, scores=scores)
+    if unlabelled == "only":
+        raise InputError("unlabelled is 'only', which is not available yet; expected labels, or 'skip'")
+    pair = pairs.read(
+        old,
+        new,
+        classes=classes,
+        old_classes=old_classes,
+        same=same,
+        scores=scores,
+        columns=columns,
+        labels=labels,
+        unlabelled=unlabelled,
+    )
     names = pair.classes
 
     def measure(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:

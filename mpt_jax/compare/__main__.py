@@ -99,6 +99,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="compare with an old model that is close to chance or far below the new one on its own classes",
     )
     option(
+        "--columns",
+        type=_columns,
+        metavar="USUAL=NAME,...",
+        help="names of columns in both files, such as id=uid,label=y_true,prediction=y_pred",
+    )
+    option("--labels", metavar="FILE", help="labels by id (columns id and label), where OLD and NEW have none")
+    option(
         "--unlabelled",
         choices=("skip", "only"),
         help="skip: leave out and count the rows without a label (empty, null, NaN, or an index below 0); without a "
@@ -142,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = vars(arguments).copy()
     outputs = {kind: options.pop(kind) for kind in ("json", "html", "markdown", "junit")}
     inputs = {"old": "the predictions", "new": "the predictions", "classes": "the names", "old_classes": "the names"}
+    inputs["labels"] = "the labels"
     files = _output_files(
         outputs, {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
     )
@@ -228,6 +236,16 @@ def _alias(text: str) -> tuple[str, str]:
     if not (name and equals and meaning):
         raise argparse.ArgumentTypeError(f"{text[:50]!r}; expected NAME=NAME, such as car=automobile")
     return name, meaning
+
+
+def _columns(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = {usual.strip(): name.strip() for usual, _, name in pairs}
+    if not all(name for name in names.values()) or len(names) < len(pairs):
+        raise argparse.ArgumentTypeError(
+            f"{text[:50]!r}; expected a name for each usual column once, such as id=uid,label=y_true"
+        )
+    return names
 
 
 def _number_or_names(text: str) -> int | str:

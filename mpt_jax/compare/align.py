@@ -93,6 +93,32 @@ def match(old: Keys, new: Keys) -> Match:
     )
 
 
+def places(of: Keys, among: Keys) -> np.ndarray:
+    """Return for each id its row among unique ids, -1 where it is not among them, ``[n]``.
+
+    Examples:
+      >>> zeros = np.zeros(2, np.uint64)
+      >>> places((np.array([5, 3], np.uint64), zeros), (np.array([3, 4], np.uint64), zeros)).tolist()
+      [-1, 0]
+    """
+    count = len(of[0])
+    both = np.concatenate([of[0], among[0]]), np.concatenate([of[1], among[1]])
+    order = _order(both)
+    run = np.cumsum(~_same(both, order)) - 1  # equal ids are next to each other
+    row_of_run = np.full(int(run[-1]) + 1 if run.size else 0, -1)
+    is_among = order >= count
+    row_of_run[run[is_among]] = order[is_among] - count
+    found = np.empty(count, np.intp)
+    found[order[~is_among]] = row_of_run[run[~is_among]]
+    return found
+
+
+def repeated(keys: Keys) -> np.ndarray:
+    """Return one row of each id that occurs more than once."""
+    order = _order(keys)
+    return _repeated(order, _same(keys, order))
+
+
 def _order(keys: Keys) -> np.ndarray:
     """Return the rows sorted by both hashes, or by the first alone if it has no ties, which is faster."""
     order = np.argsort(keys[0])

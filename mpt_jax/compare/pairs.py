@@ -6,8 +6,7 @@ the first file read a second time.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from mpt_jax.compare import align, rows, vocabulary
 from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
 from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.files.predictions import formats
+from mpt_jax.files.predictions.formats import Source
 
+SKIP = "; --unlabelled skip leaves out the rows without a label"
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
 Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
@@ -48,29 +49,33 @@ class Versions:
     """The rows of several models; row by row the same examples, unless there are `problems`.
 
     `shared` is what an index means for all of them, `old_classes` what the first model knows according to the user.
+    `left_out` counts the rows that are not compared, and `kept` are the places of the others, None: all.
     """
 
     rows: tuple[Rows, ...]
     shared: tuple[str, ...]
     old_classes: int | tuple[str, ...] | None
     problems: tuple[str, ...]
+    left_out: Mapping[str, int]
+    kept: np.ndarray | None
 
 
 def read(
     old: Predictions,
     new: Predictions,
-    *,
-    classes: Sequence[str] | None = None,
-    old_classes: int | Sequence[str] | None = None,
-    same: Mapping[str, str] | None = None,
-    scores: str | None = None,
+    **options: Any,
 ) -> Pair:
     """Read both models' predictions, align them by id and order the classes: those that the old model knows first.
+
+    Args:
+      old: the old model's file, or arrays by column name.
+      new: the same of the new model.
+      options: of `read_versions`.
 
     Raises:
       InputError: as of `read_versions` and `pair`.
     """
-    return pair(read_versions([old, new], classes=classes, old_classes=old_classes, same=same, scores=scores), 0, 1)
+    return pair(read_versions([old, new], **options), 0, 1)
 
 
 def read_versions(
@@ -80,6 +85,9 @@ def read_versions(
     old_classes: int | Sequence[str] | None = None,
     same: Mapping[str, str] | None = None,
     scores: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Predictions | None = None,
+    unlabelled: str | None = None,
 ) -> Versions:
     """Read each model's predictions once and align them with those of the first by id.
 
@@ -91,6 +99,9 @@ def read_versions(
         predicts.
       same: names that mean another name's class, in all files.
       scores: which columns of scores are used, see `columns.prediction_columns`.
+      columns: names of the columns in all files by their usual name, see `formats.renamed`.
+      labels: a file or table of ids and labels, for files that have none.
+      unlabelled: "skip" leaves out the rows without a label.
 
     Raises:
       InputError: files that cannot be used; `pair` reports rows that do not match.
@@ -100,13 +111,15 @@ def read_versions(
     if isinstance(old_classes, int) and old_classes < 1:
         raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
     shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
-    same = same or {}
+    same, names = same or {}, _names(given)
+    opened = formats.renamed(
+        [_open(each, name, columns) for each, name in zip(given, names, strict=True)], columns or {}
+    )
     versions: list[Rows] = []
     problems: list[str] = []
-    disagreements: list[str] = []
     present: set[str] = set()
-    for place, (each, name) in enumerate(zip(given, _names(given), strict=True)):
-        version = rows.read(formats.open_source(each, name), shared, None if place else own, scores)
+    for place, source in enumerate(opened):
+        version = rows.read(source, shared, None if place else own, scores, needs_label=labels is None)
         present |= set(version.classes)
         version = rows.renamed(version, same)
         problems += version.problems
@@ -114,18 +127,43 @@ def read_versions(
             match = align.match(versions[0].keys, version.keys)
             problems += _unmatched(versions[0], version, match)
             if match.new_of_old is not None:
-                version = rows.reordered(version, match.new_of_old)
-                disagreements += _disagreeing(versions[0], version)
+                version = rows.reordered(version, match.new_of_old, versions[0].source)
         versions.append(version)
+    left_out, hint = {}, ""
+    if labels is not None:
+        listed_labels, more = _read_labels(labels, columns, shared, versions[0])
+        present |= set(listed_labels.classes)
+        versions.append(rows.renamed(listed_labels, same))
+        left_out = {"labels without a prediction": more} if more else {}
     _check_same(same, present)
+    versions, missing = _without_missing(versions, shared or ())
+    problems += missing
+    if labels is None and not unlabelled:
+        without_label = [(version, np.flatnonzero(version.labels < 0)) for version in versions]
+        problems += [rows.named(version, found, "no label") for version, found in without_label if found.size]
+        hint = SKIP if any(found.size for _, found in without_label) else ""
     if problems:
         where = "both" if len(given) == 2 else "all files"
-        problems[-1] += f"; expected every id once in {where}, with a label and a prediction"
+        problems[-1] += f"; expected every id once in {where}, with a label and a prediction{hint}"
+    kept = None
+    if all(version.order is opened[0] for version in versions):
+        versions, labelled, disagreements = _with_one_label(versions)
+        problems += disagreements
+        if not labelled.all():
+            if labels is not None and not unlabelled:
+                problems.append(rows.named(versions[0], np.flatnonzero(~labelled), "no label") + SKIP)
+            if not labelled.any():
+                problems.append("no row has a label; expected some, or --labels FILE")
+            kept = np.flatnonzero(labelled)
+            versions = [rows.reordered(version, kept, version.order) for version in versions]
+            left_out["rows without a label"] = len(labelled) - len(kept)
     return Versions(
-        tuple(versions),
+        tuple(versions[: len(given)]),
         shared or (),
         old_classes if isinstance(old_classes, int) else own,
-        (*problems, *disagreements),
+        tuple(problems),
+        left_out,
+        kept,
     )
 
 
@@ -146,8 +184,12 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
         known, known_from = before.known, "old_classes" if given else "class_names or scores"
     else:
         known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
-    ids = partial(ids_of, versions.rows[0].source)
-    return _merge(before, after, versions.shared, set(known), known_from, ids)
+    source, kept = versions.rows[0].source, versions.kept
+
+    def ids(places: np.ndarray) -> list[str]:
+        return ids_of(source, places if kept is None else kept[places])
+
+    return _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
 
 
 def _names(given: Sequence[Predictions]) -> list[str]:
@@ -176,6 +218,7 @@ def _merge(
     shared: tuple[str, ...],
     known: set[str],
     known_from: str,
+    left_out: Mapping[str, int],
     ids: Callable[[np.ndarray], list[str]],
 ) -> Pair:
     """Assign the same numbers to the classes of both: those that the old model knows, then the others."""
@@ -205,7 +248,7 @@ def _merge(
     for read in (before, after):
         tied |= read.tied if read.tied.size else False
     files = (source.name, after.source.name)
-    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, {}, ids)
+    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, left_out, ids)
 
 
 def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
@@ -223,21 +266,74 @@ def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
     return problems
 
 
-def _disagreeing(before: Rows, after: Rows) -> list[str]:
-    number = {name: place for place, name in enumerate(before.classes)}
-    labels = np.array([*(number.get(name, len(number)) for name in after.classes), -1], np.int32)[after.labels]
-    found = np.flatnonzero((before.labels != labels) & (before.labels >= 0) & (labels >= 0))
+def _with_one_label(versions: Sequence[Rows]) -> tuple[list[Rows], np.ndarray, list[str]]:
+    """Return aligned versions with the labels that any of them has, which rows have one, and where they differ."""
+    first, problems = versions[0], []
+    for other in versions[1:]:
+        first, differing = _with_labels_of(first, other)
+        problems += differing
+    merged = [first, *(_with_labels_of(other, first)[0] for other in versions[1:])]
+    return merged, first.labels >= 0, problems
+
+
+def _without_missing(versions: Sequence[Rows], shared: Sequence[str]) -> tuple[list[Rows], list[str]]:
+    """Mark labels and predictions that read as missing, such as "nan" or -1, and describe such predictions."""
+    missing = vocabulary.missing(
+        {name for version in versions for name in version.labelled_classes()},
+        {name for version in versions for name in version.predicted_classes()},
+        {*shared, *(name for version in versions for name in version.known or ())},
+    )
+    marked, problems = [rows.without(version, missing) for version in versions], []
+    for before, after in zip(versions, marked, strict=True):
+        if names := missing & {*before.predicted_classes()}:
+            lost = np.flatnonzero((after.predictions < 0) & (before.predictions >= 0))
+            what = f"no prediction ({listed(sorted(map(repr, names)))} means none, unless it is among --classes)"
+            problems.append(rows.named(before, lost, what))
+    return marked, problems
+
+
+def _open(given: Predictions, name: str, columns: Mapping[str, str] | None) -> Source:
+    ids = [*formats.IDS, *(name for usual, name in (columns or {}).items() if usual == "id")]
+    return formats.open_source(given, name, ids)
+
+
+def _read_labels(
+    given: Predictions, columns: Mapping[str, str] | None, shared: tuple[str, ...] | None, first: Rows
+) -> tuple[Rows, int]:
+    """Read a file of ids and labels; return the labels in the order of the first model's rows, and how many others.
+
+    Raises:
+      InputError: an id that occurs twice.
+    """
+    name = str(given) if isinstance(given, str | os.PathLike) else f"the labels' {_kind(given)}"
+    (source,) = formats.renamed([_open(given, name, columns)], columns or {}, required=False)
+    read = rows.read(source, shared, None, needs_prediction=False)
+    if (found := align.repeated(read.keys)).size:
+        raise InputError(f"{rows.named(read, found, 'an id that occurs again')}; expected one label for each id")
+    places = align.places(first.keys, read.keys)
+    in_order = rows.reordered(read, places, first.source)
+    more = len(read.labels) - np.count_nonzero(places >= 0)
+    return replace(in_order, labels=np.where(places < 0, -1, in_order.labels)), int(more)
+
+
+def _with_labels_of(read: Rows, other: Rows) -> tuple[Rows, list[str]]:
+    """Return the rows with another file's labels where they have none, and describe where the labels differ."""
+    classes = tuple(dict.fromkeys([*read.classes, *other.classes]))
+    number = {name: place for place, name in enumerate(classes)}
+    labels = np.array([*(number[name] for name in other.classes), -1], np.int32)[other.labels]
+    merged = replace(read, classes=classes, labels=np.where(read.labels < 0, labels, read.labels))
+    found = np.flatnonzero((merged.labels != labels) & (labels >= 0))
     if not found.size:
-        return []
+        return merged, []
     examples = [
-        f"{text!r} is {before.classes[before.labels[row]]!r} and {after.classes[after.labels[row]]!r}"
-        for text, row in zip(ids_of(before.source, found[:NAMED]), found[:NAMED], strict=True)
+        f"{text!r} is {classes[merged.labels[row]]!r} and {classes[labels[row]]!r}"
+        for text, row in zip(ids_of(read.order, found[:NAMED]), found[:NAMED], strict=True)
     ]
     disagree = "label disagrees" if found.size == 1 else "labels disagree"
-    names = f"{before.source.name} and {after.source.name}"
-    kinds = {any(name.isdecimal() for name in read.labelled_classes()) for read in (before, after)}
+    names = f"{read.source.name} and {other.source.name}"
+    kinds = {any(name.isdecimal() for name in each.labelled_classes()) for each in (read, other)}
     hint = HINT if len(kinds) > 1 else "; expected the same label in both"
-    return [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
+    return merged, [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
 
 
 def _hidden(before: Rows, after: Rows, shared: Sequence[str], old_classes_given: bool) -> list[str]:

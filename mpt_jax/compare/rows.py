@@ -1,6 +1,6 @@
 """One model's rows: fingerprints of the ids, labels and predictions as integers, and which rows are unusable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -21,14 +21,16 @@ _WITHOUT = ("no prediction", "NaN, infinite or missing scores")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows in the order of the file; labels and predictions are positions in `classes`, -1 if missing.
+    """Rows in the order of a source; labels and predictions are positions in `classes`, -1 if missing.
 
     `known` are the classes that the model knows according to the file, None if the file does not list them; `listed`
     tells whether they come from a list, and not from the names of columns. `tied` are the rows with several largest
-    scores, none without scores. `problems` counts and names the unusable rows, one sentence for each kind.
+    scores, none without scores. `problems` counts and names the rows without an id or a prediction,
+    one sentence for each kind.
     """
 
     source: Source
+    order: Source
     keys: align.Keys
     labels: np.ndarray
     predictions: np.ndarray
@@ -51,9 +53,9 @@ class Rows:
         """Return the number of rows of each label."""
         return _counted(self.labels, self.classes)
 
-    def rows_by_prediction(self) -> dict[str, int]:
-        """Return the number of rows of each prediction."""
-        return _counted(self.predictions, self.classes)
+    def rows_by_prediction(self, rows: np.ndarray | None = None) -> dict[str, int]:
+        """Return the number of rows of each prediction, among all rows or those of a mask ``[n]``."""
+        return _counted(self.predictions if rows is None else self.predictions[rows], self.classes)
 
 
 def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
@@ -68,15 +70,32 @@ def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
     return replace(read, classes=classes, known=known, labels=codes[read.labels], predictions=codes[read.predictions])
 
 
-def reordered(read: Rows, order: np.ndarray) -> Rows:
-    """Return the rows in another order, without the fingerprints, which no one needs once the rows are aligned."""
+def reordered(read: Rows, places: np.ndarray, order: Source) -> Rows:
+    """Return the rows at some places in the order of a source, without the fingerprints, which no one needs then."""
     none = np.zeros(0, np.uint64)
-    tied = read.tied[order] if read.tied.size else read.tied
-    return replace(read, keys=(none, none), labels=read.labels[order], predictions=read.predictions[order], tied=tied)
+    tied = read.tied[places] if read.tied.size else read.tied
+    labels, predictions = read.labels[places], read.predictions[places]
+    return replace(read, order=order, keys=(none, none), labels=labels, predictions=predictions, tied=tied)
+
+
+def without(read: Rows, names: Collection[str]) -> Rows:
+    """Return the rows with labels and predictions of these names missing."""
+    if not {*names} & {*read.classes}:
+        return read
+    classes = tuple(name for name in read.classes if name not in names)
+    place = {name: code for code, name in enumerate(classes)}
+    codes = np.array([*(place.get(name, -1) for name in read.classes), -1], np.int32)
+    return replace(read, classes=classes, labels=codes[read.labels], predictions=codes[read.predictions])
 
 
 def read(
-    source: Source, shared: tuple[str, ...] | None, own: tuple[str, ...] | None, scores: str | None = None
+    source: Source,
+    shared: tuple[str, ...] | None,
+    own: tuple[str, ...] | None,
+    scores: str | None = None,
+    *,
+    needs_label: bool = True,
+    needs_prediction: bool = True,
 ) -> Rows:
     """Read one model's rows in a single pass.
 
@@ -87,6 +106,8 @@ def read(
       shared: what an index means for both models, by default what the source says, else the index is the class.
       own: the classes that this model knows, by name or index; what an index means in its predictions.
       scores: prefix of the columns of scores, or the column that holds them all; None: the only ones.
+      needs_label: whether there must be a column of labels; without one all labels are missing.
+      needs_prediction: whether predictions are read; otherwise they are missing.
 
     Raises:
       InputError: columns or classes that are missing, ambiguous or contradictory.
@@ -96,9 +117,12 @@ def read(
         _require_same_order(source.class_names, shared, source.name)
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
-    id_, label = columns.one_of(source, IDS), columns.one_of(source, LABELS)
-    predicted = columns.prediction_columns(source, scores)
-    has_scores = predicted[0] not in PREDICTIONS
+    id_ = columns.one_of(source, IDS, ", or --columns id=NAME")
+    label = None
+    if needs_label or any(column in LABELS for column in source.columns):
+        label = columns.one_of(source, LABELS, ", --columns label=NAME, or --labels FILE")
+    predicted = columns.prediction_columns(source, scores) if needs_prediction else []
+    has_scores = bool(predicted) and predicted[0] not in PREDICTIONS
     scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
     listed_classes = own is not None
     if own is None and scored and not has_scores:  # scores next to predictions still show what the model knows
@@ -116,10 +140,11 @@ def read(
     unusable: dict[str, tuple[int, list[str]]] = {}
     start, known = 0, own
     code_of_score = order = np.zeros(0, np.int32)
-    for batch in source.batches([id_, label, *predicted]):
+    for batch in source.batches([id_, *([label] if label else []), *predicted]):
         ids = columns.texts(batch[id_], id_, source.name)
         keys.append(_fingerprints(ids))
-        labels.append(_codes(batch[label], code, label, source.name))
+        none = np.full(len(ids), -1, np.int32)
+        labels.append(_codes(batch[label], code, label, source.name) if label else none)
         if has_scores:
             values, named = columns.scores(batch, predicted, source.name)
             if not start:
@@ -137,10 +162,10 @@ def read(
             tied.append((values == values.max(-1, keepdims=True)).sum(-1) > 1)
             without_prediction = ~np.isfinite(values).all(-1)
         else:
-            predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name))
-            without_prediction = predictions[-1] < 0
+            predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name) if predicted else none)
+            without_prediction = (predictions[-1] < 0) & needs_prediction
         no_id = pc.fill_null(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False) == 0
-        masks = {"no id": no_id, "no label": labels[-1] < 0, _WITHOUT[has_scores]: without_prediction}
+        masks = {"no id": no_id, _WITHOUT[has_scores]: without_prediction}
         for what, places in ((what, np.flatnonzero(mask)) for what, mask in masks.items() if mask.any()):
             count, examples = unusable.get(what, (0, []))
             few = places[: NAMED - len(examples)].tolist()
@@ -156,6 +181,7 @@ def read(
     first, second = (np.concatenate(part) for part in zip(*keys, strict=True))
     result = Rows(
         source=source,
+        order=source,
         keys=(first, second),
         labels=np.concatenate(labels),
         predictions=np.concatenate(predictions),
@@ -180,6 +206,15 @@ def class_order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
         return (1, int(name), name) if name.isdecimal() and len(name) <= columns.DIGITS else (2, 0, name)
 
     return key
+
+
+def named(read: Rows, rows: np.ndarray, what: str) -> str:
+    """Count some rows, by their places ``[m]``, and name the first by their ids."""
+    first = rows[:NAMED]
+    ids = [repr(id_) if id_ else f"row {row + 1}" for id_, row in zip(ids_of(read.order, first), first, strict=True)]
+    return f"{rows.size:,} {'row' if rows.size == 1 else 'rows'} of {read.source.name} with {what}: " + listed(
+        ids, rows.size
+    )
 
 
 def ids_of(source: Source, rows: np.ndarray) -> list[str]:

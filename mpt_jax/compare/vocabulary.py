@@ -4,6 +4,7 @@ A wrong prediction of the old model can never flip. So a class that the old mode
 another number, would drop out of the comparison without a word.
 """
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +14,9 @@ from mpt_jax.errors import listed
 Counts = Mapping[str, int]  # rows by class
 
 SHOWN = 5  # names in a message
+MISSING = frozenset(["nan", "<na>", "nat", "null", "\\n", "#n/a"])  # as pandas, SQL and spreadsheets write it
+PERHAPS_MISSING = frozenset(["none", "na", "n/a"])  # also names of classes
+_NEGATIVE = re.compile(r"-\d+(\.0*)?")
 
 
 def spelling(name: str) -> str:
@@ -45,6 +49,41 @@ def respelled(names: Collection[str], declared: Collection[str] = ()) -> list[tu
     for name in sorted(set(names)):
         groups[spelling(name)].append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1 and not set(group) <= set(declared)]
+
+
+def reads_as_missing(name: str) -> bool:
+    """Return whether a name is more often how a tool writes a missing value, or an index below 0, than a class.
+
+    Examples:
+      >>> [name for name in ["NaN", "none", "-1", "-1.0", "cat", "0"] if reads_as_missing(name)]
+      ['NaN', 'none', '-1', '-1.0']
+    """
+    return name.strip().casefold() in {*MISSING, *PERHAPS_MISSING} or _is_negative(name)
+
+
+def missing(labels: Collection[str], predicted: Collection[str], declared: Collection[str] = ()) -> set[str]:
+    """Return the names among labels and predictions that mean that there is none.
+
+    "nan" and the like are no class unless it is declared; "none", "NA" or an index below 0 are one if a model predicts
+    it and it is a label. An index below 0 is also one beside another that is both: -1, 0 and 1 are sentiments.
+
+    Examples:
+      >>> sorted(missing(["cat", "-1", "nan"], ["cat", "nan"])), missing(["-1", "1"], ["-1", "1"])
+      (['-1', 'nan'], set())
+    """
+    both = {*labels} & {*predicted}
+    negative_is_class = any(map(_is_negative, {*both, *declared}))
+    return {
+        name
+        for name in {*labels, *predicted} - {*declared}
+        if name.strip().casefold() in MISSING
+        or (name not in both and name.strip().casefold() in PERHAPS_MISSING)
+        or (not negative_is_class and _is_negative(name))
+    }
+
+
+def _is_negative(name: str) -> bool:
+    return _NEGATIVE.fullmatch(name.strip()) is not None
 
 
 def never_labels(labels: Counts, predicted: Counts) -> list[str]:

@@ -213,7 +213,7 @@ def swapped(columns, **changes):
         ),
         ({"label": ["cat", "owl", "cat", "cat"]}, "1 label disagrees between {old} and {new}: 'b' is 'dog' and 'cat'"),
         ({"id": ["d", "", "b", "a"]}, "1 row of {new} with no id: row 2"),
-        ({"label": ["cat", "", "", "cat"]}, "2 rows of {new} with no label: 'c', 'b'"),
+        ({"label": ["cat", "", "", "cat"]}, "2 rows of {new} with no label: 'b', 'c'"),
         ({"prediction": ["cat", "owl", "dog", ""]}, "1 row of {new} with no prediction: 'a'"),
     ],
 )
@@ -314,7 +314,7 @@ def test_versions_are_each_read_once_and_any_two_make_a_pair(tmp_path, monkeypat
     files = [write(tmp_path / name, columns) for name, columns in (("a.csv", OLD), ("b.npz", turned), ("c.jsonl", NEW))]
     opened = []
     read = formats.open_source
-    monkeypatch.setattr(formats, "open_source", lambda source, name: opened.append(source) or read(source, name))
+    monkeypatch.setattr(formats, "open_source", lambda source, *more: opened.append(source) or read(source, *more))
     versions = pairs.read_versions(files)
     for old in range(3):
         for new in range(3):
@@ -339,3 +339,80 @@ def test_versions_that_do_not_match_are_named(tmp_path):
         pairs.pair(pairs.read_versions([OLD, short, OLD]), 0, 2)
     with pytest.raises(InputError, match=r"unknown class 'car' in same; .*valid: cat, dog, owl"):
         pairs.read_versions([OLD, OLD, NEW], same={"car": "cat"})
+
+
+def test_columns_have_other_names_in_both_files_or_in_one(tmp_path):
+    columns = {"id": "uid", "label": "y_true", "prediction": "y_pred"}
+    old = {columns[key]: values for key, values in OLD.items()}
+    for name in ("o.npz", "o.csv", "o.parquet", "o.jsonl"):
+        path = write(tmp_path / name, old | {"label": LABELS[::-1]})  # the column that is not named
+        pair = pairs.read(path, {columns[key]: values for key, values in NEW.items()}, columns=columns)
+        assert names(pair) == ROWS and pair.ids(np.array([3])) == ["d"]
+    assert names(pairs.read(old, NEW, columns=columns)) == ROWS
+    for changes, message in (
+        ({"label": "truth"}, "unknown column 'truth' for label; .*valid: .*'?y_true"),
+        ({"target": "y_true"}, "unknown column 'target' in columns; valid: id, label, prediction, scores"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pairs.read(old, NEW, columns=columns | changes)
+    with pytest.raises(
+        InputError, match="has the columns 'y_true' and 'label', and the new arrays has no 'y_true'; exp"
+    ):
+        pairs.read(old | {"label": LABELS}, NEW, columns=columns)
+    semicolons = tmp_path / "semicolons.csv"
+    semicolons.write_text(
+        "uid;y_true;y_pred\n" + "".join(f"{';'.join(row)}\n" for row in zip(*OLD.values(), strict=True))
+    )
+    assert names(pairs.read(semicolons, NEW, columns=columns)) == ROWS
+
+
+def test_labels_come_from_another_file_and_agree_with_those_there_are():
+    bare = [{key: values for key, values in table.items() if key != "label"} for table in (OLD, NEW)]
+    labels = {"id": ["x", *IDS[::-1]], "label": ["cat", *LABELS[::-1]]}
+    for old in (bare[0], OLD, OLD | {"label": ["cat", "", "", "cat"]}):
+        pair = pairs.read(old, bare[1], labels=labels)
+        assert names(pair) == ROWS and pair.left_out == {"labels without a prediction": 1}
+    with pytest.raises(InputError, match=r"1 label disagrees between the old arrays and the labels' arrays: 'a' is"):
+        pairs.read(OLD | {"label": ["dog", *LABELS[1:]]}, bare[1], labels=labels)
+    with pytest.raises(
+        InputError, match=r"1 row of the labels' arrays with an id that occurs again: 'a'; expected one"
+    ):
+        pairs.read(*bare, labels=labels | {"id": ["a", *IDS[::-1]]})
+    few = {"id": IDS[:3], "label": LABELS[:3]}
+    with pytest.raises(InputError, match=r"1 row of the old arrays with no label: 'd'; --unlabelled skip"):
+        pairs.read(*bare, labels=few)
+    pair = pairs.read(*bare, labels=few, unlabelled="skip")
+    assert names(pair) == ROWS[:3] and pair.left_out == {"rows without a label": 1}
+    with pytest.raises(InputError, match=r"expected one called 'label', --columns label=NAME, or --labels FILE"):
+        pairs.read(*bare)
+
+
+@pytest.mark.parametrize("missing", ["", None, "nan", "<NA>", "NULL", "none", "-1", "-1.0"])
+def test_rows_without_a_label_are_an_error_or_skipped_and_counted(missing):
+    old = OLD | {"label": ["cat", missing, "owl", missing]}
+    new = NEW | {"label": ["cat", "owl", "dog", "cat"]}
+    with pytest.raises(
+        InputError, match=r"2 rows of the old .* with no label: 'b', 'd'; .*--unlabelled skip leaves out"
+    ):
+        pairs.read(old, new)
+    assert names(pairs.read(old, new, unlabelled="skip")) == ROWS  # the other file has them
+    pair = pairs.read(old, new | {"label": old["label"][::-1]}, unlabelled="skip", old_classes=["cat", "dog"])
+    assert names(pair) == [ROWS[0], ROWS[2]] and pair.left_out == {"rows without a label": 2}
+    assert pair.ids(np.array([1, 0])) == ["c", "a"] and pair.classes == ("cat", "dog", "owl")
+    with pytest.raises(InputError, match="no row has a label; expected some"):
+        pairs.read(OLD | {"label": [missing] * 4}, NEW | {"label": [missing] * 4}, unlabelled="skip")
+
+
+def test_predictions_that_read_as_missing_are_an_error_unless_they_are_classes():
+    for missing in ("nan", "<NA>", "None", -1):
+        table = {"id": [1, 2], "label": [0, 1], "prediction": [0, missing]}
+        with pytest.raises(InputError, match=r"1 row of the old arrays with no prediction \('.*' means none, unless"):
+            pairs.read(table, table)
+    sentiment = {"id": [1, 2, 3], "label": [-1, 0, 1], "prediction": [-1, 0, 1]}
+    assert pairs.read(sentiment, sentiment | {"prediction": [0, 0, 1]}).classes == ("0", "1", "-1")
+    none = {"id": [1, 2], "label": ["none", "cat"], "prediction": ["none", "cat"]}
+    assert pairs.read(none, none).classes == ("cat", "none")
+    with pytest.raises(InputError, match="no label"):
+        pairs.read(none | {"prediction": ["cat", "cat"]}, none | {"prediction": ["cat", "cat"]})
+    declared = pairs.read(none, none | {"prediction": ["cat", "cat"]}, classes=["none", "cat"])
+    assert declared.old.tolist() == [0, 1] and declared.new.tolist() == [1, 1]

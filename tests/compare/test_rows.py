@@ -17,7 +17,7 @@ def test_codes_are_positions_in_the_classes_in_order_of_appearance():
     assert found.classes == ("b", "a", "c") and found.known is None and found.ids_complete
     assert found.labels.tolist() == [0, 1, -1] and found.predictions.tolist() == [1, 1, 2]
     assert found.labelled_classes() == ("b", "a") and found.predicted_classes() == ("a", "c")
-    assert found.problems == ("1 row of it with no label: '3'",)
+    assert found.problems == () and rows.named(found, np.array([2]), "no label") == "1 row of it with no label: '3'"
 
 
 def test_the_known_classes_are_those_of_scores_also_beside_predictions():

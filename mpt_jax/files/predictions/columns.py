@@ -1,5 +1,6 @@
 """The columns of a prediction file: which ones hold ids, predictions and scores, as text and as matrices."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files.predictions.formats import IDS, PREDICTIONS, PREFIXES, SCORE, SCORES, Column, Source
 
+_WHOLE = re.compile(r"-?[0-9]+\.0*")
 DIGITS = 20  # of a class's index; a longer number is a name, and Python converts no text of 4,300 digits
 
 
@@ -33,15 +35,18 @@ def read_scores(source: Source) -> Iterator[tuple[list[str | None], np.ndarray, 
         yield ids, values, names if named or source.class_names else None
 
 
-def one_of(source: Source, names: Sequence[str]) -> str:
+def one_of(source: Source, names: Sequence[str], hint: str = "") -> str:
     """Return the only column with one of these names.
+
+    Args:
+      hint: what else would work, for the error.
 
     Raises:
       InputError: there is no such column, or there are several.
     """
     found = [column for column in source.columns if column in names]
     if len(found) != 1:
-        raise InputError(f"{source.name} has the columns {_columns(source)}; expected one called {names[0]!r}")
+        raise InputError(f"{source.name} has the columns {_columns(source)}; expected one called {names[0]!r}{hint}")
     return found[0]
 
 
@@ -172,15 +177,19 @@ def class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str | 
         raise InputError(f"{source} has the class {value}; expected a name or an index")
     if isinstance(value, bytes):
         value = value.decode()
-    is_index = isinstance(value, int | float)
+    is_index = isinstance(value, int | float) and not isinstance(value, bool)  # True is text in every format
     text = str(int(value) if isinstance(value, float) else value)
+    if _WHOLE.fullmatch(text) and text not in (names or ()):
+        text = text.partition(".")[0]  # tools write indices as 1.0 once one is missing
     # If the names are numbers themselves, a text is a name, also of a class that this model does not know.
     if not names or not (is_index or (text.isdecimal() and text not in names and not all(map(str.isdecimal, names)))):
         return text
-    if len(text) > DIGITS or not 0 <= int(value) < len(names):
+    if is_index and value < 0:
+        return text  # often a missing label
+    if len(text) > DIGITS or not 0 <= int(text) < len(names):
         expected = f"there are {len(names)} class names, so expected an index up to {len(names) - 1}"
         raise InputError(f"{source} has the class {text[:50]}; {expected}")
-    return names[int(value)]
+    return names[int(text)]
 
 
 def texts(ids: Column, column: str, name: str) -> pa.Array:

@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
-from mpt_jax.errors import DAMAGED, InputError, one_line
+from mpt_jax.errors import DAMAGED, InputError, one_line, unknown
 from mpt_jax.files.predictions import delimited
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
+USUAL = {"id": IDS, "label": LABELS, "prediction": PREDICTIONS, "scores": SCORES}
 PREFIXES = ("score", "logit", "probability")
 SCORE = re.compile(f"(?:{'|'.join(PREFIXES)})_(.+)", re.DOTALL)  # one column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # per batch
@@ -44,13 +45,14 @@ class Source:
     class_names: tuple[str, ...] | None = None
 
 
-def open_source(source: Any, name: str) -> Source:
+def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
     """Open a file by its suffix (csv, tsv and jsonl may be compressed), a table in memory, or arrays by name.
 
     Args:
       source: a path, a mapping from column to array, a table of Arrow or of a package that exports to Arrow (pandas,
         polars), or a Hugging Face data set.
       name: what errors call the arrays.
+      ids: names of the column of ids, by which the delimiter of a text is found.
 
     Raises:
       InputError: no such file, an unknown suffix, a damaged file, or a repeated column.
@@ -76,10 +78,57 @@ def open_source(source: Any, name: str) -> Source:
             what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
             raise InputError(f"{path}: {what}; expected a regular file of predictions (a pipe cannot be read twice)")
         with _readable(path):
-            opened = FORMATS[suffix](path)
+            opened = _delimited(path, ids) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
     if twice := repeated(opened.columns):
         raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected unique names")
     return opened
+
+
+def renamed(sources: Sequence[Source], columns: Mapping[str, str], *, required: bool = True) -> list[Source]:
+    """Return the sources with columns under their usual names.
+
+    A source without the given column may have the usual one, unless that is another column in another source.
+
+    Args:
+      columns: names by usual name, one of "id", "label", "prediction" and "scores".
+      required: whether some source must have each column.
+
+    Raises:
+      InputError: another usual name, a column that no source has, or one that is ambiguous.
+    """
+    for usual, name in columns.items():
+        if usual not in USUAL:
+            raise InputError(unknown(f"column {usual!r} in columns", usual, list(USUAL)))
+        with_it = [source for source in sources if name in source.columns]
+        others = [source for source in sources if name not in source.columns]
+        if not with_it and required:
+            valid = sorted({column for source in sources for column in source.columns})
+            raise InputError(unknown(f"column {name!r} for {usual}", name, valid))
+        both = [source for source in with_it if name not in USUAL[usual] and {*source.columns} & {*USUAL[usual]}]
+        if both and others:
+            raise InputError(
+                f"{both[0].name} has the columns {name!r} and {USUAL[usual][0]!r}, and {others[0].name} has no "
+                f"{name!r}; expected {name!r} in both"
+            )
+    return [_renamed(source, {name: usual for usual, name in columns.items()}) for source in sources]
+
+
+def _renamed(source: Source, usual_of: Mapping[str, str]) -> Source:
+    usual_of = {name: usual for name, usual in usual_of.items() if name in source.columns}
+    if not usual_of:
+        return source
+    name_of = {usual: name for name, usual in usual_of.items()}
+    replaced = {other for usual in name_of for other in USUAL[usual]}
+    columns = [
+        usual_of.get(column, column) for column in source.columns if column in usual_of or column not in replaced
+    ]
+
+    def batches(columns: Sequence[str]) -> Batches:
+        names = [name_of.get(column, column) for column in columns]
+        for batch in source.batches(names):
+            yield {column: batch[name] for column, name in zip(columns, names, strict=True)}
+
+    return replace(source, columns=tuple(columns), batches=batches)
 
 
 def repeated(names: Sequence[str]) -> list[str]:
@@ -185,8 +234,8 @@ def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return lengths.pop()[0]
 
 
-def _delimited(path: pathlib.Path) -> Source:
-    table = delimited.describe(path, lambda: _text(path), IDS)
+def _delimited(path: pathlib.Path, ids: Sequence[str] = IDS) -> Source:
+    table = delimited.describe(path, lambda: _text(path), ids)
     numbers = {name for name in table.columns if name in SCORES or SCORE.fullmatch(name)}
 
     def batches(columns: Sequence[str]) -> Batches:
@@ -310,14 +359,14 @@ def _reject_new_scores(
 
 
 def _json_type(column: str, value: Any) -> pa.DataType:
+    is_score = column in SCORES or SCORE.fullmatch(column)
     if isinstance(value, dict):
         return pa.struct([(key, pa.float64()) for key in value])
-    is_class = column in (*LABELS, *PREDICTIONS)
-    if isinstance(value, list) and is_class:
+    if isinstance(value, list) and not is_score:
         return pa.list_(_json_type(column, next((each for each in value if each is not None), None)))
     if isinstance(value, list):
         return pa.list_(pa.float64())
-    if column not in IDS and not is_class:
+    if is_score:
         return pa.float64()
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if isinstance(value, kind):

@@ -48,6 +48,7 @@ def test_no_scores_or_several_kinds_are_an_error(table):
         *((missing, None, None) for missing in (None, "", b"", float("nan"))),
         *((("cat", None, "cat"), (b"cat", None, "cat"), (3, None, "3"), (3.0, None, "3"), ("3", None, "3"))),
         *(((1, ("a", "b"), "b"), ("1", ("a", "b"), "b"), ("a", ("a", "b"), "a"), ("c", ("a", "b"), "c"))),
+        *(((-1, ("a", "b"), "-1"), ("1.0", None, "1"), ("1.0", ("a", "b"), "b"), ("1.0", ("1.0", "b"), "1.0"))),
         *((("1", ("1", "0"), "1"), (1, ("1", "0"), "0"), ("7", ("1", "0"), "7"))),  # names that are numbers
     ],
 )
@@ -55,9 +56,9 @@ def test_a_class_is_a_name_or_an_index(value, names, expected):
     assert columns.class_name(value, names, "it") == expected
 
 
-@pytest.mark.parametrize(("value", "names"), [(0.5, None), (2, ("a", "b")), (-1, ("a", "b"))])
+@pytest.mark.parametrize(("value", "names"), [(0.5, None), (2, ("a", "b")), ("2.0", ("a", "b"))])
 def test_a_class_that_is_neither_is_an_error(value, names):
-    with pytest.raises(InputError, match=f"the class {value}; .*expected"):
+    with pytest.raises(InputError, match=f"the class {str(value).removesuffix('.0')}.*; .*expected"):
         columns.class_name(value, names, "it")
 
 
