@@ -4,11 +4,13 @@ import argparse
 import logging
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import new_parser, output_file, positive_int
+from mpt_jax.compare import vocabulary
 from mpt_jax.errors import InputError, listed
 
 if TYPE_CHECKING:  # at run time it imports JAX, which --help does not need
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the model, predict batch by batch and write the file; progress goes to stderr."""
     from rich.console import Console
 
-    from mpt_jax import models
+    from mpt_jax import data, models
     from mpt_jax.cli import compilation_cache
     from mpt_jax.cli.progress import progress
     from mpt_jax.data import examples
@@ -102,6 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         data_dir=arguments.data_dir,
         any_class=as_features,
+        resizing=data.Resizing(**card.get("resizing", {})),
     )
     if not arguments.no_compilation_cache:
         compilation_cache.enable()
@@ -111,8 +114,10 @@ def run(arguments: argparse.Namespace) -> None:
     with progress(Console(stderr=True)) as shown:
         if source.note:
             shown.log(source.note)
+        unknown: Counter[str] = Counter()
         done, title = 0, f"{card['name']} on {source.name}"
         classes, labelled = card["classes"], source.labelled
+        known = frozenset(classes)
         if as_features:
             opened = feature_writer.open_writer(output, classes, split=arguments.split, labelled=labelled)
         else:
@@ -127,13 +132,31 @@ def run(arguments: argparse.Namespace) -> None:
             )
             for batch, rows in outputs:
                 add_rows(batch.ids, batch.labels, rows)
+                unknown.update(label for label in batch.labels if label and label not in known)
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})
             if not done:
                 raise InputError(f"{source.name} has no readable example: {listed(unread)}")
+        if unknown:
+            shown.log(_about(unknown, classes))
         skipped = f", {len(unread)} skipped: {listed(unread)}" if unread else ""
         what = "rows of features" if as_features else "predictions"
         shown.finish(f"{title}: {done} {what} in {output}{skipped}")
+
+
+def _about(unknown: Mapping[str, int], classes: Collection[str]) -> str:
+    """Describe labels that are no classes of the model, the most frequent first.
+
+    Examples:
+      >>> _about({"fox": 1, "Cat": 2}, ["cat", "dog"])
+      "labels that the model does not know: 'Cat' (2), 'fox' (1); 'Cat' looks like its class 'cat'"
+    """
+    names = sorted(unknown, key=lambda name: (-unknown[name], name))
+    alike = [
+        f"{name!r} looks like its class {known!r}" for name, known in vocabulary.other_spellings(names, classes).items()
+    ]
+    text = f"labels that the model does not know: {listed([f'{name!r} ({unknown[name]:,})' for name in names])}"
+    return f"{text}; {listed(alike)}" if alike else text
 
 
 def _readable(

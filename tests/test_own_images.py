@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_device", "without_plots")
 CONFIG = """
 def get_config():
     return {
-        "dataset": {"name": "folder", "channels": 1},
+        "dataset": {"name": "folder", "channels": 1, "image_size": 8, "resize": 9},
         "optimizer": {"epochs": 1, "batch_size": 16, "learning_rate": 0.05},
         "update": {"schedule": [2, 4], "methods": ["no_treatment"]},
     }
@@ -45,6 +45,8 @@ def test_faults_of_a_folder_are_reported_and_changed_images_are_refused_on_resum
     printed = " ".join(capsys.readouterr().out.split())
     assert "skipped (1): train/two/broken.png" in printed and "held out for testing" in printed
     report = json.loads((tmp_path / "run/report.json").read_text())
+    card = json.loads((tmp_path / "run/releases/r1-no_treatment-seed0/card.json").read_text())
+    assert card["resizing"] == {"resize": 9, "interpolation": "bicubic"}
     assert report["classes"] == {"order": ["zero", "one", "three", "two"], "schedule": [2, 4]}
     with np.load(tmp_path / "run/predictions/r1-no_treatment-seed0.npz", allow_pickle=False) as file:
         assert all(name.startswith("train/") and name.endswith(".png") for name in file["ids"])

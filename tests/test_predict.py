@@ -192,6 +192,20 @@ def test_features_make_a_data_set_on_which_the_head_alone_predicts_the_same(pair
         np.testing.assert_allclose(logits, logits_of(classifier, pixels.images), rtol=1e-4, atol=1e-4)
 
 
+def test_labels_that_the_model_does_not_know_are_named_and_counted(tmp_path, capsys):
+    release(tmp_path / "model", "linear", (2,), ("cat", "dog"))
+    labels = ["cat", "emu", "Cat", "emu", "dog"]
+    np.savez(tmp_path / "f.npz", features=np.zeros((5, 2), np.float32), labels=labels)
+    line = [str(tmp_path / "model"), str(tmp_path / "f.npz"), "--batch=2", "--no-compilation-cache"]
+    assert predict.main([*line, f"--output={tmp_path}/o.csv"]) == 0
+    expected = "labels that the model does not know: 'emu' (2), 'Cat' (1); 'Cat' looks like its class 'cat'\n"
+    assert expected in capsys.readouterr().err
+    assert [row["label"] for row in table(tmp_path / "o.csv")[0]] == labels
+    np.savez(tmp_path / "f.npz", features=np.zeros((2, 2), np.float32), labels=["cat", ""])
+    assert predict.main([*line, f"--output={tmp_path}/o.csv"]) == 0
+    assert "does not know" not in capsys.readouterr().err
+
+
 def test_labels_of_features_may_be_classes_that_the_model_does_not_know(pair, tmp_path):
     for name in ("emu", "owl"):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -86,6 +86,18 @@ def _is_negative(name: str) -> bool:
     return _NEGATIVE.fullmatch(name.strip()) is not None
 
 
+def other_spellings(names: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """Return the names that are not known but have the `spelling` of one that is, with that one.
+
+    Examples:
+      >>> other_spellings(["Cat", "dog", "fox"], known=["cat", "dog"])
+      {'Cat': 'cat'}
+    """
+    by_spelling = {spelling(name): name for name in known}
+    strange = [name for name in names if name not in known]
+    return {name: by_spelling[spelling(name)] for name in strange if spelling(name) in by_spelling}
+
+
 def never_labels(labels: Counts, predicted: Counts) -> list[str]:
     """Return the predictions that are never a label, the most frequent first."""
     return sorted(predicted.keys() - labels.keys(), key=lambda name: (-predicted[name], name))

@@ -69,6 +69,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "dataset.follow_links": data.LINKS,
     "dataset.source": data.SOURCES,
     "dataset.augmentation": data.AUGMENTATIONS,
+    "dataset.interpolation": ("", *data.INTERPOLATIONS),
     "model.name": tuple(NETWORKS),
     "model.dtype": ("float32", "bfloat16"),
     "old_model.name": ("", *NETWORKS),
@@ -103,6 +104,7 @@ RANGES: Mapping[str, Range] = {
         lambda sides: len(sides) <= 2 and all(1 <= side <= 2**14 for side in sides),
         "height and width, or one side, from 1 to 2**14 pixels",
     ),
+    "dataset.resize": (lambda side: 0 <= side <= 2**14, "pixels up to 2**14, or 0 (just covers dataset.image_size)"),
     "dataset.channels": (lambda channels: channels in (0, 1, 3), "1 (grey), 3 (RGB) or 0 (as stored)"),
     "dataset.test_fraction": (lambda fraction: 0 < fraction < 1, "a number between 0 and 1"),
     "dataset.workers": (lambda workers: 0 <= workers <= 1024, "0 (threads) to 1024 processes"),
@@ -180,6 +182,17 @@ def _check_dataset(config: Config) -> None:
         not (dataset.crop_padding and dataset.random_resized_crop),
         f"dataset.crop_padding={dataset.crop_padding} and dataset.random_resized_crop="
         f"{list(dataset.random_resized_crop)} are both random crops; remove one of them",
+    )
+    for key in ("resize", "interpolation"):
+        value = getattr(dataset, key)
+        _require(
+            not value or dataset.image_size,
+            f"dataset.{key}={value}, but dataset.image_size is empty; expected a size such as 224",
+        )
+    _require(
+        not dataset.resize or dataset.resize >= min(dataset.image_size),
+        f"dataset.resize={dataset.resize} is less than dataset.image_size={_shown(dataset.image_size)}, which is "
+        "cropped from it; expected at least that, such as 256 for 224",
     )
     if dataset.augmentation != "imagenet":
         return

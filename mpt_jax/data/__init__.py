@@ -12,12 +12,15 @@
 
 from mpt_jax.data.classes import class_order as class_order
 from mpt_jax.data.dataset_config import AUGMENTATIONS as AUGMENTATIONS
+from mpt_jax.data.dataset_config import COVER as COVER
+from mpt_jax.data.dataset_config import INTERPOLATIONS as INTERPOLATIONS
 from mpt_jax.data.dataset_config import LINKS as LINKS
 from mpt_jax.data.dataset_config import POLICIES as POLICIES
 from mpt_jax.data.dataset_config import RANDOM as RANDOM
 from mpt_jax.data.dataset_config import SOURCES as SOURCES
 from mpt_jax.data.dataset_config import Augmentation as Augmentation
 from mpt_jax.data.dataset_config import DatasetConfig as DatasetConfig
+from mpt_jax.data.dataset_config import Resizing as Resizing
 from mpt_jax.data.feeding.augment import augment as augment
 from mpt_jax.data.feeding.feed import Feed as Feed
 from mpt_jax.data.feeding.feed import Resident as Resident

@@ -2,11 +2,45 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 SOURCES = ("auto", "memory", "stream")
 AUGMENTATIONS = ("crop_flip", "imagenet")
 POLICIES = ("error", "skip")
 LINKS = ("error", "skip", "follow")
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+IMAGENET_MARGIN = (256, 224)  # in the evaluation of ImageNet: side of the scaled image, side of the crop
+
+
+class Resizing(NamedTuple):
+    """How an image file is brought to a requested size: it is scaled, and cropped at the centre.
+
+    Attributes:
+      resize: the image is scaled until it covers ``resize / min(size)`` times the requested size. For a square size,
+        this makes its shorter side so many pixels long, as torchvision's ``Resize``. 0: until it covers the size.
+      interpolation: PIL's filter, one of `INTERPOLATIONS`, antialiased.
+    """
+
+    resize: int = 0
+    interpolation: str = "bicubic"
+
+    def scaled(self, width: int, height: int, size: Sequence[int]) -> tuple[int, int]:
+        """Return width and height of the scaled image, before the crop to ``size``, ``(height, width)``.
+
+        Examples:
+          >>> Resizing(256).scaled(640, 480, (224, 224)), Resizing().scaled(640, 480, (224, 224))
+          ((341, 256), (298, 224))
+        """
+        tall, wide = (side * (self.resize or min(size)) // min(size) for side in size)
+        if wide * height >= tall * width:
+            return wide, height * wide // width
+        return width * tall // height, tall
+
+
+COVER = Resizing()
+"""The default: an image just covers its size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +83,8 @@ class DatasetConfig:
     data_dir: str = ""  # TFDS data folder, folder of images, or base of a relative file name; empty: default
     class_order: str | tuple = "natural"  # "natural", "seed:N" (numpy RandomState) or a list; a final "...": the rest
     image_size: tuple[int, ...] = ()  # resize image files to height and width, or to one side length; empty: as stored
+    resize: int = 0  # shorter side of an image before the centre crop to `image_size`; 0: it just covers `image_size`
+    interpolation: str = ""  # PIL's "bicubic" or "bilinear" filter; empty: bicubic, of augmentation="imagenet" bilinear
     channels: int = 0  # of image files: 1 (grey) or 3 (RGB); 0: as stored in TFDS, 3 for your own files
     test_fraction: float = 0.2  # share of your own images to hold out for testing if they have no test part
     on_bad_image: str = "error"  # unreadable images, images in both train and test, ...: "error", or "skip" and count
@@ -73,6 +109,14 @@ class DatasetConfig:
     def size(self) -> tuple[int, int] | None:
         """Height and width to which images are resized; None if they keep their size."""
         return (self.image_size[0], self.image_size[-1]) if self.image_size else None
+
+    @property
+    def resizing(self) -> Resizing:
+        """How images are brought to `size`, except for the random crops of augmentation="imagenet"."""
+        imagenet = self.augmentation == "imagenet"
+        scaled, cropped = IMAGENET_MARGIN
+        default = min(self.size) * scaled // cropped if imagenet and self.size else 0
+        return Resizing(self.resize or default, self.interpolation or ("bilinear" if imagenet else "bicubic"))
 
     @property
     def is_listed(self) -> bool:

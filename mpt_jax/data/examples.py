@@ -6,12 +6,14 @@ import math
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mpt_jax.compare import vocabulary
 from mpt_jax.data import images, tfds_source
+from mpt_jax.data.dataset_config import COVER, Resizing
 from mpt_jax.data.own import arrays, folder, table
 from mpt_jax.errors import InputError, describe
 
@@ -45,6 +47,7 @@ def open_examples(
     split: str = "test",
     data_dir: str = "",
     any_class: bool = False,
+    resizing: Resizing = COVER,
 ) -> Examples:
     """Open image files, arrays or a TFDS data set as inputs of a network.
 
@@ -64,6 +67,7 @@ def open_examples(
       data_dir: TFDS data folder; empty: TFDS's default.
       any_class: whether labels may be classes that the network does not know: those of a folder are always its
         subfolders, and integers without names are texts.
+      resizing: of encoded images.
 
     Raises:
       InputError: no such source, an empty one, or one that does not fit the network.
@@ -76,15 +80,15 @@ def open_examples(
         raise InputError(f"{source}: the model takes inputs of shape {list(shape)}, not images; expected an .npz file")
     if suffix in (".csv", ".parquet"):
         files, labels = table.read_rows(path)
-        return _files(str(path), files, labels, shape)
+        return _files(str(path), files, labels, shape, resizing)
     if path.is_dir():
-        return _folder(path, shape, None if any_class else classes)
+        return _folder(path, shape, None if any_class else classes, resizing)
     expected = "expected a folder, a .csv, .parquet or .npz file, or the name of a TFDS data set"
     if path.exists() or len(path.parts) > 1 or suffix in images.SUFFIXES:
         what = "is not a folder of images" if path.exists() else "does not exist"
         raise InputError(f"{source} {what}; {expected}")
     try:
-        return _tfds(source, shape, split, data_dir)
+        return _tfds(source, shape, split, data_dir, resizing)
     except InputError as error:
         if not isinstance(error.__cause__, tfds.core.DatasetNotFoundError | ValueError):  # an invalid TFDS name
             raise
@@ -93,19 +97,21 @@ def open_examples(
         ) from error
 
 
-def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str] | None) -> Examples:
+def _folder(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str] | None, resizing: Resizing) -> Examples:
     files = folder.find_images(path)
     if not files:
         raise InputError(f"{path} contains no images; expected files that end in {', '.join(images.SUFFIXES)}")
     labels = [pathlib.PurePosixPath(name).parts[0] if "/" in name else None for name in files]
     found = sorted({label for label in labels if label})
     if {*found} & {*(found if classes is None else classes)}:
-        return _files(str(path), files, labels, shape)
+        return _files(str(path), files, labels, shape, resizing)
     note = ""
     if found:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         note = f"no labels: none of the folders in {path} ({listed}) is a class of the model"
-    return _files(str(path), files, None, shape, note)
+        for name, known in list(vocabulary.other_spellings(found, classes or ()).items())[:1]:
+            note += f"; {name!r} looks like its class {known!r}"
+    return _files(str(path), files, None, shape, resizing, note)
 
 
 def _files(
@@ -113,6 +119,7 @@ def _files(
     files: dict[str, pathlib.Path],
     labels: Sequence[str | None] | None,
     shape: tuple[int, ...],
+    resizing: Resizing,
     note: str = "",
 ) -> Examples:
     ids, paths = list(files), list(files.values())
@@ -123,7 +130,7 @@ def _files(
     def batches(size: int) -> Iterator[Batch]:
         for start in range(0, len(ids), size):
             rows = slice(start, start + size)
-            pixels, reasons = images.read_files(paths[rows], channels=shape[-1], size=shape[:2])
+            pixels, reasons = images.read_files(paths[rows], channels=shape[-1], size=shape[:2], resizing=resizing)
             good = [row for row in range(len(pixels)) if row not in reasons]
             yield Batch(
                 [ids[start + row] for row in good],
@@ -135,7 +142,8 @@ def _files(
     return Examples(name, len(ids), labels is not None, batches, note)
 
 
-def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Examples:
+def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str, resizing: Resizing) -> Examples:
+    options: dict[str, Any] = {"channels": shape[-1], "size": shape[:2], "resizing": resizing}
     count, names, encoded = tfds_source.open_split(name, data_dir, split)
 
     def batches(size: int) -> Iterator[Batch]:
@@ -143,7 +151,7 @@ def _tfds(name: str, shape: tuple[int, ...], split: str, data_dir: str) -> Examp
             ids, labels, pixels, unread = [], [], [], []
             for example_id, label, image in examples:
                 try:
-                    pixels.append(images.decode(image, channels=shape[-1], size=shape[:2], as_stored=True))
+                    pixels.append(images.decode(image, as_stored=True, **options))
                 except ValueError as error:
                     unread.append(f"{example_id} ({error})")
                     continue

@@ -4,10 +4,12 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mpt_jax.compare import vocabulary
 from mpt_jax.errors import InputError, listed
 
 
@@ -112,6 +114,28 @@ def unusual_classes(names: Sequence[str], train: np.ndarray, test: np.ndarray) -
     )
     found = {"classes with one training image": single, "classes without test images": untested}
     return tuple(Finding(what, tuple(chosen), "kept") for what, chosen in found.items() if chosen)
+
+
+def similar_names(source: str, names: Sequence[str]) -> tuple[Finding, ...]:
+    """Return the classes that may be one, by `mpt_jax.compare.vocabulary.spelling`.
+
+    Raises:
+      InputError: names that print alike: they differ only in white space or in the Unicode form of a letter.
+
+    Examples:
+      >>> print(*similar_names("pets", ["cat", "Cat", "dog"]))
+      classes whose names are alike, kept apart (1): 'Cat' and 'cat'
+    """
+    groups, found = vocabulary.respelled(names), []
+    for group in groups:
+        printed = {unicodedata.normalize("NFC", " ".join(name.split())) for name in group}
+        if len(printed) < len(group):
+            shown = " and ".join(ascii(name) for name in group)
+            raise InputError(
+                f"{source} has classes whose names print alike: {shown}; expected one name for one class: rename them"
+            )
+        found.append(" and ".join(map(repr, group)))
+    return (Finding("classes whose names are alike", tuple(found), "kept apart"),) if found else ()
 
 
 def duplicates(values: Sequence[str]) -> list[int]:

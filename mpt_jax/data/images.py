@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
 
+from mpt_jax.data.dataset_config import COVER, Resizing
 from mpt_jax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
@@ -24,23 +25,32 @@ _FORMATS = (  # whatever the suffix: no other parser of PIL sees a file
 _DEEP = ("I", "F")  # PIL modes of 16 and 32 bits; conversion to 8 bits would clip most pixels to white
 _BITS_OF_TIFF = 258  # tag BitsPerSample
 _BATCH = 2048  # files per call of the thread pool, which queues all of them at once
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _SIZE_HINT = "set dataset.image_size"
 
 
 def decode(
-    file: pathlib.Path | bytes, *, channels: int, size: Sequence[int] | None = None, as_stored: bool = False
+    file: pathlib.Path | bytes,
+    *,
+    channels: int,
+    size: Sequence[int] | None = None,
+    as_stored: bool = False,
+    resizing: Resizing = COVER,
 ) -> np.ndarray:
     """Decode an image to ``uint8 [H, W, C]``.
 
     The EXIF orientation is applied, transparency is blended with white, and of an animation only the first frame is
     read. To reach a given size, the image is scaled with its aspect ratio kept until it covers the size (PIL's bicubic
-    filter, antialiased), and the excess is cropped equally on both sides. An image of that size keeps its pixels.
+    filter, antialiased), and the excess is cropped equally on both sides. An image of that size keeps its pixels, and a
+    large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster. With another `resizing`, the pixels are
+    exactly those of torchvision's ``Resize`` and ``CenterCrop`` on a PIL image.
 
     Args:
       file: a path or the encoded bytes.
       channels: 1 (grey), 3 (RGB) or 4 (RGBA).
       size: ``(height, width)``; None: the size of the image.
       as_stored: ignore EXIF orientation and transparency, as published data sets do.
+      resizing: how the size is reached.
 
     Raises:
       ValueError: no such file, another format, a truncated or damaged file, more than 8 bits per channel, or more
@@ -55,13 +65,13 @@ def decode(
     """
     try:
         with _open(file) as image:
-            if size is not None:
-                image.draft(None, (2 * max(size),) * 2)  # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size: faster
+            if size is not None and resizing == COVER:
+                image.draft(None, (2 * max(size),) * 2)
             if not as_stored:
                 ImageOps.exif_transpose(image, in_place=True)
             pixels = _convert(image, MODES[channels], as_stored)
-            if size is not None and pixels.size != (size[1], size[0]):
-                pixels = ImageOps.fit(pixels, (size[1], size[0]), Image.Resampling.BICUBIC)
+            if size is not None:
+                pixels = _resized(pixels, size, resizing)
             return np.asarray(pixels).reshape(*pixels.size[::-1], channels)
     except Exception as error:  # PIL raises many types for damaged files
         raise ValueError(_reason(error)) from error
@@ -118,7 +128,11 @@ def decode_box(
 
 
 def read_files(
-    files: Sequence[pathlib.Path], *, channels: int, size: Sequence[int] | None = None
+    files: Sequence[pathlib.Path],
+    *,
+    channels: int,
+    size: Sequence[int] | None = None,
+    resizing: Resizing = COVER,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Decode all images to ``uint8 [N, H, W, C]``, and return why some could not be read, by row; their pixels are 0.
 
@@ -133,7 +147,7 @@ def read_files(
 
         def read(row: int) -> str | None:
             try:
-                pixels = decode(files[row], channels=channels, size=size)
+                pixels = decode(files[row], channels=channels, size=size, resizing=resizing)
             except ValueError as error:
                 return str(error)
             if pixels.shape != images.shape[1:]:
@@ -210,6 +224,20 @@ def _convert(image: Image.Image, mode: str, as_stored: bool) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _resized(image: Image.Image, size: Sequence[int], resizing: Resizing) -> Image.Image:
+    height, width = size
+    if resizing == COVER:
+        same = image.size == (width, height)
+        return image if same else ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    scaled = resizing.scaled(*image.size, size)
+    if scaled[0] * scaled[1] > (Image.MAX_IMAGE_PIXELS or np.inf):  # a line, scaled until its width covers the size
+        raise Image.DecompressionBombError
+    if image.size != scaled:
+        image = image.resize(scaled, _FILTERS[resizing.interpolation])
+    left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _upright_size(file: pathlib.Path) -> tuple[int, int] | None:

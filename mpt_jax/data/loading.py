@@ -41,9 +41,10 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
     Raises:
       InputError: an unknown data set, a folder that is missing or cannot be written, a data set that is not prepared
         and cannot be, features, splits or image sizes that do not fit, more classes or images requested than exist,
-        faulty examples.
+        faulty examples, or class names that print alike.
     """
     source = _open(settings)
+    similar = findings.similar_names(f"data set {settings.name}", source.class_names)
     order = _class_order(settings, source.class_names, num_classes)
     class_names = tuple(source.class_names[index] for index in order)
     parts = source.read(order)
@@ -62,7 +63,7 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
         train=train,
         validation=validation,
         test=parts.test,
-        findings=(*found, *findings.unusual_classes(class_names, train.labels, parts.test.labels)),
+        findings=(*similar, *found, *findings.unusual_classes(class_names, train.labels, parts.test.labels)),
     )
 
 

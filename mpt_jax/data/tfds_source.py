@@ -48,7 +48,7 @@ def open_source(settings: DatasetConfig) -> Source:
             train, test = (_stream(builder, split, order, (*size, channels), settings) for split in splits)
             return Parts(train, test, {})
         (train, train_faults), (test, test_faults) = (
-            _read(builder, split, order, settings.size, channels) for split in splits
+            _read(builder, split, order, settings, channels) for split in splits
         )
         return Parts(train, test, {"images that cannot be read": train_faults + test_faults})
 
@@ -193,12 +193,12 @@ def _read(
     builder: tfds.core.DatasetBuilder,
     split: str,
     order: tuple[int, ...],
-    size: tuple[int, int] | None,
+    settings: DatasetConfig,
     channels: int,
 ) -> tuple[Split, list[str]]:
     """Decode a split, and return the ids of the images that cannot be read."""
     with _read_errors(builder):
-        pixels, label_list, id_list, unreadable = _decode(builder, split, order, size, channels)
+        pixels, label_list, id_list, unreadable = _decode(builder, split, order, settings, channels)
     if not pixels:
         raise _no_images(builder, split)
     sizes = sorted({image.shape[:2] for image in pixels})
@@ -216,20 +216,21 @@ def _decode(
     builder: tfds.core.DatasetBuilder,
     split: str,
     order: tuple[int, ...],
-    size: tuple[int, int] | None,
+    settings: DatasetConfig,
     channels: int,
 ) -> tuple[list[np.ndarray], list[int], list[str], list[str]]:
     """Return pixels, labels and ids in the order of the files, and the ids of the images that cannot be read."""
     source, position = _encoded(builder, split), {index: label for label, index in enumerate(order)}
-    if size:
-        images.blank(len(source), *size, channels)  # fail before decoding for hours
+    options: dict[str, Any] = {"channels": channels, "size": settings.size, "resizing": settings.resizing}
+    if settings.size:
+        images.blank(len(source), *settings.size, channels)  # fail before decoding for hours
     pixels, labels, ids, unreadable = [], [], [], []
     for number, example in (record for records in _batches(source, _BATCH) for record in records):
         if example["label"] not in position:
             continue
         name = record_index.name_of(example, split, number)
         try:
-            pixels.append(images.decode(example["image"], channels=channels, size=size, as_stored=True))
+            pixels.append(images.decode(example["image"], as_stored=True, **options))
         except ValueError as error:
             unreadable.append(f"{name} ({error})")
             continue
@@ -254,7 +255,11 @@ def _stream(
         raise _no_images(builder, split)
     records = records[np.lexsort((ids[records], labels[records]))]
     encoded = Records(source, f"split {split} of {builder.name} in {builder.data_path}")
-    pixels = Stream(encoded, records, shape, settings.augmentation, as_stored=True, workers=settings.workers)
+    pixels = Stream(
+        *(encoded, records, shape, settings.augmentation, settings.resizing),
+        as_stored=True,
+        workers=settings.workers,
+    )
     return Split(pixels, labels[records], ids[records])
 
 

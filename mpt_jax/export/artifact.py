@@ -61,6 +61,7 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, platforms: Sequence[st
             "schema": 1,
             **{key: card[key] for key in ("name", "method", "release", "seed", "dataset", "digest")},
             **{key: card[key] for key in ("architecture", "normalization", "image_shape", "classes", "metrics")},
+            **({"resizing": readme.resizing_of(card)._asdict()} if len(shape) == 3 else {}),
             "input": {"dtype": str(stablehlo.input_dtype(shape)), "shape": ["batch", *shape]},
             "output": {"dtype": "float32", "shape": ["batch", len(card["classes"])]},
             "platforms": platforms,

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mpt_jax.data import COVER, Resizing
 from mpt_jax.errors import InputError
-from mpt_jax.export import output
+from mpt_jax.export import output, readme
 from mpt_jax.files import released_model, storage, weights
 from mpt_jax.models import Classifier, pytorch_weights, registry, twins
 
@@ -60,6 +61,7 @@ def write(release: pathlib.Path, folder: pathlib.Path, *, names: str = "") -> di
             "format": "torch",
             **{key: card[key] for key in ("name", "method", "release", "seed", "dataset", "digest")},
             **{key: card[key] for key in ("architecture", "normalization", "image_shape", "classes", "metrics")},
+            "resizing": readme.resizing_of(card)._asdict(),
             "names": dialect,
             "package": twin.package,
             "input": {"dtype": "float32", "shape": ["batch", shape[2], *shape[:2]]},
@@ -101,15 +103,32 @@ def _compare(classifier: Classifier, shape: tuple[int, ...], dialect: str, path:
 def _readme(metadata: dict[str, Any], code: str, logits: str) -> str:
     (height, width, channels), values = metadata["image_shape"], metadata["normalization"]
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "RGB")
+    resizing = Resizing(**metadata["resizing"])
     return _TEMPLATE.format(
         name=metadata["name"],
         count=len(metadata["classes"]),
         packages=f"torch safetensors pillow numpy {metadata['package']}",
         code=textwrap.dedent(code),
         logits=logits,
+        preparation=readme.preparation(metadata["image_shape"], resizing),
+        resize=textwrap.indent(_resize_code(height, width, resizing), "    "),
         **{"height": height, "width": width, "channels": channels, "mode": mode},
         mean=[round(value, 8) for value in values["mean"]],
         std=[round(value, 8) for value in values["std"]],
+    )
+
+
+def _resize_code(height: int, width: int, resizing: Resizing) -> str:
+    """Return the lines that bring a PIL image to the size of the inputs."""
+    if resizing == COVER:
+        return f"image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BICUBIC)"
+    tall, wide = (side * (resizing.resize or min(height, width)) // min(height, width) for side in (height, width))
+    return (
+        "w, h = image.size\n"
+        f"w, h = ({wide}, h * {wide} // w) if {wide} * h >= {tall} * w else (w * {tall} // h, {tall})\n"
+        f"image = image.resize((w, h), Image.Resampling.{resizing.interpolation.upper()})\n"
+        f"left, top = round((w - {width}) / 2), round((h - {height}) / 2)\n"
+        f"image = image.crop((left, top, left + {width}, top + {height}))"
     )
 
 
@@ -135,8 +154,8 @@ net.eval()
 
 ## Prepare an image
 
-An image is rotated upright, scaled with the bicubic filter until it covers {height}x{width} pixels (height x width),
-and cropped at the centre. Pixels are divided by 255 and normalised with each channel's mean and standard deviation.
+{preparation}
+Pixels are divided by 255 and normalised with each channel's mean and standard deviation.
 
 ```python
 import numpy as np
@@ -148,7 +167,7 @@ STD = {std}
 
 def prepare(path):
     image = ImageOps.exif_transpose(Image.open(path)).convert("{mode}")
-    image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BICUBIC)
+{resize}
     pixels = np.asarray(image, np.float32).reshape({height}, {width}, {channels}) / 255
     return torch.tensor((pixels - np.float32(MEAN)) / np.float32(STD)).permute(2, 0, 1)
 ```

@@ -1,9 +1,34 @@
 """The README of an exported model, for people who do not have this package."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from mpt_jax.data import Resizing
+
+
+def resizing_of(card: Mapping[str, Any]) -> Resizing:
+    """Return how image files were brought to the size of a release's inputs."""
+    return Resizing(**card.get("resizing", {}))
+
+
+def preparation(image_shape: Sequence[int], resizing: Resizing) -> str:
+    """Return how an image file becomes an input, in a sentence of full lines.
+
+    Examples:
+      >>> print(preparation((224, 224, 3), Resizing(256, "bilinear")))
+      An image is rotated upright, scaled with the bilinear filter until it covers 256x256 pixels (height x width), and
+      cropped to 224x224 at the centre.
+    """
+    height, width, _ = image_shape
+    tall, wide = (side * (resizing.resize or min(height, width)) // min(height, width) for side in (height, width))
+    text = (
+        f"An image is rotated upright, scaled with the {resizing.interpolation} filter until it covers {tall}x{wide} "
+        f"pixels (height x width), and cropped to {height}x{width} at the centre."
+    )
+    return textwrap.fill(text, 114)
 
 
 def render(metadata: Mapping[str, Any], named: Mapping[str, np.ndarray]) -> str:
@@ -19,6 +44,7 @@ def render(metadata: Mapping[str, Any], named: Mapping[str, np.ndarray]) -> str:
         name=metadata["name"],
         count=len(metadata["classes"]),
         kind="images" if len(shape) == 3 else "features",
+        preparation=f"{preparation(shape, Resizing(**metadata['resizing']))}\n\n" if len(shape) == 3 else "",
         dtype=dtype,
         inputs=", ".join(map(str, ["batch", *shape])),
         example=", ".join(map(str, [4, *shape])),
@@ -35,7 +61,7 @@ _TEMPLATE = """# {name}
 This classifier maps raw {kind}, `{dtype} [{inputs}]`, to logits, `float32 [batch, {count}]`, for any batch size. It
 normalises its inputs itself. Logit `i` belongs to class `i` of `classes` in `export.json`.
 
-It was written by `python -m mpt_jax.export`, which you do not need to use it.
+{preparation}It was written by `python -m mpt_jax.export`, which you do not need to use it.
 
 ## model.stablehlo
 

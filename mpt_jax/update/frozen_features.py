@@ -211,6 +211,7 @@ def _facts(run: Run, backbone: Backbone) -> dict[str, Any]:
     inputs: dict[str, Any] = {"image_shape": list(some.shape[1:]), "dtype": str(some.dtype)}
     if isinstance(some, data.Stream):  # its images have the digests of files, which can be decoded in several ways
         inputs |= {"decoded_as": some.augmentation, "as_stored": some.as_stored}
+        inputs |= {} if some.resizing == data.COVER else {"resizing": some.resizing._asdict()}
     return {**backbone.facts, "inputs": inputs, "platform": jax.default_backend(), "format": FORMAT}
 
 

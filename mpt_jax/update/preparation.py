@@ -461,6 +461,16 @@ def _check_classes(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
             f"{path} takes images of shape {card['image_shape']}, but {run.dataset.name} has {shape}; set "
             "dataset.image_size and dataset.channels to match it"
         )
+    settings = run.config.dataset
+    if "resizing" in card and settings.image_size and (known := data.Resizing(**card["resizing"])) != settings.resizing:
+        raise InputError(
+            f"{path} was evaluated on images with {_keys(known)}, but the run has {_keys(settings.resizing)}; set "
+            "these keys to match it"
+        )
+
+
+def _keys(resizing: data.Resizing) -> str:
+    return f"dataset.resize={resizing.resize} and dataset.interpolation={resizing.interpolation}"
 
 
 def _check_old_architecture(config: Config, classifier: Classifier, card: Mapping[str, Any], configured: Any) -> None:

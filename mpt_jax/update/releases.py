@@ -68,6 +68,7 @@ def write(
         "architecture": {"name": network.name, "options": configs.network_options(network), **ensemble},
         "objective": objectives.describe(member.objective),
         "image_shape": list(run.test_images.shape[1:]),
+        **({"resizing": run.config.dataset.resizing._asdict()} if run.config.dataset.image_size else {}),
         "classes": list(run.dataset.class_names[: run.num_classes(release)]),
         "dataset": run.dataset.name,
         "scenario": scenario(run),

@@ -96,6 +96,10 @@ def test_an_invalid_value_is_one_line_that_names_the_key(override, words):
         (["dataset.augmentation=imagenet"], "dataset.image_size"),
         (["dataset.augmentation=imagenet", "dataset.image_size=8", "dataset.source=memory"], "dataset.source=memory"),
         (["dataset.augmentation=imagenet", "dataset.image_size=8", "dataset.flip=true"], "dataset.flip=True"),
+        (["dataset.resize=256"], "dataset.resize=256, but dataset.image_size is empty"),
+        (["dataset.interpolation=bilinear"], "dataset.interpolation=bilinear, but dataset.image_size is empty"),
+        (["dataset.interpolation=nearest", "dataset.image_size=8"], "dataset.interpolation='nearest'"),
+        (["dataset.resize=7", "dataset.image_size=8,9"], "dataset.resize=7 is less than dataset.image_size=[8, 9]"),
     ],
 )
 def test_contradictory_keys_of_a_stream(overrides, expected):

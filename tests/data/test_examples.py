@@ -62,7 +62,9 @@ def test_subfolders_are_labels_only_if_one_is_a_class(tmp_path):
     for row, name in enumerate(("2024/a.png", "2025/b.png")):
         save(tmp_path / name, row)
     examples = open_examples(str(tmp_path), SHAPE, ["cat", "dog"])
-    assert not examples.labelled and "2024, 2025" in examples.note
+    assert not examples.labelled and "2024, 2025" in examples.note and "looks like" not in examples.note
+    alike = open_examples(str(tmp_path), SHAPE, ["cat", "'2024'"])
+    assert alike.note.endswith("; '2024' looks like its class \"'2024'\"")
     assert everything(examples, 8)[1] == [None, None]
 
 

@@ -35,6 +35,23 @@ def test_without_duplicates_every_value_occurs_once(values):
     assert kept == list(dict.fromkeys(values))
 
 
+@pytest.mark.parametrize("pair", [("cafe\u0301", "caf\xe9"), ("hot  dog", "hot dog"), ("owl", "owl ")])
+def test_classes_that_print_alike_are_an_error_that_shows_their_difference(pair):
+    with pytest.raises(InputError) as caught:
+        findings.similar_names("folder menu", ["tea", *pair])
+    shown = " and ".join(ascii(name) for name in sorted(pair))
+    assert str(caught.value).startswith(f"folder menu has classes whose names print alike: {shown}; expected one name")
+    assert str(caught.value).isprintable()
+
+
+def test_classes_that_may_be_one_are_named():
+    found = findings.similar_names("pets", ["Cat", "cat", "hot-dog", "hot dog", "ﬁg", "fig", "owl"])
+    assert [(finding.names, finding.outcome) for finding in found] == [
+        (("'Cat' and 'cat'", "'fig' and 'ﬁg'", "'hot dog' and 'hot-dog'"), "kept apart")
+    ]
+    assert findings.similar_names("pets", ["cat", "owl", "1", "10"]) == ()
+
+
 def test_rows_and_files_with_several_labels(tmp_path):
     contents = [b"aa", b"b", b"aa", b"cc", b"b", b"cc"]
     labels = np.array([0, 1, 2, 3, 1, 3])

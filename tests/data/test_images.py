@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from mpt_jax.data import images
+from mpt_jax.data import Resizing, images
+from mpt_jax.data.photos import photograph
 from mpt_jax.errors import InputError
 
 # Four flat quarters survive lossy formats: every pixel is far from the other colours.
@@ -116,6 +117,56 @@ def test_the_aspect_ratio_is_kept_and_the_excess_cropped_equally():
     np.testing.assert_array_equal(images.decode(encoded(same), channels=3, size=(7, 9)), same)
     noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
     assert images.decode(encoded(noise), channels=1, size=(4, 4)).std() < 5  # antialiased
+
+
+SIDES = [(500, 375), (375, 500), (256, 256), (60, 91), (1300, 1024), (224, 1000), (640, 427)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIDES)
+@pytest.mark.parametrize(("resize", "interpolation"), [(256, "bilinear"), (235, "bicubic"), (0, "bilinear")])
+def test_a_resizing_scales_the_shorter_side_and_crops_the_centre(width, height, resize, interpolation):
+    jpeg = photograph("rings", height, width, np.random.default_rng(1), quality=95)
+    whole, short, to = Image.open(io.BytesIO(jpeg)), min(width, height), resize or 224
+    scaled = [to if side == short else int(to * side / short) for side in (width, height)]
+    resized = whole.resize(scaled, getattr(Image.Resampling, interpolation.upper()))
+    left, top = (round((side - 224) / 2) for side in scaled)
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224)))
+    found = images.decode(jpeg, channels=3, size=(224, 224), resizing=Resizing(resize, interpolation))
+    np.testing.assert_array_equal(found, expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20), st.integers(0, 12))
+def test_every_image_covers_the_size_that_it_is_cropped_to(width, height, tall, wide, more):
+    resize = min(tall, wide) + more
+    scaled = Resizing(resize).scaled(width, height, (tall, wide))
+    frame = (wide * resize // min(tall, wide), tall * resize // min(tall, wide))
+    assert all(side >= least for side, least in zip(scaled, frame, strict=True)) and frame[0] >= wide
+    assert any(side == least for side, least in zip(scaled, frame, strict=True))
+    assert abs(scaled[0] * height - scaled[1] * width) < max(width, height)  # its aspect, up to a pixel
+
+
+@pytest.mark.slow  # imports torchvision
+@pytest.mark.parametrize(("width", "height"), SIDES)
+def test_a_resizing_gives_the_pixels_of_torchvision(width, height):
+    pytest.importorskip("torch", reason="needs the extra 'torch'")
+    import pytorch_packages
+
+    pytorch_packages.package("torchvision")
+    from torchvision import transforms
+
+    jpeg = photograph("rings", height, width, np.random.default_rng(2), quality=95)
+    for resize, side, name in ((256, 224, "bilinear"), (248, 224, "bicubic"), (232, 224, "bilinear")):
+        mode = transforms.InterpolationMode(name)
+        theirs = transforms.Compose([transforms.Resize(resize, mode), transforms.CenterCrop(side)])
+        expected = np.asarray(theirs(Image.open(io.BytesIO(jpeg))))
+        found = images.decode(jpeg, channels=3, size=(side, side), resizing=Resizing(resize, name))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image_that_scaling_makes_too_large_is_refused():
+    line = encoded(np.zeros((1, 5000), np.uint8))
+    with pytest.raises(ValueError, match=r"more than .* pixels"):
+        images.decode(line, channels=1, size=(224, 224), resizing=Resizing(256))
 
 
 def test_large_jpegs_decoded_at_a_fraction_keep_their_content():

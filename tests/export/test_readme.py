@@ -10,6 +10,7 @@ from mpt_jax.export import readme
     ("shape", "dtype", "words"),
     [
         ([8, 8, 3], "uint8", "raw images, `uint8 [batch, 8, 8, 3]`, to logits, `float32 [batch, 2]`"),
+        ([8, 8, 3], "uint8", "bicubic filter until it covers 9x9 pixels (height x width), and cropped to 8x8"),
         ([5], "float32", "raw features, `float32 [batch, 5]`, to logits, `float32 [batch, 2]`"),
     ],
 )
@@ -17,6 +18,7 @@ def test_it_describes_the_model(shape, dtype, words):
     metadata = {
         **{"name": "r1-mpt_kl-seed0", "image_shape": shape, "classes": ["a", "b"], "platforms": ["cpu", "tpu"]},
         **{"input": {"dtype": dtype}, "versions": {"jax": "0.10.2"}},
+        **({"resizing": {"resize": 9, "interpolation": "bicubic"}} if len(shape) == 3 else {}),
         "compared": {"tolerance": 1e-4, "largest_difference": {"model.stablehlo": 2.5e-7}},
     }
     text = readme.render(metadata, {"params.head.bias": np.zeros(2)})

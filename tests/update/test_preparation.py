@@ -4,10 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+import releases
 from PIL import Image
 
 from mpt_jax import data
 from mpt_jax.errors import InputError
+from mpt_jax.files import released_model
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,29 @@ def test_methods_that_choose_need_validation_images_of_train_or_a_part_of_their_
     shutil.rmtree(tmp_path / "pets/val")
     with pytest.raises(InputError, match=r"^update.bias=auto needs validation images, but folder has no validation"):
         prepared(*overrides)
+
+
+def test_an_old_model_is_given_images_that_are_resized_as_in_its_evaluation(prepared, tmp_path):
+    for label, i in ((label, i) for label in range(4) for i in range(8)):
+        path = tmp_path / f"pets/train/{label}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(9 * label + i).integers(0, 256, (12, 15), np.uint8)
+        Image.fromarray(pixels).save(path)
+    classifier = releases.release(tmp_path / "old", classes=("0", "1"))
+    card = released_model.read_card(tmp_path / "old")
+    released_model.write(tmp_path / "old", classifier, card | {"resizing": {"resize": 10, "interpolation": "bicubic"}})
+    overrides = (
+        *("dataset.name=folder", f"dataset.data_dir={tmp_path}/pets", "dataset.channels=1", "seeds=0"),
+        *("dataset.validation_per_class=0", "dataset.image_size=8", "update.schedule=[2,4]", "model.name=convnet"),
+        *("update.methods=no_treatment", "optimizer.batch_size=8"),
+    )
+    old = f"update.old={tmp_path}/old"
+    cropped = prepared(*overrides, old, "dataset.resize=10").dataset.test.images
+    message = r"evaluated on images with dataset.resize=10 and dataset.interpolation=bicubic, but the run has dataset"
+    with pytest.raises(InputError, match=message):
+        prepared(*overrides, old)
+    whole, streamed = (prepared(*overrides, *more).dataset.test.images for more in ((), ("dataset.source=stream",)))
+    assert not np.array_equal(whole, cropped)
+    np.testing.assert_array_equal(whole, np.asarray(streamed))
+    streamed = prepared(*overrides, "dataset.resize=10", "dataset.source=stream").dataset.test.images
+    np.testing.assert_array_equal(np.asarray(streamed), cropped)

@@ -1,14 +1,12 @@
-"""The crops of ImageNet training and evaluation, as boxes in pixels of the original image."""
+"""The random crops of ImageNet training, as boxes in pixels of the original image."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the image, and width over height
-MARGIN = 256 / 224  # in evaluation: side of the scaled image over side of the crop
 _TRIALS = 10
 
 
@@ -36,23 +34,3 @@ def random_box(width: int, height: int, random: np.random.Generator) -> Box:
     w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def centre_box(width: int, height: int, size: Sequence[int]) -> Box:
-    """Return the centre crop of an image that was scaled until it just covers `MARGIN` times the size.
-
-    The box is in pixels of the original image. Scaling the box alone gives the same samples as scaling the whole image
-    and cropping it.
-
-    Args:
-      size: height and width of the result.
-
-    Examples:
-      >>> centre_box(512, 256, (224, 224))
-      (144.0, 16.0, 368.0, 240.0)
-    """
-    ratio = max(size[1] / width, size[0] / height) * MARGIN
-    scaled = [max(side, int(whole * ratio + 1e-6)) for side, whole in ((size[1], width), (size[0], height))]
-    left, top = round((scaled[0] - size[1]) / 2), round((scaled[1] - size[0]) / 2)
-    x, y = width / scaled[0], height / scaled[1]
-    return left * x, top * y, (left + size[1]) * x, (top + size[0]) * y

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from mpt_jax.data import images
-from mpt_jax.data.dataset_config import DatasetConfig
+from mpt_jax.data.dataset_config import COVER, DatasetConfig, Resizing
 from mpt_jax.data.feeding import crops
 from mpt_jax.data.feeding.order import Consecutive, Order
 from mpt_jax.errors import InputError
@@ -106,7 +106,8 @@ class Stream:
       records: the record number of each row, ``int64 [N]``.
       image_shape: height, width and channels of every decoded image.
       augmentation: "crop_flip": resized by `images.decode`, and augmented on the device; "imagenet":
-        `crops.random_box` and a flip in training, `crops.centre_box` otherwise.
+        `crops.random_box` and a flip in training, `images.decode` otherwise.
+      resizing: see `images.decode`.
       as_stored: see `images.decode`.
       workers: processes that decode; 0: one thread of this process per core, 16 at most.
     """
@@ -115,6 +116,7 @@ class Stream:
     records: np.ndarray
     image_shape: tuple[int, int, int]
     augmentation: str = "crop_flip"
+    resizing: Resizing = COVER
     as_stored: bool = False
     workers: int = 0
 
@@ -160,10 +162,8 @@ class Stream:
         """
         *size, channels = self.image_shape
         options: dict[str, Any] = {"channels": channels, "size": size, "as_stored": self.as_stored}
-        if self.augmentation != "imagenet":
-            return images.decode(file, **options)
-        if random is None:
-            return images.decode_box(file, lambda w, h: crops.centre_box(w, h, size), **options)
+        if self.augmentation != "imagenet" or random is None:
+            return images.decode(file, resizing=self.resizing, **options)
         flip = random.random() < 0.5
         return images.decode_box(file, lambda w, h: crops.random_box(w, h, random), flip=flip, **options)
 

@@ -156,11 +156,12 @@ def _pixels(files: list[pathlib.Path], settings: DatasetConfig) -> tuple[np.ndar
     """Return the images, and why some cannot be read, by row."""
     size, channels = settings.size, settings.channels or 3
     if not must_stream(settings, len(files), size and (*size, channels)):
-        return images.read_files(files, channels=channels, size=size)
+        return images.read_files(files, channels=channels, size=size, resizing=settings.resizing)
     size, reasons = images.read_sizes(files, size)
     stream = Stream(
         *(Files(files), np.arange(len(files)), (*size, channels)),
         augmentation=settings.augmentation,
+        resizing=settings.resizing,
         workers=settings.workers,
     )
     return stream, reasons

@@ -1,4 +1,4 @@
-"""Random boxes have the distribution of ImageNet training; the centre box equals scaling and cropping."""
+"""Random boxes have the distribution of ImageNet training."""
 
 import io
 import math
@@ -9,7 +9,6 @@ from PIL import Image
 
 from mpt_jax.data import images
 from mpt_jax.data.feeding import crops
-from mpt_jax.data.photos import photograph
 
 
 def test_random_boxes_lie_in_the_image_with_the_specified_shares_and_aspects():
@@ -30,21 +29,6 @@ def test_random_boxes_lie_in_the_image_with_the_specified_shares_and_aspects():
 @pytest.mark.parametrize(("width", "height", "expected"), [(10, 1000, (0, 493, 10, 506)), (900, 30, (430, 0, 470, 30))])
 def test_images_in_which_no_box_fits_give_their_centre(width, height, expected):
     assert crops.random_box(width, height, np.random.default_rng(0)) == expected
-
-
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (256, 256), (60, 90), (1300, 1024), (224, 1000)])
-def test_the_centre_box_equals_scaling_and_cropping_the_image(width, height):
-    jpeg = photograph("rings", height, width, np.random.default_rng(1), quality=95)
-    whole, short = Image.open(io.BytesIO(jpeg)), min(width, height)
-    scaled = [256 if side == short else int(256 * side / short) for side in (width, height)]
-    resized = whole.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (round((side - 224) / 2) for side in scaled)
-    expected = np.asarray(resized.crop((left, top, left + 224, top + 224)), int)
-    found = images.decode_box(jpeg, lambda w, h: crops.centre_box(w, h, (224, 224)), channels=3, size=(224, 224))
-    if min(width, height) < 1024:
-        assert np.abs(found - expected).max() <= 1  # rounding
-    else:  # decoded at half its size
-        assert np.abs(found - expected).mean() < 1.5
 
 
 def test_a_box_is_cut_out_scaled_and_upright():

@@ -128,6 +128,16 @@ def test_folders_that_do_not_fit(tmp_path, make, words):
     assert text.isprintable()
 
 
+def test_classes_that_differ_only_in_spelling(tmp_path):
+    of = pets(tmp_path, classes=("Owl", "cat", "owl"))
+    dataset = load(tmp_path)
+    assert check(dataset, of) == set(of)
+    assert outcomes(dataset) == {"classes whose names are alike": (("'Owl' and 'owl'",), "kept apart")}
+    (tmp_path / "train/cat").rename(tmp_path / "train/caf\xe9")
+    (tmp_path / "train/Owl").rename(tmp_path / "train/cafe\u0301")
+    assert "folder has classes whose names print alike: 'cafe\\u0301' and 'caf\\xe9'" in load_error(tmp_path)
+
+
 def test_skipped_images_are_named_where_too_few_are_left(tmp_path):
     root = tmp_path / "pets"
     pets(root)
