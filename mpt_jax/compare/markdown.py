@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mpt_jax.compare import text
+from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
 from mpt_jax.compare.text import Result
 
-_MARKS = {"pass": "✅", "regression": "❌", "undecided": "⚠️", None: "⚪"}
+_MARKS = {PASS: "✅", REGRESSION: "❌", UNDECIDED: "⚠️", None: "⚪"}
 _MOST_CHECKS, _MOST_NOTES, _MOST_ROWS = 12, 6, 5
 _LONGEST_NAME, _LONGEST_SENTENCE = 60, 500  # a comment on GitHub has at most 65,536 characters
 _WORD_JOINER = "\u2060"
@@ -21,14 +22,11 @@ def summary(result: Result) -> str:
     """Return verdict, checks, rates, the worst classes and some flipped examples, in about 40 lines."""
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_ROWS]
     parts = [
-        [f"### {_MARKS[text.outcome(result)]} Release gate: {_prose(text.verdict(result))}"],
+        [f"### {_MARKS[result['verdict']]} Release gate: {_prose(text.verdict(result))}"],
         [_prose(text.title(result))],
         _bullets(map(_prose, text.notes(result)), _MOST_NOTES, "notes"),
         _bullets(
-            (
-                f"{_MARKS[text.outcome(check)]} {_prose(text.sentence(check, result))}"
-                for check in _failed_first(result)
-            ),
+            (f"{_MARKS[check['verdict']]} {_prose(text.said(check, result))}" for check in _worst_first(result)),
             _MOST_CHECKS,
             "checks",
         ),
@@ -46,11 +44,11 @@ def summary(result: Result) -> str:
 
 def error(reason: str) -> str:
     """Return why there is no comparison."""
-    return f"### {_MARKS['regression']} Release gate: ERROR, nothing was compared\n\n{_prose(reason)}\n"
+    return f"### {_MARKS[REGRESSION]} Release gate: ERROR, nothing was compared\n\n{_prose(reason)}\n"
 
 
-def _failed_first(result: Result) -> list[Result]:
-    return sorted(result["checks"], key=lambda check: text.outcome(check) == "pass")
+def _worst_first(result: Result) -> list[Result]:
+    return sorted(result["checks"], key=lambda check: (REGRESSION, UNDECIDED, PASS).index(check["verdict"]))
 
 
 def _bullets(sentences: Iterable[str], most: int, what: str) -> list[str]:

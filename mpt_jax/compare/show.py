@@ -4,7 +4,6 @@ import html
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -36,7 +35,7 @@ def terminal(result: Result) -> Group:
     parts += [Text(text.interval_note(result)), Text()]
     for check in result["checks"]:
         word = Text(f"{_WORDS[check['verdict']]} ", style=f"bold {_COLOURS[check['verdict']]}")
-        parts.append(word + Text(_said(check, result), style=""))
+        parts.append(word + Text(text.said(check, result), style=""))
     return Group(*parts, Text(text.verdict(result), style="bold"))
 
 
@@ -53,7 +52,7 @@ def page(result: Result) -> str:
         notes=text.notes(result),
         verdict=text.verdict(result),
         tone=result["verdict"] or "",
-        checks=[(check["verdict"], _WORDS[check["verdict"]], _said(check, result)) for check in result["checks"]],
+        checks=[(check["verdict"], _WORDS[check["verdict"]], text.said(check, result)) for check in result["checks"]],
         rates=(text.rate_headings(result), text.rate_cells(result)),
         interval_note=text.interval_note(result),
         classes=(text.CLASS_HEADINGS, text.class_cells(result)),
@@ -66,7 +65,7 @@ def page(result: Result) -> str:
 
 
 def junit(result: Result, seconds: float) -> str:
-    """Return a JUnit file with a test case per limit."""
+    """Return a JUnit file with a test case per limit; an undecided one that is allowed passes with a note."""
     checks = result["checks"]
     counts = {"tests": len(checks) or 1, "failures": sum(not c["passed"] for c in checks), "errors": 0}
     counts |= {"skipped": int(not checks)}
@@ -74,23 +73,19 @@ def junit(result: Result, seconds: float) -> str:
     root = ElementTree.Element("testsuites", values)
     suite = ElementTree.SubElement(root, "testsuite", values)
     for check in checks:
-        name = f"{check['limit']} {check['allowed']:g}"
+        name = check["limit"] if check["allowed"] is None else f"{check['limit']} {check['allowed']:g}"
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name=name, time="0")
         if not check["passed"]:
-            message = _said(check, result)
-            failure = ElementTree.SubElement(case, "failure", type=check["verdict"], message=message)
+            failure = ElementTree.SubElement(case, "failure", type=check["verdict"], message=text.said(check, result))
             failure.text = text.failure(result)
+        elif check["verdict"] == UNDECIDED:
+            ElementTree.SubElement(case, "system-out").text = f"undecided: {text.said(check, result)}"
     if not checks:
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="no limit", time="0")
         ElementTree.SubElement(case, "skipped", message=text.verdict(result))
     ElementTree.SubElement(suite, "system-out").text = "\n".join([text.title(result), *text.notes(result)])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _said(check: dict[str, Any], result: Result) -> str:
-    """Return what was found for a limit, and what the rows can show about it."""
-    return "; ".join(filter(None, (text.sentence(check, result), text.reason(check))))
 
 
 def junit_error(reason: str, seconds: float) -> str:

@@ -65,13 +65,6 @@ def notes(result: Result) -> list[str]:
     return lines
 
 
-def outcome(each: Result) -> str | None:
-    """Return "pass", "regression" or "undecided" of a result or of one of its checks, or None without limits."""
-    if not each.get("checks", True):
-        return None
-    return each.get("verdict") or ("pass" if each["passed"] else "regression")
-
-
 def verdict(result: Result) -> str:
     """Return the verdict in one line."""
     checks = result["checks"]
@@ -117,6 +110,11 @@ def reason(check: dict[str, Any]) -> str:
     if check["verdict"] == PASS and more:
         parts.append(f"too few rows to exclude twice the limit; {more} can")
     return "; ".join([*parts, *_beyond(check)])
+
+
+def said(check: dict[str, Any], result: Result) -> str:
+    """Return what was found for a limit, and what the rows can show about it, in one line."""
+    return "; ".join(filter(None, (sentence(check, result), reason(check))))
 
 
 def _is_within(check: dict[str, Any]) -> bool:

@@ -74,6 +74,18 @@ def test_the_schema_describes_every_result(options):
     require_described(json.loads(json.dumps(tied, allow_nan=False)))
 
 
+def test_the_schema_describes_every_verdict():
+    old = {"id": range(300), "label": [i % 3 for i in range(300)], "prediction": [i % 3 for i in range(300)]}
+    new = old | {"prediction": [(i + (i < 60)) % 3 for i in range(300)]}
+    limits = {"max_class_nfr": 0.3, "max_recall_drop": 0.01, "max_nfr": 0.19, "max_churn": 0.19, "max_accuracy_drop": 0}
+    seen = compare(old, new, **limits, undecided="pass")
+    assert {check["verdict"] for check in seen["checks"]} == {"pass", "regression", "undecided"}
+    none = compare(old, new, max_class_nfr=0.3, min_rows=1000)
+    assert none["checks"][0]["value"] is None and none["checks"][0]["groups"]["not_judged"]
+    for result in (seen, none, compare(old, new, max_relative_nfr=2, min_accuracy=0.5, confident=True)):
+        require_described(json.loads(json.dumps(result, allow_nan=False)))
+
+
 def test_the_command_records_time_and_inputs_and_describes_an_error(files, tmp_path):
     out = tmp_path / "gate.json"
     before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -123,3 +123,29 @@ def test_junit_has_a_case_per_limit():
     assert nothing.get("skipped") == "1" and nothing.find("testcase").find("skipped") is not None
     worst = ElementTree.fromstring(show.junit(result(max_class_nfr=0.1), 0))
     assert "img src" in worst.find(".//failure").get("message")
+
+
+def test_junit_tells_an_undecided_check_from_a_regression():
+    old = {"id": range(100), "label": [0, 1] * 50, "prediction": [0, 1] * 50}
+    new = old | {"prediction": [1 - i % 2 if i < 5 else i % 2 for i in range(100)]}
+    limits = {"max_nfr": 0.04, "max_churn": 0.001}
+    root = ElementTree.fromstring(show.junit(compare(old, new, **limits), 0))
+    assert [found.get("type") for found in root.iter("failure")] == ["undecided", "regression"]
+    assert "more rows would decide" in root.find(".//failure").get("message")
+    allowed = ElementTree.fromstring(show.junit(compare(old, new, **limits, undecided="pass"), 0))
+    cases = allowed.findall(".//testcase")
+    assert [len(case.findall("failure")) for case in cases] == [0, 1] and allowed.get("failures") == "1"
+    assert cases[0].find("system-out").text.startswith("undecided: max_nfr: 5.00 %")
+    none = compare(old, new, max_class_nfr=0.1, min_rows=1000)
+    none["checks"][0]["allowed"] = None  # only single classes have limits
+    assert ElementTree.fromstring(show.junit(none, 0)).find(".//testcase").get("name") == "max_class_nfr"
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.06, "pass"), (0.04, "undecided"), (0.001, "regression")])
+def test_the_page_shows_each_verdict_in_its_colour(limit, verdict):
+    old = {"id": range(100), "label": [0, 1] * 50, "prediction": [0, 1] * 50}
+    new = old | {"prediction": [1 - i % 2 if i < 5 else i % 2 for i in range(100)]}
+    shown = show.page(compare(old, new, max_nfr=limit))
+    page = Page(shown)
+    assert ("p", {"class": f"verdict {verdict}"}) in page.tags and ("b", {"class": verdict}) in page.tags
+    assert f"\n.{verdict} {{ color: var(--" in shown and f"<title>{verdict.upper()}" in shown
