@@ -57,7 +57,7 @@ TEXTS = {"linen": LINEN, "nnx": NNX}
 
 
 def options(net, workdir, *more):
-    """The arguments of a short run with three methods and two seeds."""
+    """Return the arguments of a short run of two seeds on the digits."""
     settings = {
         **{"model.name": net, "seeds": "0,1", "optimizer.epochs": 2, "optimizer.batch_size": 16},
         **{"optimizer.learning_rate": 0.1, "dataset.train_per_class": 16, "dataset.validation_per_class": 8},

@@ -191,4 +191,5 @@ def _check_counts(counts: Sequence[int], num_validation: int, class_names: Seque
         f"class {class_names[short[0]]!r} has {counts[short[0]] or 'no'} training image{'s' * (counts[short[0]] != 1)}"
         + (f" (and {len(short) - 1} more classes have too few: {others})" if others else "")
         + f"; expected more than dataset.validation_per_class={num_validation} in each class"
+        + ("; lower that number, or add images" if num_validation else "")
     )
