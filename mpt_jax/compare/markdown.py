@@ -13,9 +13,10 @@ from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
 from mpt_jax.compare.text import Result
 
 _MARKS = {PASS: "✅", REGRESSION: "❌", UNDECIDED: "⚠️", None: "⚪"}
-_MOST_CHECKS, _MOST_NOTES, _MOST_ROWS = 12, 6, 5
+_MOST_CHECKS, _MOST_ROWS = 12, 5
 _LONGEST_NAME, _LONGEST_SENTENCE = 60, 500  # a comment on GitHub has at most 65,536 characters
 _WORD_JOINER = "\u2060"
+_MENTIONS = re.compile(r"""([@#!~%&$^](?=[\w"'(])|:(?=[\w+/-])|www(?=\.)|gh(?=-))""", re.IGNORECASE)
 
 
 def summary(result: Result) -> str:
@@ -24,7 +25,7 @@ def summary(result: Result) -> str:
     parts = [
         [f"### {_MARKS[result['verdict']]} Release gate: {_prose(text.verdict(result))}"],
         [_prose(text.title(result))],
-        _bullets(map(_prose, text.notes(result)), _MOST_NOTES, "notes"),
+        *([_prose(note)] for note in text.notes(result)),
         _bullets(
             (f"{_MARKS[check['verdict']]} {_prose(text.said(check, result))}" for check in _worst_first(result)),
             _MOST_CHECKS,
@@ -82,10 +83,11 @@ def _prose(sentence: str) -> str:
     r"""Return a sentence that Markdown shows as it is.
 
     Examples:
-      >>> _prose("max_nfr: 50.00 %"), _prose("a | b")
-      ('max\\_nfr: 50.00 %', 'a \\| b')
+      >>> _prose("max_nfr: 50.00 %"), _prose("a | b"), _prose("1. x")
+      ('max\\_nfr: 50.00 %', 'a \\| b', '1\\. x')
     """
-    shown = text.printable(sentence, _LONGEST_SENTENCE)
+    shown = text.printable(sentence, _LONGEST_SENTENCE).strip()
     # Later steps of a renderer see the text without its escapes: only another character within a mention stops them.
-    shown = re.sub(r"([@#!~%&$^:](?=\S)|www(?=\.)|gh(?=-))", rf"\1{_WORD_JOINER}", shown, flags=re.IGNORECASE)
-    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", shown)
+    shown = _MENTIONS.sub(rf"\1{_WORD_JOINER}", shown)
+    shown = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", shown)
+    return re.sub(r"^(\d*)([-+#=.)])", r"\1\\\2", shown)  # which would begin a list or a heading
