@@ -1,18 +1,21 @@
 """The release gate for any two models' predictions: `python -m mpt_jax.compare OLD NEW [--max-nfr 0.01 ...]`."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import new_parser, output_file, positive_int
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
+from mpt_jax.files.predictions import packed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +29,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "mpt_jax.compare",
         "Compare two models' predictions on the same examples, matched by id, and check limits. Exit status: 0 within "
         "all limits, 1 regression, 2 bad input.",
-        epilog="OLD and NEW: .npz, .csv, .tsv, .parquet or .jsonl (text also .gz, .bz2, .zst) with the columns id, "
+        epilog="OLD and NEW: .npz, .csv, .tsv, .parquet, .arrow, .jsonl or .json (text also .gz, .bz2, .xz, .zst, "
+        ".zip), a folder of part-* files, or - for standard input, with the columns id, "
         "label, and prediction, or scores (also logits, probabilities) with a number per class, or a column per class "
         "such as score_cat. A run's predictions/NAME.npz has this form. Rates are fractions: 0.01 is 1 %.",
     )
@@ -156,7 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
         options["same"] = dict(options["same"])
-        result = compare(options.pop("old"), options.pop("new"), **options) | {"created": _now()}
+        with _standard_input(options) as options:
+            result = compare(options.pop("old"), options.pop("new"), **options) | {"created": _now()}
     except (InputError, OSError) as error:
         _write_error(files, one_line(error), time.perf_counter() - start)
         raise
@@ -178,6 +183,16 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(show.terminal(result))
         command.print_text(captured.get())
     return 0 if result["passed"] else 1
+
+
+@contextlib.contextmanager
+def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the options with the content of standard input as a file where one of them is "-"."""
+    given = [key for key in ("old", "new", "labels") if options[key] == "-"]
+    if len(given) > 1:
+        raise InputError("- is given twice; expected one file at most from standard input")
+    with contextlib.ExitStack() as stack:
+        yield options | {key: stack.enter_context(packed.spooled(sys.stdin.buffer, "stdin")) for key in given}
 
 
 def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float) -> None:

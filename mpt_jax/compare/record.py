@@ -12,6 +12,7 @@ import pyarrow as pa
 import scipy
 
 from mpt_jax import __version__
+from mpt_jax.files.predictions import packed
 
 _TEXT = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".toml")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -48,6 +49,8 @@ def file(path: str | os.PathLike[str]) -> dict[str, Any]:
       >>> found["kind"], found["bytes"], found["lines"], found["sha256"][:8]
       ('file', 15, 2, '1f043972')
     """
+    if os.path.isdir(path):
+        return _folder(path)
     hashed, size, breaks, start, last = hashlib.sha256(), 0, 0, b"", b""
     is_text = pathlib.Path(path).suffix.lower() in _TEXT
     with open(path, "rb") as opened:
@@ -58,6 +61,14 @@ def file(path: str | os.PathLike[str]) -> dict[str, Any]:
             start, last = start or block[:2], block[-1:]
     lines = {"lines": breaks + (last not in (b"", b"\n"))} if is_text and start not in _UTF16 else {}
     return {"kind": "file", "name": str(path), "bytes": size, "sha256": hashed.hexdigest(), **lines}
+
+
+def _folder(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return name, size and one SHA-256 of the parts of a table: that of their own, in order, one per line."""
+    parts = [file(part) for part in packed.parts(packed.File(pathlib.Path(path), str(path)))]
+    hashed = hashlib.sha256("".join(f"{part['sha256']}\n" for part in parts).encode()).hexdigest()
+    size = sum(part["bytes"] for part in parts)
+    return {"kind": "folder", "name": str(path), "bytes": size, "sha256": hashed}
 
 
 def options(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -203,6 +203,8 @@ def texts(ids: Column, column: str, name: str) -> pa.Array:
         if pa.types.is_dictionary(ids.type):
             ids = ids.dictionary_decode()
         if pa.types.is_floating(ids.type):
+            if (pc.max(pc.abs(ids)).as_py() or 0) > 2**53:
+                raise ValueError("numbers beyond 2**53 that have lost digits")
             ids = ids.cast(pa.int64())
         ids = ids.cast(pa.large_string())
         ids.validate(full=True)  # checks that it is UTF-8, which a cast from text to text does not
@@ -218,10 +220,32 @@ def as_arrow(values: Column) -> pa.Array:
       pa.ArrowInvalid: the column has more axes.
     """
     if isinstance(values, pa.Array):
-        return values
+        return _plain(values)
     if values.ndim != 1:
         raise pa.ArrowInvalid(f"shape {values.shape}")
     return pa.array(values.tolist() if values.dtype.kind in "US" else values)  # a NumPy text would end at its first \0
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Return an Arrow array in one of the types that every function of Arrow takes."""
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return _plain(values.storage)
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(pc.run_end_decode(values))
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(values.indices, _plain(values.dictionary))
+    for is_kind, plain in ((pa.types.is_string_view, pa.large_string()), (pa.types.is_binary_view, pa.large_binary())):
+        if is_kind(kind):
+            return values.cast(plain)
+    if pa.types.is_float16(kind):
+        return values.cast(pa.float32())
+    if pa.types.is_decimal(kind):
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:  # fractions, or too large
+            return values.cast(pa.string())
+    return values
 
 
 def _matrix(lists: pa.Array) -> np.ndarray:

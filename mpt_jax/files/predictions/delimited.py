@@ -3,7 +3,7 @@
 import codecs
 import csv
 import io
-import pathlib
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mpt_jax.errors import InputError
+from mpt_jax.files.predictions import packed
+from mpt_jax.files.predictions.packed import File
 
 BYTES = 1 << 20  # per block; a row must fit into one
 _DELIMITERS = (",", ";", "\t", "|")
@@ -36,7 +38,7 @@ class Table:
       stray: whether there are quotes that enclose no cells.
     """
 
-    path: pathlib.Path
+    path: File
     open: Callable[[], pa.NativeFile]
     columns: tuple[str, ...]
     delimiter: str
@@ -48,7 +50,7 @@ class Table:
     stray: bool
 
 
-def describe(path: pathlib.Path, open_file: Callable[[], pa.NativeFile], ids: Collection[str]) -> Table:
+def describe(path: File, open_file: Callable[[], pa.NativeFile], ids: Collection[str]) -> Table:
     """Find out how a file is written; the delimiter is the one that gives a column of ids.
 
     Raises:
@@ -56,15 +58,16 @@ def describe(path: pathlib.Path, open_file: Callable[[], pa.NativeFile], ids: Co
     """
     with open_file() as file:
         start = file.read(BYTES)
+        while b"\n" not in start and (more := file.read(BYTES)):  # a header of many classes
+            start += more
         longest, quotes, odd = _scan(start, file)
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
     # The first block may end within a character; reading reports where text is not UTF-8.
-    first = start.decode(encoding, "replace").splitlines()[:2]
+    first = re.split("\r\n|\n|\r", start.decode(encoding, "replace"), maxsplit=2)[:2]
     skipped = int(bool(first) and first[0].casefold().startswith("sep="))
-    if not first[skipped:]:
+    if not first[skipped:] or not first[skipped]:
         raise InputError(f"{path} is empty; expected a header with the names of the columns, and a row per example")
-    is_tsv = ".tsv" in [suffix.lower() for suffix in path.suffixes]
-    usual = first[0][4:5] or "," if skipped else "\t" if is_tsv else ","
+    usual = first[0][4:5] or "," if skipped else "\t" if packed.suffix(path) == ".tsv" else ","
     found = {each: _cells(first[skipped], each) for each in (usual, *_DELIMITERS)}
     delimiter = next((each for each, names in found.items() if set(names) & set(ids) and len(names) > 1), usual)
     # Tools that write tabs rarely quote, and a quote at the start of a cell is then a part of it. The header tells.

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
-from mpt_jax.errors import DAMAGED, InputError, one_line, unknown
-from mpt_jax.files.predictions import delimited
+from mpt_jax.errors import DAMAGED, InputError, listed, one_line, unknown
+from mpt_jax.files.predictions import delimited, json_table, packed
+from mpt_jax.files.predictions.packed import File
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
@@ -26,7 +27,6 @@ USUAL = {"id": IDS, "label": LABELS, "prediction": PREDICTIONS, "scores": SCORES
 PREFIXES = ("score", "logit", "probability")
 SCORE = re.compile(f"(?:{'|'.join(PREFIXES)})_(.+)", re.DOTALL)  # one column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # per batch
-COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 Column: TypeAlias = pa.Array | np.ndarray
 Batches = Iterator[dict[str, Column]]
@@ -46,12 +46,12 @@ class Source:
 
 
 def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
-    """Open a file by its suffix (csv, tsv and jsonl may be compressed), a table in memory, or arrays by name.
+    """Open a file by its suffix (text may be compressed), a table in memory, or arrays by name.
 
     Args:
-      source: a path, a mapping from column to array, a table of Arrow or of a package that exports to Arrow (pandas,
-        polars), or a Hugging Face data set.
-      name: what errors call the arrays.
+      source: a path, a mapping from column to array, rows as a list of mappings, a table of Arrow or of a package that
+        exports to Arrow (pandas, polars), or a Hugging Face data set.
+      name: what errors call it.
       ids: names of the column of ids, by which the delimiter of a text is found.
 
     Raises:
@@ -59,29 +59,61 @@ def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
     """
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
+    elif isinstance(source, np.ndarray) and source.dtype.names:
+        opened = _arrays(name, {column: source[column] for column in source.dtype.names})
+    elif isinstance(source, list) and source and all(isinstance(row, dict) for row in source):
+        opened = _of_lists(name, json_table.columns(source, name, ids))
     elif hasattr(source, "with_format") or hasattr(source, "__arrow_c_stream__"):
         opened = _table(name, source)
-    elif not isinstance(source, str | os.PathLike):
+    elif isinstance(source, str | os.PathLike):
+        opened = _open_file(source if isinstance(source, File) else File(pathlib.Path(source), str(name)), ids)
+    else:
         raise InputError(
             f"{name} is of type {type(source).__name__}; expected a path, a table (pandas, polars, Arrow, datasets) "
             "or arrays by name"
         )
-    else:
-        path = pathlib.Path(source)
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if suffixes and suffixes[-1] in COMPRESSED:
-            suffixes.pop()
-        suffix = suffixes[-1] if suffixes else ""
-        if suffix not in FORMATS:
-            raise InputError(f"{path}: unknown format; expected a name that ends in {', '.join(FORMATS)}")
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
-            raise InputError(f"{path}: {what}; expected a regular file of predictions (a pipe cannot be read twice)")
-        with _readable(path):
-            opened = _delimited(path, ids) if suffix in (".csv", ".tsv") else FORMATS[suffix](path)
-    if twice := repeated(opened.columns):
+    if twice := [column for column in repeated(opened.columns) if column]:
         raise InputError(f"{opened.name} has two columns {twice[0]!r}; expected unique names")
     return opened
+
+
+def _open_file(path: File, ids: Sequence[str]) -> Source:
+    if path.path.is_dir():
+        return _parts(path, [_open_file(part, ids) for part in packed.parts(path)])
+    with _readable(path):
+        suffix = packed.suffix(path)
+    if suffix not in FORMATS:
+        known = f"; expected a name that ends in {', '.join(FORMATS)}"
+        raise InputError(f"{path}: unknown format{known}{_INSTEAD.get(suffix, '')}")
+    if not path.path.is_file():
+        what = "not a regular file" if path.path.exists() else "no such file"
+        raise InputError(
+            f"{path}: {what}; expected a regular file of predictions (a pipe cannot be read twice; - reads stdin)"
+        )
+    with _readable(path):
+        if suffix in packed.TEXTS:
+            with packed.open_text(path) as file:
+                found = packed.binary(file.read(8))
+            if found:
+                raise InputError(f"{path} is a {found} file by its content; expected a name that ends in {found}")
+        return FORMATS[suffix](path, ids)
+
+
+def _parts(path: File, opened: Sequence[Source]) -> Source:
+    """Return the parts of a table as one source."""
+    first = opened[0]
+    for part in opened[1:]:
+        if {*part.columns} != {*first.columns}:
+            raise InputError(
+                f"{part.name} has the columns {listed(list(map(repr, part.columns)))}, and {first.name} "
+                f"{listed(list(map(repr, first.columns)))}; expected the same in all parts"
+            )
+
+    def batches(columns: Sequence[str]) -> Batches:
+        for part in opened:
+            yield from part.batches(columns)
+
+    return Source(path.name, first.columns, batches)
 
 
 def renamed(sources: Sequence[Source], columns: Mapping[str, str], *, required: bool = True) -> list[Source]:
@@ -141,13 +173,16 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
 
     def array(column: str) -> np.ndarray:  # converted on request, as unused columns may hold anything
         try:
-            return np.asarray(given[column])
-        except ValueError as error:
+            values = given[column]
+            return values.astype(object).filled(None) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+        except (ValueError, TypeError, RuntimeError) as error:
             if column in (*LABELS, *PREDICTIONS):  # several labels a row, a different number in each
                 lists = np.empty(len(given[column]), object)
                 lists[:] = [each if isinstance(each, str) else list(each) for each in given[column]]
                 return lists
-            raise InputError(f"{name}: column {column!r}: {error}; expected rows of the same shape") from error
+            raise InputError(
+                f"{name}: column {column!r}: {one_line(error)}; expected rows of the same shape"
+            ) from error
 
     def batches(columns: Sequence[str]) -> Batches:
         arrays = {column: array(column) for column in columns}
@@ -160,15 +195,43 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
 
 def _table(name: str, given: Any) -> Source:
     """Open a table in memory; a Hugging Face data set, which may be a selection of its rows, gives an Arrow table."""
+    if any(getattr(getattr(given, "index", None), "names", ())):
+        given = given.reset_index()  # of pandas: ids are often the index
     try:
         table = given.with_format("arrow")[:] if hasattr(given, "with_format") else pa.table(given)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError(f"{name}: {one_line(error)}; expected columns of numbers or text") from error
+        names = tuple(table.column_names)
+    except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
+        if not hasattr(given, "dtypes"):
+            raise InputError(f"{name}: {one_line(error)}; expected columns of numbers or text in memory") from error
+        table, names = None, tuple(map(str, given.columns))  # some column cannot be converted, perhaps an unused one
 
     def batches(columns: Sequence[str]) -> Batches:
-        yield from map(_columns, table.select(list(columns)).to_batches(ROWS))
+        try:
+            chosen = pa.table(given[list(columns)]) if table is None else table.select(list(columns))
+        except (pa.ArrowException, TypeError, ValueError, KeyError) as error:
+            raise InputError(f"{name}: {one_line(error)}; expected columns of numbers or text") from error
+        yield from map(_columns, chosen.to_batches(ROWS))
 
-    return Source(name, tuple(table.column_names), batches)
+    return Source(name, names, batches)
+
+
+def _of_lists(name: str, table: Mapping[str, list[Any]]) -> Source:
+    """Open columns of Python values, of which only the requested ones become arrays."""
+    names = table.get("class_names")
+    table = {column: values for column, values in table.items() if column != "class_names"}
+    if len(lengths := {len(values) for values in table.values()}) > 1:
+        raise InputError(f"{name} has columns of {listed(sorted(map(str, lengths)))} rows; expected equal numbers")
+
+    def batches(columns: Sequence[str]) -> Batches:
+        arrays = {}
+        for column in columns:
+            try:
+                arrays[column] = pa.array(table[column])
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"{name}: column {column!r}: {one_line(error)}; expected one type of value") from error
+        yield from map(_columns, pa.table(arrays).to_batches(ROWS))
+
+    return Source(name, tuple(table), batches, None if names is None else _class_names(name, np.asarray(names)))
 
 
 def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
@@ -180,26 +243,26 @@ def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _npz(path: pathlib.Path) -> Source:
-    with zipfile.ZipFile(path) as archive:
+def _npz(path: File, ids: Sequence[str]) -> Source:
+    with zipfile.ZipFile(path.path) as archive:
         columns = [member.removesuffix(".npy") for member in archive.namelist()]
     names = None
     if "class_names" in columns:
         columns.remove("class_names")
-        with np.load(path, allow_pickle=False) as file:
-            names = _class_names(str(path), file["class_names"])
+        with np.load(path.path, allow_pickle=False) as file:
+            names = _class_names(path.name, file["class_names"])
 
     def batches(columns: Sequence[str]) -> Batches:
-        with _readable(path), zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
+        with _readable(path), zipfile.ZipFile(path.path) as archive, contextlib.ExitStack() as stack:
             members = {column: stack.enter_context(archive.open(f"{column}.npy")) for column in columns}
             headers = {column: _npy_header(member) for column, member in members.items()}
-            rows = _rows(str(path), {column: shape for column, (shape, _, _) in headers.items()})
+            rows = _rows(path.name, {column: shape for column, (shape, _, _) in headers.items()})
             whole = {}
             for column, (shape, by_columns, dtype) in headers.items():
                 if dtype.hasobject:
                     raise InputError(f"{path}: {column!r} holds Python objects; expected numbers or text")
                 if by_columns and len(shape) > 1:  # in column-major order its rows cannot be streamed
-                    whole[column] = np.load(path, allow_pickle=False)[column]
+                    whole[column] = np.load(path.path, allow_pickle=False)[column]
             for start in range(0, rows, ROWS):
                 count = min(ROWS, rows - start)
                 yield {
@@ -209,7 +272,7 @@ def _npz(path: pathlib.Path) -> Source:
                     for column, (shape, _, dtype) in headers.items()
                 }
 
-    return Source(str(path), tuple(columns), batches, names)
+    return Source(path.name, tuple(columns), batches, names)
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -234,8 +297,8 @@ def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return lengths.pop()[0]
 
 
-def _delimited(path: pathlib.Path, ids: Sequence[str] = IDS) -> Source:
-    table = delimited.describe(path, lambda: _text(path), ids)
+def _delimited(path: File, ids: Sequence[str]) -> Source:
+    table = delimited.describe(path, lambda: packed.open_text(path), ids)
     numbers = {name for name in table.columns if name in SCORES or SCORE.fullmatch(name)}
 
     def batches(columns: Sequence[str]) -> Batches:
@@ -244,22 +307,22 @@ def _delimited(path: pathlib.Path, ids: Sequence[str] = IDS) -> Source:
             for batch in delimited.read(table, columns, numbers):
                 yield _columns(batch)
 
-    return Source(str(path), table.columns, batches)
+    return Source(path.name, table.columns, batches)
 
 
-def _parquet(path: pathlib.Path) -> Source:
+def _parquet(path: File, ids: Sequence[str]) -> Source:
     def batches(columns: Sequence[str]) -> Batches:
         # Without a buffer size an entire row group, perhaps the entire file, is read at once. Each column has a buffer.
         streamed = {"buffer_size": min(BYTES, max(BYTES >> 8, 16 * BYTES // len(columns))), "pre_buffer": False}
-        with _readable(path), pyarrow.parquet.ParquetFile(path, **streamed) as file:
+        with _readable(path), pyarrow.parquet.ParquetFile(path.path, **streamed) as file:
             yield from map(_columns, file.iter_batches(ROWS, columns=list(columns)))
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        return Source(str(path), tuple(file.schema_arrow.names), batches)
+    with pyarrow.parquet.ParquetFile(path.path) as file:
+        return Source(path.name, tuple(file.schema_arrow.names), batches)
 
 
-def _jsonl(path: pathlib.Path) -> Source:
-    with _text(path) as file:
+def _jsonl(path: File, ids: Sequence[str]) -> Source:
+    with packed.open_text(path) as file:
         types = _json_types(next(_blocks(file), b"").splitlines()[:1000], path)
     if not types:
         raise InputError(f"{path} has no rows; expected a JSON object on each line")
@@ -275,7 +338,7 @@ def _jsonl(path: pathlib.Path) -> Source:
             return pyarrow.json.read_json(pa.BufferReader(block), options, parse)
 
         first = 1
-        with _readable(path), _text(path) as file:
+        with _readable(path), packed.open_text(path) as file:
             for block in _blocks(file):
                 if named and _may_have_new_scores(partial(read, block, "infer"), set(types), objects):
                     _reject_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
@@ -286,17 +349,48 @@ def _jsonl(path: pathlib.Path) -> Source:
                 first += block.count(b"\n")
                 yield from map(_columns, table.to_batches())
 
-    return Source(str(path), tuple(types), batches)
+    return Source(path.name, tuple(types), batches)
 
 
-def _by_line(reason: str, block: bytes, path: pathlib.Path, first: int) -> str:
+def _json(path: File, ids: Sequence[str]) -> Source:
+    """Open one JSON document, which is held in memory, or JSON lines under that name."""
+    with packed.open_text(path) as file:
+        text = file.read()
+    if not text.strip():
+        raise InputError(f"{path} is empty; expected an array of objects")
+    try:
+        return _of_lists(path.name, json_table.read(text, path.name, ids))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return _jsonl(path, ids)
+        raise InputError(f"{path} is not JSON: {error}; expected an array of objects") from error
+
+
+def _arrow(path: File, ids: Sequence[str]) -> Source:
+    def read(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+        with contextlib.suppress(pa.ArrowInvalid):
+            reader = pa.ipc.open_file(file)
+            return map(reader.get_batch, range(reader.num_record_batches))
+        file.seek(0)
+        return iter(pa.ipc.open_stream(file))
+
+    def batches(columns: Sequence[str]) -> Batches:
+        with _readable(path), pa.memory_map(os.fspath(path)) as file:
+            for batch in read(file):
+                for start in range(0, len(batch), ROWS):
+                    yield _columns(batch.select(list(columns)).slice(start, ROWS))
+
+    with pa.memory_map(os.fspath(path)) as file:
+        first = next(read(file), None)
+        if first is None:
+            raise InputError(f"{path} has no rows; expected at least one")
+        return Source(path.name, tuple(first.schema.names), batches)
+
+
+def _by_line(reason: str, block: bytes, path: File, first: int) -> str:
     """Replace the row within a block in an error message by the line of the file."""
     lines = [number for number, _ in _json_rows(block.splitlines(), path, first)]  # raises if a line is not JSON
     return re.sub(r"in row (\d+)", lambda found: f"in line {lines[int(found[1])]}", reason)
-
-
-def _text(path: pathlib.Path) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix.lower()))
 
 
 def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
@@ -310,7 +404,7 @@ def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
         yield rest
 
 
-def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.DataType]:
+def _json_types(lines: Iterable[bytes], path: File) -> dict[str, pa.DataType]:
     """Infer the types from the first lines; pyarrow's own inference takes some texts for dates."""
     seen: dict[str, Any] = {}
     for _, row in _json_rows(lines, path):
@@ -320,7 +414,7 @@ def _json_types(lines: Iterable[bytes], path: pathlib.Path) -> dict[str, pa.Data
     return {column: _json_type(column, value) for column, value in seen.items()}
 
 
-def _json_rows(lines: Iterable[bytes], path: pathlib.Path, first: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(lines: Iterable[bytes], path: File, first: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each row with the number of its line."""
     for number, line in enumerate(lines, first):
         if line.strip():
@@ -345,7 +439,7 @@ def _may_have_new_scores(read: Callable[[], pa.Table], columns: set[str], object
 
 
 def _reject_new_scores(
-    rows: Iterable[tuple[int, dict[str, Any]]], columns: set[str], objects: Mapping[str, set[str]], path: pathlib.Path
+    rows: Iterable[tuple[int, dict[str, Any]]], columns: set[str], objects: Mapping[str, set[str]], path: File
 ) -> None:
     """Reject scores of classes that the first rows do not have, which pyarrow would silently drop."""
     for number, row in rows:
@@ -379,7 +473,7 @@ def _columns(batch: pa.RecordBatch) -> dict[str, Column]:
 
 
 @contextlib.contextmanager
-def _readable(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[None]:
+def _readable(path: File, names: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except (InputError, FileNotFoundError, PermissionError):
@@ -387,14 +481,25 @@ def _readable(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[None]:
     except (pa.ArrowException, *DAMAGED) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = re.sub(r"In CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", reason)
-        raise InputError(f"{path} cannot be read: {reason}; expected a valid {path.suffix} file") from error
+        raise InputError(f"{path} cannot be read: {reason}; expected a valid {path.path.suffix} file") from error
 
 
-FORMATS: dict[str, Callable[[pathlib.Path], Source]] = {
+FORMATS: dict[str, Callable[[File, Sequence[str]], Source]] = {
     ".npz": _npz,
     ".csv": _delimited,
     ".tsv": _delimited,
     ".parquet": _parquet,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
+    ".json": _json,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+}
+_INSTEAD = {
+    ".xlsx": "; save the sheet as CSV",
+    ".xls": "; save the sheet as CSV",
+    ".pkl": "; a pickle can run code: save as .parquet",
+    ".pickle": "; a pickle can run code: save as .parquet",
+    ".npy": "; one array has no ids: use np.savez with id, label and prediction",
+    ".pt": "; use np.savez with id, label and prediction",
 }

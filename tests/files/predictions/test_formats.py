@@ -208,7 +208,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_errors(tmp_path):
     (tmp_path / "a.parquet").mkdir()
     os.mkfifo(tmp_path / "a.csv")
     expected = {"nowhere.csv": "no such file", "/tmp.csv/x.npz": "no such file"}
-    expected |= {tmp_path / "a.parquet": "a folder", tmp_path / "a.csv": "not a regular file"}
+    expected |= {tmp_path / "a.parquet": "is a folder without parts", tmp_path / "a.csv": "not a regular file"}
     for path, what in expected.items():
         with pytest.raises(InputError, match=f": {what}; expected"):
             formats.open_source(path, path)
@@ -260,8 +260,10 @@ def test_tables_in_memory_are_taken_as_they_are(package):
 
 def test_a_table_that_arrow_cannot_hold_is_one_clear_error():
     frame = pytest.importorskip("pandas").DataFrame({"id": [1, 2], "label": ["a", 2]})
+    source = formats.open_source(frame, "it")
+    assert [batch["id"].to_pylist() for batch in source.batches(["id"])] == [[1, 2]]
     with pytest.raises(InputError, match=r"^it: .*; expected columns of numbers or text$"):
-        formats.open_source(frame, "it")
+        list(source.batches(["id", "label"]))
 
 
 def test_a_selection_of_a_hugging_face_data_set():
