@@ -6,7 +6,6 @@ and checks limits. `text` puts the result into words, and `show` renders it for 
 
 import sys
 import types
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,35 +13,13 @@ import numpy as np
 
 from mpt_jax import metrics
 from mpt_jax.compare import gate, pairs, record
-from mpt_jax.compare.pairs import Predictions
-from mpt_jax.errors import InputError
+from mpt_jax.compare import policy as policies
+from mpt_jax.compare.options import Options, Predictions
+from mpt_jax.compare.policy import Own
+from mpt_jax.errors import InputError, listed
 
 
-def compare(
-    old: Predictions,
-    new: Predictions,
-    *,
-    max_nfr: float | None = None,
-    max_relative_nfr: float | None = None,
-    max_class_nfr: float | None = None,
-    min_accuracy: float | None = None,
-    max_accuracy_drop: float | None = None,
-    max_recall_drop: float | None = None,
-    max_churn: float | None = None,
-    confident: bool = False,
-    undecided: str = "fail",
-    min_rows: int = 0,
-    classes: Sequence[str] | None = None,
-    old_classes: int | Sequence[str] | None = None,
-    confidence: float = 0.95,
-    examples: int = 1000,
-    same: Mapping[str, str] | None = None,
-    scores: str | None = None,
-    allow_poor_old: bool = False,
-    columns: Mapping[str, str] | None = None,
-    labels: Predictions | None = None,
-    unlabelled: str | None = None,
-) -> dict[str, Any]:
+def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: Any) -> dict[str, Any]:
     """Compare two models' predictions on the same examples, matched by id, and check limits on the flips.
 
     Args:
@@ -50,25 +27,8 @@ def compare(
         `label`, and `prediction`, or `scores` (also `logits`, `probabilities`; the first of the largest is the
         prediction), or a column per class such as `score_cat`. The plurals `ids`, `labels`, `predictions` work too.
       new: the same for the model that is to replace it.
-      max_nfr, max_relative_nfr, max_class_nfr, min_accuracy, max_accuracy_drop, max_recall_drop, max_churn, confident:
-        see `gate.Limits`.
-      undecided: whether a limit that is exceeded, but by too few rows to be sure, is a "pass" or a "fail".
-      min_rows: classes with fewer rows are not held against a limit of classes.
-      classes: class names in the order of the indices; by default an index is its own name.
-      old_classes: the classes that the old model knows: their number, their names (which are then also what an index
-        means in `old`) or their indices. By default its `class_names` or score columns, else every class that it
-        predicts.
-      confidence: of the intervals, between 0 and 1.
-      examples: how many flipped examples to list, the first in the order of `old`.
-      same: names that mean another name's class, in both files.
-      scores: prefix of the columns of scores, or the column that holds them all, where there are several kinds.
-      allow_poor_old: compare also with an old model that is close to chance, or far below the new one on its own
-        classes, which is more often a sign of labels in another order.
-      columns: names of the columns in both files by their usual name, such as ``{"id": "uid", "label": "y_true"}``.
-      labels: labels by id, a file or arrays with `id` and `label`, where the models' files have none. Labels that
-        those have must agree.
-      unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
-        "only": there are no labels.
+      policy: a TOML file of options, or a mapping as such a file has; see `policy`.
+      given: further options by name, which override those of the policy; see `options.Options`.
 
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
@@ -77,7 +37,7 @@ def compare(
       schema is `docs/gate.schema.json`.
 
     Raises:
-      InputError: unusable files, names of classes that can hide a flip, or limits that are not fractions.
+      InputError: unusable files, names of classes that can hide a flip, or options that are not valid.
 
     Examples:
       >>> old = {"id": [1, 2, 3], "label": ["cat", "dog", "owl"], "prediction": ["cat", "dog", "dog"]}
@@ -88,54 +48,42 @@ def compare(
       >>> result["flips"]["examples"]
       [{'id': '2', 'label': 'dog', 'old': 'dog', 'new': 'owl'}]
     """
-    arguments = dict(locals())  # all that was given, for the record
-    limits = gate.Limits(
-        max_nfr=max_nfr,
-        max_relative_nfr=max_relative_nfr,
-        max_class_nfr=max_class_nfr,
-        min_accuracy=min_accuracy,
-        max_accuracy_drop=max_accuracy_drop,
-        max_recall_drop=max_recall_drop,
-        max_churn=max_churn,
-        confident=confident,
-    )
-    if undecided not in ("pass", "fail"):
-        raise InputError(f"undecided is {undecided!r}; expected pass or fail")
-    if min_rows < 0:
-        raise InputError(f"min_rows is {min_rows}; expected 0 or more")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
-    if examples < 0:
-        raise InputError(f"examples is {examples}; expected 0 or more")
-    if unlabelled not in (None, "skip", "only"):
-        raise InputError(f"unlabelled is {unlabelled!r}; expected 'skip' or 'only'")
-    if unlabelled == "only":
+    options, own = policies.read(policy, given)
+    if options.unlabelled == "only":
         raise InputError("unlabelled is 'only', which is not available yet; expected labels, or 'skip'")
-    pair = pairs.read(
-        old,
-        new,
-        classes=classes,
-        old_classes=old_classes,
-        same=same,
-        scores=scores,
-        columns=columns,
-        labels=labels,
-        unlabelled=unlabelled,
-    )
+    pair = pairs.read(old, new, **options.reading())
+    arguments = {"old": old, "new": new, "policy": policy, **vars(options)}
+    return _result(pair, options, own) | {
+        "inputs": record.inputs(arguments, len(pair.labels)),
+        "options": record.options(arguments | ({"own": own} if own else {})),
+        "versions": record.versions(),
+    }
+
+
+def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
+    """Return what is known about two models' predictions."""
     names = pair.classes
 
     def measure(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
         return gate.measure(
-            old, new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=confidence
+            old, new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=options.confidence
         )
 
     measured = measure(pair.old, pair.new)
-    if not allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
+    _check_groups(own, {row["class"] for row in measured["per_class"] if row["known"]})
+    if not options.allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
         raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
-    rows = flipped[:examples]
+    rows = flipped[: options.examples]
     shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
-    check = partial(gate.checks, limits=limits, confidence=confidence, min_rows=min_rows, undecided=undecided)
+    check = partial(
+        gate.checks,
+        limits=options,
+        confidence=options.confidence,
+        min_rows=options.min_rows,
+        undecided=options.undecided,
+        own=own,
+    )
     checks = check(measured)
     extremes = [check(measure(*each)) for each in _without_ties(pair)] if pair.tied.any() else []
     return {
@@ -145,8 +93,8 @@ def compare(
         "passed": all(check["passed"] for check in checks),
         "verdict": gate.worst_verdict(checks),
         "checks": checks,
-        "confident": confident,
-        "confidence": confidence,
+        "confident": options.confident,
+        "confidence": options.confidence,
         "interval": gate.INTERVAL,
         "classes": {"count": len(names), "old": list(names[: pair.num_old_classes]), "known_from": pair.known_from},
         "new_classes": [
@@ -169,10 +117,17 @@ def compare(
                 for id_, label, before, after in shown
             ],
         },
-        "inputs": record.inputs(arguments, len(pair.labels)),
-        "options": record.options(arguments),
-        "versions": record.versions(),
     }
+
+
+def _check_groups(own: Own, classes: set[str]) -> None:
+    """Reject limits of classes without rows, which would limit nothing."""
+    for name in dict.fromkeys(name for limits in own.values() for name in limits):
+        if name not in classes:
+            raise InputError(
+                f"the policy has limits of class {name!r}, which no row has that the old model knows; expected one of "
+                f"{listed(sorted(map(repr, classes)))}"
+            )
 
 
 def _without_ties(pair: pairs.Pair) -> list[tuple[np.ndarray, np.ndarray]]:

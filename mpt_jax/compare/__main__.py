@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -13,6 +14,20 @@ from typing import Any
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import new_parser, output_file, positive_int
+from mpt_jax.compare.options import (
+    CHOICE,
+    COLUMNS,
+    COUNT,
+    FILE,
+    FILES,
+    FLAG,
+    NAMES,
+    OLD_CLASSES,
+    RATE,
+    SAME,
+    TEXT,
+    Options,
+)
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 from mpt_jax.files.predictions import packed
@@ -37,96 +52,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
-    option("--max-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of the old model's classes")
-    option(
-        "--max-relative-nfr",
-        type=_number,
-        metavar="RATIO",
-        help="limit on the negative flip rate / that of two models with unrelated errors",
-    )
-    option("--max-class-nfr", type=_number, metavar="RATE", help="limit on negative flips / rows of each class")
-    option("--min-accuracy", type=_number, metavar="RATE", help="lowest allowed accuracy of the new model on all rows")
-    option(
-        "--max-accuracy-drop", type=_number, metavar="RATE", help="limit on lost accuracy on the old model's classes"
-    )
-    option(
-        "--max-recall-drop", type=_number, metavar="RATE", help="limit on lost accuracy within each of these classes"
-    )
-    option("--max-churn", type=_number, metavar="RATE", help="limit on changed predictions / all rows")
-    option(
-        "--undecided",
-        choices=("fail", "pass"),
-        default="fail",
-        help="a limit that is exceeded on too few rows to be sure is a failure, status 1 (default), or passes",
-    )
-    option(
-        "--min-rows",
-        type=int,
-        default=0,
-        metavar="N",
-        help="classes and slices with fewer rows are not held against limits (default: 0)",
-    )
-    option(
-        "--confident",
-        action="store_true",
-        help="compare limits with the confidence bound instead of the point estimate: too few rows fail",
-    )
-    option("--confidence", type=_number, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
-    option(
-        "--classes",
-        metavar="NAMES",
-        help="class names in the order of the indices: a,b,c, or a file with one name per line",
-    )
-    option(
-        "--old-classes",
-        type=_number_or_names,
-        metavar="N|NAMES",
-        help="classes that the old model knows: the first N, or names like --classes, which then also name "
-        "its indices (default: class_names or scores in OLD, else every class that it predicts)",
-    )
-    option(
-        "--same",
-        type=_alias,
-        action="append",
-        default=[],
-        metavar="NAME=NAME",
-        help="the first name means the class of the second, in both files; may be given several times",
-    )
-    option(
-        "--scores",
-        metavar="PREFIX",
-        help="prefix of the columns of scores (score, logit, probability), or the column with all of them",
-    )
-    option(
-        "--allow-poor-old",
-        action="store_true",
-        help="compare with an old model that is close to chance or far below the new one on its own classes",
-    )
-    option(
-        "--columns",
-        type=_columns,
-        metavar="USUAL=NAME,...",
-        help="names of columns in both files, such as id=uid,label=y_true,prediction=y_pred",
-    )
-    option("--labels", metavar="FILE", help="labels by id (columns id and label), where OLD and NEW have none")
-    option(
-        "--unlabelled",
-        choices=("skip", "only"),
-        help="skip: leave out and count the rows without a label (empty, null, NaN, or an index below 0); without a "
-        "value or only: there are no labels",
-    )
-    option(
-        "--examples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="how many flipped examples to list in --json and --html (default: 1000)",
-    )
+    option("--policy", metavar="FILE", help="options in a TOML file; those of the command line override it")
+    for each in dataclasses.fields(Options):
+        option(f"--{each.name.replace('_', '-')}", dest=each.name, **_argument(each.metadata))
     option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
     option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
     option("--junit", metavar="FILE", help="write a test case per limit, for CI")
     return parser.parse_args(_with_value(argv))
+
+
+def _argument(option: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how argparse reads an option; it is absent from the result unless given."""
+    kind, shared = option["kind"], {"help": option["help"].replace("%", "%%"), "default": argparse.SUPPRESS}
+    if kind == FLAG:
+        return shared | {"action": "store_true"}
+    if kind == CHOICE:
+        return shared | {"choices": option["choices"]}
+    return shared | {"metavar": option["metavar"], **_READERS[kind]}
 
 
 def _with_value(argv: Sequence[str]) -> list[str]:
@@ -152,14 +95,16 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     options = vars(arguments).copy()
     outputs = {kind: options.pop(kind) for kind in ("json", "html", "markdown", "junit")}
-    inputs = {"old": "the predictions", "new": "the predictions", "classes": "the names", "old_classes": "the names"}
-    inputs["labels"] = "the labels"
+    inputs = {"old": "the predictions", "new": "the predictions", "policy": "the policy"}
+    inputs |= dict.fromkeys(("classes", "old_classes"), "the names") | {name: f"the {name}" for name in FILES}
     files = _output_files(
-        outputs, {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options[key], str)}
+        outputs,
+        {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options.get(key), str)},
     )
     try:
-        options |= {key: _names(options[key]) for key in ("classes", "old_classes")}
-        options["same"] = dict(options["same"])
+        options |= {key: _names(options[key]) for key in ("classes", "old_classes") if key in options}
+        if "same" in options:
+            options["same"] = dict(options["same"])
         with _standard_input(options) as options:
             result = compare(options.pop("old"), options.pop("new"), **options) | {"created": _now()}
     except (InputError, OSError) as error:
@@ -265,6 +210,18 @@ def _columns(text: str) -> dict[str, str]:
 
 def _number_or_names(text: str) -> int | str:
     return positive_int(text) if text.isdecimal() else text
+
+
+_READERS: Mapping[str, dict[str, Any]] = {
+    RATE: {"type": _number},
+    COUNT: {"type": int},
+    TEXT: {},
+    FILE: {},
+    NAMES: {},
+    OLD_CLASSES: {"type": _number_or_names},
+    SAME: {"type": _alias, "action": "append"},
+    COLUMNS: {"type": _columns},
+}
 
 
 def _names(text: int | str | None) -> int | list[str] | None:

@@ -1,10 +1,8 @@
 """The rates of a comparison and the checks of its limits: pure functions on integers."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,7 +11,7 @@ import numpy as np
 from mpt_jax import metrics
 from mpt_jax.compare import evidence
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED, Evidence
-from mpt_jax.errors import InputError
+from mpt_jax.compare.options import MINIMA, Limits
 
 INTERVAL = (
     "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "
@@ -22,65 +20,6 @@ INTERVAL = (
 
 
 OLD_ROWS, CLASS, ALL_ROWS = "old_classes_rows", "per_class", "all_rows"
-RATIOS = ("max_relative_nfr",)  # not fractions
-MINIMA = ("min_accuracy", "min_macro_f1")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits on the new model, as fractions; None means no limit.
-
-    Attributes:
-      max_nfr: negative flips as a share of the rows whose label the old model knows.
-      max_relative_nfr: `max_nfr` divided by the rate of two models with unrelated errors.
-      max_class_nfr: negative flips as a share of the rows of each class.
-      min_accuracy: accuracy of the new model on all rows.
-      max_accuracy_drop: accuracy of the old model minus that of the new one, on the rows of the old model's classes.
-      max_recall_drop: the same within each of these classes.
-      max_churn: rows whose prediction changed, as a share of all rows.
-      min_macro_f1: mean F1 of the new model over all classes, on all rows.
-      max_macro_f1_drop: mean F1 of the old model minus that of the new one, over its classes and on their rows.
-      max_top_k_nfr: `max_nfr` with a prediction that counts as right if the label is among the `top_k` largest scores.
-      max_accepted_nfr: see `accepted`.
-      confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
-    """
-
-    max_nfr: float | None = None
-    max_relative_nfr: float | None = None
-    max_class_nfr: float | None = None
-    min_accuracy: float | None = None
-    max_accuracy_drop: float | None = None
-    max_recall_drop: float | None = None
-    max_churn: float | None = None
-    min_macro_f1: float | None = None
-    max_macro_f1_drop: float | None = None
-    max_top_k_nfr: float | None = None
-    max_accepted_nfr: float | None = None
-    confident: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in self.given().items():
-            check_limit(name, value)
-        if self.confident and not self.given():
-            raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
-
-    def given(self) -> dict[str, float]:
-        """Return the limits that are set."""
-        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "confident"}
-        return {key: value for key, value in values.items() if value is not None}
-
-
-def check_limit(name: str, value: object) -> None:
-    """Check one limit.
-
-    Raises:
-      InputError: it is no fraction; a limit of 1 limits nothing, and is more often 1 % written as a percentage.
-    """
-    most, inclusive = (math.inf if name in RATIOS else 1), name in MINIMA
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not (0 <= number < most or (inclusive and number == most)):
-        expected = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
-        raise InputError(f"{name} is {value}; expected {expected}, such as 0.01 for 1 %")
 
 
 def measure(

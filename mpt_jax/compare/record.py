@@ -17,7 +17,7 @@ from mpt_jax.files.predictions import packed
 _TEXT = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".toml")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BLOCK = 1 << 20
-TABLES = ("old", "new", "labels", "metadata", "must_pass")
+TABLES = ("old", "new", "labels", "metadata", "must_pass", "policy")
 """The arguments of `compare` that are a file or a table in memory."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from mpt_jax.compare import gate
+from mpt_jax.compare import gate, options
 from mpt_jax.compare.evidence import LEVEL, PASS, REGRESSION, UNDECIDED
 from mpt_jax.errors import listed
 
@@ -85,7 +85,7 @@ def sentence(check: dict[str, Any], result: Result) -> str:
     if check["value"] is None:
         return f"{check['limit']}: {check['where']}, so nothing was compared with the limit"
     is_minimum = check["limit"].startswith("min_")
-    number, scale, unit = (_ratio, 1, "") if check["limit"] in gate.RATIOS else (_percent, 100, " %")
+    number, scale, unit = (_ratio, 1, "") if check["limit"] in options.RATIOS else (_percent, 100, " %")
     found = number(check["value"], check["interval"], digits=_precise_enough(check, scale))
     limit = f"the limit of {scale * check['allowed']:.12g}{unit}"
     shown = f"{check['limit']}: {found} on {printable(check['where'])}"

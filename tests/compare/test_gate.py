@@ -128,7 +128,7 @@ def test_confident_fails_on_too_few_rows():
 
 @pytest.mark.parametrize(
     "limits",
-    [{"max_nfr": -0.1}, {"max_nfr": 2}, {"max_class_nfr": math.nan}, {"min_accuracy": 90}, {"confident": True}],
+    [{"max_nfr": -0.1}, {"max_nfr": 2}, {"max_class_nfr": math.nan}, {"min_accuracy": 90}],
 )
 def test_invalid_limits_are_errors(limits):
     with pytest.raises(InputError, match="expected"):

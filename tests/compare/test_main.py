@@ -60,7 +60,7 @@ def test_a_bare_unlabelled_does_not_take_the_file_after_it():
         (["old", "new"], None),
     ):
         found = parse(line)
-        assert (found.old, found.new, found.unlabelled) == ("old", "new", value)
+        assert (found.old, found.new, getattr(found, "unlabelled", None)) == ("old", "new", value)
 
 
 def test_bad_input_replaces_what_an_earlier_comparison_left(files, tmp_path, capsys):

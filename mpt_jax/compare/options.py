@@ -1,0 +1,204 @@
+"""Every option of a comparison: one table for the command, for `compare` in Python and for a policy file."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from mpt_jax.errors import InputError, unknown
+
+# How the command reads a value.
+RATE, COUNT, FLAG, TEXT, NAMES, OLD_CLASSES = "rate", "count", "flag", "text", "names", "old classes"
+SAME, COLUMNS, FILE, CHOICE = "same", "columns", "file", "choice"
+
+Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
+
+
+def option(default: Any, kind: str, text: str, metavar: str = "", choices: Sequence[str] = ()) -> Any:
+    """Return a field that is an option of the command, with its help."""
+    return field(default=default, metadata={"kind": kind, "help": text, "metavar": metavar, "choices": choices})
+
+
+RATIOS = ("max_relative_nfr",)  # not fractions
+MINIMA = ("min_accuracy",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits on the new model, as fractions; None means no limit.
+
+    Attributes:
+      max_nfr: negative flips as a share of the rows whose label the old model knows.
+      max_relative_nfr: `max_nfr` divided by the rate of two models with unrelated errors.
+      max_class_nfr: negative flips as a share of the rows of each class.
+      min_accuracy: accuracy of the new model on all rows.
+      max_accuracy_drop: accuracy of the old model minus that of the new one, on the rows of the old model's classes.
+      max_recall_drop: the same within each of these classes.
+      max_churn: rows whose prediction changed, as a share of all rows.
+      confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
+    """
+
+    max_nfr: float | None = option(None, RATE, "limit on negative flips / rows of the old model's classes", "RATE")
+    max_relative_nfr: float | None = option(
+        None, RATE, "limit on the negative flip rate / that of two models with unrelated errors", "RATIO"
+    )
+    max_class_nfr: float | None = option(None, RATE, "limit on negative flips / rows of each class", "RATE")
+    min_accuracy: float | None = option(None, RATE, "lowest allowed accuracy of the new model on all rows", "RATE")
+    max_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy on the old model's classes", "RATE")
+    max_recall_drop: float | None = option(None, RATE, "limit on lost accuracy within each of these classes", "RATE")
+    max_churn: float | None = option(None, RATE, "limit on changed predictions / all rows", "RATE")
+    confident: bool = option(
+        False,
+        FLAG,
+        "compare limits with the confidence bound instead of the point estimate: too few rows fail",
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            check_limit(name, value)
+
+    def given(self) -> dict[str, float]:
+        """Return the limits that are set."""
+        values = {name: getattr(self, name) for name in LIMIT_NAMES}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+LIMIT_NAMES = tuple(each.name for each in dataclasses.fields(Limits) if each.name != "confident")
+
+
+def check_limit(name: str, value: object) -> None:
+    """Check one limit.
+
+    Raises:
+      InputError: it is no fraction; a limit of 1 limits nothing, and is more often 1 % written as a percentage.
+    """
+    most, inclusive = (math.inf if name in RATIOS else 1), name in MINIMA
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (0 <= number < most or (inclusive and number == most)):
+        expected = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
+        raise InputError(f"{name} is {value}; expected {expected}, such as 0.01 for 1 %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Limits):
+    """What a comparison is told. The names are those of the command, with underscores in place of hyphens.
+
+    Attributes:
+      undecided: whether a limit that is exceeded, but by too few rows to be sure, is a "pass" or a "fail".
+      min_rows: classes and slices with fewer rows are not held against limits.
+      confidence: of the intervals, between 0 and 1.
+      classes: class names in the order of the indices; by default an index is its own name.
+      old_classes: the classes that the old model knows: their number, their names (which are then also what an index
+        means in its file) or their indices. By default its `class_names` or score columns, else every class that it
+        predicts.
+      same: names that mean another name's class, in all files.
+      scores: prefix of the columns of scores, or the column that holds them all, where there are several kinds.
+      allow_poor_old: compare also with an old model that is close to chance, or far below the new one on its own
+        classes, which is more often a sign of labels in another order.
+      columns: names of the columns in all files by their usual name, such as ``{"id": "uid", "label": "y_true"}``.
+      labels: labels by id, a file or table with `id` and `label`, where the models' files have none. Labels that
+        those have must agree.
+      unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
+        "only": there are no labels.
+      examples: how many flipped examples to list, the first in the order of `old`.
+    """
+
+    undecided: str = option(
+        "fail",
+        CHOICE,
+        "a limit that is exceeded on too few rows to be sure fails, status 1 (default), or passes",
+        "",
+        ("fail", "pass"),
+    )
+    min_rows: int = option(0, COUNT, "classes and slices with fewer rows are not held against limits (default: 0)", "N")
+    confidence: float = option(0.95, RATE, "level of the intervals (default: 0.95)", "P")
+    classes: Sequence[str] | None = option(
+        None, NAMES, "class names in the order of the indices: a,b,c, or a file with one name per line", "NAMES"
+    )
+    old_classes: int | Sequence[str] | None = option(
+        None,
+        OLD_CLASSES,
+        "classes that the old model knows: the first N, or names like --classes, which then also name its indices "
+        "(default: class_names or scores in OLD, else every class that it predicts)",
+        "N|NAMES",
+    )
+    same: Mapping[str, str] | None = option(
+        None,
+        SAME,
+        "the first name means the class of the second, in all files; may be given several times",
+        "NAME=NAME",
+    )
+    scores: str | None = option(
+        None,
+        TEXT,
+        "prefix of the columns of scores (score, logit, probability), or the column with all of them",
+        "PREFIX",
+    )
+    allow_poor_old: bool = option(
+        False, FLAG, "compare with an old model that is close to chance or far below the new one on its own classes"
+    )
+    columns: Mapping[str, str] | None = option(
+        None, COLUMNS, "names of columns in all files, such as id=uid,label=y_true,prediction=y_pred", "USUAL=NAME,..."
+    )
+    labels: Predictions | None = option(
+        None, FILE, "labels by id (columns id and label), where OLD and NEW have none", "FILE"
+    )
+    unlabelled: str | None = option(
+        None,
+        CHOICE,
+        "skip: leave out and count the rows without a label (empty, null, NaN, or an index below 0); without a value "
+        "or only: there are no labels",
+        "",
+        ("skip", "only"),
+    )
+    examples: int = option(1000, COUNT, "how many flipped examples to list in --json and --html (default: 1000)", "N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, (kind, choices) in _KINDS.items():
+            value = getattr(self, name)
+            if kind == CHOICE and value is not None and value not in choices:
+                raise InputError(f"{name} is {value!r}; expected {' or '.join(choices)}")
+            if kind == COUNT and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0):
+                raise InputError(f"{name} is {value!r}; expected 0 or more")
+            if kind == FLAG and not isinstance(value, bool):
+                raise InputError(f"{name} is {value!r}; expected true or false")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"confidence is {self.confidence}; expected a number between 0 and 1, such as 0.95")
+
+    def reading(self) -> dict[str, Any]:
+        """Return what `pairs.read_versions` takes."""
+        names = ("classes", "old_classes", "same", "scores", "columns", "labels")
+        return {name: getattr(self, name) for name in names} | {"unlabelled": self.unlabelled}
+
+
+_KINDS = {
+    each.name: (each.metadata["kind"], each.metadata["choices"])
+    for each in dataclasses.fields(Options)
+    if "kind" in each.metadata
+}
+FILES = tuple(name for name, (kind, _) in _KINDS.items() if kind == FILE)
+"""Options that are a file or a table in memory."""
+
+
+def from_mapping(given: Mapping[str, Any]) -> Options:
+    """Return options by name.
+
+    Raises:
+      InputError: no such option, with the nearest names.
+    """
+    names = [each.name for each in dataclasses.fields(Options)]
+    for name in given:
+        if name not in names:
+            raise InputError(unknown(f"option {name!r}", name, names))
+    return Options(**given)
+
+
+def is_path(given: Any) -> bool:
+    """Return whether a file is given, and not a table."""
+    return isinstance(given, str | os.PathLike)

@@ -1,0 +1,94 @@
+"""A policy file: what a team holds every release against, in TOML, kept in its repository.
+
+The keys are the options of the command, with hyphens or underscores; paths start from the folder of the file. Classes
+and slices may have limits of their own::
+
+    max-nfr = 0.01
+    max-class-nfr = 0.05
+    confident = true
+
+    [class.stop_sign]
+    max-nfr = 0.0
+
+    [slice.country]           # every value of the column
+    max-nfr = 0.02
+
+    [slice.country.Iceland]   # one value
+    max-accuracy-drop = 0.05
+"""
+
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mpt_jax.compare import options
+from mpt_jax.compare.options import Options
+from mpt_jax.errors import InputError, unknown
+
+Own = Mapping[str, Mapping[str, float]]  # limit -> class or slice -> its own limit
+
+OF_CLASSES = MappingProxyType({"max_nfr": "max_class_nfr", "max_accuracy_drop": "max_recall_drop"})
+"""What a limit of a class is called among the options."""
+
+
+def read(policy: Any, given: Mapping[str, Any]) -> tuple[Options, Own]:
+    """Return the options of a policy and those that override them, and the limits of single classes.
+
+    Args:
+      policy: a TOML file, a mapping as such a file has, or None.
+      given: further options by name.
+
+    Raises:
+      InputError: a file that cannot be read, or options that are not valid.
+
+    Examples:
+      >>> found, own = read({"max-nfr": 0.1, "class": {"cat": {"max-nfr": 0}}}, {"max_nfr": 0.2})
+      >>> found.max_nfr, own
+      (0.2, {'max_class_nfr': {'cat': 0}})
+    """
+    name, folder, table = _table(policy)
+    own: dict[str, dict[str, float]] = {}
+    try:
+        for group, limits in _tables(table.pop("class", {}), "class"):
+            for limit, value in _underscored(limits).items():
+                if limit not in OF_CLASSES:
+                    raise InputError(unknown(f"limit {limit!r} of class {group!r}", limit, list(OF_CLASSES)))
+                options.check_limit(limit, value)
+                own.setdefault(OF_CLASSES[limit], {})[group] = value
+        chosen = _underscored(table)
+        for file in options.FILES:
+            if isinstance(chosen.get(file), str):
+                chosen[file] = str(folder / chosen[file])
+        found = options.from_mapping(chosen | dict(given))
+        if found.confident and not (found.given() or own):
+            raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
+    except InputError as error:
+        raise InputError(f"{name}: {error}" if name else str(error)) from error
+    return found, own
+
+
+def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:
+    """Return the name of a policy for messages, the folder that its paths start from, and its keys."""
+    if policy is None:
+        return "", pathlib.Path(), {}
+    if isinstance(policy, Mapping):
+        return "the policy", pathlib.Path(), dict(policy)
+    path = pathlib.Path(policy)
+    try:
+        return str(path), path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}; expected options in TOML, such as max-nfr = 0.01") from error
+    except (IsADirectoryError, FileNotFoundError) as error:
+        raise InputError(f"{path}: no such file; expected a policy in TOML") from error
+
+
+def _tables(given: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(given, Mapping) or not all(isinstance(limits, Mapping) for limits in given.values()):
+        raise InputError(f"{what} is {given!r}; expected limits by name, such as [{what}.cat] max-nfr = 0.01")
+    return list(given.items())
+
+
+def _underscored(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in given.items()}
