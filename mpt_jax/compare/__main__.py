@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the options with the content of standard input as a file where one of them is "-"."""
-    given = [key for key in ("old", "new", "labels") if options[key] == "-"]
+    given = [key for key in ("old", "new", *FILES) if options.get(key) == "-"]
     if len(given) > 1:
         raise InputError("- is given twice; expected one file at most from standard input")
     with contextlib.ExitStack() as stack:
