@@ -51,6 +51,7 @@ def report(overrides, lines, tmp_path_factory):
 
 def test_a_run_returns_what_its_report_file_holds(report):
     written = json.loads(report.paths["json"].read_text())
+    assert written["classes"]["order"][0] == "digit 0"
     assert report.rows == written["rows"] and [row["method"] for row in report.rows[::2]] == METHODS
     assert report.summary == written["summary"] and report.summary["mpt_kl"]["nfr"]["count"] == 2
     assert report.comparison == written["comparison"] and report.comparison["baseline"] == "no_treatment"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny_network
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -11,14 +12,20 @@ from mpt_jax import train
 
 pytestmark = pytest.mark.usefixtures("one_device", "without_plots")
 
-CONFIG = """
+CONFIG = (
+    f"""
+NETWORK = {tiny_network.NAME!r}
+"""
+    + """
 def get_config():
     return {
         "dataset": {"name": "folder", "channels": 1, "image_size": 8, "resize": 9},
         "optimizer": {"epochs": 1, "batch_size": 16, "learning_rate": 0.05},
         "update": {"schedule": [2, 4], "methods": ["no_treatment"]},
+        "model": {"name": NETWORK},
     }
 """
+)
 
 
 @pytest.fixture(scope="module")

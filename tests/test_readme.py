@@ -5,12 +5,17 @@ import re
 
 import pytest
 import tensorflow_datasets as tfds
+import tiny_network
+
+from mpt_jax import api
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch, digits_dir, one_device, capsys):
+def test_the_python_example_runs(tmp_path, monkeypatch, digits_dir, one_device, without_plots, capsys):
+    run, small = api.run, {"model.name": tiny_network.NAME, "optimizer.epochs": 1, "update.methods": "mpt_kl"}
+    monkeypatch.setattr(api, "run", lambda *given, overrides: run(*given, overrides=overrides | small))
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(digits_dir))
     monkeypatch.chdir(tmp_path)
     for name, prediction in (("old", "cat"), ("new", "dog")):

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny_network
 
 from mpt_jax import train
 from mpt_jax.cli import compilation_cache
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 METHODS = ("independent", "no_treatment", "pct_kl", "mpt_kl", "posthoc_bias")
 SMALL = (
     *("--config.seeds=0,1", "--config.optimizer.epochs=6", "--config.update.tune={'bias': (0, 2)}"),
+    f"--config.model.name={tiny_network.NAME}",
     f"--config.update.methods={','.join(METHODS[1:])}",
 )
 RATES = (
@@ -145,6 +148,7 @@ def test_posthoc_bias_subtracts_a_constant_from_the_independent_model(finished):
         assert card["objective"]["posthoc_bias"] == chosen
 
 
+@pytest.mark.slow
 def test_frozen_features_with_a_linear_head(features_file, tmp_path):
     overrides = (f"--config.dataset.name={features_file}", "--config.dataset.data_dir=", "--config.model.name=linear")
     few = ("--config.update.memory=per_class:20", "--config.update.methods=mpt_kl,balanced_softmax_kd,muscle")
@@ -355,7 +359,8 @@ def test_a_damaged_teacher_is_an_error_before_anything_is_written(finished, digi
 def test_divergence_ends_in_one_line_that_names_the_member(digits_dir, tmp_path, capsys):
     assert train.main(arguments(digits_dir, tmp_path / "run", "--config.optimizer.learning_rate=1e20")) == 2
     error = capsys.readouterr().err
-    assert "diverged" in error and "old b=0 seed=0" in error and "learning_rate" in error
+    assert re.search(r"old b=0 seed=0 of stage old diverged by step \d+.*there is no checkpoint; lower", error)
+    assert "learning_rate" in error
     assert not (tmp_path / "run/report.json").exists()
 
 
@@ -383,6 +388,7 @@ def command(digits_dir, workdir, *more):
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
     often = ("--config.training.checkpoint_every=3", "--config.training.steps_per_dispatch=2")
+    often += ("--config.model.name=convnet",)
     whole = command(digits_dir, tmp_path / "whole", *often)
     output, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, output
@@ -425,7 +431,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(digits_dir, tmp_path):
 def test_members_on_one_core_each_learn_the_same_as_on_all_cores(digits_dir, tmp_path):
     # Three objectives of one seed: on two cores they do not divide.
     uneven = ("--config.seeds=3", "--config.update.methods=no_treatment,pct_kl,mpt_kl", "--config.update.tune={}")
-    uneven += ("--config.training.steps_per_dispatch=5",)
+    uneven += ("--config.training.steps_per_dispatch=5", "--config.model.name=convnet")
     lines = []
     for cores in (0, 1):
         process = command(digits_dir, tmp_path / f"{cores}", *uneven, f"--config.training.cores={cores}")

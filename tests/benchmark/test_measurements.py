@@ -78,6 +78,7 @@ def test_table_against_separate_runs(one_device, measure):
     assert result["separate_compile_seconds"] == pytest.approx(sum(row["compile_seconds"] for row in rows))
 
 
+@pytest.mark.slow
 def test_device_at_toy_size(one_device, capsys, peer, tmp_path, monkeypatch):
     monkeypatch.setitem(flops.PEAK_SIZE, "cpu", 64)
     target = tmp_path / "result.json"

@@ -222,7 +222,7 @@ def test_data_is_read_without_tensorflow(digits_dir):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# CIFAR-100
+# CIFAR-100, which takes twenty seconds to read; .ci/run reads it too, in the smoke run of configs/cifar100.py
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,7 @@ def parts(data):
     return data.train, data.validation, data.test
 
 
+@pytest.mark.slow
 def test_cifar_counts_and_parts(cifar):
     assert cifar.train.images.shape == (45_000, 32, 32, 3) and cifar.test.images.shape == (10_000, 32, 32, 3)
     for split, number in zip(parts(cifar), (450, 50, 100), strict=True):
@@ -242,6 +243,7 @@ def test_cifar_counts_and_parts(cifar):
     assert splits.count(cifar.train, 50) == 22_500 and splits.count(cifar.test, 50) == 5_000
 
 
+@pytest.mark.slow
 def test_cifar_has_images_with_several_labels(cifar):
     _, finding = cifar.findings
     assert finding.what == "training images with several labels" and finding.outcome == "kept as published"
@@ -253,6 +255,7 @@ def test_cifar_has_images_with_several_labels(cifar):
     assert several and {name for found in several for _, name in found} == set(finding.names)
 
 
+@pytest.mark.slow
 def test_cifar_has_images_in_both_parts(cifar):
     finding, _ = cifar.findings
     assert finding.outcome == "kept as published" and len(finding.names) == 10
@@ -266,6 +269,7 @@ def test_cifar_has_images_in_both_parts(cifar):
     assert known == set(finding.names)
 
 
+@pytest.mark.slow
 def test_cifar_images_and_class_order_are_those_of_tfds(cifar, cifar_dir):
     builder = tfds.builder("cifar100", data_dir=cifar_dir)
     names = builder.info.features["label"].names
@@ -281,6 +285,7 @@ def test_cifar_images_and_class_order_are_those_of_tfds(cifar, cifar_dir):
             assert (split is cifar.test) == (part == "test")
 
 
+@pytest.mark.slow
 def test_cifar_statistics_are_the_published_ones(cifar):
     images = np.concatenate([cifar.train.images, cifar.validation.images])
     mean, std = data.statistics(images)

@@ -50,6 +50,7 @@ def test_running_statistics_move_by_a_tenth():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * convolved.var((0, 1, 2)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_population_learns_the_digits_from_few_images():
     digits = load_digits()
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]

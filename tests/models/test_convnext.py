@@ -66,6 +66,7 @@ def test_logits_match_the_formula_at_a_size_that_no_patches_fill():
     assert stats == {} and np.ptp(expected, axis=0).max() > 0.1
 
 
+@pytest.mark.slow
 def test_recomputed_gradients_equal_stored_ones_and_no_parameter_is_without():
     params, _ = random_weights.drawn(SMALL, (8, 8, 3))
     inputs = images(4, 8, 8, 3)

@@ -83,6 +83,7 @@ def test_activations_end_at_zero_and_six():
         np.testing.assert_array_equal(found({**top, "bias": np.full_like(top["bias"], bias)}), expected)
 
 
+@pytest.mark.slow
 def test_recomputed_gradients_equal_stored_ones():
     images = draw_images(4, 8, 8, 3)
 

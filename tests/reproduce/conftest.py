@@ -29,6 +29,7 @@ def made(small_table, tmp_path_factory):
     def make(*more):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(tables.TABLES, "features", small_table)
+            patch.setattr("mpt_jax.report.plots.draw", lambda report, thumbnails: {})  # they take longer than the runs
             return command.main(["features", *arguments, *more])
 
     assert make() == 0

@@ -136,6 +136,8 @@ def run_here(monkeypatch):
     return run_command
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @POSIX
 def test_two_processes_equal_one_and_a_run_that_lost_one_resumes_on_a_single_process(features_file, tmp_path, run_here):
     options = (*SMALL, f"--config.dataset.name={features_file}")
