@@ -71,11 +71,13 @@ def prediction_columns(source: Source, scores: str | None = None) -> list[str]:
 
     Args:
       scores: prefix of the columns of scores, such as "logit", or the column that holds them all; None: the only ones.
+        A source without scores has a prediction all the same.
 
     Raises:
       InputError: there are none, or several columns of one kind.
     """
-    if scores:
+    has_scores = any(c in SCORES or SCORE.fullmatch(c) for c in source.columns)
+    if scores and (has_scores or scores not in (*SCORES, *PREFIXES)):
         found = [c for c in source.columns if c == scores] or [c for c in source.columns if c.startswith(f"{scores}_")]
         if not found or scores not in (*SCORES, *PREFIXES):
             raise InputError(
@@ -207,6 +209,8 @@ def texts(ids: Column, column: str, name: str) -> pa.Array:
                 raise ValueError("numbers beyond 2**53 that have lost digits")
             ids = ids.cast(pa.int64())
         ids = ids.cast(pa.large_string())
+        if pc.any(pc.ends_with(ids, ".0")).as_py():  # whole numbers, as pandas writes them beside a missing one
+            ids = pc.replace_substring_regex(ids, r"^(-?[0-9]+)\.0$", r"\1")
         ids.validate(full=True)  # checks that it is UTF-8, which a cast from text to text does not
         return ids
     except (pa.ArrowException, ValueError) as error:

@@ -174,8 +174,14 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
     def array(column: str) -> np.ndarray:  # converted on request, as unused columns may hold anything
         try:
             values = given[column]
-            return values.astype(object).filled(None) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
-        except (ValueError, TypeError, RuntimeError) as error:
+            if np.ma.is_masked(values):
+                without_mask = np.ma.getdata(values).astype(object)
+                without_mask[np.ma.getmaskarray(values)] = None
+                return without_mask
+            return np.asarray(values)
+        except (TypeError, RuntimeError) as error:  # of a tensor that is on a device, or has a gradient
+            raise InputError(f"{name}: column {column!r}: {one_line(error)}; expected an array of NumPy") from error
+        except ValueError as error:
             if column in (*LABELS, *PREDICTIONS):  # several labels a row, a different number in each
                 lists = np.empty(len(given[column]), object)
                 lists[:] = [each if isinstance(each, str) else list(each) for each in given[column]]
