@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.json
 import pyarrow.parquet
 import pytest
 
-from mpt_jax.compare import show
+from mpt_jax.compare import policy, show
 from mpt_jax.compare.__main__ import main, parse
 from mpt_jax.files.predictions import released
 
@@ -210,3 +211,17 @@ def test_the_commands_of_the_documentation(files, tmp_path, monkeypatch, capsys)
         assert main(shlex.split(command)) == 1  # 10 % of these flip
         assert "FAIL max_nfr: 10.00 %" in capsys.readouterr().out
     assert {"gate.html", "gate.xml"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_documentation_names_options_that_exist(capsys):
+    text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
+
+
+def test_the_policy_of_the_documentation_can_be_read():
+    text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
+    found, own = policy.read(tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]), {})
+    assert (found.max_nfr, found.min_rows) == (0.01, 50) and own == {"max_class_nfr": {"stop_sign": 0.0}}
