@@ -3,7 +3,7 @@
 - Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`.
 - A sequence of releases: `sequence_metrics`, `mean_of_sequences`.
 - Many candidates: `pareto_front`, `nfr_at_accuracy`.
-- Uncertainty: `wilson_interval`, `mcnemar_exact`, `bootstrap_nfr_difference`.
+- Uncertainty: `wilson_interval`, `effective_rows`, `mcnemar_exact`, `bootstrap_nfr_difference`.
 """
 
 import statistics
@@ -73,7 +73,9 @@ def is_negative_flip(old_predictions: np.ndarray, new_predictions: np.ndarray, l
     return (old_predictions == labels) & (new_predictions != labels)
 
 
-def flip_metrics(old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike) -> dict[str, int | float]:
+def flip_metrics(
+    old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike, *, weights: np.ndarray | None = None
+) -> dict[str, int | float]:
     """Compare two models' predictions on the same images.
 
     With `nf` negative and `pf` positive flips, `br` both right, `bw` both wrong, `n = br + nf + pf + bw`; 0/0 is 0.
@@ -94,6 +96,8 @@ def flip_metrics(old_predictions: ArrayLike, new_predictions: ArrayLike, labels:
       old_predictions: integers, ``[n]``, NumPy or JAX.
       new_predictions: integers, ``[n]``.
       labels: integers, ``[n]``.
+      weights: how much each image counts in the rates, 0 or more and not all 0, ``[n]``: nf, pf, br, bw and n are then
+        sums of weights. The counts stay numbers of images.
 
     Returns:
       Python integers for the counts, Python floats for the rates, as fractions from 0 to 1 (`relative_nfr` from 0).
@@ -117,19 +121,24 @@ def flip_metrics(old_predictions: ArrayLike, new_predictions: ArrayLike, labels:
     if not labels.size:
         raise ValueError("no images to compare; expected at least one")
     old_right, new_right, differ = old == labels, new == labels, old != new
-    count = labels.size
-    both_right = int(np.sum(old_right & new_right))
-    negative = int(np.sum(is_negative_flip(old, new, labels)))
-    positive = int(np.sum(~old_right & new_right))
-    both_wrong = count - both_right - negative - positive
+    groups = {
+        "count": np.ones(labels.size, bool),
+        "both_right": old_right & new_right,
+        "negative_flips": is_negative_flip(old, new, labels),
+        "positive_flips": ~old_right & new_right,
+        "both_wrong": ~old_right & ~new_right,
+        "churn": differ,
+        "nfr_mc": ~new_right & differ,
+    }
+    counts: dict[str, int] = {key: int(np.count_nonzero(group)) for key, group in groups.items()}
+    totals: Mapping[str, float] = counts
+    if weights is not None:
+        totals = {key: float(weights[group].sum()) for key, group in groups.items()}
+    count, both_right, negative, positive, both_wrong, changed, changed_and_wrong = totals.values()
     right_old, right_new = both_right + negative, both_right + positive
     wrong_old, wrong_new = positive + both_wrong, negative + both_wrong
     return {
-        "count": count,
-        "both_right": both_right,
-        "negative_flips": negative,
-        "positive_flips": positive,
-        "both_wrong": both_wrong,
+        **{key: counts[key] for key in ("count", "both_right", "negative_flips", "positive_flips", "both_wrong")},
         "accuracy_old": right_old / count,
         "accuracy_new": right_new / count,
         "error_old": wrong_old / count,
@@ -139,8 +148,8 @@ def flip_metrics(old_predictions: ArrayLike, new_predictions: ArrayLike, labels:
         "pfr": positive / count,
         "nfi": _ratio(negative, wrong_new),
         "pfi": _ratio(positive, right_new),
-        "churn": int(np.sum(differ)) / count,
-        "nfr_mc": int(np.sum(~new_right & differ)) / count,
+        "churn": changed / count,
+        "nfr_mc": changed_and_wrong / count,
         "btc": _ratio(both_right, right_old),
         "bec": _ratio(both_wrong, wrong_new),
         "bec_old": _ratio(both_wrong, wrong_old),
@@ -198,7 +207,12 @@ def class_growth_metrics(
 
 
 def per_class_flips(
-    old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike, *, num_classes: int
+    old_predictions: ArrayLike,
+    new_predictions: ArrayLike,
+    labels: ArrayLike,
+    *,
+    num_classes: int,
+    weights: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Count as in `flip_metrics` for each true class.
 
@@ -207,9 +221,11 @@ def per_class_flips(
       new_predictions: integers, ``[n]``.
       labels: integers from 0 to `num_classes` - 1, ``[n]``.
       num_classes: length of the result.
+      weights: how much each image counts, ``[n]``; None: each as 1.
 
     Returns:
-      `count`, `both_right`, `negative_flips`, `positive_flips` and `both_wrong`, integers, ``[num_classes]`` each.
+      `count`, `both_right`, `negative_flips`, `positive_flips` and `both_wrong`, ``[num_classes]`` each: integers, with
+      weights their sums.
 
     Raises:
       TypeError, ValueError: as `flip_metrics`; ValueError also for a label that is not a class.
@@ -231,7 +247,10 @@ def per_class_flips(
         "positive_flips": ~old_right & new_right,
         "both_wrong": ~old_right & ~new_right,
     }
-    return {key: np.bincount(labels[group], minlength=num_classes) for key, group in groups.items()}
+    return {
+        key: np.bincount(labels[group], None if weights is None else weights[group], minlength=num_classes)
+        for key, group in groups.items()
+    }
 
 
 def confidences(logits: ArrayLike) -> np.ndarray:
@@ -510,14 +529,14 @@ def nfr_at_accuracy(
     return float(np.interp(accuracy, x, y))
 
 
-def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, count: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a rate: the true rates that the counts are compatible with.
 
     All p with ``|successes / count - p| <= z sqrt(p (1 - p) / count)``, z the normal quantile of the confidence.
 
     Args:
-      successes: number of images counted, from 0 to `count`.
-      count: number of all images, 1 or more.
+      successes: number of images counted, from 0 to `count`; of weighted images the effective number, a fraction.
+      count: number of all images, above 0.
       confidence: between 0 and 1.
 
     Returns:
@@ -532,13 +551,51 @@ def wilson_interval(successes: int, count: int, *, confidence: float = 0.95) -> 
 
     Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
     """
-    from scipy import stats  # slow to import
+    if not 0 <= successes <= count or not count:
+        raise ValueError(f"{successes} of {count} images; expected a count above 0, and 0 to count successes")
+    low, high = wilson_intervals(np.array([successes]), np.array([count]), confidence=confidence)[0].tolist()
+    return low, high
+
+
+def wilson_intervals(successes: np.ndarray, counts: np.ndarray, *, confidence: float = 0.95) -> np.ndarray:
+    """Return `wilson_interval` of many rates, ``[m, 2]``; 0 to 1 where there are no images.
+
+    Args:
+      successes: from 0 to the count, ``[m]``.
+      counts: 0 or more, ``[m]``.
+      confidence: between 0 and 1.
+
+    Examples:
+      >>> wilson_intervals(np.array([8, 0]), np.array([10, 0])).round(4).tolist()
+      [[0.4902, 0.9433], [0.0, 1.0]]
+    """
+    from scipy import special  # slow to import
 
     _check_confidence(confidence)
-    if not 0 <= successes <= count or not count:
-        raise ValueError(f"{successes} of {count} images; expected a count of 1 or more, and 0 to count successes")
-    interval = stats.binomtest(int(successes), int(count)).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    successes, counts = np.asarray(successes, float), np.asarray(counts, float)
+    square = special.ndtri((1 + confidence) / 2) ** 2
+    middle = (successes + square / 2) / (counts + square)
+    failures = counts - successes
+    half = np.sqrt(square * (successes * failures / np.where(counts > 0, counts, 1) + square / 4)) / (counts + square)
+    low = np.where(successes > 0, middle - half, 0.0)
+    return np.stack([low, np.where(failures > 0, middle + half, 1.0)], -1)
+
+
+def effective_rows(total: Any, squares: Any) -> Any:
+    """Return the number of images of equal weight that tell as much, ``(sum w)^2 / sum w^2``; 0 if there are none.
+
+    Args:
+      total: the sum of the weights, or several such sums.
+      squares: the same of their squares.
+
+    Examples:
+      >>> effective_rows(4.0, 4.0), effective_rows(1.5, 1.25)  # weights 1, 1, 1, 1 and 1, 0.5
+      (4.0, 1.8)
+
+    Source: Kish, Survey Sampling, 1965.
+    """
+    found = np.divide(np.square(total), squares, out=np.zeros_like(squares, float), where=np.asarray(squares) > 0)
+    return found if np.ndim(found) else float(found)
 
 
 def _check_confidence(confidence: float) -> None:
@@ -546,7 +603,7 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence={confidence}; expected a number between 0 and 1, such as 0.95")
 
 
-def mcnemar_exact(only_first: int, only_second: int) -> float:
+def mcnemar_exact(only_first: float, only_second: float) -> float:
     """Return the p-value of McNemar's exact two-sided test that two models are equally good, on the same images.
 
     Under this hypothesis, each of the ``n = only_first + only_second`` images that only one model has right is a fair
@@ -555,7 +612,8 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
     Args:
       only_first: number of images that only the first model classifies correctly; for an update, its negative flips. To
-        compare two updates, the number of images that only the first one flips.
+        compare two updates, the number of images that only the first one flips. Of weighted images the effective
+        number, a fraction; the binomial tail is then that of the beta distribution.
       only_second: the same for the second model; for an update, its positive flips.
 
     Returns:
@@ -570,12 +628,12 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
     Source: McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages, 1947.
     """
-    from scipy import stats
+    from scipy import special
 
     if only_first < 0 or only_second < 0:
         raise ValueError(f"counts {only_first} and {only_second}; expected 0 or more")
-    count = int(only_first) + int(only_second)
-    return float(stats.binomtest(int(only_first), count).pvalue) if count else 1.0
+    fewer, more = sorted((float(only_first), float(only_second)))
+    return min(1.0, 2 * float(special.betainc(more, fewer + 1, 0.5))) if more else 1.0
 
 
 def bootstrap_nfr_difference(
@@ -646,5 +704,5 @@ def _predictions(old: ArrayLike, new: ArrayLike, labels: ArrayLike) -> tuple[np.
     return arrays
 
 
-def _ratio(numerator: int, denominator: int) -> float:
+def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0

@@ -14,6 +14,7 @@ import numpy as np
 from mpt_jax import metrics
 from mpt_jax.compare import gate, pairs, record
 from mpt_jax.compare import policy as policies
+from mpt_jax.compare import slices as slices_
 from mpt_jax.compare.options import Options, Predictions
 from mpt_jax.compare.policy import Own
 from mpt_jax.errors import InputError, listed
@@ -65,17 +66,22 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
     names = pair.classes
 
     def measure(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-        return gate.measure(
-            old, new, pair.labels, classes=names, num_old_classes=pair.num_old_classes, confidence=options.confidence
+        found = gate.measure(
+            old,
+            new,
+            pair.labels,
+            classes=names,
+            num_old_classes=pair.num_old_classes,
+            confidence=options.confidence,
+            weights=pair.extras.weights,
         )
+        return found | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
 
     measured = measure(pair.old, pair.new)
     _check_groups(own, {row["class"] for row in measured["per_class"] if row["known"]})
     if not options.allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
         raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
-    rows = flipped[: options.examples]
-    shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
     check = partial(
         gate.checks,
         limits=options,
@@ -110,14 +116,51 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
             ],
         },
         **measured,
-        "flips": {
-            "count": len(flipped),
-            "examples": [
-                {"id": id_, "label": names[label], "old": names[before], "new": names[after]}
-                for id_, label, before, after in shown
-            ],
-        },
+        **_extras(pair, measured, options),
+        "flips": {"count": len(flipped), "examples": _examples(pair, flipped[: options.examples])},
     }
+
+
+def _examples(pair: pairs.Pair, rows: np.ndarray) -> list[dict[str, str]]:
+    """Return id, label and predictions of some rows."""
+    shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
+    return [
+        {"id": id_, **{key: pair.classes[code] for key, code in zip(("label", "old", "new"), codes, strict=True)}}
+        for id_, *codes in shown
+    ]
+
+
+def _measure_extras(pair: pairs.Pair, kinds: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Return what limits on slices and on examples that must pass are held against."""
+    extras = pair.extras
+    found: dict[str, Any] = {}
+    if extras.factors:
+        known = pair.labels < pair.num_old_classes
+        found["slices"] = slices_.measure(extras.factors, kinds, known, weights=extras.weights, confidence=confidence)
+    if extras.must_pass is not None:
+        counts = np.bincount(kinds[extras.must_pass], minlength=len(slices_.KINDS)).tolist()
+        found["must_pass"] = {"rows": len(extras.must_pass), **dict(zip(slices_.KINDS, counts, strict=True))}
+    return found
+
+
+def _extras(pair: pairs.Pair, measured: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Return weak combinations of slices, and the examples that must pass and flip."""
+    extras = pair.extras
+    found: dict[str, Any] = {}
+    if extras.second_half is not None:
+        found["combinations"] = slices_.combinations(
+            extras.factors,
+            slices_.kinds(pair.old, pair.new, pair.labels),
+            pair.labels < pair.num_old_classes,
+            extras.second_half,
+            weights=extras.weights,
+            fewest_rows=options.min_rows or slices_.FEWEST_ROWS,
+        )
+    if extras.must_pass is not None:
+        is_flip = metrics.is_negative_flip(pair.old, pair.new, pair.labels)[extras.must_pass]
+        flips = _examples(pair, extras.must_pass[is_flip][: options.examples])
+        found["must_pass"] = measured["must_pass"] | {"flips": flips}
+    return found
 
 
 def _check_groups(own: Own, classes: set[str]) -> None:

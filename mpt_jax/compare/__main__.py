@@ -25,6 +25,7 @@ from mpt_jax.compare.options import (
     OLD_CLASSES,
     RATE,
     SAME,
+    SEVERAL,
     TEXT,
     Options,
 )
@@ -54,7 +55,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
     option("--policy", metavar="FILE", help="options in a TOML file; those of the command line override it")
     for each in dataclasses.fields(Options):
-        option(f"--{each.name.replace('_', '-')}", dest=each.name, **_argument(each.metadata))
+        flag = "slice" if each.name == "slices" else each.name.replace("_", "-")
+        option(f"--{flag}", dest=each.name, **_argument(each.metadata))
     option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
     option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
@@ -221,6 +223,7 @@ _READERS: Mapping[str, dict[str, Any]] = {
     OLD_CLASSES: {"type": _number_or_names},
     SAME: {"type": _alias, "action": "append"},
     COLUMNS: {"type": _columns},
+    SEVERAL: {"action": "append"},
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mpt_jax import metrics
 from mpt_jax.compare import evidence
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED, Evidence
-from mpt_jax.compare.options import MINIMA, Limits
+from mpt_jax.compare.options import MINIMA, OF_SLICES, Limits
 
 INTERVAL = (
     "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "
@@ -30,6 +30,7 @@ def measure(
     classes: Sequence[str],
     num_old_classes: int,
     confidence: float = 0.95,
+    weights: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Measure flips on the rows of classes that the old model knows, on all rows, and per class.
 
@@ -40,6 +41,8 @@ def measure(
       classes: names, those that the old model knows first.
       num_old_classes: how many classes the old model knows.
       confidence: of the intervals, between 0 and 1.
+      weights: how much each row counts in the rates, from 0 to 1, ``[n]``. Intervals and tests then take
+        `metrics.effective_rows` for the number of rows.
 
     Returns:
       `old_classes_rows` and `all_rows` (`flip_metrics`, `intervals` as [low, high], and `mcnemar_p`, the p-value of
@@ -51,17 +54,23 @@ def measure(
       (0.5, 'b')
     """
     is_old = labels < num_old_classes
-    per_class = metrics.per_class_flips(old, new, labels, num_classes=len(classes))
-    rows = [
-        _class_row(
-            name, place < num_old_classes, {key: int(counts[place]) for key, counts in per_class.items()}, confidence
-        )
-        for place, name in enumerate(classes)
-        if per_class["count"][place]
-    ]
+    counts = metrics.per_class_flips(old, new, labels, num_classes=len(classes))
+    totals, effective = counts, counts["count"]
+    if weights is not None:
+        totals = metrics.per_class_flips(old, new, labels, num_classes=len(classes), weights=weights)
+        squares = np.bincount(labels, weights**2, minlength=len(classes))
+        effective = metrics.effective_rows(totals["count"], squares)
+
+    def of_class(place: int) -> dict[str, Any]:
+        here = {key: values[place].item() for key, values in counts.items()}
+        weighted = here if weights is None else {key: values[place].item() for key, values in totals.items()}
+        return _class_row(classes[place], place < num_old_classes, here, weighted, float(effective[place]), confidence)
+
+    rows = [of_class(place) for place in np.flatnonzero(counts["count"]).tolist()]
+    old_weights = None if weights is None else weights[is_old]
     return {
-        "old_classes_rows": _rates(old[is_old], new[is_old], labels[is_old], confidence),
-        "all_rows": _rates(old, new, labels, confidence),
+        "old_classes_rows": _rates(old[is_old], new[is_old], labels[is_old], confidence, old_weights),
+        "all_rows": _rates(old, new, labels, confidence, weights),
         "per_class": sorted(rows, key=lambda row: (-row["nfr"], -row["negative_flips"], -row["count"])),
     }
 
@@ -126,9 +135,10 @@ def checks(
     """Check each limit: the `value` found, its `interval`, the number `held` against the limit, and the `verdict`.
 
     A limit on classes or slices gives one check, with the numbers of its worst group and the others in `groups`.
+    Examples that must pass give one, too.
 
     Args:
-      measured: as of `measure`.
+      measured: as of `measure`; also `slices` of `slices.measure`, and `must_pass` with `rows` and `negative_flips`.
       limits: of the new model.
       confidence: of the intervals.
       min_rows: classes and slices with fewer rows are not judged.
@@ -155,7 +165,25 @@ def checks(
         groups = LIMITS[name](measured, allowed, _Reading(limits.confident, confidence))
         check = _check(name, limit, groups, limits.confident, confidence, min_rows)
         found.append(check | {"passed": check["verdict"] in ((PASS, UNDECIDED) if undecided == "pass" else (PASS,))})
+    if "must_pass" in measured:
+        found.append(_must_pass(measured["must_pass"], confidence))
     return found
+
+
+def _must_pass(found: Mapping[str, Any], confidence: float) -> dict[str, Any]:
+    """Return the check that none of the chosen examples flips; these are all there are, so that nothing is tested."""
+    flips, rows = found["negative_flips"], found["rows"]
+    return {
+        "limit": "must_pass",
+        "allowed": 0,
+        "where": f"{rows:,} examples that must pass",
+        "value": flips / rows,
+        "interval": list(metrics.wilson_interval(flips, rows, confidence=confidence)),
+        "held": flips / rows,
+        "verdict": REGRESSION if flips else PASS,
+        "more_rows": None,
+        "passed": not flips,
+    }
 
 
 def worst_verdict(checks: Sequence[Mapping[str, Any]]) -> str | None:
@@ -192,7 +220,7 @@ def _check(
             "verdict": verdict.verdict,
             "more_rows": max((each.more_rows for _, each in pairs if each.more_rows), default=None),
         }
-    return check | ({"groups": _groups(pairs, groups, judged)} if family else {})
+    return check | ({"groups": _groups(pairs, groups, min_rows)} if family else {})
 
 
 _SEVERITY = (PASS, UNDECIDED, REGRESSION)
@@ -210,9 +238,7 @@ def _is_within(name: str, group: Group) -> bool:
     return group.held >= group.allowed if name in MINIMA else group.held <= group.allowed
 
 
-def _groups(
-    pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Group], judged: Sequence[Group]
-) -> dict[str, Any]:
+def _groups(pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Group], min_rows: int) -> dict[str, Any]:
     """Return the groups of a family that did not pass, the worst first, and those with too few rows."""
 
     def of(verdict: str) -> list[dict[str, Any]]:
@@ -222,7 +248,7 @@ def _groups(
             for group, each in sorted(chosen, key=lambda pair: -pair[0].value)
         ]
 
-    left_out = [{"group": group.name, "rows": group.rows} for group in groups if group not in judged]
+    left_out = [{"group": group.name, "rows": group.rows} for group in groups if group.rows < min_rows]
     return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": left_out}
 
 
@@ -300,6 +326,32 @@ def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) 
     ]
 
 
+def _slice_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    groups = []
+    for row, name, where in _judged_slices(measured):
+        if (limit := allowed(name)) is not None:
+            rows, value, interval = _effective(row), row["nfr"], row["interval"]
+            tested = evidence.share(value * rows, rows, limit)
+            groups.append(
+                Group(name, where, row["rows"], limit, value, interval, reading.held(value, interval), tested)
+            )
+    return groups
+
+
+def _slice_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    return [
+        _drop(name, where, row, limit, reading)
+        for row, name, where in _judged_slices(measured)
+        if (limit := allowed(name)) is not None
+    ]
+
+
+def _judged_slices(measured: dict[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
+    """Return the slices with rows, with what they are called."""
+    named = [(row, f"{row['column']}={row['value']}") for row in measured["slices"] if row["rows"]]
+    return [(row | {"count": row["rows"]}, name, f"slice {name}, {row['rows']:,} rows") for row, name in named]
+
+
 def _drop(name: str | None, where: str, found: dict[str, Any], limit: float, reading: _Reading) -> Group:
     """Return the group of a limit on a loss of accuracy."""
     rows = _effective(found)
@@ -331,45 +383,61 @@ LIMITS: Mapping[str, Callable[[dict[str, Any], Allowed, _Reading], list[Group]]]
         "max_accuracy_drop": _accuracy_drop,
         "max_recall_drop": _recall_drop,
         "max_churn": _shares(ALL_ROWS, "churn", "all {:,} rows"),
+        "max_slice_nfr": _slice_nfr,
+        "max_slice_accuracy_drop": _slice_drop,
     }
 )
 """Each limit and the groups that it applies to."""
 
 OF_CLASSES = ("max_class_nfr", "max_recall_drop")
-FAMILIES = OF_CLASSES  # limits on classes or slices, of which some are beyond it by chance
+FAMILIES = (*OF_CLASSES, *OF_SLICES)  # limits on classes or slices, of which some are beyond it by chance
 
 
-def _rates(old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: float) -> dict[str, Any]:
-    flips = metrics.flip_metrics(old, new, labels)
-    keys = ("count", "both_right", "negative_flips", "positive_flips", "both_wrong")
-    count, both_right, negative, positive, both_wrong = (int(flips[key]) for key in keys)
-    right_old, wrong_new = both_right + negative, negative + both_wrong
+def _rates(
+    old: np.ndarray, new: np.ndarray, labels: np.ndarray, confidence: float, weights: np.ndarray | None
+) -> dict[str, Any]:
+    flips = metrics.flip_metrics(old, new, labels, weights=weights)
+    rows = flips["count"] if weights is None else float(metrics.effective_rows(weights.sum(), (weights**2).sum()))
+    negative, right_old, wrong_new = (flips[key] * rows for key in ("nfr", "accuracy_old", "error_new"))
 
-    def interval(successes: int, out_of: int = count) -> list[float]:
-        return list(metrics.wilson_interval(successes, out_of, confidence=confidence))
+    def interval(successes: float, out_of: float = rows) -> list[float]:
+        # Rates times rows are whole numbers but for their rounding, and must not exceed the rows.
+        return list(metrics.wilson_interval(min(_whole(successes), out_of), out_of, confidence=confidence))
 
     intervals = {
-        "accuracy_old": interval(right_old),
-        "accuracy_new": interval(count - wrong_new),
-        "nfr": interval(negative),
-        "pfr": interval(positive),
-        "churn": interval(round(flips["churn"] * count)),
+        **{key: interval(flips[key] * rows) for key in ("accuracy_old", "accuracy_new", "nfr", "pfr", "churn")},
         # Without new errors the share of them that are flips is unknown, as in Wilson's interval of 0 / 0.
-        "relative_nfr": [end * count / right_old for end in (interval(negative, wrong_new) if wrong_new else (0, 1))]
+        "relative_nfr": [
+            end * rows / right_old for end in (interval(negative, _whole(wrong_new)) if wrong_new else (0, 1))
+        ]
         if right_old
         else None,
     }
-    return {**flips, "intervals": intervals, "mcnemar_p": metrics.mcnemar_exact(negative, positive)}
+    p = metrics.mcnemar_exact(_whole(negative), _whole(flips["pfr"] * rows))
+    effective = {} if weights is None else {"effective_rows": rows}
+    return {**flips, **effective, "intervals": intervals, "mcnemar_p": p}
 
 
-def _class_row(name: str, known: bool, counts: dict[str, int], confidence: float) -> dict[str, Any]:
-    count, negative = counts["count"], counts["negative_flips"]
+def _whole(number: float) -> float:
+    """Return the nearest whole number if the difference is that of rounding."""
+    return float(round(number)) if abs(number - round(number)) < 1e-6 else number
+
+
+def _class_row(
+    name: str, known: bool, counts: Mapping[str, float], totals: Mapping[str, float], rows: float, confidence: float
+) -> dict[str, Any]:
+    """Return the rates of a class: of its counts of rows, the sums of their weights, and the effective rows."""
+    total = totals["count"] or 1.0  # all weights may be 0
+    nfr = totals["negative_flips"] / total
     return {
         "class": name,
         "known": known,
-        **counts,
-        "accuracy_old": (counts["both_right"] + negative) / count,
-        "accuracy_new": (counts["both_right"] + counts["positive_flips"]) / count,
-        "nfr": negative / count,
-        "interval": list(metrics.wilson_interval(negative, count, confidence=confidence)),
+        **{key: int(count) for key, count in counts.items()},
+        **({} if totals is counts else {"effective_rows": rows}),
+        "accuracy_old": (totals["both_right"] + totals["negative_flips"]) / total,
+        "accuracy_new": (totals["both_right"] + totals["positive_flips"]) / total,
+        "nfr": nfr,
+        "interval": metrics.wilson_intervals(
+            np.array([min(_whole(nfr * rows), rows)]), np.array([rows]), confidence=confidence
+        )[0].tolist(),
     }

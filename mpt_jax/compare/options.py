@@ -14,7 +14,7 @@ from mpt_jax.errors import InputError, unknown
 
 # How the command reads a value.
 RATE, COUNT, FLAG, TEXT, NAMES, OLD_CLASSES = "rate", "count", "flag", "text", "names", "old classes"
-SAME, COLUMNS, FILE, CHOICE = "same", "columns", "file", "choice"
+SAME, COLUMNS, FILE, CHOICE, SEVERAL = "same", "columns", "file", "choice", "several"
 
 Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
 
@@ -25,6 +25,7 @@ def option(default: Any, kind: str, text: str, metavar: str = "", choices: Seque
 
 
 RATIOS = ("max_relative_nfr",)  # not fractions
+OF_SLICES = ("max_slice_nfr", "max_slice_accuracy_drop")
 MINIMA = ("min_accuracy",)
 
 
@@ -40,6 +41,8 @@ class Limits:
       max_accuracy_drop: accuracy of the old model minus that of the new one, on the rows of the old model's classes.
       max_recall_drop: the same within each of these classes.
       max_churn: rows whose prediction changed, as a share of all rows.
+      max_slice_nfr: `max_nfr` within each slice.
+      max_slice_accuracy_drop: `max_accuracy_drop` within each slice.
       confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
     """
 
@@ -52,6 +55,8 @@ class Limits:
     max_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy on the old model's classes", "RATE")
     max_recall_drop: float | None = option(None, RATE, "limit on lost accuracy within each of these classes", "RATE")
     max_churn: float | None = option(None, RATE, "limit on changed predictions / all rows", "RATE")
+    max_slice_nfr: float | None = option(None, RATE, "limit on negative flips / rows of each slice", "RATE")
+    max_slice_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy within each slice", "RATE")
     confident: bool = option(
         False,
         FLAG,
@@ -105,6 +110,11 @@ class Options(Limits):
         those have must agree.
       unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
         "only": there are no labels.
+      slices: further columns, each in at least one of the files, whose values define slices of the rows.
+      metadata: a further file or table with an id and columns for `slices` and `weight`.
+      weight: column that tells how much each row counts in the rates, such as traffic or severity: 0 or more. Rows and
+        flips are still counted as they are; intervals and tests take the effective number of rows.
+      must_pass: ids, or a file of them, of examples of which none may flip negatively.
       examples: how many flipped examples to list, the first in the order of `old`.
     """
 
@@ -156,6 +166,25 @@ class Options(Limits):
         "",
         ("skip", "only"),
     )
+    slices: Sequence[str] = option(
+        (),
+        SEVERAL,
+        "a further column, in any of the files; each of its values is reported and held against limits of slices; may "
+        "be given several times, which also searches for weak combinations",
+        "COLUMN",
+    )
+    metadata: Predictions | None = option(
+        None, FILE, "a further file with an id and columns for --slice and --weight", "FILE"
+    )
+    weight: str | None = option(
+        None, TEXT, "column that tells how much each row counts, such as traffic or severity: 0 or more", "COLUMN"
+    )
+    must_pass: Any = option(
+        None,
+        FILE,
+        "ids of examples of which none may flip negatively, one per line, or a table with a column id",
+        "FILE",
+    )
     examples: int = option(1000, COUNT, "how many flipped examples to list in --json and --html (default: 1000)", "N")
 
     def __post_init__(self) -> None:
@@ -168,13 +197,18 @@ class Options(Limits):
                 raise InputError(f"{name} is {value!r}; expected 0 or more")
             if kind == FLAG and not isinstance(value, bool):
                 raise InputError(f"{name} is {value!r}; expected true or false")
+            if kind == SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
+                raise InputError(f"{name} is {value!r}; expected a list of names")
+        if not self.slices and any(getattr(self, name) is not None for name in OF_SLICES):
+            raise InputError("a limit on slices is given without slices; expected the columns that define them")
         if not 0 < self.confidence < 1:
             raise InputError(f"confidence is {self.confidence}; expected a number between 0 and 1, such as 0.95")
 
     def reading(self) -> dict[str, Any]:
         """Return what `pairs.read_versions` takes."""
-        names = ("classes", "old_classes", "same", "scores", "columns", "labels")
-        return {name: getattr(self, name) for name in names} | {"unlabelled": self.unlabelled}
+        names = ("classes", "old_classes", "same", "scores", "columns", "labels", "unlabelled")
+        further = ("metadata", "weight", "must_pass")
+        return {name: getattr(self, name) for name in (*names, *further)} | {"extra": self.slices}
 
 
 _KINDS = {

@@ -6,12 +6,14 @@ the first file read a second time.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mpt_jax.compare import align, rows, vocabulary
+from mpt_jax.compare import extras as extras_
+from mpt_jax.compare.extras import Extras
 from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
 from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.files.predictions import formats
@@ -29,7 +31,8 @@ class Pair:
 
     The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
     determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
-    new source. `left_out` counts the rows that are not compared, by reason. `ids` returns the ids of some rows.
+    new source. `left_out` counts the rows that are not compared, by reason. `ids` returns the ids of some rows,
+    and `extras` what else is known of them.
     """
 
     labels: np.ndarray
@@ -42,6 +45,7 @@ class Pair:
     names: tuple[str, str]
     left_out: Mapping[str, int]
     ids: Callable[[np.ndarray], list[str]]
+    extras: Extras = field(default_factory=Extras)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Versions:
     problems: tuple[str, ...]
     left_out: Mapping[str, int]
     kept: np.ndarray | None
+    extras: Extras = field(default_factory=Extras)
 
 
 def read(
@@ -88,6 +93,10 @@ def read_versions(
     columns: Mapping[str, str] | None = None,
     labels: Predictions | None = None,
     unlabelled: str | None = None,
+    extra: Sequence[str] = (),
+    metadata: Predictions | None = None,
+    weight: str | None = None,
+    must_pass: Any = None,
 ) -> Versions:
     """Read each model's predictions once and align them with those of the first by id.
 
@@ -102,6 +111,10 @@ def read_versions(
       columns: names of the columns in all files by their usual name, see `formats.renamed`.
       labels: a file or table of ids and labels, for files that have none.
       unlabelled: "skip" leaves out the rows without a label.
+      extra: columns that define slices, each in at least one of the files; where several have it they must agree.
+      metadata: a further file or table, with an id and some of these columns.
+      weight: the column of weights, in at least one of the files.
+      must_pass: ids or a file of them, see `extras.places_of`.
 
     Raises:
       InputError: files that cannot be used; `pair` reports rows that do not match.
@@ -115,11 +128,16 @@ def read_versions(
     opened = formats.renamed(
         [_open(each, name, columns) for each, name in zip(given, names, strict=True)], columns or {}
     )
+    labels_source = None if labels is None else _open_table(labels, "labels", columns)
+    metadata_source = None if metadata is None else _open_table(metadata, "metadata", columns)
+    extras_.require_columns([*opened, *([labels_source] if labels_source else [])], metadata_source, extra, weight)
     versions: list[Rows] = []
     problems: list[str] = []
     present: set[str] = set()
     for place, source in enumerate(opened):
-        version = rows.read(source, shared, None if place else own, scores, needs_label=labels is None)
+        version = rows.read(
+            source, shared, None if place else own, scores, needs_label=labels is None, extra=extra, weight=weight
+        )
         present |= set(version.classes)
         version = rows.renamed(version, same)
         problems += version.problems
@@ -130,8 +148,8 @@ def read_versions(
                 version = rows.reordered(version, match.new_of_old, versions[0].source)
         versions.append(version)
     left_out, hint = {}, ""
-    if labels is not None:
-        listed_labels, more = _read_labels(labels, columns, shared, versions[0])
+    if labels_source:
+        listed_labels, more = _read_labels(labels_source, shared, versions[0], extra, weight)
         present |= set(listed_labels.classes)
         versions.append(rows.renamed(listed_labels, same))
         left_out = {"labels without a prediction": more} if more else {}
@@ -145,8 +163,13 @@ def read_versions(
     if problems:
         where = "both" if len(given) == 2 else "all files"
         problems[-1] += f"; expected every id once in {where}, with a label and a prediction{hint}"
-    kept = None
+    kept, extras = None, Extras()
     if all(version.order is opened[0] for version in versions):
+        extras, unfit = extras_.read(
+            versions, metadata=metadata_source, extra=extra, weight=weight, must_pass=must_pass
+        )
+        problems += unfit
+        versions = [replace(version, factors={}, weights=None) for version in versions]
         versions, labelled, disagreements = _with_one_label(versions)
         problems += disagreements
         if not labelled.all():
@@ -155,6 +178,7 @@ def read_versions(
             if not labelled.any():
                 problems.append("no row has a label; expected some, or --labels FILE")
             kept = np.flatnonzero(labelled)
+            extras = extras_.at(extras, kept, len(labelled), versions[0])
             versions = [rows.reordered(version, kept, version.order) for version in versions]
             left_out["rows without a label"] = len(labelled) - len(kept)
     return Versions(
@@ -164,6 +188,7 @@ def read_versions(
         tuple(problems),
         left_out,
         kept,
+        extras,
     )
 
 
@@ -189,7 +214,13 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
     def ids(places: np.ndarray) -> list[str]:
         return ids_of(source, places if kept is None else kept[places])
 
-    return _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
+    merged = _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
+    weights = versions.extras.weights
+    if weights is not None and not weights[merged.labels < merged.num_old_classes].any():
+        raise InputError(
+            f"the weights of the rows whose label {before.source.name} knows are all 0; expected some above"
+        )
+    return replace(merged, extras=versions.extras)
 
 
 def _names(given: Sequence[Predictions]) -> list[str]:
@@ -297,17 +328,20 @@ def _open(given: Predictions, name: str, columns: Mapping[str, str] | None) -> S
     return formats.open_source(given, name, ids)
 
 
+def _open_table(given: Predictions, role: str, columns: Mapping[str, str] | None) -> Source:
+    name = str(given) if isinstance(given, str | os.PathLike) else f"the {role}' {_kind(given)}"
+    return formats.renamed([_open(given, name, columns)], columns or {}, required=False)[0]
+
+
 def _read_labels(
-    given: Predictions, columns: Mapping[str, str] | None, shared: tuple[str, ...] | None, first: Rows
+    source: Source, shared: tuple[str, ...] | None, first: Rows, extra: Sequence[str], weight: str | None
 ) -> tuple[Rows, int]:
     """Read a file of ids and labels; return the labels in the order of the first model's rows, and how many others.
 
     Raises:
       InputError: an id that occurs twice.
     """
-    name = str(given) if isinstance(given, str | os.PathLike) else f"the labels' {_kind(given)}"
-    (source,) = formats.renamed([_open(given, name, columns)], columns or {}, required=False)
-    read = rows.read(source, shared, None, needs_prediction=False)
+    read = rows.read(source, shared, None, needs_prediction=False, extra=extra, weight=weight)
     if (found := align.repeated(read.keys)).size:
         raise InputError(f"{rows.named(read, found, 'an id that occurs again')}; expected one label for each id")
     places = align.places(first.keys, read.keys)

@@ -1,7 +1,7 @@
 """One model's rows: fingerprints of the ids, labels and predictions as integers, and which rows are unusable."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mpt_jax.compare import align
+from mpt_jax.compare import align, factors
+from mpt_jax.compare.factors import Factor
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files.predictions import columns
 from mpt_jax.files.predictions.formats import IDS, LABELS, PREDICTIONS, SCORE, Column, Source
@@ -26,7 +27,7 @@ class Rows:
     `known` are the classes that the model knows according to the file, None if the file does not list them; `listed`
     tells whether they come from a list, and not from the names of columns. `tied` are the rows with several largest
     scores, none without scores. `problems` counts and names the rows without an id or a prediction,
-    one sentence for each kind.
+    one sentence for each kind. `factors` are further columns by name, and `weights` float64 ``[n]``, NaN if missing.
     """
 
     source: Source
@@ -40,6 +41,8 @@ class Rows:
     tied: np.ndarray
     problems: tuple[str, ...]
     ids_complete: bool
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def labelled_classes(self) -> tuple[str, ...]:
         """Return the classes that are some row's label."""
@@ -71,11 +74,21 @@ def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
 
 
 def reordered(read: Rows, places: np.ndarray, order: Source) -> Rows:
-    """Return the rows at some places in the order of a source, without the fingerprints, which no one needs then."""
+    """Return the rows at some places in the order of a source, without the fingerprints, which no one needs then.
+
+    A place below 0 has neither further columns nor a weight.
+    """
     none = np.zeros(0, np.uint64)
-    tied = read.tied[places] if read.tied.size else read.tied
-    labels, predictions = read.labels[places], read.predictions[places]
-    return replace(read, order=order, keys=(none, none), labels=labels, predictions=predictions, tied=tied)
+    return replace(
+        read,
+        order=order,
+        keys=(none, none),
+        labels=read.labels[places],
+        predictions=read.predictions[places],
+        tied=read.tied[places] if read.tied.size else read.tied,
+        factors={column: factors.at(factor, places) for column, factor in read.factors.items()},
+        weights=None if read.weights is None else np.where(places < 0, np.nan, read.weights[places]),
+    )
 
 
 def without(read: Rows, names: Collection[str]) -> Rows:
@@ -96,6 +109,8 @@ def read(
     *,
     needs_label: bool = True,
     needs_prediction: bool = True,
+    extra: Sequence[str] = (),
+    weight: str | None = None,
 ) -> Rows:
     """Read one model's rows in a single pass.
 
@@ -108,6 +123,8 @@ def read(
       scores: prefix of the columns of scores, or the column that holds them all; None: the only ones.
       needs_label: whether there must be a column of labels; without one all labels are missing.
       needs_prediction: whether predictions are read; otherwise they are missing.
+      extra: further columns that are read if the source has them.
+      weight: the column of weights, if the source has it.
 
     Raises:
       InputError: columns or classes that are missing, ambiguous or contradictory.
@@ -140,9 +157,15 @@ def read(
     unusable: dict[str, tuple[int, list[str]]] = {}
     start, known = 0, own
     code_of_score = order = np.zeros(0, np.int32)
-    for batch in source.batches([id_, *([label] if label else []), *predicted]):
+    extra = [column for column in dict.fromkeys(extra) if column in source.columns]
+    weight = weight if weight in source.columns else None
+    values_of: dict[str, dict[str, int]] = {column: {} for column in extra}
+    codes_of: dict[str, list[np.ndarray]] = {column: [] for column in extra}
+    weights = []
+    needed = [id_, *([label] if label else []), *predicted, *extra, *([weight] if weight else [])]
+    for batch in source.batches(list(dict.fromkeys(needed))):
         ids = columns.texts(batch[id_], id_, source.name)
-        keys.append(_fingerprints(ids))
+        keys.append(fingerprints(ids))
         none = np.full(len(ids), -1, np.int32)
         labels.append(_codes(batch[label], code, label, source.name) if label else none)
         if has_scores:
@@ -164,6 +187,10 @@ def read(
         else:
             predictions.append(_codes(batch[predicted[0]], code, predicted[0], source.name) if predicted else none)
             without_prediction = (predictions[-1] < 0) & needs_prediction
+        for column, codes in codes_of.items():
+            codes.append(factors.encode(batch[column], values_of[column], column, source.name))
+        if weight:
+            weights.append(factors.numbers(batch[weight], weight, source.name))
         no_id = pc.fill_null(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False) == 0
         masks = {"no id": no_id, _WITHOUT[has_scores]: without_prediction}
         for what, places in ((what, np.flatnonzero(mask)) for what, mask in masks.items() if mask.any()):
@@ -191,6 +218,8 @@ def read(
         tied=np.concatenate(tied),
         problems=problems,
         ids_complete="no id" not in unusable,
+        factors={column: Factor(np.concatenate(codes), tuple(values_of[column])) for column, codes in codes_of.items()},
+        weights=np.concatenate(weights) if weight else None,
     )
     _require_same_kind(result)
     return result
@@ -269,7 +298,8 @@ def _counted(codes: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
     return {name: int(count) for name, count in zip(classes, counts, strict=True) if count}
 
 
-def _fingerprints(ids: pa.Array) -> align.Keys:
+def fingerprints(ids: pa.Array) -> align.Keys:
+    """Return the fingerprints of texts, see `align.fingerprints`."""
     _, offsets, data = ids.buffers()
     offsets = np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1]
     return align.fingerprints(np.frombuffer(data or b"", np.uint8), offsets)
