@@ -6,6 +6,7 @@ and checks limits. `text` puts the result into words, and `show` renders it for 
 
 import sys
 import types
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -78,7 +79,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         return found | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
 
     measured = measure(pair.old, pair.new)
-    _check_groups(own, {row["class"] for row in measured["per_class"] if row["known"]})
+    _check_groups(own, measured)
     if not options.allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
         raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
@@ -163,14 +164,19 @@ def _extras(pair: pairs.Pair, measured: dict[str, Any], options: Options) -> dic
     return found
 
 
-def _check_groups(own: Own, classes: set[str]) -> None:
-    """Reject limits of classes without rows, which would limit nothing."""
-    for name in dict.fromkeys(name for limits in own.values() for name in limits):
-        if name not in classes:
-            raise InputError(
-                f"the policy has limits of class {name!r}, which no row has that the old model knows; expected one of "
-                f"{listed(sorted(map(repr, classes)))}"
-            )
+def _check_groups(own: Own, measured: Mapping[str, Any]) -> None:
+    """Reject limits of classes and slices without rows, which would limit nothing."""
+    classes = {row["class"] for row in measured["per_class"] if row["known"]}
+    found = measured.get("slices", [])
+    divided = {row["column"] for row in found} | {f"{row['column']}={row['value']}" for row in found}
+    for limit, named in own.items():
+        what, valid = ("class", classes) if limit in gate.OF_CLASSES else ("slice", divided)
+        for name in named:
+            if name not in valid:
+                raise InputError(
+                    f"the policy has limits of {what} {name!r}, which no row has that the old model knows; expected "
+                    f"one of {listed(sorted(map(repr, valid)))}"
+                )
 
 
 def _without_ties(pair: pairs.Pair) -> list[tuple[np.ndarray, np.ndarray]]:

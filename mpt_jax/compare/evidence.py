@@ -211,7 +211,7 @@ def judge(
     for found, is_within, is_rejected in zip(groups, within, rejected, strict=True):
         excluded = found.p_twice <= MISSED or (found.limit == 0 and found.value <= 0)
         passes = is_within or (family and bound is None and excluded)
-        verdict = PASS if passes else REGRESSION if is_rejected else UNDECIDED
+        verdict = REGRESSION if is_rejected and not is_within else PASS if passes else UNDECIDED
         enough = verdict == REGRESSION or (passes and (excluded or bound is not None))
         judged.append(Judged(verdict, None if enough else _more_rows(found, len(groups), family, bound)))
     return judged

@@ -1,7 +1,7 @@
 """The rates of a comparison and the checks of its limits: pure functions on integers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -159,8 +159,8 @@ def checks(
         if limit is None and not special:
             continue
 
-        def allowed(group: str | None, limit: float | None = limit, special: Any = special) -> float | None:
-            return limit if group is None else special.get(group, limit)
+        def allowed(*names: str, limit: float | None = limit, special: Any = special) -> float | None:
+            return next((special[name] for name in names if name in special), limit)
 
         groups = LIMITS[name](measured, allowed, _Reading(limits.confident, confidence))
         check = _check(name, limit, groups, limits.confident, confidence, min_rows)
@@ -252,7 +252,7 @@ def _groups(pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Gro
     return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": left_out}
 
 
-Allowed = Callable[[str | None], float | None]  # the limit of all rows (None), of a class or of a slice
+Allowed = Callable[..., float | None]  # the limit of the first of some names that has one, else that of all
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def _shares(part: str, key: str, where: str) -> Callable[[dict[str, Any], Allowe
     """Return the group of a limit on a rate of all rows or of those of the old model's classes."""
 
     def groups(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
-        found, limit = measured[part], _required(allowed(None))
+        found, limit = measured[part], _required(allowed())
         value, interval = found[key], found["intervals"][key]
         rows = _effective(found)
         tested = evidence.share(value * rows, rows, limit)
@@ -284,7 +284,7 @@ def _shares(part: str, key: str, where: str) -> Callable[[dict[str, Any], Allowe
 
 def _relative_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     """Return the group of the relative NFR: of the new model's errors, the share that are flips is bounded."""
-    found, limit = measured[OLD_ROWS], _required(allowed(None))
+    found, limit = measured[OLD_ROWS], _required(allowed())
     value, interval = found["relative_nfr"], found["intervals"]["relative_nfr"]
     errors = _effective(found) * found["error_new"]
     share = min(1.0, limit * found["accuracy_old"])
@@ -294,7 +294,7 @@ def _relative_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading)
 
 
 def _min_accuracy(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
-    found, limit = measured[ALL_ROWS], _required(allowed(None))
+    found, limit = measured[ALL_ROWS], _required(allowed())
     value, interval = found["accuracy_new"], found["intervals"]["accuracy_new"]
     tested = evidence.share(found["error_new"] * _effective(found), _effective(found), 1 - limit)
     held, where = reading.held(value, interval, minimum=True), f"all {found['count']:,} rows"
@@ -304,7 +304,7 @@ def _min_accuracy(measured: dict[str, Any], allowed: Allowed, reading: _Reading)
 def _accuracy_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     found = measured[OLD_ROWS]
     where = f"{found['count']:,} rows of old classes"
-    return [_drop(None, where, found, _required(allowed(None)), reading)]
+    return [_drop(None, where, found, _required(allowed()), reading)]
 
 
 def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
@@ -328,28 +328,24 @@ def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) 
 
 def _slice_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     groups = []
-    for row, name, where in _judged_slices(measured):
-        if (limit := allowed(name)) is not None:
-            rows, value, interval = _effective(row), row["nfr"], row["interval"]
-            tested = evidence.share(value * rows, rows, limit)
-            groups.append(
-                Group(name, where, row["rows"], limit, value, interval, reading.held(value, interval), tested)
-            )
+    for row, name, where, limit in _judged_slices(measured, allowed):
+        rows, value, interval = _effective(row), row["nfr"], row["interval"]
+        tested = evidence.share(value * rows, rows, limit)
+        groups.append(Group(name, where, row["rows"], limit, value, interval, reading.held(value, interval), tested))
     return groups
 
 
 def _slice_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
-    return [
-        _drop(name, where, row, limit, reading)
-        for row, name, where in _judged_slices(measured)
-        if (limit := allowed(name)) is not None
-    ]
+    return [_drop(name, where, row, limit, reading) for row, name, where, limit in _judged_slices(measured, allowed)]
 
 
-def _judged_slices(measured: dict[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
-    """Return the slices with rows, with what they are called."""
-    named = [(row, f"{row['column']}={row['value']}") for row in measured["slices"] if row["rows"]]
-    return [(row | {"count": row["rows"]}, name, f"slice {name}, {row['rows']:,} rows") for row, name in named]
+def _judged_slices(measured: dict[str, Any], allowed: Allowed) -> Iterator[tuple[dict[str, Any], str, str, float]]:
+    """Yield the slices with rows, what they are called, and their limit: their own, their column's or that of all."""
+    for row in measured["slices"]:
+        name = f"{row['column']}={row['value']}"
+        limit = allowed(name, row["column"])
+        if row["rows"] and limit is not None:
+            yield row | {"count": row["rows"]}, name, f"slice {name}, {row['rows']:,} rows", limit
 
 
 def _drop(name: str | None, where: str, found: dict[str, Any], limit: float, reading: _Reading) -> Group:

@@ -27,10 +27,11 @@ from mpt_jax.compare import options
 from mpt_jax.compare.options import Options
 from mpt_jax.errors import InputError, unknown
 
-Own = Mapping[str, Mapping[str, float]]  # limit -> class or slice -> its own limit
+Own = Mapping[str, Mapping[str, float]]  # limit -> class, column, or column=value -> its own limit
 
 OF_CLASSES = MappingProxyType({"max_nfr": "max_class_nfr", "max_accuracy_drop": "max_recall_drop"})
-"""What a limit of a class is called among the options."""
+OF_SLICES = MappingProxyType({"max_nfr": "max_slice_nfr", "max_accuracy_drop": "max_slice_accuracy_drop"})
+"""What a limit of a class or a slice is called among the options."""
 
 
 def read(policy: Any, given: Mapping[str, Any]) -> tuple[Options, Own]:
@@ -52,21 +53,38 @@ def read(policy: Any, given: Mapping[str, Any]) -> tuple[Options, Own]:
     own: dict[str, dict[str, float]] = {}
     try:
         for group, limits in _tables(table.pop("class", {}), "class"):
-            for limit, value in _underscored(limits).items():
-                if limit not in OF_CLASSES:
-                    raise InputError(unknown(f"limit {limit!r} of class {group!r}", limit, list(OF_CLASSES)))
-                options.check_limit(limit, value)
-                own.setdefault(OF_CLASSES[limit], {})[group] = value
+            _add(own, OF_CLASSES, "class", group, limits)
+        divided = _tables(table.pop("slice", {}), "slice")
+        for column, limits in divided:
+            values = {name: each for name, each in limits.items() if isinstance(each, Mapping)}
+            _add(own, OF_SLICES, "slice", column, {name: limits[name] for name in limits.keys() - values.keys()})
+            for value, each in values.items():
+                _add(own, OF_SLICES, "slice", f"{column}={value}", each)
         chosen = _underscored(table)
         for file in options.FILES:
             if isinstance(chosen.get(file), str):
                 chosen[file] = str(folder / chosen[file])
-        found = options.from_mapping(chosen | dict(given))
+        chosen |= given
+        if divided:
+            columns = [column for column, _ in divided]
+            chosen["slices"] = [*dict.fromkeys([*chosen.get("slices", []), *columns])]
+        found = options.from_mapping(chosen)
         if found.confident and not (found.given() or own):
             raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
     except InputError as error:
         raise InputError(f"{name}: {error}" if name else str(error)) from error
     return found, own
+
+
+def _add(
+    own: dict[str, dict[str, float]], names: Mapping[str, str], what: str, group: str, limits: Mapping[str, Any]
+) -> None:
+    """Add the limits of one class or slice."""
+    for limit, value in _underscored(limits).items():
+        if limit not in names:
+            raise InputError(unknown(f"limit {limit!r} of {what} {group!r}", limit, list(names)))
+        options.check_limit(limit, value)
+        own.setdefault(names[limit], {})[group] = value
 
 
 def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:

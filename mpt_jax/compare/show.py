@@ -30,6 +30,10 @@ def terminal(result: Result) -> Group:
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_CLASSES]
     if worst:
         parts += [Text("Worst classes"), _table(text.CLASS_HEADINGS, worst)]
+    if cells := text.slice_cells(result)[:_MOST_CLASSES]:
+        parts += [Text("Worst slices, of rows of old classes"), _table(text.SLICE_HEADINGS, cells)]
+    if cells := text.combination_cells(result):
+        parts += [Text("Weak combinations of slices"), _table(text.COMBINATION_HEADINGS, cells)]
     if examples := text.flip_cells(result)[:_MOST_EXAMPLES]:
         parts += [Text(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
     parts += [Text(text.interval_note(result)), Text()]
@@ -56,6 +60,8 @@ def page(result: Result) -> str:
         rates=(text.rate_headings(result), text.rate_cells(result)),
         interval_note=text.interval_note(result),
         classes=(text.CLASS_HEADINGS, text.class_cells(result)),
+        slices=(text.SLICE_HEADINGS, text.slice_cells(result)),
+        combinations=(text.COMBINATION_HEADINGS, text.combination_cells(result)),
         flips_title=text.flips_title(result, len(flips)),
         flips=(text.FLIP_HEADINGS, flips),
         inputs=(text.INPUT_HEADINGS, text.input_cells(result)),

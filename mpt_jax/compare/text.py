@@ -13,12 +13,22 @@ Result = dict[str, Any]
 
 CLASS_HEADINGS = ("class", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
 INPUT_HEADINGS = ("input", "name", "rows", "bytes", "SHA-256")
+SLICE_HEADINGS = ("slice", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
+COMBINATION_HEADINGS = ("slices", "rows", "negative\nflips", "NFR", "NFR of\nall rows", "p")
 FLIP_HEADINGS = ("id", "label", "old", "new")
 MEANINGS = (
     ("negative flip", "an example that the old model predicts correctly and the new one does not"),
     ("NFR", "negative flip rate: the share of rows that are negative flips; limits apply to the rows of old classes"),
     ("relative NFR", "NFR divided by that of two models with unrelated errors; below 1 is better than chance"),
     ("positive flip", "an example that the new model predicts correctly and the old one does not"),
+    (
+        "slice",
+        "the rows of old classes with one value in a column; their intervals hold for all slices at once (Bonferroni)",
+    ),
+    (
+        "combination",
+        "rows with two values that flip more than the others: found on one half of the rows, confirmed on the other",
+    ),
     ("McNemar's test", "exact and two-sided: how often models of equal accuracy would differ at least this much"),
 )
 _RATES = (
@@ -128,7 +138,7 @@ def _beyond(check: dict[str, Any]) -> list[str]:
     """Name the groups of a limit that did not pass, and count those with too few rows."""
     groups = check.get("groups", {})
     parts = []
-    for key, words in (("regression", "beyond it for certain"), ("undecided", "beyond it, perhaps by chance")):
+    for key, words in (("regression", "beyond it by more than chance"), ("undecided", "beyond it, perhaps by chance")):
         if len(named := groups.get(key, [])) > 1:
             names = listed([f"{printable(each['group'])} ({_percent(each['value'])})" for each in named], most=5)
             parts.append(f"{len(named):,} of {groups['count']:,} are {words}: {names}")
@@ -192,6 +202,35 @@ def class_cells(result: Result) -> list[list[str]]:
             *(_percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
         ]
         for row in result["per_class"]
+    ]
+
+
+def slice_cells(result: Result) -> list[list[str]]:
+    """Return one row per slice, highest NFR first; the intervals hold for all of them at once."""
+    return [
+        [
+            printable(f"{row['column']} = {row['value']}"),
+            *(f"{row[key]:,}" for key in ("rows", "negative_flips", "positive_flips")),
+            _percent(row["nfr"], row["simultaneous"]),
+            *(_percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
+        ]
+        for row in result.get("slices", [])
+    ]
+
+
+def combination_cells(result: Result) -> list[list[str]]:
+    """Return one row per combination of slices that flips more than chance explains, on the rows that confirm it."""
+    return [
+        [
+            printable(" and ".join(f"{a} = {b}" for a, b in zip(each["columns"], each["values"], strict=True))),
+            f"{each['confirmation']['rows']:,}",
+            f"{each['confirmation']['negative_flips']:,}",
+            _percent(each["confirmation"]["nfr"]),
+            _percent(each["confirmation"]["overall_nfr"]),
+            f"{each['p']:.2g}",
+        ]
+        for each in result.get("combinations", [])
+        if each["confirmed"]
     ]
 
 

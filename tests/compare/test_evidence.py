@@ -110,6 +110,9 @@ def test_among_many_groups_chance_explains_a_rate_above_the_limit():
     many = [60] + [20] * 99
     assert verdicts(many, 1000, 0.05, family=True) == [PASS] * 100  # 6 %, and twice the limit is excluded
     assert verdicts([60], 1000, 0.05) == [UNDECIDED]
+    # Twice the limit is excluded, but chance does not explain 8.5 %.
+    assert evidence.share(85, 1000, 0.05).p_twice < evidence.MISSED
+    assert verdicts([85] + [20] * 99, 1000, 0.05, family=True)[0] == REGRESSION
     assert verdicts([110] + [20] * 99, 1000, 0.05, family=True)[0] == REGRESSION
 
 

@@ -72,3 +72,17 @@ def test_files_that_are_not_valid(tmp_path, text, message):
 def test_no_such_file(tmp_path):
     with pytest.raises(InputError, match="no such file; expected a policy in TOML"):
         policy.read(tmp_path / "gate.toml", {})
+
+
+def test_slices_may_have_limits_of_their_own():
+    columns = {"site": ["x", "y", "x", "z"] * 100, "night": [True, False] * 200}
+    old, new = OLD | columns, NEW | {"prediction": [*"bbab" * 10, *OLD["prediction"][40:]]}  # ten flips at site x
+    given = {"slice": {"site": {"max-nfr": 0.01, "x": {"max-nfr": 0.2}}, "night": {"max-accuracy-drop": 0.3}}}
+    found = compare(old, new, policy=given)
+    assert {row["column"] for row in found["slices"]} == {"site", "night"} and found["passed"]
+    (nfr, drop) = found["checks"]
+    assert nfr["groups"]["count"] == 3 and drop["groups"]["count"] == 2
+    given["slice"]["site"].pop("x")
+    assert compare(old, new, policy=given)["checks"][0]["where"] == "slice site=x, 200 rows"
+    with pytest.raises(InputError, match="limits of slice 'site=q', which no row has"):
+        compare(old, new, policy={"slice": {"site": {"q": {"max-nfr": 0.1}}}})

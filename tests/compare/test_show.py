@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -149,3 +150,14 @@ def test_the_page_shows_each_verdict_in_its_colour(limit, verdict):
     page = Page(shown)
     assert ("p", {"class": f"verdict {verdict}"}) in page.tags and ("b", {"class": verdict}) in page.tags
     assert f"\n.{verdict} {{ color: var(--" in shown and f"<title>{verdict.upper()}" in shown
+
+
+def test_slices_and_confirmed_combinations_are_shown():
+    random, rows = np.random.default_rng(0), 8000
+    light, camera = random.integers(0, 4, (2, rows))
+    flips = random.random(rows) < np.where((light == 1) & (camera == 2), 0.3, 0.02)
+    old = {"id": np.arange(rows), "label": np.arange(rows) % 3, "prediction": np.arange(rows) % 3}
+    old |= {"light": np.array(list("abcd"))[light], "camera": np.array(list("wxyz"))[camera]}
+    found = compare(old, old | {"prediction": (old["label"] + flips) % 3}, slices=["light", "camera"])
+    for shown in (printed(found, width=120), show.page(found)):
+        assert "camera = y" in shown and "light = b and camera = y" in shown and "light = a and" not in shown
