@@ -1,4 +1,4 @@
-"""Kinds of input of the release gate, and what happens with each: `python docs/gate_inputs.py` writes the page.
+"""Kinds of input of the release gate, and what happens with each: `python docs/gate_inputs.py` writes the tables.
 
 `tests/compare/test_input_kinds.py` tries every kind; `docs/gate_inputs.md` is made of the same data.
 """
@@ -21,6 +21,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 PAGE = pathlib.Path(__file__).with_name("gate_inputs.md")
+START, END = "<!-- kinds -->\n\n", "\n\n<!-- end of kinds -->"
 
 IDS = [1, 2, 3, 4, 5, 6]
 LABELS = ["cat", "cat", "dog", "dog", "owl", "owl"]
@@ -699,26 +700,28 @@ GROUPS: dict[str, list[Kind]] = {
 }
 
 
-def page() -> str:
-    """Return the page: a table for each group of kinds.
+def tables() -> str:
+    """Return a table for each group of kinds, as markdown.
 
     Examples:
-      >>> [line for line in page().splitlines() if line.startswith("| `.pkl`")]
+      >>> [line for line in tables().splitlines() if line.startswith("| `.pkl`")]
       ['| `.pkl` | refused: a pickle can run code: save as .parquet |']
     """
-    lines = [
-        "# Input of the release gate",
-        "",
-        "What `mpt_jax.compare` does with each kind of input: it compares it, with the right counts, or refuses it in",
-        "one line, of which the tables have a part. A test tries every kind.",
-    ]
+    lines = []
     for group, kinds in GROUPS.items():
-        lines += ["", f"## {group}", "", "| input | what happens |", "|---|---|"]
+        lines += [f"### {group}", "", "| input | what happens |", "|---|---|"]
         for kind in kinds:
             happens = f"refused: {kind.refused.format(old='OLD')}" if kind.refused else "compared"
             note = f"; {kind.note}" if kind.note else ""
             lines.append(f"| {kind.name.replace('|', chr(92) + '|')} | {happens}{note} |")
-    return "\n".join(lines) + "\n"
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def page() -> str:
+    """Return `docs/gate_inputs.md` with the tables of the data."""
+    before, rest = PAGE.read_text("utf-8").split(START)
+    return f"{before}{START}{tables()}{END}{rest.split(END)[1]}"
 
 
 def _feather(path: pathlib.Path) -> pathlib.Path:

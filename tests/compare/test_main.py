@@ -1,6 +1,8 @@
 """The gate as a command, with its exit status on good, bad and broken input."""
 
 import errno
+import gzip
+import io
 import json
 import os
 import pathlib
@@ -62,6 +64,33 @@ def test_a_bare_unlabelled_does_not_take_the_file_after_it():
     ):
         found = parse(line)
         assert (found.old, found.new, getattr(found, "unlabelled", None)) == ("old", "new", value)
+
+
+def test_one_of_the_files_may_come_from_standard_input(files, monkeypatch, tmp_path, capsys):
+    content = pathlib.Path(files[1]).read_bytes()
+    for packed in (content, gzip.compress(content)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
+        assert main([files[0], "-", "--max-nfr=0.1", "--json=-"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["new"] == "stdin" and found["old_classes_rows"]["negative_flips"] == 5
+    for content, message in ((b"id,label\n1,2\n", "stdin has the columns 'id', 'label'"), (b"", "stdin is empty")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert main(["-", files[1]]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["-", "-"]) == 2
+    assert "- is given twice; expected one file" in capsys.readouterr().err
+
+
+def test_columns_and_labels_of_other_files(tmp_path, capsys):
+    texts = {"old": "uid,y\n1,a\n2,b\n", "new": "uid;y\n2;a\n1;a\n", "labels": "uid,y_true\n1,a\n2,b\n3,a\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    files = [str(tmp_path / f"{name}.csv") for name in ("old", "new")]
+    options = ["--columns=id=uid,label=y_true,prediction=y", f"--labels={tmp_path / 'labels.csv'}"]
+    assert main([*files, *options, "--max-nfr=0.4"]) == 1
+    assert "Not compared: 1 labels without a prediction" in capsys.readouterr().out
+    assert main([*files, "--columns=id,label=y"]) == 2
+    assert "expected a name for each usual column once" in capsys.readouterr().err
 
 
 def test_bad_input_replaces_what_an_earlier_comparison_left(files, tmp_path, capsys):
