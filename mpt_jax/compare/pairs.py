@@ -125,11 +125,15 @@ def read_versions(
         raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
     shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
     same, names = same or {}, _names(given)
-    opened = formats.renamed(
-        [_open(each, name, columns) for each, name in zip(given, names, strict=True)], columns or {}
-    )
-    labels_source = None if labels is None else _open_table(labels, "labels", columns)
-    metadata_source = None if metadata is None else _open_table(metadata, "metadata", columns)
+    tables = {role: each for role, each in (("labels", labels), ("metadata", metadata)) if each is not None}
+    names += [
+        str(each) if isinstance(each, str | os.PathLike) else f"the {role}' {_kind(each)}"
+        for role, each in tables.items()
+    ]
+    sources = [_open(each, name, columns) for each, name in zip([*given, *tables.values()], names, strict=True)]
+    sources = formats.renamed(sources, columns or {})
+    opened, others = sources[: len(given)], dict(zip(tables, sources[len(given) :], strict=True))
+    labels_source, metadata_source = others.get("labels"), others.get("metadata")
     extras_.require_columns([*opened, *([labels_source] if labels_source else [])], metadata_source, extra, weight)
     versions: list[Rows] = []
     problems: list[str] = []
@@ -326,11 +330,6 @@ def _without_missing(versions: Sequence[Rows], shared: Sequence[str]) -> tuple[l
 def _open(given: Predictions, name: str, columns: Mapping[str, str] | None) -> Source:
     ids = [*formats.IDS, *(name for usual, name in (columns or {}).items() if usual == "id")]
     return formats.open_source(given, name, ids)
-
-
-def _open_table(given: Predictions, role: str, columns: Mapping[str, str] | None) -> Source:
-    name = str(given) if isinstance(given, str | os.PathLike) else f"the {role}' {_kind(given)}"
-    return formats.renamed([_open(given, name, columns)], columns or {}, required=False)[0]
 
 
 def _read_labels(

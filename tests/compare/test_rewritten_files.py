@@ -1,4 +1,4 @@
-"""However a file is written, its rows ordered, its batches cut or its values typed: the same counts, or it is refused."""
+"""However a file is written, its rows ordered, its batches cut or its values typed: the same counts, or an error."""
 
 import csv
 import io

@@ -116,14 +116,13 @@ def _parts(path: File, opened: Sequence[Source]) -> Source:
     return Source(path.name, first.columns, batches)
 
 
-def renamed(sources: Sequence[Source], columns: Mapping[str, str], *, required: bool = True) -> list[Source]:
+def renamed(sources: Sequence[Source], columns: Mapping[str, str]) -> list[Source]:
     """Return the sources with columns under their usual names.
 
     A source without the given column may have the usual one, unless that is another column in another source.
 
     Args:
       columns: names by usual name, one of "id", "label", "prediction" and "scores".
-      required: whether some source must have each column.
 
     Raises:
       InputError: another usual name, a column that no source has, or one that is ambiguous.
@@ -132,8 +131,8 @@ def renamed(sources: Sequence[Source], columns: Mapping[str, str], *, required: 
         if usual not in USUAL:
             raise InputError(unknown(f"column {usual!r} in columns", usual, list(USUAL)))
         with_it = [source for source in sources if name in source.columns]
-        others = [source for source in sources if name not in source.columns]
-        if not with_it and required:
+        others = [s for s in sources if name not in s.columns and {*s.columns} & {*USUAL[usual]}]
+        if not with_it:
             valid = sorted({column for source in sources for column in source.columns})
             raise InputError(unknown(f"column {name!r} for {usual}", name, valid))
         both = [source for source in with_it if name not in USUAL[usual] and {*source.columns} & {*USUAL[usual]}]
