@@ -148,7 +148,12 @@ def test_no_rewriting_of_any_file_changes_a_count_that_is_given(data, name, is_d
         expected = counts(old, new, **options)
     except InputError:
         expected = None
-    assert expected is None or expected == plain_counts(old, new)
+    if not is_declared:  # then 1.0 is how tools write 1
+        whole = [
+            {**t, **{key: [v.removesuffix(".0") for v in t[key]] for key in ("label", "prediction")}}
+            for t in (old, new)
+        ]
+    assert expected is None or expected == plain_counts(*((old, new) if is_declared else whole))
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / name
         path.write_bytes(WRITERS[name](shuffled(old, random)))
