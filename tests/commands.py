@@ -47,13 +47,17 @@ def wait_for(folder, pattern, process):
 
 
 def outcome(folder):
-    """Return all results of a run except times and paths; reading a release checks every file against its digest."""
+    """Return all results of a run except its times, paths and sessions' versions of this repository.
+
+    Reading a release checks every file against its digest.
+    """
     report = json.loads((folder / "report.json").read_text())
     costs = {"seconds", "examples_per_second"}
     for entry in [*report["rows"], *report["summary"].values()]:
         for key in costs:
             del entry[key]
-    del report["command"]
+    for key in ("command", "git_revisions"):
+        report.pop(key, None)
     digests = {path.name: released_model.read(path)[1]["digest"] for path in (folder / "releases").iterdir()}
     return report, digests, metrics(folder)
 
