@@ -134,7 +134,8 @@ def flip_metrics(
     totals: Mapping[str, float] = counts
     if weights is not None:
         totals = {key: float(weights[group].sum()) for key, group in groups.items()}
-    count, both_right, negative, positive, both_wrong, changed, changed_and_wrong = totals.values()
+    _, both_right, negative, positive, both_wrong, changed, changed_and_wrong = totals.values()
+    count = both_right + negative + positive + both_wrong  # of weights, not below a part of it by rounding
     right_old, right_new = both_right + negative, both_right + positive
     wrong_old, wrong_new = positive + both_wrong, negative + both_wrong
     return {
@@ -148,8 +149,8 @@ def flip_metrics(
         "pfr": positive / count,
         "nfi": _ratio(negative, wrong_new),
         "pfi": _ratio(positive, right_new),
-        "churn": changed / count,
-        "nfr_mc": changed_and_wrong / count,
+        "churn": min(1.0, changed / count),
+        "nfr_mc": min(1.0, changed_and_wrong / count),
         "btc": _ratio(both_right, right_old),
         "bec": _ratio(both_wrong, wrong_new),
         "bec_old": _ratio(both_wrong, wrong_old),

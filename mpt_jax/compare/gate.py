@@ -423,7 +423,8 @@ def _class_row(
     name: str, known: bool, counts: Mapping[str, float], totals: Mapping[str, float], rows: float, confidence: float
 ) -> dict[str, Any]:
     """Return the rates of a class: of its counts of rows, the sums of their weights, and the effective rows."""
-    total = totals["count"] or 1.0  # all weights may be 0
+    # The sum of its parts is not below one of them by rounding; all weights may be 0.
+    total = totals["both_right"] + totals["negative_flips"] + totals["positive_flips"] + totals["both_wrong"] or 1.0
     nfr = totals["negative_flips"] / total
     return {
         "class": name,

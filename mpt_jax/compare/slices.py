@@ -99,7 +99,7 @@ def combinations(
     In the first half of the rows, the combinations above the rate of that half are sorted by the lower end of their
     interval. The first `TESTED` of all pairs of columns are tested on the second half: the one-sided exact test of a
     share against the rate of that half, at 5 % with Holm's procedure. The search has not seen these rows, so that what
-    it picked by chance fails the test.
+    it picked by chance fails the test. Combinations that have the same rows as a single slice are left out.
 
     Args:
       factors: as of `measure`.
@@ -125,7 +125,10 @@ def combinations(
         )
         nfr = before.rates()[:, 1]
         low = metrics.wilson_intervals(nfr * before.effective, before.effective)[:, 0]
-        possible = np.flatnonzero((before.rows.sum(-1) >= fewest_rows) & (nfr > rate[0]))
+        rows, (a_of, b_of) = before.rows.sum(-1) + after.rows.sum(-1), np.divmod(combined, width)
+        in_slices = [np.bincount(of, rows) for of in (a_of, b_of)]
+        is_slice = (rows == in_slices[0][a_of]) | (rows == in_slices[1][b_of])  # `measure` has it
+        possible = np.flatnonzero((before.rows.sum(-1) >= fewest_rows) & (nfr > rate[0]) & ~is_slice)
         for place in possible[np.argsort(-low[possible], kind="stable")][:TESTED].tolist():
             a, b = divmod(int(combined[place]), width)
             found: dict[str, Any] = {

@@ -95,6 +95,21 @@ def test_the_schema_describes_every_verdict():
         require_described(json.loads(json.dumps(result, allow_nan=False)))
 
 
+@pytest.mark.parametrize("weight", [None, "w"])
+def test_the_schema_describes_slices_weights_and_examples_that_must_pass(weight):
+    count = 1200
+    old = {"id": np.arange(count), "label": ["cat", "dog"] * (count // 2), "prediction": ["cat", "dog"] * (count // 2)}
+    old |= {"site": np.arange(count) % 3, "time": np.arange(count) // 3 % 2, "w": np.arange(count) % 5 + 0.5}
+    is_weak = (old["site"] == 1) & (old["time"] == 0)
+    new = old | {"prediction": np.where(is_weak, "cat", old["label"])}
+    found = compare(
+        old, new, slices=["site", "time"], weight=weight, must_pass=[1, 2], max_slice_nfr=0.1, max_class_nfr=0.5
+    )
+    assert found["combinations"] and found["slices"] and found["must_pass"]["rows"] == 2
+    assert ("effective_rows" in found["slices"][0]) == (weight is not None)
+    require_described(json.loads(json.dumps(found, allow_nan=False)))
+
+
 def test_the_command_records_time_and_inputs_and_describes_an_error(files, tmp_path):
     out = tmp_path / "gate.json"
     before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -115,6 +115,15 @@ def test_chance_is_confirmed_in_at_most_five_percent():
     assert sum(any(each["confirmed"] for each in trial) for trial in trials) <= 15 + 12
 
 
+def test_a_combination_with_the_rows_of_a_slice_is_left_out():
+    rng = np.random.default_rng(3)
+    factors, kinds, known, half = data(rng, 20_000)
+    inside = np.where(factors["a"].codes == 1, 2, factors["b"].codes)  # a = q is always x, and x is also elsewhere
+    kinds = np.where((factors["a"].codes == 1) & (rng.random(len(kinds)) < 0.3), 1, kinds)
+    found = slices.combinations(factors | {"b": Factor(inside, (*NAMES, "v", "w"))}, kinds, known, half)
+    assert found == []  # q with x flips most, but so does the slice q
+
+
 def test_small_combinations_are_not_searched():
     factors, kinds, known, half = data(np.random.default_rng(0), 500, weak=1.0)
     counts = defaultdict(int)
@@ -127,6 +136,9 @@ def test_small_combinations_are_not_searched():
 def test_columns_of_many_values_and_without_flips():
     rng = np.random.default_rng(2)
     factors = {key: Factor(rng.integers(0, 5000, 3000), tuple(map(str, range(5000)))) for key in "ab"}
+    for factor in factors.values():
+        factor.codes[:2] = 7  # two rows, so that neither is a slice
+    factors["a"].codes[2], factors["b"].codes[3], factors["b"].codes[1] = 7, 7, 8
     kinds, known, half = np.ones(3000, np.uint8), np.ones(3000, bool), rng.random(3000) < 0.5
     assert slices.combinations(factors, kinds, known, half, fewest_rows=1) == []  # none is above the rate of all
     kinds[0] = 1
