@@ -128,14 +128,30 @@ def similar_names(source: str, names: Sequence[str]) -> tuple[Finding, ...]:
     """
     groups, found = vocabulary.respelled(names), []
     for group in groups:
-        printed = {unicodedata.normalize("NFC", " ".join(name.split())) for name in group}
-        if len(printed) < len(group):
+        if len({_printed(name) for name in group}) < len(group):
             shown = " and ".join(ascii(name) for name in group)
             raise InputError(
                 f"{source} has classes whose names print alike: {shown}; expected one name for one class: rename them"
             )
         found.append(" and ".join(map(repr, group)))
     return (Finding("classes whose names are alike", tuple(found), "kept apart"),) if found else ()
+
+
+def alike(name: str, names: Sequence[str]) -> str:
+    """Return a note for a class that is not among the names, if it looks like one of them.
+
+    Examples:
+      >>> alike("Cat", ["cat", "dog"]), alike("fox", ["cat", "dog"])
+      (", which looks like 'cat'", '')
+    """
+    for known in vocabulary.other_spellings([name], names).values():
+        return f", which looks like {ascii(known) if _printed(known) == _printed(name) else repr(known)}"
+    return ""
+
+
+def _printed(name: str) -> str:
+    """Return what is seen of a name: white space and the Unicode form of letters are not."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def duplicates(values: Sequence[str]) -> list[int]:

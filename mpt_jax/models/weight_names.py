@@ -31,7 +31,7 @@ def select(state: Mapping[str, T], known: Collection[str], prefix: str = "") -> 
       >>> select({"a.fc.weight": 1, "b.fc.weight": 2}, known)
       Traceback (most recent call last):
       ...
-      mpt_jax.errors.InputError: several networks: under 'a.', 'b.'; expected the prefix of one of them
+      mpt_jax.errors.InputError: several networks: under 'a.', 'b.'; expected the prefix of one of them as strip
     """
     if prefix:
         prefix = f"{prefix.rstrip('.')}."
@@ -54,7 +54,7 @@ def _found(state: Collection[str], known: Collection[str]) -> str:
         rivals = [prefix for prefix in rivals if not _is_average(prefix)] or rivals
     if len(rivals) > 1:
         under = listed([repr(prefix) for prefix in sorted(rivals)])
-        raise InputError(f"several networks: under {under}; expected the prefix of one of them")
+        raise InputError(f"several networks: under {under}; expected the prefix of one of them as strip")
     return rivals[0]
 
 

@@ -309,6 +309,9 @@ def test_streamed_images_have_the_features_of_images_in_memory(frozen, tmp_path)
     in_memory, _ = frozen(*settings, folder=tmp_path / "one")
     streamed, lines = frozen(*settings, "dataset.source=stream", folder=tmp_path / "two")
     assert computed(lines) and streamed.contents != in_memory.contents
+    shared = ("dataset.source=stream", f"training.features_dir={tmp_path}/two/features", "dataset.resize=9")
+    _, lines = frozen(*settings, *shared, folder=tmp_path / "three")
+    assert computed(lines)  # the same files, with another crop
     for name, expected in predictions(in_memory).items():
         jax.tree.map(np.testing.assert_array_equal, predictions(streamed)[name], expected)
 

@@ -62,12 +62,13 @@ def list_folder(root: pathlib.Path, *, policy: str = "error", links: str = "erro
     label_of = {name: label for label, name in enumerate(names)}
     rows, unknown = [], []
     for part, content in listed.items():
+        notes = {name: findings.alike(name, names) for name in content.classes.keys() - label_of.keys()}
         for name, files in content.classes.items():
             for path in files:
                 if name in label_of:
                     rows.append((path, _relative(root, path), label_of[name], part))
                 else:
-                    unknown.append(_relative(root, path))
+                    unknown.append(f"{_relative(root, path)}{notes[name]}")
     others = [path for path in _entries(root) if path.name not in roles] + _junk(root) if roles else []
     ignored = [
         _relative(root, path) for path in [*others, *(path for part in listed.values() for path in part.ignored)]

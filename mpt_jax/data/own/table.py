@@ -61,13 +61,15 @@ def list_table(path: pathlib.Path, root: pathlib.Path | None = None, *, links: s
         raise InputError(f"{path} lists no training images; expected rows with split train and a label")
     faults: dict[str, list[str]] = collections.defaultdict(list)
     label_of, rows = {name: label for label, name in enumerate(classes)}, []
+    notes: dict[str, str] = {}
     for number, (name, label, split, example_id) in enumerate(zip(names, labels, splits, ids, strict=True)):
         if not (name and label and example_id):
             faults["rows without path, label or id"].append(f"row {number}")
         elif name in linked:
             continue
         elif label not in label_of:
-            faults["images of classes that are not in train"].append(f"{example_id} ({label})")
+            notes.setdefault(label, findings.alike(label, classes))
+            faults["images of classes that are not in train"].append(f"{example_id} ({label}{notes[label]})")
         else:
             rows.append((root / name, example_id, label_of[label], split))
     reported = [Finding("paths that lead out of the folder by links", tuple(linked), "skipped")] if linked else []

@@ -136,6 +136,10 @@ def test_classes_that_differ_only_in_spelling(tmp_path):
     (tmp_path / "train/cat").rename(tmp_path / "train/caf\xe9")
     (tmp_path / "train/Owl").rename(tmp_path / "train/cafe\u0301")
     assert "folder has classes whose names print alike: 'cafe\\u0301' and 'caf\\xe9'" in load_error(tmp_path)
+    shutil.rmtree(tmp_path / "train/cafe\u0301")
+    (tmp_path / "test/cat").rename(tmp_path / "test/cafe\u0301")
+    text = load_error(tmp_path, num_classes=2)
+    assert "Owl/0.png, which looks like 'owl'" in text and "/0.png, which looks like 'caf\\xe9'" in text
 
 
 def test_skipped_images_are_named_where_too_few_are_left(tmp_path):
