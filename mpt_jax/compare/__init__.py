@@ -1,24 +1,26 @@
 """The release gate for any two models, as a command, in Python and in pytest; JAX is not imported.
 
 `pairs` reads both models' predictions (`rows` those of one model) and aligns them by id (`align`). `gate` counts flips
-and checks limits. `text` puts the result into words, and `show` renders it for a terminal, a page and CI.
+and checks limits. `modes` compares a chain of versions (`lineage`), models without labels (`agreement`) and those with
+several labels a row (`multilabel`). `text` and `report` put results into words, and `show` renders them for a terminal,
+a page and CI.
 """
 
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.compare import gate, pairs, record
+from mpt_jax.compare import gate, modes, pairs, record
 from mpt_jax.compare import policy as policies
 from mpt_jax.compare import slices as slices_
 from mpt_jax.compare.options import Options, Predictions
 from mpt_jax.compare.policy import Own
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import InputError
 
 
 def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: Any) -> dict[str, Any]:
@@ -52,14 +54,64 @@ def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: 
     """
     options, own = policies.read(policy, given)
     if options.unlabelled == "only":
-        raise InputError("unlabelled is 'only', which is not available yet; expected labels, or 'skip'")
-    pair = pairs.read(old, new, **options.reading())
+        result = modes.without_labels(old, new, options, own, _check(options, own))
+    elif options.multi_label is not None:
+        result = modes.with_several_labels(old, new, options, own, _check(options, own))
+    else:
+        result = _result(pairs.read(old, new, **options.reading()), options, own)
     arguments = {"old": old, "new": new, "policy": policy, **vars(options)}
-    return _result(pair, options, own) | {
-        "inputs": record.inputs(arguments, len(pair.labels)),
-        "options": record.options(arguments | ({"own": own} if own else {})),
-        "versions": record.versions(),
-    }
+    return result | _record(arguments, own, record.inputs(arguments, result["all_rows"]["count"]))
+
+
+def chain(versions: Sequence[Predictions], *, policy: Any = None, **given: Any) -> dict[str, Any]:
+    """Compare each of several versions with the next and with the last, with the same limits; each file is read once.
+
+    Args:
+      versions: predictions as of `compare`, the oldest model's first.
+      policy: as of `compare`.
+      given: as of `compare`; `old_classes` are what the first version knows. A later one knows what its own file lists,
+        else what it predicts.
+
+    Returns:
+      What `--json` writes: the names of the `models`, the results of `compare` for each of the `steps` and
+      `against_ancestors` (each earlier version with the last); `lost_from_any`, see `lineage.lost_from_any`; the worst
+      `verdict`, and whether all comparisons `passed`.
+
+    Raises:
+      InputError: as in `compare`.
+
+    Examples:
+      >>> first = {"id": [1, 2, 3], "label": ["cat", "dog", "dog"], "prediction": ["cat", "dog", "cat"]}
+      >>> second, third = first | {"prediction": ["cat", "cat", "dog"]}, first | {"prediction": ["dog", "cat", "dog"]}
+      >>> result = chain([first, second, third])
+      >>> [step["flips"]["count"] for step in result["steps"]], result["lost_from_any"]["count"]
+      ([1, 1], 2)
+    """
+    options, own = policies.read(policy, given)
+    if options.unlabelled == "only" or options.multi_label is not None:
+        raise InputError("a chain has more than two files; expected two without labels or with several labels a row")
+    read = pairs.read_versions(versions, **options.reading())
+    result = modes.of_chain(read, lambda pair: _result(pair, options, own), options)
+    arguments, rows = {"policy": policy, **vars(options)}, len(read.rows[0].labels)
+    return result | _record(arguments, own, [*record.models(versions, rows), *record.inputs(arguments, rows)])
+
+
+def _record(arguments: Mapping[str, Any], own: Own, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what makes a result evidence that stands alone."""
+    options = record.options({**arguments, **({"own": own} if own else {})})
+    return {"inputs": inputs, "options": options, "versions": record.versions()}
+
+
+def _check(options: Options, own: Own) -> modes.Check:
+    """Return a function that checks the limits on what was measured."""
+    return partial(
+        gate.checks,
+        limits=options,
+        confidence=options.confidence,
+        min_rows=options.min_rows,
+        undecided=options.undecided,
+        own=own,
+    )
 
 
 def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
@@ -79,18 +131,11 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         return found | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
 
     measured = measure(pair.old, pair.new)
-    _check_groups(own, measured)
+    gate.check_groups(own, measured)
     if not options.allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
         raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
-    check = partial(
-        gate.checks,
-        limits=options,
-        confidence=options.confidence,
-        min_rows=options.min_rows,
-        undecided=options.undecided,
-        own=own,
-    )
+    check = _check(options, own)
     checks = check(measured)
     extremes = [check(measure(*each)) for each in _without_ties(pair)] if pair.tied.any() else []
     return {
@@ -110,11 +155,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         "left_out": dict(pair.left_out),
         "ties": {
             "rows": int(pair.tied.sum()),
-            "could_change": [
-                check["limit"]
-                for i, check in enumerate(checks)
-                if any(other[i]["passed"] != check["passed"] for other in extremes)
-            ],
+            "could_change": gate.could_change(checks, extremes),
         },
         **measured,
         **_extras(pair, measured, options),
@@ -162,21 +203,6 @@ def _extras(pair: pairs.Pair, measured: dict[str, Any], options: Options) -> dic
         flips = _examples(pair, extras.must_pass[is_flip][: options.examples])
         found["must_pass"] = measured["must_pass"] | {"flips": flips}
     return found
-
-
-def _check_groups(own: Own, measured: Mapping[str, Any]) -> None:
-    """Reject limits of classes and slices without rows, which would limit nothing."""
-    classes = {row["class"] for row in measured["per_class"] if row["known"]}
-    found = measured.get("slices", [])
-    divided = {row["column"] for row in found} | {f"{row['column']}={row['value']}" for row in found}
-    for limit, named in own.items():
-        what, valid = ("class", classes) if limit in gate.OF_CLASSES else ("slice", divided)
-        for name in named:
-            if name not in valid:
-                raise InputError(
-                    f"the policy has limits of {what} {name!r}, which no row has that the old model knows; expected "
-                    f"one of {listed(sorted(map(repr, valid)))}"
-                )
 
 
 def _without_ties(pair: pairs.Pair) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -53,6 +53,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
+    option("more", metavar="V3", nargs="*", help="further versions: each is compared with the next and with the last")
     option("--policy", metavar="FILE", help="options in a TOML file; those of the command line override it")
     for each in dataclasses.fields(Options):
         flag = "slice" if each.name == "slices" else each.name.replace("_", "-")
@@ -61,7 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
     option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
     option("--junit", metavar="FILE", help="write a test case per limit, for CI")
-    return parser.parse_args(_with_value(argv))
+    return parser.parse_intermixed_args(_with_value(argv))  # files may stand between options
 
 
 def _argument(option: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,23 +93,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, write the requested files, print, and return the exit status."""
     from rich.console import Console
 
-    from mpt_jax.compare import compare, markdown, show
+    from mpt_jax.compare import chain, compare, markdown, show
 
     start = time.perf_counter()
     options = vars(arguments).copy()
     outputs = {kind: options.pop(kind) for kind in ("json", "html", "markdown", "junit")}
     inputs = {"old": "the predictions", "new": "the predictions", "policy": "the policy"}
     inputs |= dict.fromkeys(("classes", "old_classes"), "the names") | {name: f"the {name}" for name in FILES}
-    files = _output_files(
-        outputs,
-        {os.path.realpath(options[key]): what for key, what in inputs.items() if isinstance(options.get(key), str)},
-    )
+    read = {options[key]: what for key, what in inputs.items() if isinstance(options.get(key), str)}
+    read |= dict.fromkeys(options["more"], "the predictions")
+    files = _output_files(outputs, {os.path.realpath(name): what for name, what in read.items()})
     try:
         options |= {key: _names(options[key]) for key in ("classes", "old_classes") if key in options}
         if "same" in options:
             options["same"] = dict(options["same"])
         with _standard_input(options) as options:
-            result = compare(options.pop("old"), options.pop("new"), **options) | {"created": _now()}
+            versions = [options.pop("old"), options.pop("new"), *options.pop("more")]
+            result = chain(versions, **options) if len(versions) > 2 else compare(*versions, **options)
+        result["created"] = _now()
     except (InputError, OSError) as error:
         _write_error(files, one_line(error), time.perf_counter() - start)
         raise
@@ -136,10 +138,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the options with the content of standard input as a file where one of them is "-"."""
     given = [key for key in ("old", "new", *FILES) if options.get(key) == "-"]
-    if len(given) > 1:
+    if len(given) + options["more"].count("-") > 1:
         raise InputError("- is given twice; expected one file at most from standard input")
     with contextlib.ExitStack() as stack:
-        yield options | {key: stack.enter_context(packed.spooled(sys.stdin.buffer, "stdin")) for key in given}
+
+        def opened(name: str) -> Any:
+            return stack.enter_context(packed.spooled(sys.stdin.buffer, "stdin")) if name == "-" else name
+
+        yield options | {key: opened("-") for key in given} | {"more": list(map(opened, options["more"]))}
 
 
 def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float) -> None:

@@ -40,18 +40,11 @@ def measure(
     """
     rows, differ = len(old), np.flatnonzero(old != new)
     count = len(differ)
-    interval = metrics.wilson_interval(count, rows, confidence=confidence)
     kinds, counts = np.unique(old[differ].astype(np.int64) * len(classes) + new[differ], return_counts=True)
     order = np.lexsort((kinds, -counts))[:examples]
     shown = differ[:examples]
     return {
-        "all_rows": {
-            "count": rows,
-            "changed": count,
-            "churn": count / rows,
-            "agreement": (rows - count) / rows,
-            "intervals": {"churn": list(interval), "agreement": [1 - end for end in reversed(interval)]},
-        },
+        "all_rows": rates(count, rows, confidence),
         "changes": {
             "kinds": len(kinds),
             "most_frequent": [
@@ -72,6 +65,24 @@ def measure(
                 for id_, row in zip(ids(shown), shown, strict=True)
             ],
         },
+    }
+
+
+def rates(changed: int, rows: int, confidence: float) -> dict[str, Any]:
+    """Return churn and agreement if some of the rows changed.
+
+    Examples:
+      >>> found = rates(1, 4, 0.95)
+      >>> found["churn"], found["agreement"], ["%.2f" % end for end in found["intervals"]["agreement"]]
+      (0.25, 0.75, ['0.30', '0.95'])
+    """
+    low, high = metrics.wilson_interval(changed, rows, confidence=confidence)
+    return {
+        "count": rows,
+        "changed": changed,
+        "churn": changed / rows,
+        "agreement": (rows - changed) / rows,
+        "intervals": {"churn": [low, high], "agreement": [1 - high, 1 - low]},
     }
 
 

@@ -191,6 +191,30 @@ def worst_verdict(checks: Sequence[Mapping[str, Any]]) -> str | None:
     return max((check["verdict"] for check in checks), key=_SEVERITY.index, default=None)
 
 
+def check_groups(own: Mapping[str, Mapping[str, float]], measured: Mapping[str, Any]) -> None:
+    """Reject limits of classes and slices without rows, which would limit nothing."""
+    classes = {row["class"] for row in measured["per_class"] if row["known"]}
+    found = measured.get("slices", [])
+    divided = {row["column"] for row in found} | {f"{row['column']}={row['value']}" for row in found}
+    for limit, named in own.items():
+        what, valid = ("class", classes) if limit in OF_CLASSES else ("slice", divided)
+        for name in named:
+            if name not in valid:
+                raise InputError(
+                    f"the policy has limits of {what} {name!r}, which no row has that the old model knows; expected "
+                    f"one of {listed(sorted(map(repr, valid)))}"
+                )
+
+
+def could_change(checks: Sequence[Mapping[str, Any]], others: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return the limits whose check passes in one outcome, such as of tied scores, and fails in another."""
+    return [
+        check["limit"]
+        for place, check in enumerate(checks)
+        if any(other[place]["passed"] != check["passed"] for other in others)
+    ]
+
+
 def _check(
     name: str, limit: float | None, groups: Sequence[Group], confident: bool, confidence: float, min_rows: int
 ) -> dict[str, Any]:

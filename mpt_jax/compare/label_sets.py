@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,12 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
-def with_texts(source: Source, separator: str, index_names: tuple[str, ...] | None) -> Source:
+def with_texts(
+    source: Source,
+    separator: str,
+    index_names: tuple[str, ...] | None = None,
+    same: Mapping[str, str] = MappingProxyType({}),
+) -> Source:
     """Return the source with labels and predictions as texts of sets; null stays missing, an empty list is a set.
 
     Args:
@@ -49,6 +55,7 @@ def with_texts(source: Source, separator: str, index_names: tuple[str, ...] | No
         a list as Python writes it.
       separator: between the names in a cell of text; `LISTS` if there is none.
       index_names: what an index means, None if an index is a class.
+      same: names that mean another name's class.
 
     Raises:
       InputError: when batches are read: cells that are none of this, or that repeat a name.
@@ -57,7 +64,7 @@ def with_texts(source: Source, separator: str, index_names: tuple[str, ...] | No
     def batches(names: Sequence[str]) -> Batches:
         for batch in source.batches(names):
             yield {
-                name: _texts(values, name, source.name, separator, index_names)
+                name: _texts(values, name, source.name, separator, index_names, same)
                 if name in (*LABELS, *PREDICTIONS)
                 else values
                 for name, values in batch.items()
@@ -96,7 +103,14 @@ def joined(rows: Mapping[str, int], separator: str, declared: Collection[str] = 
     return found
 
 
-def _texts(values: Column, column: str, name: str, separator: str, index_names: tuple[str, ...] | None) -> pa.Array:
+def _texts(
+    values: Column,
+    column: str,
+    name: str,
+    separator: str,
+    index_names: tuple[str, ...] | None,
+    same: Mapping[str, str],
+) -> pa.Array:
     try:
         cells = _cells(values)
         are_lists = _is_list(cells.type)
@@ -110,7 +124,7 @@ def _texts(values: Column, column: str, name: str, separator: str, index_names: 
             return None if given is None else [_class(each, column, name, index_names) for each in given]
 
         encoded = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
-        texts = [_text(parse(cell), column, name) for cell in encoded.dictionary.to_pylist()]
+        texts = [_text(parse(cell), column, name, same) for cell in encoded.dictionary.to_pylist()]
         return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int32()), pa.array(texts, pa.string()))
     except (pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{name}: column {column!r}: {error}; expected lists of names or indices") from error
@@ -201,7 +215,7 @@ def _class(value: Any, column: str, name: str, index_names: tuple[str, ...] | No
     return found
 
 
-def _text(names: Sequence[str] | None, column: str, name: str) -> str | None:
+def _text(names: Sequence[str] | None, column: str, name: str, same: Mapping[str, str]) -> str | None:
     if names is None:
         return None
     if len(set(names)) < len(names):
@@ -210,4 +224,4 @@ def _text(names: Sequence[str] | None, column: str, name: str) -> str | None:
             f"{name}: column {column!r} has {twice!r} twice in {listed(list(map(repr, names)))}; expected each name "
             "once in a row (not a zero or a one for each class)"
         )
-    return as_text(names)
+    return as_text({same.get(each, each) for each in names})

@@ -8,8 +8,9 @@ GitLab turn into mentions, references, emoji and links only after rendering.
 import re
 from collections.abc import Iterable, Sequence
 
-from mpt_jax.compare import text
+from mpt_jax.compare import report, text
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
+from mpt_jax.compare.report import Report
 from mpt_jax.compare.text import Result
 
 _MARKS = {PASS: "✅", REGRESSION: "❌", UNDECIDED: "⚠️", None: "⚪"}
@@ -21,6 +22,8 @@ _MENTIONS = re.compile(r"""([@#!~%&$^](?=[\w"'(])|:(?=[\w+/-])|www(?=\.)|gh(?=-)
 
 def summary(result: Result) -> str:
     """Return verdict, checks, rates, the worst classes and some flipped examples, in about 40 lines."""
+    if "kind" in result:
+        return _of_report(report.of(result))
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_ROWS]
     parts = [
         [f"### {_MARKS[result['verdict']]} Release gate: {_prose(text.verdict(result))}"],
@@ -40,6 +43,25 @@ def summary(result: Result) -> str:
         title = text.flips_title(result, _MOST_ROWS)
         parts += [[f"<details><summary>{title}</summary>"], _table(text.FLIP_HEADINGS, examples, names=4)]
         parts += [["</details>"]]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _of_report(shown: Report) -> str:
+    """Return verdict, checks and the first rows of the tables of a report."""
+    lines = sorted(shown.lines, key=lambda line: (REGRESSION, UNDECIDED, PASS).index(line.verdict))
+    parts = [
+        [f"### {_MARKS[shown.tone or None]} Release gate: {_prose(shown.verdict)}"],
+        [_prose(shown.title)],
+        *([_prose(note)] for note in shown.notes[:_MOST_CHECKS]),
+        _bullets((f"{_MARKS[line.verdict]} {_prose(line.sentence)}" for line in lines), _MOST_CHECKS, "checks"),
+        [_prose(shown.interval_note)],
+    ]
+    for each in shown.tables:
+        if rows := each.rows[: min(each.most, 2 * _MOST_ROWS)]:
+            parts += [
+                [f"**{_prose(each.title)}**"],
+                _table(each.headings, rows, names=each.left if each.headings[0] else 0),
+            ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 

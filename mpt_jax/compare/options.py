@@ -109,12 +109,14 @@ class Options(Limits):
       labels: labels by id, a file or table with `id` and `label`, where the models' files have none. Labels that
         those have must agree.
       unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
-        "only": there are no labels.
+        "only": there are no labels, and agreement is measured, see `modes.without_labels`.
       slices: further columns, each in at least one of the files, whose values define slices of the rows.
       metadata: a further file or table with an id and columns for `slices` and `weight`.
       weight: column that tells how much each row counts in the rates, such as traffic or severity: 0 or more. Rows and
         flips are still counted as they are; intervals and tests take the effective number of rows.
       must_pass: ids, or a file of them, of examples of which none may flip negatively.
+      multi_label: each row has several labels, and flips are of labels in rows, see `modes.with_several_labels`: the
+        separator between names in cells of text, or "list" where there are lists alone.
       examples: how many flipped examples to list, the first in the order of `old`.
     """
 
@@ -184,6 +186,13 @@ class Options(Limits):
         FILE,
         "ids of examples of which none may flip negatively, one per line, or a table with a column id",
         "FILE",
+    )
+    multi_label: str | None = option(
+        None,
+        TEXT,
+        "each row has several labels: lists of names, or text with this separator between names, such as '|'; list: "
+        "there are lists alone",
+        "SEPARATOR",
     )
     examples: int = option(1000, COUNT, "how many flipped examples to list in --json and --html (default: 1000)", "N")
 

@@ -7,6 +7,7 @@ the first file read a second time.
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ def read_versions(
     metadata: Predictions | None = None,
     weight: str | None = None,
     must_pass: Any = None,
+    prepare: Callable[[Source], Source] = lambda source: source,
 ) -> Versions:
     """Read each model's predictions once and align them with those of the first by id.
 
@@ -110,20 +112,18 @@ def read_versions(
       scores: which columns of scores are used, see `columns.prediction_columns`.
       columns: names of the columns in all files by their usual name, see `formats.renamed`.
       labels: a file or table of ids and labels, for files that have none.
-      unlabelled: "skip" leaves out the rows without a label.
+      unlabelled: "skip" leaves out the rows without a label; with "only" there are none.
       extra: columns that define slices, each in at least one of the files; where several have it they must agree.
       metadata: a further file or table, with an id and some of these columns.
       weight: the column of weights, in at least one of the files.
       must_pass: ids or a file of them, see `extras.places_of`.
+      prepare: changes each source before it is read, columns with their usual names.
 
     Raises:
       InputError: files that cannot be used; `pair` reports rows that do not match.
     """
-    if isinstance(old_classes, np.integer):
-        old_classes = int(old_classes)
-    if isinstance(old_classes, int) and old_classes < 1:
-        raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
-    shared, own = _unique(classes), None if isinstance(old_classes, int) else _unique(old_classes)
+    shared, old_classes = given_classes(classes, old_classes)
+    own = None if isinstance(old_classes, int) else old_classes
     same, names = same or {}, _names(given)
     tables = {role: each for role, each in (("labels", labels), ("metadata", metadata)) if each is not None}
     names += [
@@ -133,14 +133,16 @@ def read_versions(
     sources = [_open(each, name, columns) for each, name in zip([*given, *tables.values()], names, strict=True)]
     sources = formats.renamed(sources, columns or {})
     opened, others = sources[: len(given)], dict(zip(tables, sources[len(given) :], strict=True))
+    opened = [prepare(source) for source in opened]
     labels_source, metadata_source = others.get("labels"), others.get("metadata")
     extras_.require_columns([*opened, *([labels_source] if labels_source else [])], metadata_source, extra, weight)
+    needs_label = labels is None and unlabelled != "only"
     versions: list[Rows] = []
     problems: list[str] = []
     present: set[str] = set()
     for place, source in enumerate(opened):
         version = rows.read(
-            source, shared, None if place else own, scores, needs_label=labels is None, extra=extra, weight=weight
+            source, shared, None if place else own, scores, needs_label=needs_label, extra=extra, weight=weight
         )
         present |= set(version.classes)
         version = rows.renamed(version, same)
@@ -153,7 +155,7 @@ def read_versions(
         versions.append(version)
     left_out, hint = {}, ""
     if labels_source:
-        listed_labels, more = _read_labels(labels_source, shared, versions[0], extra, weight)
+        listed_labels, more = _read_labels(prepare(labels_source), shared, versions[0], extra, weight)
         present |= set(listed_labels.classes)
         versions.append(rows.renamed(listed_labels, same))
         left_out = {"labels without a prediction": more} if more else {}
@@ -168,7 +170,7 @@ def read_versions(
         where = "both" if len(given) == 2 else "all files"
         problems[-1] += f"; expected every id once in {where}, with a label and a prediction{hint}"
     kept, extras = None, Extras()
-    if all(version.order is opened[0] for version in versions):
+    if unlabelled != "only" and all(version.order is opened[0] for version in versions):
         extras, unfit = extras_.read(
             versions, metadata=metadata_source, extra=extra, weight=weight, must_pass=must_pass
         )
@@ -188,7 +190,7 @@ def read_versions(
     return Versions(
         tuple(versions[: len(given)]),
         shared or (),
-        old_classes if isinstance(old_classes, int) else own,
+        old_classes,
         tuple(problems),
         left_out,
         kept,
@@ -213,11 +215,7 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
         known, known_from = before.known, "old_classes" if given else "class_names or scores"
     else:
         known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
-    source, kept = versions.rows[0].source, versions.kept
-
-    def ids(places: np.ndarray) -> list[str]:
-        return ids_of(source, places if kept is None else kept[places])
-
+    ids = partial(ids_of_rows, versions)
     merged = _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
     weights = versions.extras.weights
     if weights is not None and not weights[merged.labels < merged.num_old_classes].any():
@@ -225,6 +223,56 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
             f"the weights of the rows whose label {before.source.name} knows are all 0; expected some above"
         )
     return replace(merged, extras=versions.extras)
+
+
+def without_labels(versions: Versions) -> Pair:
+    """Return the predictions of two versions that have no labels, which are then -1; the classes are all of both.
+
+    Raises:
+      InputError: rows that do not match, names of classes that look like one class, or names in one file and indices in
+        the other.
+    """
+    before, after = versions.rows
+    problems = [*versions.problems, *_respelled(before, after, versions.shared)]
+    if problems:
+        raise InputError("; ".join(problems))
+    classes = sorted({*versions.shared, *before.classes, *after.classes}, key=rows.class_order(versions.shared))
+    number = {name: place for place, name in enumerate(classes)}
+    old, new = (
+        np.array([number[name] for name in read.classes], np.int32)[read.predictions] for read in (before, after)
+    )
+    return Pair(
+        labels=np.full(len(old), -1, np.int32),
+        old=old,
+        new=new,
+        classes=tuple(classes),
+        num_old_classes=len(classes),
+        known_from="answers",
+        tied=_tied(before, after),
+        names=(before.source.name, after.source.name),
+        left_out=versions.left_out,
+        ids=partial(ids_of_rows, versions),
+    )
+
+
+def ids_of_rows(versions: Versions, places: np.ndarray) -> list[str]:
+    """Return the ids of some of the rows that are compared."""
+    return ids_of(versions.rows[0].source, places if versions.kept is None else versions.kept[places])
+
+
+def given_classes(
+    classes: Sequence[str] | None, old_classes: int | Sequence[str] | None
+) -> tuple[tuple[str, ...] | None, int | tuple[str, ...] | None]:
+    """Return the classes and those that the old model knows as the user gives them, checked.
+
+    Raises:
+      InputError: no list of unique names, or a number below 1.
+    """
+    if isinstance(old_classes, int | np.integer):
+        if old_classes < 1:
+            raise InputError(f"old_classes is {old_classes}; expected the number of classes that the old model knows")
+        return _unique(classes), int(old_classes)
+    return _unique(classes), _unique(old_classes)
 
 
 def _names(given: Sequence[Predictions]) -> list[str]:
@@ -279,11 +327,36 @@ def _merge(
             f"{listed(list(map(repr, classes[: len(known)])))}); expected at least one{HINT}"
         )
     old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)
-    tied = np.zeros(len(labels), bool)
-    for read in (before, after):
-        tied |= read.tied if read.tied.size else False
+    tied = _tied(before, after)
     files = (source.name, after.source.name)
     return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, left_out, ids)
+
+
+def _tied(before: Rows, after: Rows) -> np.ndarray:
+    """Return the rows where either model has several largest scores, ``[n]``."""
+    tied = np.zeros(len(before.predictions), bool)
+    for read in (before, after):
+        tied |= read.tied if read.tied.size else False
+    return tied
+
+
+def _respelled(before: Rows, after: Rows, shared: Sequence[str]) -> list[str]:
+    """Describe names that look like one class, or like names on one side and indices on the other, without labels."""
+    kinds = [{name.isdecimal() for name in read.predicted_classes()} for read in (before, after)]
+    if {True} in kinds and {False} in kinds:
+        first = [repr(read.predicted_classes()[0]) for read in (before, after)]
+        return [
+            f"{before.source.name} predicts {first[0]} and {after.source.name} {first[1]}; expected either names or "
+            f"indices in both{HINT}"
+        ]
+    return vocabulary.problems(
+        {},
+        before.rows_by_prediction(),
+        after.rows_by_prediction(),
+        names=(before.source.name, after.source.name),
+        declared={*shared, *(name for read in (before, after) if read.listed for name in read.known or ())},
+        old_classes_given=True,
+    )
 
 
 def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,19 @@ def inputs(arguments: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
             counted = {"rows": rows} if role in ("old", "new") else {}
             found.append({"role": role, **(file(given) if _is_path(given) else {"kind": kind(given)}), **counted})
     return found
+
+
+def models(given: Sequence[Any], rows: int) -> list[dict[str, Any]]:
+    """Return what was compared in a chain of versions, as `inputs` does.
+
+    Examples:
+      >>> models([{"id": [1]}], 1)
+      [{'role': 'version 1', 'kind': 'arrays', 'rows': 1}]
+    """
+    return [
+        {"role": f"version {place}", **(file(each) if _is_path(each) else {"kind": kind(each)}), "rows": rows}
+        for place, each in enumerate(given, 1)
+    ]
 
 
 def file(path: str | os.PathLike[str]) -> dict[str, Any]:

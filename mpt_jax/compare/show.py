@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mpt_jax.compare import text
+from mpt_jax.compare import report, text
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
+from mpt_jax.compare.report import Report
 from mpt_jax.compare.text import Result
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
@@ -22,6 +23,8 @@ _MOST_CLASSES, _MOST_EXAMPLES = 10, 10  # on the terminal
 
 def terminal(result: Result) -> Group:
     """Return rates, worst classes, some flipped examples and checks; ids and names are not parsed as markup."""
+    if "kind" in result:
+        return _short(report.of(result))
     parts: list[RenderableType] = [
         Text(text.title(result)),
         *map(Text, text.notes(result)),
@@ -38,9 +41,23 @@ def terminal(result: Result) -> Group:
         parts += [Text(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
     parts += [Text(text.interval_note(result)), Text()]
     for check in result["checks"]:
-        word = Text(f"{_WORDS[check['verdict']]} ", style=f"bold {_COLOURS[check['verdict']]}")
-        parts.append(word + Text(text.said(check, result), style=""))
+        parts.append(_checked(check["verdict"], text.said(check, result)))
     return Group(*parts, Text(text.verdict(result), style="bold"))
+
+
+def _short(shown: Report) -> Group:
+    """Return a report with the first rows of its tables."""
+    parts: list[RenderableType] = [Text(shown.title), *map(Text, shown.notes)]
+    for each in shown.tables:
+        if rows := each.rows[: each.most]:
+            of_all = f", {len(rows):,} of {len(each.rows):,} rows" if len(rows) < len(each.rows) else ""
+            parts += [Text(f"{each.title}{of_all}"), _table(each.headings, rows, left=each.left)]
+    parts += [Text(shown.interval_note), Text(), *(_checked(line.verdict, line.sentence) for line in shown.lines)]
+    return Group(*parts, Text(shown.verdict, style="bold"))
+
+
+def _checked(verdict: str, sentence: str) -> Text:
+    return Text(f"{_WORDS[verdict]} ", style=f"bold {_COLOURS[verdict]}") + Text(sentence, style="")
 
 
 def page(result: Result) -> str:
@@ -50,46 +67,41 @@ def page(result: Result) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    flips = text.flip_cells(result)
+    shown = report.of(result)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=text.title(result),
-        notes=text.notes(result),
-        verdict=text.verdict(result),
-        tone=result["verdict"] or "",
-        checks=[(check["verdict"], _WORDS[check["verdict"]], text.said(check, result)) for check in result["checks"]],
-        rates=(text.rate_headings(result), text.rate_cells(result)),
-        interval_note=text.interval_note(result),
-        classes=(text.CLASS_HEADINGS, text.class_cells(result)),
-        slices=(text.SLICE_HEADINGS, text.slice_cells(result)),
-        combinations=(text.COMBINATION_HEADINGS, text.combination_cells(result)),
-        flips_title=text.flips_title(result, len(flips)),
-        flips=(text.FLIP_HEADINGS, flips),
+        title=shown.title,
+        notes=shown.notes,
+        verdict=shown.verdict,
+        tone=shown.tone,
+        checks=[(line.verdict, _WORDS[line.verdict], line.sentence) for line in shown.lines],
+        tables=shown.tables,
+        interval_note=shown.interval_note,
         inputs=(text.INPUT_HEADINGS, text.input_cells(result)),
         record=text.record(result),
-        meanings=text.MEANINGS,
+        meanings=shown.meanings,
     )
 
 
 def junit(result: Result, seconds: float) -> str:
     """Return a JUnit file with a test case per limit; an undecided one that is allowed passes with a note."""
-    checks = result["checks"]
-    counts = {"tests": len(checks) or 1, "failures": sum(not c["passed"] for c in checks), "errors": 0}
-    counts |= {"skipped": int(not checks)}
+    shown = report.of(result)
+    lines = shown.lines
+    counts = {"tests": len(lines) or 1, "failures": sum(not line.passed for line in lines), "errors": 0}
+    counts |= {"skipped": int(not lines)}
     values = {"name": "mpt_jax.compare", "time": f"{seconds:.3f}"} | {key: str(n) for key, n in counts.items()}
     root = ElementTree.Element("testsuites", values)
     suite = ElementTree.SubElement(root, "testsuite", values)
-    for check in checks:
-        name = check["limit"] if check["allowed"] is None else f"{check['limit']} {check['allowed']:g}"
-        case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name=name, time="0")
-        if not check["passed"]:
-            failure = ElementTree.SubElement(case, "failure", type=check["verdict"], message=text.said(check, result))
-            failure.text = text.failure(result)
-        elif check["verdict"] == UNDECIDED:
-            ElementTree.SubElement(case, "system-out").text = f"undecided: {text.said(check, result)}"
-    if not checks:
+    for line in lines:
+        case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name=line.name, time="0")
+        if not line.passed:
+            failure = ElementTree.SubElement(case, "failure", type=line.verdict, message=line.sentence)
+            failure.text = line.details
+        elif line.verdict == UNDECIDED:
+            ElementTree.SubElement(case, "system-out").text = f"undecided: {line.sentence}"
+    if not lines:
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="no limit", time="0")
-        ElementTree.SubElement(case, "skipped", message=text.verdict(result))
-    ElementTree.SubElement(suite, "system-out").text = "\n".join([text.title(result), *text.notes(result)])
+        ElementTree.SubElement(case, "skipped", message=shown.verdict)
+    ElementTree.SubElement(suite, "system-out").text = "\n".join([shown.title, *shown.notes])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

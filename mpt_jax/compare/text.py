@@ -95,7 +95,7 @@ def sentence(check: dict[str, Any], result: Result) -> str:
     if check["value"] is None:
         return f"{check['limit']}: {check['where']}, so nothing was compared with the limit"
     is_minimum = check["limit"].startswith("min_")
-    number, scale, unit = (_ratio, 1, "") if check["limit"] in options.RATIOS else (_percent, 100, " %")
+    number, scale, unit = (_ratio, 1, "") if check["limit"] in options.RATIOS else (percent, 100, " %")
     found = number(check["value"], check["interval"], digits=_precise_enough(check, scale))
     limit = f"the limit of {scale * check['allowed']:.12g}{unit}"
     shown = f"{check['limit']}: {found} on {printable(check['where'])}"
@@ -140,7 +140,7 @@ def _beyond(check: dict[str, Any]) -> list[str]:
     parts = []
     for key, words in (("regression", "beyond it by more than chance"), ("undecided", "beyond it, perhaps by chance")):
         if len(named := groups.get(key, [])) > 1:
-            names = listed([f"{printable(each['group'])} ({_percent(each['value'])})" for each in named], most=5)
+            names = listed([f"{printable(each['group'])} ({percent(each['value'])})" for each in named], most=5)
             parts.append(f"{len(named):,} of {groups['count']:,} are {words}: {names}")
     if left_out := groups.get("not_judged"):
         parts.append(f"not judged for too few rows: {listed([printable(each['group']) for each in left_out], most=5)}")
@@ -185,7 +185,7 @@ def rate_cells(result: Result) -> list[list[str]]:
     parts = [result["old_classes_rows"], result["all_rows"]]
     rows = []
     for key, name in _RATES:
-        number = _ratio if key == "relative_nfr" else _percent
+        number = _ratio if key == "relative_nfr" else percent
         rows.append([name, *(number(part[key], part["intervals"][key]) for part in parts)])
     counts = [f"{part['negative_flips']:,} / {part['positive_flips']:,}" for part in parts]
     p_values = [f"{part['mcnemar_p']:.2g}" if part["mcnemar_p"] else "< 1e-300" for part in parts]
@@ -198,8 +198,8 @@ def class_cells(result: Result) -> list[list[str]]:
         [
             printable(row["class"]) + ("" if row["known"] else " (new)"),
             *(f"{row[key]:,}" for key in ("count", "negative_flips", "positive_flips")),
-            _percent(row["nfr"], row["interval"]),
-            *(_percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
+            percent(row["nfr"], row["interval"]),
+            *(percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
         ]
         for row in result["per_class"]
     ]
@@ -302,9 +302,8 @@ def _significant(count: int, value: float) -> str:
     return f"{value:.{count}g}"
 
 
-def _percent(
-    value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits
-) -> str:
+def percent(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits) -> str:
+    """Return a share as a percentage, with its interval if there is one."""
     ends = f" [{', '.join(digits(100 * end) for end in interval)}]" if interval else ""
     return f"{digits(100 * value)} %{ends}"
 

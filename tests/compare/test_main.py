@@ -146,7 +146,7 @@ def test_the_requested_files_are_written(files, tmp_path, capsys):
         (["--old-classes=0"], "expected a positive integer"),
         (["--old-classes=" + "9" * 5000], "expected a positive integer"),
         (["--classes=a,b,c,d", "--old-classes=30"], "old_classes is 30; expected at most 4"),
-        (["more"], "unrecognized arguments"),
+        (["more"], "more: unknown format"),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(files, options, message, tmp_path, monkeypatch, capsys):
@@ -254,3 +254,40 @@ def test_the_policy_of_the_documentation_can_be_read():
     text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
     found, own = policy.read(tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]), {})
     assert (found.max_nfr, found.min_rows) == (0.01, 50) and own == {"max_class_nfr": {"stop_sign": 0.0}}
+
+
+def test_further_modes_as_commands(files, tmp_path, monkeypatch, capsys):
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "markdown", "junit")}
+    options = [f"--{kind}={path}" for kind, path in outputs.items()]
+    assert main([*files, "--max-nfr=0.1", files[1], "--allow-poor-old", *options]) == 0  # options between files
+    found = json.loads(outputs["json"].read_text())
+    assert found["kind"] == "chain" and found["models"] == [*files, files[1]] and found["created"]
+    assert [step["flips"]["count"] for step in found["steps"]] == [5, 0] and found["lost_from_any"]["count"] == 5
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "old.csv -> new.jsonl" in shown and "PASS: within all limits" in shown
+    for kind in ("html", "markdown", "junit"):
+        text = outputs[kind].read_text().replace("\u2060", "")
+        assert "Right in an earlier version and wrong in the last: 5 of 100 rows" in text
+    assert main([*files, files[0], "--max-nfr=0.099", *options]) == 1
+    suite = ElementTree.fromstring(outputs["junit"].read_text())
+    assert [case.get("name")[-15:] for case in suite.findall(".//testcase")] == [": max_nfr 0.099"] * 3
+    assert main([*files, files[0], f"--json={files[0]}"]) == 2 and "would overwrite" in capsys.readouterr().err
+
+    assert main(["--unlabelled", *files, "--max-churn=0.9", *options]) == 0
+    assert json.loads(outputs["json"].read_text())["kind"] == "agreement"
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "were ignored" in shown and "Changes from class to class" in shown
+    assert "Changes from class to class" in outputs["html"].read_text()
+    assert main(["--unlabelled", *files, "--max-nfr=0.9"]) == 2
+    assert "max_nfr does not apply without labels" in capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("a.csv").write_text("id,label,prediction\n1,cat|dog,cat|dog\n2,,\n3,<b>,<b>\n")
+    pathlib.Path("b.csv").write_text("id,label,prediction\n1,dog|cat,cat\n2,,<b>\n3,<b>,<b>\n")
+    assert main(["a.csv", "b.csv", "--multi-label=|", "--max-nfr=0", *options]) == 1
+    found = json.loads(outputs["json"].read_text())
+    assert found["kind"] == "multi-label" and found["labels"]["missed"] == found["labels"]["false_alarms"] == 1
+    assert "<b>" not in outputs["html"].read_text() and "&lt;b&gt;" in outputs["html"].read_text()
+    assert "Flipped rows (2)" in capsys.readouterr().out
+    assert main(["a.csv", "b.csv", "b.csv", "--multi-label=|"]) == 2
+    assert "a chain has more than two files" in capsys.readouterr().err

@@ -18,7 +18,7 @@ def test_every_limit_is_checked_and_documented():
 
 def test_the_command_has_every_option_and_passes_only_those_given():
     assert vars(command.parse(["a", "b", "--max-nfr", "0.1", "--same=x=y"])) == {
-        **{"old": "a", "new": "b", "max_nfr": 0.1, "same": [("x", "y")]},
+        **{"old": "a", "new": "b", "more": [], "max_nfr": 0.1, "same": [("x", "y")]},
         **dict.fromkeys(("policy", "json", "html", "markdown", "junit")),
     }
     with pytest.raises(SystemExit):

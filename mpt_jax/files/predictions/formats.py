@@ -183,7 +183,10 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
         except ValueError as error:
             if column in (*LABELS, *PREDICTIONS):  # several labels a row, a different number in each
                 lists = np.empty(len(given[column]), object)
-                lists[:] = [each if isinstance(each, str) else list(each) for each in given[column]]
+                lists[:] = [
+                    list(each) if isinstance(each, Iterable) and not isinstance(each, str) else each
+                    for each in given[column]
+                ]
                 return lists
             raise InputError(
                 f"{name}: column {column!r}: {one_line(error)}; expected rows of the same shape"

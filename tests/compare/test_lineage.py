@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mpt_jax import metrics
-from mpt_jax.compare import chain, pairs
+from mpt_jax.compare import lineage, pairs
 from mpt_jax.errors import InputError
 
 ROW = st.tuples(st.integers(0, 3), *[st.integers(0, last) for last in (1, 2, 3)])
@@ -22,8 +22,8 @@ def test_what_is_lost_from_any_agrees_with_plain_python(rows, examples):
         for each, known in zip(predictions, (2, 3, 4), strict=True)
     ]
     versions = pairs.read_versions(tables, classes=list("abcd"))
-    compared = [pairs.pair(versions, *step) for step in chain.against_ancestors(3)]
-    found = chain.lost_from_any(compared, confidence=0.9, examples=examples)
+    compared = [pairs.pair(versions, *step) for step in lineage.against_ancestors(3)]
+    found = lineage.lost_from_any(compared, confidence=0.9, examples=examples)
     lost = [i for i, (y, first, second, last) in enumerate(rows) if y in (first, second) and y != last]
     known = sum(label < 3 for label in labels)
     assert (found["rows"], found["count"], found["rate"]) == (known, len(lost), len(lost) / known)
@@ -41,15 +41,15 @@ def test_what_is_lost_from_any_agrees_with_plain_python(rows, examples):
 
 
 def test_steps_and_ancestors():
-    assert chain.steps(4) == [(0, 1), (1, 2), (2, 3)] and chain.against_ancestors(4) == [(0, 3), (1, 3), (2, 3)]
+    assert lineage.steps(4) == [(0, 1), (1, 2), (2, 3)] and lineage.against_ancestors(4) == [(0, 3), (1, 3), (2, 3)]
     with pytest.raises(InputError, match="a chain has 1 version; expected two or more"):
-        chain.steps(1)
+        lineage.steps(1)
 
 
 def test_a_row_counts_if_any_version_knows_its_class():
     first = {"id": [1, 2], "label": ["cat", "dog"], "prediction": ["cat", "cat"]}
     second, third = first | {"prediction": ["cat", "dog"]}, first | {"prediction": ["cat", "cat"]}
     versions = pairs.read_versions([first, second, third])
-    compared = [pairs.pair(versions, *step) for step in chain.against_ancestors(3)]
-    found = chain.lost_from_any(compared, confidence=0.95, examples=1)
+    compared = [pairs.pair(versions, *step) for step in lineage.against_ancestors(3)]
+    found = lineage.lost_from_any(compared, confidence=0.95, examples=1)
     assert (found["rows"], found["count"]) == (2, 1) and np.isclose(found["rate"], 0.5)

@@ -80,7 +80,7 @@ def lost_from_any(pairs: Iterable[Pair], *, confidence: float, examples: int) ->
 
 
 def result(
-    versions: Sequence[str],
+    models: Sequence[str],
     compared: Mapping[Step, dict[str, Any]],
     lost: Mapping[str, Any],
     verdict: str | None,
@@ -88,16 +88,16 @@ def result(
     """Return what `--json` writes for a chain.
 
     Args:
-      versions: their names, the oldest first.
+      models: names of the versions, the oldest first.
       compared: the result of `compare` for each of `steps` and `against_ancestors`.
       lost: as of `lost_from_any`.
       verdict: the worst of all comparisons.
     """
-    count = len(versions)
+    count = len(models)
     return {
         "schema": 1,
         "kind": "chain",
-        "versions": list(versions),
+        "models": list(models),
         "passed": all(each["passed"] for each in compared.values()),
         "verdict": verdict,
         "steps": [compared[step] for step in steps(count)],
