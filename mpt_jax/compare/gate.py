@@ -12,6 +12,7 @@ from mpt_jax import metrics
 from mpt_jax.compare import evidence
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED, Evidence
 from mpt_jax.compare.options import MINIMA, OF_SLICES, Limits
+from mpt_jax.errors import InputError, listed
 
 INTERVAL = (
     "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "

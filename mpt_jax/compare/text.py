@@ -211,8 +211,8 @@ def slice_cells(result: Result) -> list[list[str]]:
         [
             printable(f"{row['column']} = {row['value']}"),
             *(f"{row[key]:,}" for key in ("rows", "negative_flips", "positive_flips")),
-            _percent(row["nfr"], row["simultaneous"]),
-            *(_percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
+            percent(row["nfr"], row["simultaneous"]),
+            *(percent(row[key]) for key in ("accuracy_old", "accuracy_new")),
         ]
         for row in result.get("slices", [])
     ]
@@ -225,8 +225,8 @@ def combination_cells(result: Result) -> list[list[str]]:
             printable(" and ".join(f"{a} = {b}" for a, b in zip(each["columns"], each["values"], strict=True))),
             f"{each['confirmation']['rows']:,}",
             f"{each['confirmation']['negative_flips']:,}",
-            _percent(each["confirmation"]["nfr"]),
-            _percent(each["confirmation"]["overall_nfr"]),
+            percent(each["confirmation"]["nfr"]),
+            percent(each["confirmation"]["overall_nfr"]),
             f"{each['p']:.2g}",
         ]
         for each in result.get("combinations", [])
