@@ -152,6 +152,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         "new_classes": [
             {"class": row["class"], "rows": row["count"]} for row in measured["per_class"] if not row["known"]
         ],
+        "never_labels": {age: _never_labels(pair, codes) for age, codes in (("old", pair.old), ("new", pair.new))},
         "left_out": dict(pair.left_out),
         "ties": {
             "rows": int(pair.tied.sum()),
@@ -161,6 +162,14 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         **_extras(pair, measured, options),
         "flips": {"count": len(flipped), "examples": _examples(pair, flipped[: options.examples])},
     }
+
+
+def _never_labels(pair: pairs.Pair, predictions: np.ndarray) -> list[dict[str, Any]]:
+    """Return the predictions that are no row's label, the most frequent first."""
+    predicted, labelled = (np.bincount(codes, minlength=len(pair.classes)) for codes in (predictions, pair.labels))
+    found = np.flatnonzero((predicted > 0) & (labelled == 0))
+    order = found[np.argsort(-predicted[found], kind="stable")]
+    return [{"class": pair.classes[code], "rows": int(predicted[code])} for code in order]
 
 
 def _examples(pair: pairs.Pair, rows: np.ndarray) -> list[dict[str, str]]:

@@ -64,6 +64,13 @@ def notes(result: Result) -> list[str]:
             f"New to the old model, so without negative flips: {rows:,} rows of {len(new):,} "
             f"{'class' if len(new) == 1 else 'classes'}: {names}"
         )
+    for age, found in result.get("never_labels", {}).items():
+        if found:
+            names = listed([f"{printable(each['class'])} ({each['rows']:,})" for each in found], most=10)
+            lines.append(
+                f"Predictions of the {age} model that are never a label, so wrong in each row: {names}; other names of "
+                "a class need --same"
+            )
     if left_out := result["left_out"]:
         lines.append(f"Not compared: {listed([f'{count:,} {reason}' for reason, count in left_out.items()])}")
     if ties["rows"]:

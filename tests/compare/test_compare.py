@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import assert_no_regression, compare
+from mpt_jax.compare import assert_no_regression, compare, text
 from mpt_jax.errors import InputError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)  # NumPy cuts texts at \0
@@ -41,7 +41,7 @@ def test_the_result_is_a_json_contract(files):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {
         *("schema", "old", "new", "passed", "verdict", "checks", "confident", "confidence", "interval", "classes"),
-        *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "left_out", "ties"),
+        *("old_classes_rows", "all_rows", "per_class", "flips", "new_classes", "never_labels", "left_out", "ties"),
         *("inputs", "options", "versions"),
     } == set(found)
     assert found["classes"] == {"count": 4, "old": ["0", "1"], "known_from": "answers"}
@@ -52,6 +52,15 @@ def test_the_result_is_a_json_contract(files):
 
 def test_classes_that_are_new_are_named_with_their_rows(files):
     assert compare(*files)["new_classes"] == [{"class": "2", "rows": 25}, {"class": "3", "rows": 25}]
+
+
+def test_predictions_that_are_never_a_label_are_named_with_their_rows():
+    old = {"id": range(5), "label": ["cat"] * 3 + ["dog"] * 2, "prediction": ["cat", "kitty", "kitty", "dog", "owl"]}
+    found = compare(old, old | {"prediction": ["cat"] * 3 + ["dog"] * 2})
+    assert found["never_labels"] == {"old": [{"class": "kitty", "rows": 2}, {"class": "owl", "rows": 1}], "new": []}
+    assert "never a label, so wrong in each row: kitty (2), owl (1); other names" in " ".join(text.notes(found))
+    same = compare(old, old | {"prediction": ["cat"] * 3 + ["dog"] * 2}, same={"kitty": "cat"})
+    assert same["all_rows"]["positive_flips"] == 1 and len(same["never_labels"]["old"]) == 1
 
 
 def test_ties_are_broken_in_the_same_way_in_both_files_and_counted():

@@ -177,6 +177,8 @@ def class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str | 
         return None
     if isinstance(value, float) and not value.is_integer():
         raise InputError(f"{source} has the class {value}; expected a name or an index")
+    if isinstance(value, float) and abs(value) > 2**53:  # classes that differ may have been rounded to one
+        raise InputError(f"{source} has the class {value}, which has lost digits; expected whole numbers or text")
     if isinstance(value, bytes):
         value = value.decode()
     is_index = isinstance(value, int | float) and not isinstance(value, bool)  # True is text in every format

@@ -58,6 +58,8 @@ def test_a_class_is_a_name_or_an_index(value, names, expected):
 
 @pytest.mark.parametrize(("value", "names"), [(0.5, None), (2, ("a", "b")), ("2.0", ("a", "b"))])
 def test_a_class_that_is_neither_is_an_error(value, names):
+    with pytest.raises(InputError, match="has lost digits"):
+        columns.class_name(2.0**60, names, "it")
     with pytest.raises(InputError, match=f"the class {str(value).removesuffix('.0')}.*; .*expected"):
         columns.class_name(value, names, "it")
 
