@@ -3,16 +3,17 @@
 import json
 import pathlib
 import re
+import textwrap
 
 import jax
 import numpy as np
 import pytest
 import random_weights
 import safetensors.numpy
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mpt_jax import models
-from mpt_jax.data import images
+from mpt_jax.data import Resizing, images
 from mpt_jax.export import __main__ as export
 from mpt_jax.export import pytorch
 from mpt_jax.files import released_model, weights
@@ -92,6 +93,25 @@ def test_the_names_are_by_default_those_of_the_pretrained_weights(tmp_path):
         released_model.write(tmp_path / "again", classifier, {**card, **pretrained})
         metadata = pytorch.write(tmp_path / "again", tmp_path / str(came_from))
         assert metadata["names"] == expected
+
+
+@pytest.mark.parametrize("resizing", [(0, "bicubic"), (11, "bicubic"), (8, "bilinear")])
+def test_the_readme_brings_an_image_to_the_size_as_the_run_did(resizing, tmp_path):
+    classifier = random_release(tmp_path / "release", "vit_tiny", (8, 12, 3))
+    card = released_model.read_card(tmp_path / "release")
+    resizing = Resizing(*resizing)
+    released_model.write(tmp_path / "release", classifier, {**card, "resizing": resizing._asdict()})
+    pytorch.write(tmp_path / "release", tmp_path / "out")
+    readme = (tmp_path / "out/README.md").read_text()
+    (lines,) = re.findall(r"^    (image = ImageOps.exif_transpose.*?)^    pixels", readme, re.DOTALL | re.MULTILINE)
+    for number, sides in enumerate([(40, 30), (31, 67), (8, 12)]):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (*sides, 3), np.uint8)).save(path)
+        found = {"Image": Image, "ImageOps": ImageOps, "path": path}
+        exec(textwrap.dedent(f"    {lines}"), found)
+        expected = images.decode(path, channels=3, size=(8, 12), resizing=resizing)
+        np.testing.assert_array_equal(np.asarray(found["image"]), expected)
+    assert f"covers {resizing.resize or 8}x{(resizing.resize or 8) * 12 // 8} pixels" in readme
 
 
 def run_readme(folder, monkeypatch):
