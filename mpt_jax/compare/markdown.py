@@ -21,10 +21,14 @@ _MENTIONS = re.compile(r"""([@#!~%&$^](?=[\w"'(])|:(?=[\w+/-])|www(?=\.)|gh(?=-)
 
 
 def summary(result: Result) -> str:
-    """Return verdict, checks, rates, the worst classes and some flipped examples, in about 40 lines."""
+    """Return verdict, checks, rates, the worst classes and slices, and flipped examples, in about 40 lines."""
     if "kind" in result:
         return _of_report(report.of(result))
-    worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_ROWS]
+    tables = (
+        ("Worst classes", text.CLASS_HEADINGS, _flipped(text.class_cells(result))),
+        ("Worst slices", text.SLICE_HEADINGS, _flipped(text.slice_cells(result))),
+        ("Weak combinations of slices", text.COMBINATION_HEADINGS, text.combination_cells(result)),
+    )
     parts = [
         [f"### {_MARKS[result['verdict']]} Release gate: {_prose(text.verdict(result))}"],
         [_prose(text.title(result))],
@@ -37,8 +41,9 @@ def summary(result: Result) -> str:
         _table(text.rate_headings(result), text.rate_cells(result)[:6], names=0),
         [_prose(text.interval_note(result))],
     ]
-    if worst:
-        parts += [["**Worst classes**"], _table(text.CLASS_HEADINGS, worst)]
+    for title, headings, rows in tables:
+        if rows:
+            parts += [[f"**{title}**"], _table(headings, rows[:_MOST_ROWS])]
     if examples := text.flip_cells(result)[:_MOST_ROWS]:
         title = text.flips_title(result, _MOST_ROWS)
         parts += [[f"<details><summary>{title}</summary>"], _table(text.FLIP_HEADINGS, examples, names=4)]
@@ -68,6 +73,10 @@ def _of_report(shown: Report) -> str:
 def error(reason: str) -> str:
     """Return why there is no comparison."""
     return f"### {_MARKS[REGRESSION]} Release gate: ERROR, nothing was compared\n\n{_prose(reason)}\n"
+
+
+def _flipped(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    return [row for row in rows if row[2] != "0"]
 
 
 def _worst_first(result: Result) -> list[Result]:

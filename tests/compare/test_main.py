@@ -253,7 +253,12 @@ def test_the_documentation_names_options_that_exist(capsys):
 def test_the_policy_of_the_documentation_can_be_read():
     text = (ROOT / "docs/release_gate.md").read_text(encoding="utf-8")
     found, own = policy.read(tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]), {})
-    assert (found.max_nfr, found.min_rows) == (0.01, 50) and own == {"max_class_nfr": {"stop_sign": 0.0}}
+    assert (found.max_nfr, found.min_rows, found.slices) == (0.01, 50, ["country"])
+    assert own == {
+        "max_class_nfr": {"stop_sign": 0.0},
+        "max_slice_nfr": {"country": 0.02},
+        "max_slice_accuracy_drop": {"country=Iceland": 0.05},
+    }
 
 
 def test_further_modes_as_commands(files, tmp_path, monkeypatch, capsys):

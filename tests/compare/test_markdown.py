@@ -39,6 +39,7 @@ NASTY = [
     "- x",
     "é" * 100_000,
 ]
+TITLES = ("**Worst classes**", "**Worst slices**", "**Weak combinations of slices**")
 # What GitHub and GitLab turn into mentions, references, emoji and links in text that they have already rendered.
 REFERENCE = re.compile(r"[@#!~%&$^][\w\"'(]|:[\w+-]+:|://|www\.|GH-\d|\w@\w", re.IGNORECASE)
 
@@ -61,7 +62,7 @@ def parsed(shown):
         in_cell = {"th_open": True, "td_open": True, "th_close": False, "td_close": False}.get(token.type, in_cell)
         if token.type == "inline":
             kinds = {child.type for child in token.children}
-            bold = {"strong_open", "strong_close"} if token.content == "**Worst classes**" else set()
+            bold = {"strong_open", "strong_close"} if token.content in TITLES else set()
             assert kinds <= {"text", "code_inline", "softbreak", "text_special", *bold}
             texts = [child.content for child in token.children if child.type != "code_inline"]
             assert not [part for part in texts if REFERENCE.search(part)]
@@ -116,6 +117,23 @@ def test_any_text_is_shown_as_it_is(names):
     assert [re.sub(" +", " ", line) for line in prose] == expected
     rows, _ = parsed("\n".join(markdown._table(["a", "b"], [[name, "1"] for name in names])))
     assert [row[1] for row in rows] == ["b", *"1" * len(names)]
+
+
+@pytest.mark.parametrize("name", ["@night", "a|b"])
+def test_the_worst_slices_are_named(name):
+    places = range(4000)
+    old = {"id": places, "label": [i % 3 for i in places], "prediction": [i % 3 for i in places]}
+    old |= {"light": [("day", name)[i // 7 % 2] for i in places], "camera": [f"c{i % 8}" for i in places]}
+    is_weak = [a == name and b == "c1" for a, b in zip(old["light"], old["camera"], strict=True)]
+    new = old | {"prediction": [(i + (weak and i % 10 > 1)) % 3 for i, weak in zip(places, is_weak, strict=True)]}
+    result = compare(old, new, slices=["light", "camera"], max_slice_nfr=0.05)
+    shown = markdown.summary(result)
+    rows, _ = parsed(shown)
+    code = name.replace("|", r"\x7c")
+    assert f"light = {code}" in {row[0] for row in rows} and "light = day" not in {row[0] for row in rows}
+    assert f"light = {code} and camera = c1" in {row[0] for row in rows if len(row) == 6}
+    assert "Worst slices" in shown and "❌ max\\_slice\\_nfr" in shown and len(shown.splitlines()) < 60
+    assert "Worst slices" not in markdown.summary(compare(old, old))
 
 
 def test_its_size_is_bounded():

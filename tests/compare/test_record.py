@@ -110,6 +110,16 @@ def test_the_schema_describes_slices_weights_and_examples_that_must_pass(weight)
     require_described(json.loads(json.dumps(found, allow_nan=False)))
 
 
+def test_the_record_names_the_policy_and_the_ids_that_must_pass(tmp_path):
+    (tmp_path / "ids.txt").write_text("1\n3\n")
+    (tmp_path / "gate.toml").write_text("max-nfr = 0.1\n[class.cat]\nmax-nfr = 0.5\n")
+    result = compare(ROWS, ROWS, must_pass=tmp_path / "ids.txt", policy=tmp_path / "gate.toml")
+    require_described(json.loads(json.dumps(result, allow_nan=False)))
+    assert [each["role"] for each in result["inputs"]] == ["old", "new", "must_pass", "policy"]
+    assert result["inputs"][3]["sha256"] == hashlib.sha256((tmp_path / "gate.toml").read_bytes()).hexdigest()
+    assert result["options"]["max_nfr"] == 0.1 and result["options"]["own"]["max_class_nfr"] == {"cat": 0.5}
+
+
 def test_the_command_records_time_and_inputs_and_describes_an_error(files, tmp_path):
     out = tmp_path / "gate.json"
     before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
