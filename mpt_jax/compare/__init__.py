@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.compare import gate, modes, pairs, record
+from mpt_jax.compare import gate, modes, pairs, record, scores
 from mpt_jax.compare import policy as policies
 from mpt_jax.compare import slices as slices_
 from mpt_jax.compare.options import Options, Predictions
@@ -128,7 +128,8 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
             confidence=options.confidence,
             weights=pair.extras.weights,
         )
-        return found | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
+        of_scores = scores.measure(pair, old, new, options)
+        return found | of_scores | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
 
     measured = measure(pair.old, pair.new)
     gate.check_groups(own, measured)

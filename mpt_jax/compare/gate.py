@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from mpt_jax import metrics
 from mpt_jax.compare import evidence
@@ -351,6 +352,40 @@ def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) 
     ]
 
 
+def _macro_f1(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    found, limit = measured["macro_f1"], _required(allowed())
+    value, error, rows = found["new"], found["error_new"], measured[ALL_ROWS]["count"]
+    interval = _normal(value, error, reading.confidence)
+    tested, where = evidence.estimate(1 - value, error, rows, 1 - limit), f"all {rows:,} rows"
+    return [Group(None, where, rows, limit, value, interval, reading.held(value, interval, minimum=True), tested)]
+
+
+def _macro_f1_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+    found, limit = measured["macro_f1"], _required(allowed())
+    value, error, rows = found["drop"], found["error_drop"], measured[OLD_ROWS]["count"]
+    interval = _normal(value, error, reading.confidence)
+    tested, where = evidence.estimate(value, error, rows, limit), f"{rows:,} rows of old classes"
+    return [Group(None, where, rows, limit, value, interval, reading.held(value, interval), tested)]
+
+
+def _normal(value: float, error: float, confidence: float) -> tuple[float, float]:
+    """Return the interval of an estimate that is normally distributed."""
+    half = float(stats.norm.isf((1 - confidence) / 2)) * error
+    return value - half, value + half
+
+
+def _part_nfr(part: str, where: str) -> Callable[[dict[str, Any], Allowed, _Reading], list[Group]]:
+    """Return the group of a limit on flips that are counted otherwise: of `top_k` or of `accepted` answers."""
+
+    def groups(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
+        found, limit = measured[part], _required(allowed())
+        rows, value, interval = found.get("effective_rows", found["rows"]), found["nfr"], found["interval"]
+        tested, held = evidence.share(value * rows, rows, limit), reading.held(value, interval)
+        return [Group(None, where.format(found["rows"]), found["rows"], limit, value, interval, held, tested)]
+
+    return groups
+
+
 def _slice_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     groups = []
     for row, name, where, limit in _judged_slices(measured, allowed):
@@ -404,6 +439,10 @@ LIMITS: Mapping[str, Callable[[dict[str, Any], Allowed, _Reading], list[Group]]]
         "max_accuracy_drop": _accuracy_drop,
         "max_recall_drop": _recall_drop,
         "max_churn": _shares(ALL_ROWS, "churn", "all {:,} rows"),
+        "min_macro_f1": _macro_f1,
+        "max_macro_f1_drop": _macro_f1_drop,
+        "max_top_k_nfr": _part_nfr("top_k", "{:,} rows of old classes"),
+        "max_accepted_nfr": _part_nfr("accepted", "{:,} rows that the old model accepts"),
         "max_slice_nfr": _slice_nfr,
         "max_slice_accuracy_drop": _slice_drop,
     }

@@ -26,7 +26,8 @@ def option(default: Any, kind: str, text: str, metavar: str = "", choices: Seque
 
 RATIOS = ("max_relative_nfr",)  # not fractions
 OF_SLICES = ("max_slice_nfr", "max_slice_accuracy_drop")
-MINIMA = ("min_accuracy",)
+OF_SCORES = {"max_top_k_nfr": "top_k", "max_accepted_nfr": "threshold"}  # limits that need another option
+MINIMA = ("min_accuracy", "min_macro_f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,11 @@ class Limits:
       max_accuracy_drop: accuracy of the old model minus that of the new one, on the rows of the old model's classes.
       max_recall_drop: the same within each of these classes.
       max_churn: rows whose prediction changed, as a share of all rows.
+      min_macro_f1: mean F1 of the new model over the classes with rows, on all rows.
+      max_macro_f1_drop: mean F1 of the old model minus that of the new one, over its classes and on their rows.
+      max_top_k_nfr: `max_nfr` with an answer that is right if the label is among the `top_k` largest scores.
+      max_accepted_nfr: rows that the old model accepts and has right, and the new one accepts and has wrong, as a share
+        of the rows of old classes that the old model accepts: those with a largest score of at least `threshold`.
       max_slice_nfr: `max_nfr` within each slice.
       max_slice_accuracy_drop: `max_accuracy_drop` within each slice.
       confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
@@ -55,6 +61,14 @@ class Limits:
     max_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy on the old model's classes", "RATE")
     max_recall_drop: float | None = option(None, RATE, "limit on lost accuracy within each of these classes", "RATE")
     max_churn: float | None = option(None, RATE, "limit on changed predictions / all rows", "RATE")
+    min_macro_f1: float | None = option(None, RATE, "lowest allowed mean F1 of all classes of the new model", "RATE")
+    max_macro_f1_drop: float | None = option(None, RATE, "limit on lost mean F1 of the old model's classes", "RATE")
+    max_top_k_nfr: float | None = option(
+        None, RATE, "limit on rows whose label left the --top-k largest scores / rows of old classes", "RATE"
+    )
+    max_accepted_nfr: float | None = option(
+        None, RATE, "limit on rows accepted at --threshold that were right and are wrong / rows OLD accepts", "RATE"
+    )
     max_slice_nfr: float | None = option(None, RATE, "limit on negative flips / rows of each slice", "RATE")
     max_slice_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy within each slice", "RATE")
     confident: bool = option(
@@ -110,6 +124,8 @@ class Options(Limits):
         those have must agree.
       unlabelled: "skip" leaves out the rows without a label and counts them: empty, null, NaN, or an index below 0.
         "only": there are no labels, and agreement is measured, see `modes.without_labels`.
+      top_k: how many of the largest scores may have the label, for `max_top_k_nfr`; 0: not measured.
+      threshold: largest score from which an answer is accepted, for `max_accepted_nfr`; in the units of the scores.
       slices: further columns, each in at least one of the files, whose values define slices of the rows.
       metadata: a further file or table with an id and columns for `slices` and `weight`.
       weight: column that tells how much each row counts in the rates, such as traffic or severity: 0 or more. Rows and
@@ -168,6 +184,10 @@ class Options(Limits):
         "",
         ("skip", "only"),
     )
+    top_k: int = option(0, COUNT, "also count an answer as right if the label is among the K largest scores", "K")
+    threshold: float | None = option(
+        None, RATE, "also compare the rows with a largest score of at least this, which a system acts on", "SCORE"
+    )
     slices: Sequence[str] = option(
         (),
         SEVERAL,
@@ -208,6 +228,11 @@ class Options(Limits):
                 raise InputError(f"{name} is {value!r}; expected true or false")
             if kind == SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
                 raise InputError(f"{name} is {value!r}; expected a list of names")
+        for limit, needed in OF_SCORES.items():
+            if getattr(self, limit) is not None and not getattr(self, needed):
+                raise InputError(f"{limit} is given without {needed}; expected --{needed.replace('_', '-')}, too")
+        if self.threshold is not None and (isinstance(self.threshold, bool) or not math.isfinite(self.threshold)):
+            raise InputError(f"threshold is {self.threshold}; expected a score, such as 0.9")
         if not self.slices and any(getattr(self, name) is not None for name in OF_SLICES):
             raise InputError("a limit on slices is given without slices; expected the columns that define them")
         if not 0 < self.confidence < 1:
@@ -217,7 +242,9 @@ class Options(Limits):
         """Return what `pairs.read_versions` takes."""
         names = ("classes", "old_classes", "same", "scores", "columns", "labels", "unlabelled")
         further = ("metadata", "weight", "must_pass")
-        return {name: getattr(self, name) for name in (*names, *further)} | {"extra": self.slices}
+        return {name: getattr(self, name) for name in (*names, *further)} | {
+            **{"extra": self.slices, "top_k": self.top_k, "confidences": self.threshold is not None}
+        }
 
 
 _KINDS = {

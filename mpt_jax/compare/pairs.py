@@ -33,7 +33,8 @@ class Pair:
     The first `num_old_classes` of `classes` are those that the old model knows; `known_from` says how that was
     determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
     new source. `left_out` counts the rows that are not compared, by reason. `ids` returns the ids of some rows,
-    and `extras` what else is known of them.
+    and `extras` what else is known of them. `top` are both models' classes of the largest scores, ``[n, k]``, and
+    `confidences` their largest scores, ``[n]``, if wanted.
     """
 
     labels: np.ndarray
@@ -47,6 +48,8 @@ class Pair:
     left_out: Mapping[str, int]
     ids: Callable[[np.ndarray], list[str]]
     extras: Extras = field(default_factory=Extras)
+    top: tuple[np.ndarray, np.ndarray] | None = None
+    confidences: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def read_versions(
     weight: str | None = None,
     must_pass: Any = None,
     prepare: Callable[[Source], Source] = lambda source: source,
+    top_k: int = 0,
+    confidences: bool = False,
 ) -> Versions:
     """Read each model's predictions once and align them with those of the first by id.
 
@@ -118,6 +123,8 @@ def read_versions(
       weight: the column of weights, in at least one of the files.
       must_pass: ids or a file of them, see `extras.places_of`.
       prepare: changes each source before it is read, columns with their usual names.
+      top_k: how many classes with the largest scores are kept.
+      confidences: whether the largest scores are kept.
 
     Raises:
       InputError: files that cannot be used; `pair` reports rows that do not match.
@@ -142,7 +149,12 @@ def read_versions(
     present: set[str] = set()
     for place, source in enumerate(opened):
         version = rows.read(
-            source, shared, None if place else own, scores, needs_label=needs_label, extra=extra, weight=weight
+            *(source, shared, None if place else own, scores),
+            needs_label=needs_label,
+            extra=extra,
+            weight=weight,
+            top_k=top_k,
+            confidences=confidences,
         )
         present |= set(version.classes)
         version = rows.renamed(version, same)
@@ -329,7 +341,12 @@ def _merge(
     old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)
     tied = _tied(before, after)
     files = (source.name, after.source.name)
-    return Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, left_out, ids)
+    merged = Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, left_out, ids)
+    if before.top is not None and after.top is not None:
+        merged = replace(merged, top=(renumbered(before, before.top), renumbered(after, after.top)))
+    if before.confidences is not None and after.confidences is not None:
+        merged = replace(merged, confidences=(before.confidences, after.confidences))
+    return merged
 
 
 def _tied(before: Rows, after: Rows) -> np.ndarray:

@@ -28,6 +28,7 @@ class Rows:
     tells whether they come from a list, and not from the names of columns. `tied` are the rows with several largest
     scores, none without scores. `problems` counts and names the rows without an id or a prediction,
     one sentence for each kind. `factors` are further columns by name, and `weights` float64 ``[n]``, NaN if missing.
+    `top` are the classes of the k largest scores, ``[n, k]``, and `confidences` the largest scores, ``[n]``, if wanted.
     """
 
     source: Source
@@ -43,6 +44,8 @@ class Rows:
     ids_complete: bool
     factors: Mapping[str, Factor] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    top: np.ndarray | None = None
+    confidences: np.ndarray | None = None
 
     def labelled_classes(self) -> tuple[str, ...]:
         """Return the classes that are some row's label."""
@@ -70,7 +73,13 @@ def renamed(read: Rows, same: Mapping[str, str]) -> Rows:
     place = {name: code for code, name in enumerate(classes)}
     codes = np.array([*(place[name] for name in names), -1], np.int32)
     known = None if read.known is None else tuple(dict.fromkeys(same.get(name, name) for name in read.known))
-    return replace(read, classes=classes, known=known, labels=codes[read.labels], predictions=codes[read.predictions])
+    return replace(_recoded(read, codes), classes=classes, known=known)
+
+
+def _recoded(read: Rows, codes: np.ndarray) -> Rows:
+    """Return the rows with other numbers of the classes, of which the last is for -1."""
+    top = None if read.top is None else codes[read.top]
+    return replace(read, labels=codes[read.labels], predictions=codes[read.predictions], top=top)
 
 
 def reordered(read: Rows, places: np.ndarray, order: Source) -> Rows:
@@ -88,6 +97,8 @@ def reordered(read: Rows, places: np.ndarray, order: Source) -> Rows:
         tied=read.tied[places] if read.tied.size else read.tied,
         factors={column: factors.at(factor, places) for column, factor in read.factors.items()},
         weights=None if read.weights is None else np.where(places < 0, np.nan, read.weights[places]),
+        top=None if read.top is None else read.top[places],
+        confidences=None if read.confidences is None else read.confidences[places],
     )
 
 
@@ -98,7 +109,7 @@ def without(read: Rows, names: Collection[str]) -> Rows:
     classes = tuple(name for name in read.classes if name not in names)
     place = {name: code for code, name in enumerate(classes)}
     codes = np.array([*(place.get(name, -1) for name in read.classes), -1], np.int32)
-    return replace(read, classes=classes, labels=codes[read.labels], predictions=codes[read.predictions])
+    return replace(_recoded(read, codes), classes=classes)
 
 
 def read(
@@ -111,6 +122,8 @@ def read(
     needs_prediction: bool = True,
     extra: Sequence[str] = (),
     weight: str | None = None,
+    top_k: int = 0,
+    confidences: bool = False,
 ) -> Rows:
     """Read one model's rows in a single pass.
 
@@ -125,6 +138,8 @@ def read(
       needs_prediction: whether predictions are read; otherwise they are missing.
       extra: further columns that are read if the source has them.
       weight: the column of weights, if the source has it.
+      top_k: how many classes with the largest scores are kept.
+      confidences: whether the largest scores are kept.
 
     Raises:
       InputError: columns or classes that are missing, ambiguous or contradictory.
@@ -140,6 +155,11 @@ def read(
         label = columns.one_of(source, LABELS, ", --columns label=NAME, or --labels FILE")
     predicted = columns.prediction_columns(source, scores) if needs_prediction else []
     has_scores = bool(predicted) and predicted[0] not in PREDICTIONS
+    if (top_k or confidences) and needs_prediction and not has_scores:
+        raise InputError(
+            f"{source.name} has the column {predicted[0]!r} and no scores are chosen; expected scores for "
+            f"{'top_k' if top_k else 'threshold'}, --scores PREFIX if they are beside predictions"
+        )
     scored = [match[1] for column in source.columns if (match := SCORE.fullmatch(column))]
     listed_classes = own is not None
     if own is None and scored and not has_scores:  # scores next to predictions still show what the model knows
@@ -154,6 +174,7 @@ def read(
         return code_of.setdefault(name, len(code_of))
 
     keys, labels, predictions, tied = [], [], [], [np.zeros(0, bool)]
+    top, highest = [], []
     unusable: dict[str, tuple[int, list[str]]] = {}
     start, known = 0, own
     code_of_score = order = np.zeros(0, np.int32)
@@ -181,6 +202,11 @@ def read(
                     f"{start:,}; expected one per class in each row"
                 )
             values = values[:, order]
+            if top_k:
+                largest = np.argsort(-values, axis=-1, kind="stable")[:, :top_k]
+                top.append(code_of_score[order[largest]])
+            if confidences:
+                highest.append(values.max(-1).astype(np.float64))
             predictions.append(code_of_score[order[values.argmax(-1)]])
             tied.append((values == values.max(-1, keepdims=True)).sum(-1) > 1)
             without_prediction = ~np.isfinite(values).all(-1)
@@ -220,6 +246,8 @@ def read(
         ids_complete="no id" not in unusable,
         factors={column: Factor(np.concatenate(codes), tuple(values_of[column])) for column, codes in codes_of.items()},
         weights=np.concatenate(weights) if weight else None,
+        top=np.concatenate(top) if top_k and needs_prediction else None,
+        confidences=np.concatenate(highest) if confidences and needs_prediction else None,
     )
     _require_same_kind(result)
     return result

@@ -1,0 +1,79 @@
+"""Top-k and accepted answers against plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpt_jax.compare import compare
+from mpt_jax.errors import InputError
+
+SCORES = st.lists(
+    st.tuples(st.integers(0, 3), *[st.lists(st.integers(0, 9), min_size=4, max_size=4)] * 2), min_size=3, max_size=20
+)
+
+
+def tables(rows):
+    labels, old, new = zip(*rows, strict=True)
+    table = {"id": range(len(rows)), "label": list(labels)}
+    return table | {"probabilities": np.array(old) / 10}, table | {"probabilities": np.array(new) / 10}
+
+
+def ranked(scores, k):
+    """Return the k classes with the largest scores, the first of equal ones first."""
+    return sorted(range(4), key=lambda c: (-scores[c], c))[:k]
+
+
+@given(SCORES, st.integers(1, 5))
+def test_the_label_may_be_among_the_largest_scores(rows, k):
+    found = compare(*tables(rows), top_k=k, max_top_k_nfr=0.5, old_classes=4, classes=[*"abcd"], allow_poor_old=True)
+    flips = sum(label in ranked(old, k) and label not in ranked(new, k) for label, old, new in rows)
+    top = found["top_k"]
+    assert (top["k"], top["rows"], top["negative_flips"]) == (k, len(rows), flips)
+    assert top["accuracy_new"] == pytest.approx(sum(label in ranked(new, k) for label, _, new in rows) / len(rows))
+    assert found["checks"][0]["value"] == pytest.approx(flips / len(rows))
+
+
+@given(SCORES, st.integers(1, 9))
+def test_rows_that_both_accept_may_become_wrong(rows, threshold):
+    options = {"old_classes": 4, "classes": [*"abcd"], "allow_poor_old": True}
+    accepted = [row for row in rows if max(row[1]) >= threshold]
+    found = compare(*tables(rows), threshold=threshold / 10, **options)["accepted"]
+    wrong = sum(
+        ranked(old, 1) == [label] and ranked(new, 1) != [label] and max(new) >= threshold
+        for label, old, new in accepted
+    )
+    assert (found["rows"], found["negative_flips"]) == (len(accepted), wrong)
+    assert found["rows_new"] == sum(max(new) >= threshold for *_, new in rows)
+
+
+def test_a_limit_on_accepted_rows():
+    labels = np.arange(400) % 2
+    sure = np.where(np.arange(2) == labels[:, None], 0.9, 0.1)
+    old = {"id": range(400), "label": labels, "scores": sure}
+    wrong = np.arange(400)[:, None] < 40
+    assert (
+        compare(old, old | {"scores": np.where(wrong, 1 - sure, sure)}, threshold=0.8, max_accepted_nfr=0.05)["verdict"]
+        == "regression"
+    )
+    unsure = np.where(wrong, 0.5 + 0.1 * (0.5 - sure), sure)  # wrong too, but not accepted
+    assert compare(old, old | {"scores": unsure}, threshold=0.8, max_accepted_nfr=0)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_top_k_nfr": 0.1}, "max_top_k_nfr is given without top_k; expected --top-k, too"),
+        ({"max_accepted_nfr": 0.1}, "max_accepted_nfr is given without threshold"),
+        (
+            {"top_k": 2},
+            "the old arrays has the column 'prediction' and no scores are chosen; expected scores for top_k",
+        ),
+        ({"threshold": float("nan")}, "threshold is nan; expected a score"),
+        ({"top_k": -1}, "top_k is -1"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(options, message):
+    table = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
+    with pytest.raises(InputError, match=message):
+        compare(table, table, **options)
