@@ -42,6 +42,7 @@ def test_there_are_commands_on_every_page_that_should_have_some():
         "REPRODUCIBILITY.md",
         "scenarios.md",
         "release_gate.md",
+        "gate_modes.md",
         "benchmark.md",
         "reproduce.md",
     } <= found

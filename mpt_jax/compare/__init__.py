@@ -248,13 +248,13 @@ def assert_no_regression(old: Predictions, new: Predictions, **limits: Any) -> d
       1 negative flip, such as id '2' (label '1', old '1', new '0')
       max_nfr: chance may explain that; 107 more rows would decide
     """
-    from mpt_jax.compare import text
+    from mpt_jax.compare import report
 
     result = compare(old, new, **limits)
     if not result["checks"]:
         raise InputError("no limit is given, so nothing can fail; expected max_nfr or another limit")
     if not result["passed"]:
-        raise AssertionError(text.failure(result))
+        raise AssertionError(next(line.details for line in report.of(result).lines if not line.passed))
     return result
 
 

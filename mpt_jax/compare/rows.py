@@ -337,6 +337,11 @@ def _codes(values: Column, code: Callable[[Any], int], column: str, name: str) -
     """Return the code of each value; each distinct value is looked up once."""
     try:
         values = columns.as_arrow(values)
+        if pa.types.is_nested(values.type):
+            raise InputError(
+                f"{name}: column {column!r} holds lists; expected a name or an index in each row, or --multi-label if "
+                "a row has several labels"
+            )
         encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         codes = [code(value) for value in encoded.dictionary.to_pylist()]
     except (pa.ArrowException, UnicodeError) as error:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpt_jax.compare import chain, compare
+from mpt_jax.compare import assert_no_regression, chain, compare
 from mpt_jax.errors import InputError
 from mpt_jax.files.predictions import formats
 
@@ -257,3 +257,19 @@ def test_labels_from_another_file_and_rows_without():
     assert found["left_out"] == {"rows without a label": 1}
     with pytest.raises(InputError, match="no label: 'c'"):
         compare(bare, bare, **options)
+
+
+def test_the_pytest_helper_takes_every_mode():
+    assert assert_no_regression(ONE, ONE, unlabelled="only", max_churn=0.1)["passed"]
+    with pytest.raises(AssertionError, match=r"max_churn: .*\n1 changed row, such as id 'b' \(old 'dog', new 'cat'\)"):
+        assert_no_regression(ONE, ONE | {"prediction": ["cat"] * 3}, unlabelled="only", max_churn=0)
+    lost = SETS | {"prediction": [["cat"], ["cat"], []]}
+    with pytest.raises(
+        AssertionError, match=r"1 flipped row, such as id 'b' .labels 'cat, dog', old 'cat, dog', new 'cat'"
+    ):
+        assert_no_regression(SETS, lost, multi_label="list", max_nfr=0)
+
+
+def test_lists_without_the_option_say_what_would_work():
+    with pytest.raises(InputError, match=r"column 'label' holds lists; .*--multi-label"):
+        compare(SETS, SETS)

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from jsonschema import Draft202012Validator
 
-from mpt_jax.compare import compare, record
+from mpt_jax.compare import chain, compare, record
 from mpt_jax.compare.__main__ import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -179,3 +179,17 @@ def test_options_are_plain_values_and_complete():
 def test_the_result_is_the_same_each_time_and_names_its_versions():
     assert compare(ROWS, ROWS) == compare(ROWS, ROWS)
     assert record.versions()["numpy"] == np.__version__ and record.versions()["python"] == platform.python_version()
+
+
+def test_the_schema_describes_the_further_modes():
+    new = ROWS | {"prediction": ["cat", "cat", "dog", "owl"]}
+    lists = ROWS | {"label": [["cat"], ["dog"], [], ["cat"]], "prediction": [["cat"], ["dog"], [], []]}
+    lost = lists | {"prediction": [[], ["dog", "owl"], ["owl"], ["cat"]]}
+    found = [
+        chain([ROWS, new, ROWS], max_nfr=0.1, max_class_nfr=0.1),
+        compare(ROWS, new, unlabelled="only", max_churn=0.1),
+        compare(lists, lost, multi_label="list", max_nfr=0.1, max_class_nfr=0.1, max_recall_drop=0.1, min_accuracy=0.5),
+        compare(lists, lists, multi_label="list"),
+    ]
+    for result in found:
+        require_described(json.loads(json.dumps(result, allow_nan=False)))
