@@ -228,7 +228,7 @@ def _check(
         family=family,
         bound=(1 - confidence) / 2 if confident else None,
     )
-    pairs = list(zip(judged, verdicts, strict=True))
+    pairs = [(group, _in_rows(each, group)) for group, each in zip(judged, verdicts, strict=True)]
     if not pairs:
         check: dict[str, Any] = {
             **{"limit": name, "allowed": limit, "where": f"no group has {min_rows:,} rows", "value": None},
@@ -247,6 +247,13 @@ def _check(
             "more_rows": max((each.more_rows for _, each in pairs if each.more_rows), default=None),
         }
     return check | ({"groups": _groups(pairs, groups, min_rows)} if family else {})
+
+
+def _in_rows(judged: evidence.Judged, group: Group) -> evidence.Judged:
+    """Return the verdict with rows of the files in place of those of the test: effective ones, or errors."""
+    if judged.more_rows is None or not group.evidence.rows:
+        return judged
+    return judged._replace(more_rows=math.ceil(judged.more_rows * group.rows / group.evidence.rows))
 
 
 _SEVERITY = (PASS, UNDECIDED, REGRESSION)

@@ -182,3 +182,16 @@ def test_a_class_may_have_a_limit_of_its_own():
     assert check["where"] == "class b, 200 rows" and check["allowed"] == 0 and check["verdict"] == "regression"
     (check,) = judged(rows, own={"max_class_nfr": {"a": 0.2}})
     assert check["passed"] and check["groups"]["count"] == 1
+
+
+def test_the_rows_that_would_decide_are_rows_of_the_files():
+    rows = table(0, 80, 10, 10)
+    (check,) = judged(rows, max_relative_nfr=0.05)  # tested on the share of errors that are flips
+    enough = -(-(len(rows) + check["more_rows"]) // len(rows))
+    assert check["more_rows"] > 0 and judged(rows * enough, max_relative_nfr=0.05)[0]["more_rows"] is None
+    (plain,) = judged(rows, max_nfr=0.01)
+    labels, old, new = (np.array(column) for column in zip(*rows * 2, strict=True))
+    half = np.repeat([1.0, 0.0], len(rows))  # rows without weight tell nothing
+    found = gate.measure(old, new, labels, classes=CLASSES, num_old_classes=2, weights=half)
+    (weighted,) = gate.checks(found, gate.Limits(max_nfr=0.01))
+    assert weighted["more_rows"] == 2 * plain["more_rows"]

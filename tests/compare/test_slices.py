@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import slices
+from mpt_jax.compare import evidence, slices
 from mpt_jax.compare.factors import Factor
 
 NAMES = ("x", "y", "z")
@@ -145,3 +145,20 @@ def test_columns_of_many_values_and_without_flips():
     kinds[1:] = 0
     found = slices.combinations(factors, kinds, known, np.arange(3000) % 2 == 1, fewest_rows=1)
     assert found[0]["search"]["rows"] == 1 and not found[0]["confirmed"] and found[0]["p"] == 1.0
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.5])
+def test_a_true_rate_at_the_limit_is_seldom_a_regression_with_weights_of_any_spread(spread):
+    rng, limit, trials = np.random.default_rng(4), 0.02, 400
+    rejected = 0
+    for _ in range(trials):
+        weights = rng.lognormal(0, spread, 2000)
+        (row,) = slices.measure(
+            {"c": Factor(np.zeros(2000, int), ("x",))},
+            (rng.random(2000) < limit).astype(np.uint8),
+            np.ones(2000, bool),
+            weights=weights / weights.max(),
+        )
+        rows = row["effective_rows"]
+        rejected += evidence.share(row["nfr"] * rows, rows, limit).p_limit <= 0.05
+    assert rejected / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
