@@ -196,7 +196,34 @@ def rate_cells(result: Result) -> list[list[str]]:
         rows.append([name, *(number(part[key], part["intervals"][key]) for part in parts)])
     counts = [f"{part['negative_flips']:,} / {part['positive_flips']:,}" for part in parts]
     p_values = [f"{part['mcnemar_p']:.2g}" if part["mcnemar_p"] else "< 1e-300" for part in parts]
-    return [*rows, ["flips, negative / positive", *counts], ["McNemar's test, p", *p_values]]
+    rows += [["flips, negative / positive", *counts], ["McNemar's test, p", *p_values]]
+    return [*rows, *_score_cells(result)]
+
+
+def _score_cells(result: Result) -> list[list[str]]:
+    """Return the rows of what was measured on request: mean F1, the largest scores, accepted answers."""
+    rows = []
+    if f1 := result.get("macro_f1"):
+        rows.append(
+            ["mean F1, old -> new", f"{percent(f1['old'])} -> {percent(f1['old'] - f1['drop'])}", percent(f1["new"])]
+        )
+    if top := result.get("top_k"):
+        rows.append([f"top-{top['k']} accuracy, old -> new", _both_accuracies(top), ""])
+        rows.append([f"top-{top['k']} NFR", percent(top["nfr"], top["interval"]), ""])
+    if accepted := result.get("accepted"):
+        rows.append(
+            [
+                f"accepted at {accepted['threshold']:g}, old / new",
+                f"{accepted['rows']:,} / {accepted['rows_new']:,}",
+                "",
+            ]
+        )
+        rows.append(["accepted answers that became wrong", percent(accepted["nfr"], accepted["interval"]), ""])
+    return rows
+
+
+def _both_accuracies(part: dict[str, Any]) -> str:
+    return f"{percent(part['accuracy_old'])} -> {percent(part['accuracy_new'])}"
 
 
 def class_cells(result: Result) -> list[list[str]]:

@@ -1,11 +1,17 @@
 """Top-k and accepted answers against plain loops."""
 
+import io
+import json
+import pathlib
+
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from mpt_jax.compare import compare
+from mpt_jax.compare import compare, show
 from mpt_jax.errors import InputError
 
 SCORES = st.lists(
@@ -77,3 +83,18 @@ def test_what_cannot_be_measured_is_one_line(options, message):
     table = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
     with pytest.raises(InputError, match=message):
         compare(table, table, **options)
+
+
+def test_what_was_measured_on_request_is_shown_and_in_the_schema():
+    scores = np.random.default_rng(0).random((60, 4))
+    table = {"id": range(60), "label": scores.argmax(-1), "scores": scores}
+    found = compare(table, table, top_k=2, threshold=0.5, max_macro_f1_drop=0)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(show.terminal(found))
+    for words in ("mean F1, old -> new", "top-2 NFR", "accepted at 0.5, old / new"):
+        assert words in console.file.getvalue()
+    schema = json.loads((pathlib.Path(__file__).parents[2] / "docs/gate.schema.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(found)), schema)
+    found["accepted"].pop("nfr")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(json.dumps(found)), schema)
