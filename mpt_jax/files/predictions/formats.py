@@ -375,6 +375,8 @@ def _json(path: File, ids: Sequence[str]) -> Source:
 
 
 def _arrow(path: File, ids: Sequence[str]) -> Source:
+    """Open an Arrow file or stream; Feather is the file format."""
+
     def read(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         with contextlib.suppress(pa.ArrowInvalid):
             reader = pa.ipc.open_file(file)
@@ -385,6 +387,7 @@ def _arrow(path: File, ids: Sequence[str]) -> Source:
     def batches(columns: Sequence[str]) -> Batches:
         with _readable(path), pa.memory_map(os.fspath(path)) as file:
             for batch in read(file):
+                batch.validate(full=True)  # a damaged file would make later steps read beyond their memory
                 for start in range(0, len(batch), ROWS):
                     yield _columns(batch.select(list(columns)).slice(start, ROWS))
 

@@ -15,7 +15,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import DAMAGED, InputError, listed
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".xz": "xz"}
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -107,7 +107,7 @@ def spooled(stream: IO[bytes], name: str) -> Iterator[File]:
             found = by_content(copy.read(_START))
         if found in COMPRESSED:
             packed = path.rename(path.with_suffix(found))
-            with contextlib.suppress(OSError, EOFError), open_text(File(packed, name)) as text:
+            with contextlib.suppress(*DAMAGED), open_text(File(packed, name)) as text:
                 found = by_content(text.read(_START)) + found
             path = packed
         elif found == ".zip" and _is_npz(path):
@@ -159,6 +159,6 @@ def _suffix_in_archive(file: File) -> str:
 
 
 def _is_npz(path: pathlib.Path) -> bool:
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(*DAMAGED), zipfile.ZipFile(path) as archive:
         return bool(names := archive.namelist()) and all(name.endswith(".npy") for name in names)
     return False

@@ -114,3 +114,23 @@ def test_a_text_that_is_another_file_by_its_content(tmp_path):
     (tmp_path / "a.csv").write_bytes(gzip.compress(TEXT))
     with pytest.raises(InputError, match=r"a.csv is a .gz file by its content; expected a name that ends in .gz"):
         rows_of(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_a_damaged_arrow_file_is_an_error_or_other_values_and_never_a_crash(tmp_path, kind):
+    table, stream = pa.table({"id": ["1", "2"], "label": ["cat", "dog"]}), io.BytesIO()
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(stream, table.schema) as writer:
+        writer.write_table(table)
+    content, random = stream.getvalue(), np.random.default_rng(0)
+    (tmp_path / "a.arrow").write_bytes(content)
+    assert rows_of(tmp_path / "a.arrow") == ROWS
+    refused = 0
+    for place in random.permutation(len(content))[:150]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << random.integers(8)
+        (tmp_path / "a.arrow").write_bytes(changed)
+        try:
+            rows_of(tmp_path / "a.arrow")
+        except (InputError, KeyError) as error:
+            refused += isinstance(error, InputError)
+    assert refused > 10
