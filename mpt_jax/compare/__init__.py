@@ -60,7 +60,8 @@ def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: 
     else:
         result = _result(pairs.read(old, new, **options.reading()), options, own)
     arguments = {"old": old, "new": new, "policy": policy, **vars(options)}
-    return result | _record(arguments, own, record.inputs(arguments, result["all_rows"]["count"]))
+    rows = result["all_rows"]["count"] + result.get("left_out", {}).get("rows without a label", 0)
+    return result | _record(arguments, own, record.inputs(arguments, rows))
 
 
 def chain(versions: Sequence[Predictions], *, policy: Any = None, **given: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_a_kind_of_input_is_compared_or_refused(kind, tmp_path):
     rates = found["all_rows"]
     assert (rates["count"], rates["negative_flips"], rates["positive_flips"]) == kind.counts
     left_out = found["left_out"].get("rows without a label", 0)
-    assert left_out + rates["count"] == len(gate_inputs.IDS)
+    assert left_out + rates["count"] == len(gate_inputs.IDS) == found["inputs"][0]["rows"]
 
 
 def test_there_are_many_kinds_each_once():
