@@ -70,13 +70,8 @@ def one_device(monkeypatch):
 
 
 @pytest.fixture
-def without_plots(request, monkeypatch):
-    """Write reports without plots, except in tests with the marker `plots`: plots take longer than a short training.
-
-    Fixtures of a module still draw theirs.
-    """
-    if request.node.get_closest_marker("plots"):
-        return
+def without_plots(monkeypatch):
+    """Write reports without plots, which take longer than a short training; fixtures of a module still draw theirs."""
     monkeypatch.setattr("mpt_jax.report.plots.draw", lambda report, thumbnails: {})
 
 

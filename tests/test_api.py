@@ -101,7 +101,7 @@ def test_the_same_call_again_trains_nothing(report, overrides, capsys):
     assert {path: path.stat().st_mtime_ns for path in report.paths["releases"].rglob("*")} == times
 
 
-def test_every_kind_of_config_is_the_same_run(report, overrides, capsys):
+def test_every_kind_of_config_is_the_same_run(report, overrides, without_plots, capsys):
     lines = [f"{key}={value}" for key, value in overrides.items()]
     config = configs.load(str(DIGITS), lines)
     assert configs.to_dict(config) == json.loads((report.workdir / "config.json").read_text())["config"]

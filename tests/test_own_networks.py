@@ -34,7 +34,7 @@ def quick():
         yield
 
 
-@pytest.fixture(scope="module", params=own_networks.TEXTS)
+@pytest.fixture(scope="module", params=["nnx", pytest.param("linen", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory, digits_dir):
     """Folder, file of the network, and work directory of a finished run of three methods and two seeds."""
     folder = tmp_path_factory.mktemp(request.param)

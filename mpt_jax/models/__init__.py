@@ -9,6 +9,7 @@ from mpt_jax.models.classifier import (
     layer_order,
     logits,
     normalize,
+    shapes,
     train_forward,
     warm_start,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "layer_order",
     "logits",
     "normalize",
+    "shapes",
     "train_forward",
     "warm_start",
 ]

@@ -93,6 +93,12 @@ def init(module: nn.Module, key: Array, image_shape: tuple[int, ...]) -> tuple[A
     return variables["params"], variables.get("batch_stats", {})
 
 
+@functools.lru_cache(maxsize=64)
+def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
+    return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
+
+
 def warm_start(fresh: Any, trained: Any) -> Any:
     """Replace a fresh network's weights by trained ones; the head's columns of new classes stay fresh.
 

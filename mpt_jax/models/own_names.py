@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from mpt_jax.errors import InputError, listed
 from mpt_jax.models import weight_names
-from mpt_jax.models.pytorch_weights import shapes
+from mpt_jax.models.classifier import shapes
 
 _ROOTS = ("params", "batch_stats")
 

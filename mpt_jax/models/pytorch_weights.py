@@ -1,6 +1,5 @@
 """Weights saved by PyTorch's packages become a network's, and back. The tables are in the files of the networks."""
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from flax import linen as nn
 from mpt_jax.errors import InputError, listed
 from mpt_jax.models import dialect as dialects
 from mpt_jax.models import registry, weight_names
-from mpt_jax.models.classifier import init
+from mpt_jax.models.classifier import shapes
 from mpt_jax.models.dialect import Dialect, Leaf
 
 
@@ -161,12 +160,6 @@ def back(
     }
     counts = [re.sub("running_mean$", "num_batches_tracked", name) for name in state if name.endswith("running_mean")]
     return {**state, **{name: np.zeros((), np.int64) for name in counts}}
-
-
-@functools.lru_cache(maxsize=64)
-def shapes(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return the shapes of ``(params, batch_stats)``; to trace a deep network takes a second."""
-    return jax.eval_shape(lambda: init(module, jax.random.key(0), image_shape))
 
 
 def _leaves(module: nn.Module, image_shape: tuple[int, ...], table: Dialect) -> list[Leaf]:

@@ -129,7 +129,7 @@ def activations(
 
 
 def _kept(module: nn.Module, image_shape: Sequence[int], freeze: Sequence[str] = (), fixed: Sequence[str] = ()) -> int:
-    params, batch_stats = jax.eval_shape(lambda: models.init(module, jax.random.key(0), tuple(image_shape)))
+    params, batch_stats = models.shapes(module, tuple(image_shape))
 
     def residuals(params: Any, batch_stats: Any, images: jax.Array) -> Any:
         trained, frozen = parameters.split(params, freeze)

@@ -73,7 +73,7 @@ def choose_mesh(
       cores: of `hardware.core_devices`.
       images: uint8 ``[N, H, W, C]``, an array or a `data.Stream`.
     """
-    params, _ = jax.eval_shape(lambda: models.init(module, jax.random.key(0), images.shape[1:]))
+    params, _ = models.shapes(module, images.shape[1:])
     small = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < _SMALL_NETWORK
     if small and not isinstance(images, data.Stream):
         cores = cores[: _COPIES // images.nbytes]

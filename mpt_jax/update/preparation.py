@@ -262,7 +262,7 @@ def _parameter_shapes(network: Network, dataset: data.Dataset, progress: Progres
             f"{network.section}.name={network.config.name} does not fit {dataset.name}, whose examples are {kind} of "
             f"shape {shape}; expected {valid} {', '.join(models.ON_FEATURES)}"
         )
-    return jax.eval_shape(lambda: models.init(module, jax.random.key(0), shape))[0]
+    return models.shapes(module, shape)[0]
 
 
 def _check_heads(config: Config, networks: Sequence[Network], image_shape: tuple[int, ...]) -> None:

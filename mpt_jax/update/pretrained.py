@@ -15,7 +15,7 @@ from flax import linen as nn
 from mpt_jax.config import ModelConfig
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import released_model, weights
-from mpt_jax.models import Classifier, own_names, parameters, pytorch_weights, recognition, registry
+from mpt_jax.models import Classifier, own_names, parameters, pytorch_weights, recognition, registry, shapes
 
 _OWN = 0.5  # share of the names by which a file is one of `mpt_jax.export`
 
@@ -113,7 +113,7 @@ def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, 
             f"network, or {network.section}.name={name}"
         )
     params, fresh = (
-        _headless(each) for each in (classifier.params, pytorch_weights.shapes(network.module, image_shape)[0])
+        _headless(each) for each in (classifier.params, shapes(network.module, image_shape)[0])
     )
     if set(parameters.paths(params)) == set(parameters.paths(fresh)):
         params = pytorch_weights.resized(params, network.module, image_shape)

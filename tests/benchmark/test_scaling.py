@@ -10,7 +10,9 @@ from mpt_jax.objectives import METHODS
 from mpt_jax.training import sharding
 
 
-@pytest.mark.parametrize(("method", "devices"), [("no_treatment", 2), ("mpt_kl", 8)])
+@pytest.mark.parametrize(
+    ("method", "devices"), [pytest.param("no_treatment", 2, marks=pytest.mark.slow), ("mpt_kl", 8)]
+)
 def test_a_step_sends_the_gradient_and_batch_norm_sums_and_nothing_for_teachers(method, devices):
     setup = workload.Setup(model="convnet", batch=16)
     row = scaling.describe(setup, [METHODS[method]], sharding.make_mesh(jax.devices()[:devices]))
@@ -36,6 +38,7 @@ def test_predicted_efficiency_follows_from_the_published_figures():
     assert scaling.predict({**row, "devices": 1, "collectives": []}, "float32")["H100"]["efficiency"] == 1
 
 
+@pytest.mark.slow
 def test_scaling_compiles_for_more_devices_than_this_machine_has(capsys):
     assert main(["scaling", "--model", "convnet", "--method", "no_treatment", "--devices", "16", "--weak"]) == 0
     out = " ".join(capsys.readouterr().out.split())

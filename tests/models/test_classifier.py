@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import random_weights
 from flax import linen as nn
+from networks import slow_unless_first
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
@@ -127,8 +128,10 @@ def test_float64_throughout(name):
         chex.assert_type(jax.tree.leaves(result), jnp.float64)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", "float32"))]
+)
+@pytest.mark.parametrize("name", map(slow_unless_first, NETWORKS))
 def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
     module = _shallow(name, 3, dtype=dtype)
     side = 28 if name.endswith("14") else 32  # a multiple of the patch

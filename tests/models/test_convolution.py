@@ -19,6 +19,10 @@ from mpt_jax.models.convolution import (
     same_padding,
 )
 
+# A convolution of one member, and those of a population, as training has them.
+MEMBERS = pytest.mark.parametrize(
+    "members", [pytest.param(None, id="single", marks=pytest.mark.slow), pytest.param(2, id="vmapped")]
+)
 CONVOLUTIONS = {  # height, width, channels in, channels out, stride, kernel, padding
     "stem": (32, 32, 3, 4, 2, 7, 3),
     "cifar stem": (12, 12, 3, 4, 1, 3, 1),
@@ -48,7 +52,7 @@ def _draw(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-@pytest.mark.parametrize("members", [None, 2], ids=["single", "vmapped"])
+@MEMBERS
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_convolution_on_a_cpu_equals_the_native_one(case, members):
     height, width, inputs, outputs, stride, size, padding = CONVOLUTIONS[case]
@@ -83,7 +87,7 @@ DEPTHWISE = {  # height, width, channels, stride, kernel
 }
 
 
-@pytest.mark.parametrize("members", [None, 2], ids=["single", "vmapped"])
+@MEMBERS
 @pytest.mark.parametrize("case", DEPTHWISE)
 def test_depthwise_convolution_on_a_cpu_equals_the_native_one(case, members):
     height, width, channels, stride, size = DEPTHWISE[case]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from networks import slow_unless_first
 
 from mpt_jax.models import Classifier, build, features, fold, init, logits, train_forward
 from mpt_jax.models.efficientnet_lite import EfficientNetLite, Stage, scaled
@@ -40,10 +41,10 @@ def draw_images(*shape):
     ("name", "expected"),
     [
         ("efficientnet_lite0", 4_652_008),  # of timm's and the published networks
-        ("efficientnet_lite1", 5_416_680),
-        ("efficientnet_lite2", 6_092_072),
-        ("efficientnet_lite3", 8_197_096),
-        ("efficientnet_lite4", 13_006_568),
+        slow_unless_first("efficientnet_lite1", 5_416_680),
+        slow_unless_first("efficientnet_lite2", 6_092_072),
+        slow_unless_first("efficientnet_lite3", 8_197_096),
+        slow_unless_first("efficientnet_lite4", 13_006_568),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, expected):

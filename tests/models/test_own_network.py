@@ -98,7 +98,7 @@ def options(net, workdir, *more):
         "optimizer.epochs": 1,
         "dataset.train_per_class": 8,
         "optimizer.batch_size": 16,
-        "update.methods": "no_treatment,mpt_kl,bct",
+        "update.methods": "mpt_kl,bct",
         "update.tune": "{}",
         "update.start": "old",
     }

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_weights
+from networks import slow_unless_first
 
 from mpt_jax.errors import InputError
 from mpt_jax.models import build, pytorch_weights, registry
@@ -127,7 +128,9 @@ def test_a_network_without_names_is_refused(state):
         pytorch_weights.convert(state, build("convnet", 5), (8, 8, 1))
 
 
-CASES = [(name, dialect) for name in registry.WITH_WEIGHTS for dialect in registry.NETWORKS[name].dialects]
+CASES = [
+    slow_unless_first(name, dialect) for name in registry.WITH_WEIGHTS for dialect in registry.NETWORKS[name].dialects
+]
 
 
 @pytest.mark.parametrize(("name", "dialect"), CASES)

@@ -13,6 +13,7 @@ def small():
     return {f"net.{name}": array for name, array in timm_vit(9, 224, patch=16, width=384, depth=12).items()}
 
 
+@pytest.mark.slow
 def test_a_network_is_recognised_by_its_names_and_shapes(small):
     assert recognition.network_of(small | {"loss.weight": np.ones(3, np.float32)}) == {"name": "vit_s16"}
     assert recognition.network_of(timm_vit(9, 224, patch=16, width=100, depth=12)) == {}

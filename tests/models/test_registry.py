@@ -49,7 +49,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n[0] == "c" else n for n in SMALL])
 def test_dropout_and_stochastic_depth_act_in_training_alone(name):
     module = build(name, 3).clone(**SMALL[name])
     params, stats = random_weights.drawn(module, (16, 16, 3))

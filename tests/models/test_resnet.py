@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from mpt_jax.models import build, init
+from mpt_jax.models.resnet import ResNet
+
+SIZES = {"small": ((1, 1), False), "resnet18": ((2, 2, 2, 2), False), "resnet50": ((3, 4, 6, 3), True)}
 
 
 def _randomised_batch_norms(module, torch):
@@ -31,7 +34,8 @@ def _randomised_batch_norms(module, torch):
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
-        ("resnet18", "imagenet"),
+        ("small", "imagenet"),
+        pytest.param("resnet18", "imagenet", marks=pytest.mark.slow),
         pytest.param("resnet18", "cifar", marks=pytest.mark.slow),
         pytest.param("resnet50", "imagenet", marks=pytest.mark.slow),
     ],
@@ -41,7 +45,9 @@ def test_logits_gradients_and_statistics_match_pytorch(name, stem, train):
     import torch_reference
 
     torch.manual_seed(0)
-    reference = _randomised_batch_norms(getattr(torch_reference, name)(7, stem), torch).train(train)
+    depths, bottleneck = SIZES[name]
+    reference = torch_reference.TorchResNet(7, stem, depths, bottleneck)
+    reference = _randomised_batch_norms(reference.double(), torch).train(train)
     params, batch_stats = torch_reference.to_flax(reference)
     batch, size = 8, 32 if stem == "imagenet" else 16
     rng = np.random.default_rng(0)
@@ -54,7 +60,7 @@ def test_logits_gradients_and_statistics_match_pytorch(name, stem, train):
     expected_gradient, expected_stats = torch_reference.to_flax(reference, of=lambda parameter: parameter.grad)
 
     with jax.enable_x64(True):
-        module = build(name, 7, dtype="float64", stem=stem)
+        module = ResNet(7, depths, bottleneck, stem, dtype=jnp.float64, param_dtype=jnp.float64)
 
         def loss(params, images):
             variables = {"params": params, "batch_stats": batch_stats}

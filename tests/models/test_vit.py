@@ -168,6 +168,7 @@ def test_attention_at_sharp_scores_picks_the_matching_key():
     chex.assert_trees_all_close(attention(keys[:, order], keys, values), values[:, order], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_population_gives_the_logits_and_gradients_of_each_alone():
     module, images, labels = _small(depth=1), _images(4, 4, 4, 3), jnp.array([0, 1, 2, 3])
     keys = jax.random.split(jax.random.key(0), 3)

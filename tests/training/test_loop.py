@@ -74,7 +74,7 @@ def test_a_resumed_stage_keeps_the_state_of_its_optimizer_and_its_frozen_paramet
 
 
 def test_images_inputs_and_a_folder_are_enough(tmp_path):
-    recipe, inputs = make_recipe(module=LINEAR), make_inputs()
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
     expected, *_ = fit(recipe, inputs, tmp_path / "expected")
     mesh = sharding.make_mesh(jax.devices()[:1])
     state, _ = training.fit(recipe, mesh, inputs, IMAGES, folder=tmp_path / "defaults")

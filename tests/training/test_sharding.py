@@ -131,8 +131,10 @@ FSDP = {"devices": 8, "fsdp": 8, "accumulate": 2, "remat": True}
 MEMBERS = {"devices": 8, "members": 4, "members_at_once": 1}
 
 
-@pytest.mark.parametrize("at_once", [1, 8])  # members in pieces, or whole members side by side
-@pytest.mark.parametrize("rows", [THREE, FIVE])
+@pytest.mark.parametrize(
+    ("rows", "at_once"),  # members in pieces, or whole members side by side
+    [(THREE, 1), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((THREE, 8), (FIVE, 1), (FIVE, 8)))],
+)
 def test_members_that_do_not_divide_by_the_devices_give_the_same_result(rows, at_once):
     expected = trained(plain, rows=rows, steps=5)
     found = trained(
@@ -211,7 +213,7 @@ LAMB = (("name", "lamb"), ("learning_rate", 0.01), ("weight_decay", 0.1))  # it 
 
 
 @pytest.mark.parametrize("optimizer", [FROZEN, pytest.param(LAMB, marks=pytest.mark.slow)], ids=["adamw", "lamb"])
-@pytest.mark.parametrize("layout", [FSDP, MEMBERS], ids=["fsdp", "members"])
+@pytest.mark.parametrize("layout", [FSDP, pytest.param(MEMBERS, marks=pytest.mark.slow)], ids=["fsdp", "members"])
 def test_other_optimizers_give_the_same_result_on_eight_devices_as_on_one(layout, optimizer):
     expected, start = trained(plain, optimizer=optimizer), beginning(plain, ROWS, optimizer)
     assert_close(trained(plain, optimizer=optimizer, **layout), expected)

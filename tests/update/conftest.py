@@ -13,7 +13,7 @@ from mpt_jax.cli.progress import Progress
 DIGITS = pathlib.Path(__file__).resolve().parents[2] / "configs/digits.py"
 SMALL = (
     *("seeds=0,1", "optimizer.epochs=2", "optimizer.batch_size=32", "dataset.validation_per_class=10"),
-    *("dataset.data_dir=", "model.name=mlp", "dataset.train_per_class=30"),
+    *("dataset.data_dir=", "model.name=mlp", "dataset.train_per_class=30", "training.steps_per_dispatch=3"),
 )
 
 

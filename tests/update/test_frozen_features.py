@@ -124,26 +124,23 @@ def test_an_update_on_features_releases_whole_networks(frozen, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, predictions(run), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
-        [
-            *("update.methods=no_treatment,mpt_kl,bct", "update.bias=1"),
-            *("update.memory=per_class:4", "update.memory_by=herding"),
-        ],
         pytest.param(
             [
-                *(
-                    "update.start=old",
-                    "update.methods=no_treatment,soup,bcwi_fisher,mpt_kl_ema",
-                    "update.ensemble_size=2",
-                ),
-                *("optimizer.name=adamw", "optimizer.clip_norm=0.1", "optimizer.head_learning_rate=1e-4"),
-                *("optimizer.layer_decay=0.5", "optimizer.decay_exclude=bias", "optimizer.warmup_epochs=1"),
-                "update.start=old",
+                *("update.methods=no_treatment,mpt_kl,bct", "update.bias=1"),
+                *("update.memory=per_class:4", "update.memory_by=herding"),
             ],
-            marks=pytest.mark.slow,
+            marks=pytest.mark.ci,
         ),
+        [
+            *("update.methods=no_treatment,soup,bcwi_fisher,mpt_kl_ema", "update.ensemble_size=2"),
+            *("optimizer.name=adamw", "optimizer.clip_norm=0.1", "optimizer.head_learning_rate=1e-4"),
+            *("optimizer.layer_decay=0.5", "optimizer.decay_exclude=bias", "optimizer.warmup_epochs=1"),
+            "update.start=old",
+        ],
     ],
 )
 def test_the_models_are_those_of_a_run_that_computes_features_in_every_step(frozen, tmp_path, overrides):
@@ -171,6 +168,7 @@ def test_the_models_are_those_of_a_run_that_computes_features_in_every_step(froz
             np.testing.assert_allclose(ours.params["head"][key], leaf, rtol=0, atol=1e-5 * np.abs(leaf).max())
 
 
+@pytest.mark.slow
 def test_the_old_network_may_be_another_one(frozen, pretrained):
     run, lines = frozen(
         *("old_model.name=vit_tiny", f"old_model.pretrained={pretrained}/vit_tiny", "seeds=0"),
@@ -300,6 +298,7 @@ def test_a_damaged_chunk_is_computed_again(frozen):
     jax.tree.map(np.testing.assert_array_equal, predictions(again), expected)
 
 
+@pytest.mark.slow
 def test_streamed_images_have_the_features_of_images_in_memory(frozen, tmp_path):
     image_folder.pets(tmp_path / "pets", counts=(40, 40, 40), test=10)
     settings = [

@@ -272,12 +272,18 @@ def named(prefix, state):
             "a head alone: head.weight; expected the weights of the whole",
         ),
         (TINY, ["grey"], r"these weights are for images of 3 channels, and the run has 1: expected dataset.channels=3"),
-        (
+        pytest.param(
             timm_vit(9, 224, patch=16, width=384, depth=12),
             [],
             "these are weights of vit_s16: expected model.name=vit_s16",
+            marks=pytest.mark.slow,  # compares them with all vision transformers
         ),
-        (TINY | {"norm.bias": np.full(128, np.nan, np.float32)}, [], "1 name is not finite: 'norm.bias'"),
+        pytest.param(
+            TINY | {"norm.bias": np.full(128, np.nan, np.float32)},
+            [],
+            "1 name is not finite: 'norm.bias'",
+            marks=pytest.mark.slow,
+        ),
         (TINY, ["model.name=convnet"], "PyTorch has no names for its weights, and .* such as 'norm1.mean'"),
     ],
 )

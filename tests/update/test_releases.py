@@ -16,7 +16,7 @@ from mpt_jax.update.selection import Member
 
 @pytest.fixture
 def run(executed):
-    return executed("seeds=0", "update.methods=mpt_kl,posthoc_bias", "optimizer.epochs=1", "model.name=linear")
+    return executed("update.methods=mpt_kl,posthoc_bias")
 
 
 def logits(run, release, method):
@@ -49,14 +49,14 @@ def test_cards_are_read_from_disk_once_in_a_session(prepared, run, monkeypatch):
     names = sorted(folder.name for folder in run.all_released())
     again = prepared(*overrides_of(run))
     assert not execute(again, "command")
-    assert sorted(reads) == names and len(names) == 4
+    assert sorted(reads) == names and len(names) == 2 * 4
 
 
 def overrides_of(run):
     """Return the overrides that prepare this run once more."""
-    small = ("optimizer.epochs=1", "optimizer.batch_size=32", "dataset.validation_per_class=10", "model.name=linear")
+    small = ("optimizer.epochs=2", "optimizer.batch_size=32", "dataset.validation_per_class=10", "model.name=mlp")
     features = (f"dataset.name={run.config.dataset.name}", "dataset.data_dir=", "dataset.train_per_class=30")
-    return "seeds=0", "update.methods=mpt_kl,posthoc_bias", *small, *features
+    return "seeds=0,1", "update.methods=mpt_kl,posthoc_bias", "training.steps_per_dispatch=3", *small, *features
 
 
 def test_lost_and_damaged_predictions_are_written_again(run):
@@ -70,9 +70,7 @@ def test_lost_and_damaged_predictions_are_written_again(run):
 
 
 def test_a_release_of_another_teacher_is_an_error(run, executed, tmp_path):
-    other = executed(
-        *("seeds=0", "update.methods=mpt_kl", "optimizer.epochs=2", "model.name=linear"), folder=tmp_path / "other"
-    )
+    other = executed("update.methods=mpt_kl", "dataset.class_order=seed:1", folder=tmp_path / "other")
     shutil.rmtree(run.folder(0, "old", 0))
     shutil.copytree(other.folder(0, "old", 0), run.folder(0, "old", 0))
     run.cards.clear()

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from mpt_jax import metrics, models, posttraining, report
 from mpt_jax.cli.progress import Progress
-from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
 from mpt_jax.files.predictions import released
 from mpt_jax.objectives import METHODS, Objective
@@ -41,7 +40,7 @@ class InterruptedAt(Progress):
 
 def test_every_stage_is_compiled_once_also_if_it_resumes(executed, monkeypatch, compiled):
     overrides = ["update.methods=no_treatment,mpt_kl", "update.tune.bias=0,2"]
-    overrides += ["training.steps_per_dispatch=3", "training.checkpoint_every=5"]
+    overrides += ["training.checkpoint_every=5"]
     predictions, predict = set(), inference._predict
 
     def predicted(*args):
@@ -85,7 +84,7 @@ def test_an_ensemble_predicts_the_mean_of_its_models_and_teaches(executed):
 
 def test_a_sequence_compares_every_release_with_the_previous_one_of_its_method(executed):
     run = executed(
-        *("update.schedule=[4,7,10]", "update.methods=pct_kl,posthoc_bias", "optimizer.epochs=1"),
+        *("update.schedule=[5,7,10]", "update.methods=pct_kl,posthoc_bias"),
     )
     result = report.write(run.workdir)
     labels = run.dataset.test.labels
@@ -110,7 +109,7 @@ def test_a_sequence_compares_every_release_with_the_previous_one_of_its_method(e
         metrics.sequence_metrics(
             [logits(run, r, "pct_kl" if r else "old", seed).argmax(-1) for r in range(3)],
             labels,
-            schedule=[4, 7, 10],
+            schedule=[5, 7, 10],
         )
         for seed in (0, 1)
     ]
@@ -123,14 +122,15 @@ def test_a_sequence_compares_every_release_with_the_previous_one_of_its_method(e
     assert f"The previous releases predict {100 * right:.2f} % of the old classes' test images correctly" in page
     assert (
         "| pct_kl |" in page.split("How do they develop over the releases?")[1]
-        and r"| classes | 4 -\> 7 -\> 10 |" in page
+        and r"| classes | 5 -\> 7 -\> 10 |" in page
     )
 
 
-def test_fine_tuning_starts_from_the_weights_of_the_previous_release(executed):
-    overrides = ("update.methods=no_treatment", "optimizer.learning_rate=0", "update.start=old", "optimizer.epochs=1")
-    run = executed(*overrides, "update.schedule=[5,8,10]")
-    for release, before in ((1, "old"), (2, "no_treatment")):
+@pytest.mark.parametrize("schedule", [(5, 10), pytest.param((5, 8, 10), marks=pytest.mark.slow)])
+def test_fine_tuning_starts_from_the_weights_of_the_previous_release(executed, schedule):
+    overrides = ("update.methods=no_treatment", "optimizer.learning_rate=0", "update.start=old")
+    run = executed(*overrides, f"update.schedule={[*schedule]}")
+    for release, before in ((1, "old"), (2, "no_treatment"))[: len(schedule) - 1]:
         (old, _), (new, _) = (
             released_model.read(run.folder(r, method, 1))
             for r, method in ((release - 1, before), (release, "no_treatment"))
@@ -184,10 +184,6 @@ def test_a_diverged_student_is_marked_and_the_others_continue(executed, prepared
     assert "diverged" in next(
         line for line in (alone.workdir / "report.md").read_text().splitlines() if line.startswith("| wild ")
     )
-    with pytest.raises(
-        InputError, match=r"old b=0 seed=0 of stage old diverged by step \d+.*there is no checkpoint; lower"
-    ):
-        executed("optimizer.learning_rate=1e30", folder=tmp_path / "teacher")
 
 
 def test_stage_names_are_those_of_their_checkpoints():

@@ -22,8 +22,11 @@ ALL = {
 }
 
 
+jitted = jax.jit(module.augment, static_argnums=2)  # compiles faster than operation by operation
+
+
 def augment(key, images, **settings):
-    return module.augment(key, images, Augmentation(**settings))
+    return jitted(key, images, Augmentation(**settings))
 
 
 def pictures(batch, height, width, channels, seed=0):
@@ -102,19 +105,15 @@ def test_every_key_changes_images_by_itself_and_keeps_their_type():
     assert set(ALL) == set(RANDOM)
     images = jnp.asarray(pictures(6, 12, 10, 3))
     for name, value in ALL.items():
-        transform = jax.jit(functools.partial(augment, **{name: value}))
+        transform = functools.partial(augment, **{name: value})
         found = transform(KEY, images)
         chex.assert_shape(found, images.shape)
         chex.assert_type(found, jnp.uint8)
         assert (found != images).any(), name
         chex.assert_trees_all_equal(found, transform(jax.random.key(0), images))
         assert (found != transform(jax.random.key(1), images)).any(), name
-
-
-def test_each_image_has_its_own_draws():
-    same = jnp.broadcast_to(jnp.asarray(pictures(1, 12, 10, 3)), (8, 12, 10, 3))
-    found = np.asarray(augment(KEY, same, **ALL))
-    assert len({image.tobytes() for image in found}) == 8
+        same = np.asarray(transform(KEY, jnp.broadcast_to(images[:1], images.shape)))
+        assert len({image.tobytes() for image in same}) > 1, name  # each image has its own draws
 
 
 def test_settings_that_change_nothing():

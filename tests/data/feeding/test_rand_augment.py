@@ -18,11 +18,12 @@ IMAGES = np.stack(
     ]
 ).astype(np.uint8)
 SIZES = (0.0, 0.3, 1.0)
+apply = jax.jit(rand_augment.apply)  # compiles faster than operation by operation
 
 
 def applied(name, strength):
     choice = jnp.full(3, OPERATIONS.index(name))
-    return np.asarray(rand_augment.apply(jnp.asarray(IMAGES), choice, jnp.full(3, strength, jnp.float32)))
+    return np.asarray(apply(jnp.asarray(IMAGES), choice, jnp.full(3, strength, jnp.float32)))
 
 
 def by_torchvision(name, strength):
@@ -63,7 +64,7 @@ def test_torchvision_agrees(name, strength):
 def test_translations_and_shears_move_rows_and_columns(axis):
     images = IMAGES if axis == "x" else IMAGES.swapaxes(1, 2)
     applied_to = lambda name, s: np.asarray(  # noqa: E731
-        rand_augment.apply(jnp.asarray(images), jnp.full(3, OPERATIONS.index(f"{name}_{axis}")), jnp.full(3, s))
+        apply(jnp.asarray(images), jnp.full(3, OPERATIONS.index(f"{name}_{axis}")), jnp.full(3, s))
     )
     turned = (lambda x: x) if axis == "x" else (lambda x: x.swapaxes(1, 2))
     pixels = round(150 / 331 * 16 * 0.5)
@@ -84,10 +85,10 @@ def test_magnitude_0_changes_nothing_but_the_range_of_values():
 
 def test_an_image_does_not_depend_on_the_others():
     choice, strength = jnp.array([3, 7, 13]), jnp.array([0.4, -0.9, 0.7], jnp.float32)
-    together = rand_augment.apply(jnp.asarray(IMAGES), choice, strength)
+    together = apply(jnp.asarray(IMAGES), choice, strength)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = rand_augment.apply(jnp.asarray(IMAGES[one]), choice[one], strength[one])
+        alone = apply(jnp.asarray(IMAGES[one]), choice[one], strength[one])
         np.testing.assert_array_equal(together[one], alone)
 
 
