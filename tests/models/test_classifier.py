@@ -131,7 +131,7 @@ def test_float64_throughout(name):
 @pytest.mark.parametrize(
     "dtype", ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", "float32"))]
 )
-@pytest.mark.parametrize("name", map(slow_unless_first, NETWORKS))
+@pytest.mark.parametrize("name", [slow_unless_first(name) for name in NETWORKS])
 def test_logits_and_parameters_are_float32_whatever_the_compute_dtype(name, dtype):
     module = _shallow(name, 3, dtype=dtype)
     side = 28 if name.endswith("14") else 32  # a multiple of the patch
