@@ -55,7 +55,7 @@ def title(result: Result) -> str:
 
 
 def notes(result: Result) -> list[str]:
-    """Return what a reader has to know before the rates: classes that are new, and tied scores."""
+    """Return what a reader has to know before the rates, such as classes that are new, and tied scores."""
     lines, new, ties = [], result["new_classes"], result["ties"]
     if new:
         rows = sum(each["rows"] for each in new)
@@ -71,6 +71,18 @@ def notes(result: Result) -> list[str]:
                 f"Predictions of the {age} model that are never a label, so wrong in each row: {names}; other names of "
                 "a class need --same"
             )
+    if effective := result["all_rows"].get("effective_rows"):
+        rows = f"{result['all_rows']['count']:,} rows"
+        lines.append(f"Rates are weighted: {rows} tell as much as {effective:,.0f} of equal weight")
+    chosen = result.get("must_pass", {"flips": [], "both_wrong": 0})
+    if chosen["flips"]:
+        names = listed([repr(printable(each["id"])) for each in chosen["flips"]], chosen["negative_flips"])
+        lines.append(f"Examples that must pass and flipped: {names}")
+    if chosen["both_wrong"]:
+        lines.append(
+            f"Of {chosen['rows']:,} examples that must pass, {chosen['both_wrong']:,} were wrong before and still are, "
+            "which is no flip"
+        )
     if left_out := result["left_out"]:
         lines.append(f"Not compared: {listed([f'{count:,} {reason}' for reason, count in left_out.items()])}")
     if ties["rows"]:
@@ -110,7 +122,7 @@ def sentence(check: dict[str, Any], result: Result) -> str:
         shown += ": no confidence interval to compare with"
     else:
         words = ("reaches", "is below") if is_minimum else ("is within", "exceeds")
-        bound = f": the {'lower' if is_minimum else 'upper'} bound" if result["confident"] else ""
+        bound = f": the {'lower' if is_minimum else 'upper'} bound" if check["held"] != check["value"] else ""
         shown += f"{bound} {words[not _is_within(check)]}"
     return f"{shown} {limit}"
 
@@ -240,7 +252,7 @@ def class_cells(result: Result) -> list[list[str]]:
 
 
 def slice_cells(result: Result) -> list[list[str]]:
-    """Return one row per slice, highest NFR first; the intervals hold for all of them at once."""
+    """Return one row per slice, the worst first; the intervals hold for all of them at once."""
     return [
         [
             printable(f"{row['column']} = {row['value']}"),

@@ -57,3 +57,19 @@ def test_a_failure_names_examples():
     found = text.failure(compare(old, old | {"prediction": [0] * 9}, max_nfr=0.5))
     assert "exceeds the limit of 50 %\n6 negative flips, such as id '1' (label '1', old '1', new '0'); id '2'" in found
     assert found.count("; id") == 4
+
+
+def test_what_weights_and_examples_that_must_pass_mean_is_said_first():
+    old = {"id": range(60), "label": [0, 1, 2] * 20, "prediction": [0, 1, 0] * 20, "w": [1, 3, 1] * 20}
+    new = old | {"prediction": [0, 0, 0] * 20}
+    found = compare(old, new, old_classes=3, weight="w", must_pass=range(9), max_nfr=0.99, confident=True)
+    assert text.notes(found) == [
+        "Rates are weighted: 60 rows tell as much as 45 of equal weight",  # 100^2 / (40 + 9 * 20)
+        "Examples that must pass and flipped: '1', '4', '7'",
+        "Of 9 examples that must pass, 3 were wrong before and still are, which is no flip",
+    ]
+    limit, must_pass = found["checks"]
+    assert "the upper bound is within" in text.sentence(limit, found)
+    assert text.sentence(must_pass, found) == (
+        "must_pass: 33.33 % on 9 examples that must pass exceeds the limit of 0 %"
+    )
