@@ -243,7 +243,7 @@ def _check_freeze(config: Config) -> None:
     ]
     for which, given, network, expected in starts:
         _require(
-            not config.optimizer.freeze or given or network.pretrained or ".py" in network.name,
+            not config.optimizer.freeze or given or network.pretrained or own_network.is_own(network.name),
             f"optimizer.freeze={','.join(config.optimizer.freeze)} would freeze random weights of {which}; expected "
             f"{expected}",
         )
