@@ -174,18 +174,20 @@ def measure(
 def doubt_of_old(measured: dict[str, Any]) -> str:
     """Return why the old model's F1 on its own classes suggests labels in another order, or nothing.
 
-    As of `gate.doubt_of_old`, with the micro-averaged F1 in place of the accuracy: in doubt if it is below
-    ``chance + (1 - chance) / 5``, where chance is its F1 if its predictions were dealt to the rows at random, or below
-    the new model's by more than ``1 / 4``; fewer than 30 rows say nothing.
+    As of `gate.doubt_of_old`, with the micro-averaged F1 in place of the accuracy: in doubt if the upper end of its
+    interval is below ``chance + (1 - chance) / 5``, where chance is its F1 if its predictions were dealt to the rows at
+    random, or below the lower end of the new model's by more than ``1 / 4``; fewer than 30 rows say nothing. The
+    intervals are those of a share of the rows, which the F1 of one label a row is.
     """
     found, chance = measured["labels"]["f1"]["old_classes"], measured["labels"]["chance"]
-    old, new = found["micro_old"], found["micro_new"]
+    rows, old, new = measured["all_rows"]["count"], found["micro_old"], found["micro_new"]
     reason = f"the old model has a micro-averaged F1 of {old:.2g} on its classes"
-    if measured["all_rows"]["count"] < 30:
+    if rows < 30:
         return ""
-    if chance < 1 and old < chance + (1 - chance) / 5:
+    highest = metrics.wilson_interval(round(old * rows), rows)[1]
+    if chance < 1 and highest < chance + (1 - chance) / 5:
         reason += ", close to chance"
-    elif old < new - 1 / 4:
+    elif highest < metrics.wilson_interval(round(new * rows), rows)[0] - 1 / 4:
         reason += f", the new one {new:.2g}"
     else:
         return ""
