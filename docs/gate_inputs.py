@@ -557,6 +557,10 @@ GROUPS: dict[str, list[Kind]] = {
             "pandas: `category`", frame("pandas", lambda package: package.DataFrame(OLD).astype({"label": "category"}))
         ),
         Kind("pandas: `string`", frame("pandas", lambda package: package.DataFrame(OLD).astype({"label": "string"}))),
+        Kind(
+            "pandas: ids as the index and as a column",
+            frame("pandas", lambda package: package.DataFrame(OLD).set_index("id", drop=False)),
+        ),
         Kind("pandas: ids as the index", frame("pandas", lambda package: package.DataFrame(OLD).set_index("id"))),
         Kind(
             "pandas: `Int64`",
@@ -637,6 +641,19 @@ GROUPS: dict[str, list[Kind]] = {
             "PyTorch: scores with a gradient",
             frame("torch", lambda package: lists(OLD) | {"scores": package.eye(6, requires_grad=True)}),
             refused="Use tensor.detach().numpy() instead",
+        ),
+        Kind("a series of pandas", frame("pandas", lambda package: package.Series(IDS)), refused="in memory"),
+        Kind(
+            "integers of more than 64 bits",
+            given({**OLD, "id": [2**70, *IDS[1:]]}),
+            refused="expected whole numbers or",
+        ),
+        Kind(
+            "labels as a dictionary from id to label",
+            given(BARE),
+            given(NEW_BARE),
+            {"labels": dict(zip(IDS, LABELS, strict=True))},
+            refused="have the keys 1, 2, 3 and 3 more; expected names of columns",
         ),
         Kind("something else", given(3), refused="is of type int; expected a path, a table"),
     ],

@@ -132,6 +132,8 @@ def read_versions(
     shared, old_classes = given_classes(classes, old_classes)
     own = None if isinstance(old_classes, int) else old_classes
     same, names = same or {}, _names(given)
+    if columns and not (isinstance(columns, Mapping) and all(isinstance(each, str) for each in columns.values())):
+        raise InputError(f"columns are given as {columns!r}; expected names by usual name, such as {{'id': 'uid'}}")
     tables = {role: each for role, each in (("labels", labels), ("metadata", metadata)) if each is not None}
     names += [
         str(each) if isinstance(each, str | os.PathLike) else f"the {role}' {_kind(each)}"
@@ -444,7 +446,8 @@ def _with_labels_of(read: Rows, other: Rows) -> tuple[Rows, list[str]]:
     classes = tuple(dict.fromkeys([*read.classes, *other.classes]))
     number = {name: place for place, name in enumerate(classes)}
     labels = np.array([*(number[name] for name in other.classes), -1], np.int32)[other.labels]
-    merged = replace(read, classes=classes, labels=np.where(read.labels < 0, labels, read.labels))
+    lacking = read.labels < 0
+    merged = replace(read, classes=classes, labels=np.where(lacking, labels, read.labels)) if lacking.any() else read
     found = np.flatnonzero((merged.labels != labels) & (labels >= 0))
     if not found.size:
         return merged, []

@@ -344,7 +344,7 @@ def _codes(values: Column, code: Callable[[Any], int], column: str, name: str) -
             )
         encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         codes = [code(value) for value in encoded.dictionary.to_pylist()]
-    except (pa.ArrowException, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
         raise InputError(f"{name}: column {column!r}: {error}; expected names or indices") from error
     places = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
     return np.array([*codes, -1], np.int32)[places]

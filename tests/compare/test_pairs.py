@@ -359,6 +359,9 @@ def test_columns_have_other_names_in_both_files_or_in_one(tmp_path):
         InputError, match="has the columns 'y_true' and 'label', and the new arrays has no 'y_true'; exp"
     ):
         pairs.read(old | {"label": LABELS}, NEW, columns=columns)
+    for wrong in ("id=uid", {"id": 5}):
+        with pytest.raises(InputError, match=r"columns are given as .*; expected names by usual name"):
+            pairs.read(old, NEW, columns=wrong)
     semicolons = tmp_path / "semicolons.csv"
     semicolons.write_text(
         "uid;y_true;y_pred\n" + "".join(f"{';'.join(row)}\n" for row in zip(*OLD.values(), strict=True))

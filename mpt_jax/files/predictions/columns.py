@@ -215,7 +215,7 @@ def texts(ids: Column, column: str, name: str) -> pa.Array:
             ids = pc.replace_substring_regex(ids, r"^(-?[0-9]+)\.0$", r"\1")
         ids.validate(full=True)  # checks that it is UTF-8, which a cast from text to text does not
         return ids
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise InputError(f"{name}: column {column!r}: {error}; expected whole numbers or text") from error
 
 

@@ -57,6 +57,8 @@ def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
     Raises:
       InputError: no such file, an unknown suffix, a damaged file, or a repeated column.
     """
+    if isinstance(source, Mapping) and not all(isinstance(key, str) for key in source):
+        raise InputError(f"{name} have the keys {listed(list(map(repr, source)), most=3)}; expected names of columns")
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
     elif isinstance(source, np.ndarray) and source.dtype.names:
@@ -203,13 +205,14 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
 
 def _table(name: str, given: Any) -> Source:
     """Open a table in memory; a Hugging Face data set, which may be a selection of its rows, gives an Arrow table."""
-    if any(getattr(getattr(given, "index", None), "names", ())):
+    index = {each for each in getattr(getattr(given, "index", None), "names", ()) if each is not None}
+    if index and not index & {*getattr(given, "columns", ())}:
         given = given.reset_index()  # of pandas: ids are often the index
     try:
         table = given.with_format("arrow")[:] if hasattr(given, "with_format") else pa.table(given)
         names = tuple(table.column_names)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
-        if not hasattr(given, "dtypes"):
+        if not hasattr(given, "dtypes") or not hasattr(given, "columns"):
             raise InputError(f"{name}: {one_line(error)}; expected columns of numbers or text in memory") from error
         table, names = None, tuple(map(str, given.columns))  # some column cannot be converted, perhaps an unused one
 
