@@ -112,9 +112,7 @@ def _from_release(network: Network, path: pathlib.Path, image_shape: tuple[int, 
             f"{network.key} is {name}, but {network.section}.name={network.config.name}; expected a model of that "
             f"network, or {network.section}.name={name}"
         )
-    params, fresh = (
-        _headless(each) for each in (classifier.params, shapes(network.module, image_shape)[0])
-    )
+    params, fresh = (_headless(each) for each in (classifier.params, shapes(network.module, image_shape)[0]))
     if set(parameters.paths(params)) == set(parameters.paths(fresh)):
         params = pytorch_weights.resized(params, network.module, image_shape)
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, fresh):

@@ -18,7 +18,7 @@ SMALL = (
 
 
 @pytest.fixture
-def prepared(digits_dir, tmp_path, one_device):
+def prepared(digits_dir, tmp_path, one_device, without_plots):
     """A function from overrides to a prepared `Run` on one device (tests of `train` use two, of `sharding` eight)."""
 
     def prepare(*overrides, folder=tmp_path / "run", progress=None):
