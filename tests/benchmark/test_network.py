@@ -13,6 +13,7 @@ from mpt_jax.errors import InputError
 SMALL = ("network", "--model=vit_tiny", "--image-size=8", "--batch=8", "--images=8", "--steps=1", "--rounds=2")
 
 
+@pytest.mark.slow
 def test_ratios_are_those_of_the_peer(monkeypatch, measure, one_device):
     commands = []
 
@@ -42,6 +43,7 @@ def test_networks_without_a_twin_are_refused(setup, names, message):
         network.measure(setup, print, names=names)
 
 
+@pytest.mark.slow
 def test_the_table_shows_both(monkeypatch, capsys, one_device):
     monkeypatch.setattr(network, "peer_milliseconds", lambda command, batch: 8.0)
     assert main([*SMALL]) == 0
