@@ -1,9 +1,9 @@
 """The release gate for any two models, as a command, in Python and in pytest; JAX is not imported.
 
-`pairs` reads both models' predictions (`rows` those of one model) and aligns them by id (`align`). `gate` counts flips
-and checks limits. `modes` compares a chain of versions (`lineage`), models without labels (`agreement`) and those with
-several labels a row (`multilabel`). `text` and `report` put results into words, and `show` renders them for a terminal,
-a page and CI.
+`pairs` reads both models' predictions (`rows` those of one model) and aligns them by id (`align`), with what else is
+known of the rows (`extras`). `gate` counts flips and checks limits, also within `slices`. `modes` compares a chain of
+versions (`lineage`), models without labels (`agreement`) and those with several labels a row (`multilabel`). `text` and
+`report` put results into words, and `show` renders them for a terminal, a page and CI.
 """
 
 import sys

@@ -261,6 +261,32 @@ def test_the_policy_of_the_documentation_can_be_read():
     }
 
 
+def test_slices_weights_and_examples_that_must_pass_as_options(files, tmp_path, capsys):
+    meta, ids, out = tmp_path / "meta.csv", tmp_path / "ids.txt", tmp_path / "out.json"
+    rows = "".join(f"i{i},{'night' if i > 80 else 'day'},{'car' if i % 2 else 'bus'},{1 + i % 3}\n" for i in range(100))
+    meta.write_text(f"id,time,place,share\n{rows}")
+    ids.write_text("i89\ni90\n")
+    options = ["--slice=time", "--slice=place", f"--metadata={meta}", "--weight=share", "--max-slice-nfr=0.1"]
+    assert main([*files, *options, f"--json={out}"]) == 1
+    found = json.loads(out.read_text())
+    assert {(row["column"], row["value"]) for row in found["slices"]} == {
+        *(("time", "day"), ("time", "night"), ("place", "car"), ("place", "bus"))
+    }
+    assert found["checks"][0]["where"] == "slice time=night, 9 rows" and found["checks"][0]["verdict"] == "regression"
+    assert (
+        found["old_classes_rows"]["effective_rows"] < 50
+        and [each["role"] for each in found["inputs"]][-1] == "metadata"
+    )
+    assert "Worst slices" in capsys.readouterr().out
+    assert main([*files, f"--must-pass={ids}"]) == 1
+    assert "FAIL must_pass: 50.00 % on 2 examples" in " ".join(capsys.readouterr().out.split())
+    for bad in (["--slice=tim", f"--metadata={meta}"], [f"--must-pass={meta}x"], [f"--metadata={meta}"]):
+        assert main([*files, *bad]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert main([*files, "--slice=time", f"--metadata={meta}", f"--json={meta}"]) == 2
+    assert "would overwrite the metadata" in capsys.readouterr().err and meta.read_text().endswith(rows)
+
+
 def test_further_modes_as_commands(files, tmp_path, monkeypatch, capsys):
     outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "markdown", "junit")}
     options = [f"--{kind}={path}" for kind, path in outputs.items()]
