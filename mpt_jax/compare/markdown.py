@@ -121,4 +121,4 @@ def _prose(sentence: str) -> str:
     # Later steps of a renderer see the text without its escapes: only another character within a mention stops them.
     shown = _MENTIONS.sub(rf"\1{_WORD_JOINER}", shown)
     shown = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", shown)
-    return re.sub(r"^(\d*)([-+#=.)])", r"\1\\\2", shown)  # which would begin a list or a heading
+    return re.sub(r"^(\d*)([-+#=]|[.)](?=\s|$))", r"\1\\\2", shown)  # which would begin a list or a heading
