@@ -82,16 +82,17 @@ def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
 def _open_file(path: File, ids: Sequence[str]) -> Source:
     if path.path.is_dir():
         return _parts(path, [_open_file(part, ids) for part in packed.parts(path)])
+    if path.path.exists() and not path.path.is_file():
+        raise InputError(
+            f"{path}: not a regular file; expected one, as it is read more than once; - reads standard input"
+        )
     with _readable(path):
         suffix = packed.suffix(path)
     if suffix not in FORMATS:
         known = f"; expected a name that ends in {', '.join(FORMATS)}"
         raise InputError(f"{path}: unknown format{known}{_INSTEAD.get(suffix, '')}")
     if not path.path.is_file():
-        what = "not a regular file" if path.path.exists() else "no such file"
-        raise InputError(
-            f"{path}: {what}; expected a regular file of predictions (a pipe cannot be read twice; - reads stdin)"
-        )
+        raise InputError(f"{path}: no such file; expected a file of predictions")
     with _readable(path):
         if suffix in packed.TEXTS:
             with packed.open_text(path) as file:
