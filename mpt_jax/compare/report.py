@@ -124,6 +124,11 @@ def _chain(result: Result) -> Report:
                 Table(f"Classes, {arrow}", text.CLASS_HEADINGS, text.class_cells(each), most=0)
                 for arrow, each in zip(arrows, compared, strict=True)
             ),
+            *(
+                Table(f"Slices, {arrow}", text.SLICE_HEADINGS, cells, most=0)
+                for arrow, each in zip(arrows, compared, strict=True)
+                if (cells := text.slice_cells(each))
+            ),
         ],
         interval_note=text.interval_note(compared[0]),
         meanings=[*text.MEANINGS[:2], ("lost from any", "a row that an earlier version has right and the last wrong")],

@@ -96,3 +96,9 @@ def test_files_are_named_without_folders_where_that_tells_them_apart():
         "a.csv -> c.csv: max_nfr 0.1",
     ]
     assert report.of(found).title.startswith("x/a.csv -> y/b.csv -> z/c.csv")
+
+
+def test_the_page_of_a_chain_has_the_slices_of_each_comparison():
+    first, second = (each | {"site": ["x", "y", "y", "y"]} for each in (FIRST, SECOND))
+    page = show.page(chain([first, second, first], slices=["site"]))
+    assert page.count("<h2>Slices, ") == 3 and "site = y" in page
