@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats import multitest
 
 from mpt_jax.compare import evidence
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
@@ -46,7 +47,6 @@ def test_holm_rejects_what_its_definition_does(p_values, level):
 
 
 def test_holm_agrees_with_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
     random = np.random.default_rng(0)
     for size in (1, 2, 10, 100):
         p_values = random.beta(0.3, 3, size)
