@@ -30,12 +30,13 @@ EFFICIENTNET = {
 }
 HOW = {
     "frozen": {"optimizer.freeze": "backbone"},
-    # Not by Adam, whose first steps have the size of the rate also where the gradient is nothing but rounding: with it,
-    # logits on eight devices differed from those on one by up to a quarter of the largest.
+    # With AdamW, logits on eight devices differed from those on one by up to a quarter of the largest. Its first steps
+    # have the size of the rate whatever the gradient, rounding included; that this is the reason was not shown.
     "finetuned": {
         **{"dataset.flip": True, "optimizer.warmup_epochs": 1, "optimizer.decay_exclude": "bias,scale"},
         **{"optimizer.name": "sgd", "optimizer.momentum": 0.9},
     },
+}
 
 
 class World:
