@@ -56,7 +56,7 @@ def outcome(folder):
     for entry in [*report["rows"], *report["summary"].values()]:
         for key in costs:
             del entry[key]
-    for key in ("command", "git_revisions"):
+    for key in ("command", "git_revision", "git_revisions"):
         report.pop(key, None)
     digests = {path.name: released_model.read(path)[1]["digest"] for path in (folder / "releases").iterdir()}
     return report, digests, metrics(folder)

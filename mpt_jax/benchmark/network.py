@@ -47,12 +47,18 @@ def measure(setup: Setup, log: Log, *, names: str) -> dict[str, Any]:
     images, labels = examples(setup.job, mesh)
     program = Program(setup, [METHODS["no_treatment"]], images, labels, mesh)
     log(f"compiled: {program.compile_seconds:.1f} s")
-    command = f"{shlex.quote(sys.executable)} -m mpt_jax.benchmark.torch_network"
-    options = f"--model {setup.model} --names {names} --batch {setup.batch} --image-size {setup.job.image_shape[0]}"
+    size, classes = setup.job.image_shape[0], setup.job.num_classes["new"]
+    same: dict[str, Any] = {
+        "model": setup.model,
+        "names": names,
+        "batch": setup.batch,
+        "image_size": size,
+        "classes": classes,
+    }
     ours = {"forward": _forward(setup, mesh, np.asarray(images[: setup.batch])), "step": program.milliseconds}
     contestants: dict[str, Callable[[], float]] = {}
-    for work in torch_network.PASSES:
-        peer = f"{command} {work} {options} --classes {setup.job.num_classes['new']}"
+    for work in torch_network.WORKS:
+        peer = f"{shlex.quote(sys.executable)} -c {shlex.quote(torch_network.script(work, **same))}"
         contestants |= {work: ours[work], f"{work}, peer": functools.partial(peer_milliseconds, peer, setup.batch)}
     times = alternate(setup.rounds, contestants, log)
     rows = [
@@ -64,7 +70,7 @@ def measure(setup: Setup, log: Log, *, names: str) -> dict[str, Any]:
             "peer_ms": times[f"{work}, peer"],
             **compare(times[work], times[f"{work}, peer"]),
         }
-        for work in torch_network.PASSES
+        for work in torch_network.WORKS
     ]
     return {
         "benchmark": "network",

@@ -1,11 +1,34 @@
-"""The command of the peer; `test_network` measures with it."""
+"""The program of the peer, run with PyTorch."""
 
 import json
+import subprocess
+import sys
+
+import pytest
 
 from mpt_jax.benchmark import torch_network
 
 
-def test_the_command_prints_the_median(monkeypatch, capsys):
-    monkeypatch.setattr(torch_network, "measure", lambda work, **options: [3.0, 1.0, 2.0])
-    assert torch_network.main(["step", "--batch=2"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"median_ms": 2.0, "ms": [3.0, 1.0, 2.0]}
+@pytest.mark.slow
+@pytest.mark.parametrize("work", torch_network.WORKS)
+def test_the_program_measures_the_network_of_the_package(work):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    script = torch_network.script(
+        *(work,),
+        model="efficientnet_lite0",
+        names="efficientnet_lite_pytorch",
+        batch=2,
+        image_size=32,
+        classes=3,
+        seconds=0,
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(result["ms"]) == 3 and min(result["ms"]) > 0 and result["median_ms"] == sorted(result["ms"])[1]
+
+
+def test_the_program_is_python_for_every_work():
+    for work in torch_network.WORKS:
+        compile(
+            torch_network.script(work, model="vit_tiny", names="timm", batch=2, image_size=8, classes=3), "peer", "exec"
+        )
