@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train an update and report the negative flips of each method",
     "compare": "compare the predictions of two models; gate a release in CI",
     "predict": "run a released model on images and write its predictions",
+    "verify": "check that the files of a work directory are whole and in their place",
     "export": "write a released model for use without this package",
     "benchmark": "measure the speed and memory of training",
     "reproduce": "regenerate the tables of REPRODUCIBILITY.md",

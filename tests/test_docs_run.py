@@ -156,6 +156,7 @@ def stand_ins(request, user_folder, digits_dir, tmp_path):
     def filled_in(name, arguments):
         text = " ".join(arguments)
         values = {
+            "WORKDIR": "run",
             "RELEASE": "run/releases/r1-mpt_kl-seed0",
             "SOURCE": "pets/test",
             "FILE": "predictions.csv",

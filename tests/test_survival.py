@@ -309,6 +309,96 @@ def test_a_run_reports_a_damaged_checkpoint_and_resumes_from_the_one_before(worl
     world.assert_equals_the_undisturbed_run(name)
 
 
+def swap(one, other):
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def one_line(errors):
+    assert len(errors.splitlines()) == 1, errors
+    return errors
+
+
+@pytest.mark.parametrize("copied_to", ["14", "34", "9999"])
+def test_a_checkpoint_that_was_copied_to_the_name_of_a_later_step(world, copied_to):
+    name = f"copied-{copied_to}"
+    world.start(name, kill=("r1-independent/.14.unfinished", 1)).communicate(timeout=300)
+    states = world.folder / name / "checkpoints/r1-independent"
+    shutil.copytree(states / "10", states / copied_to)
+    status, output, errors = world.run(name)
+    assert status == 0, errors
+    assert f"{states / copied_to} was copied or renamed: it is the checkpoint of step 10" in output
+    assert "resumed from step 10" in output
+    world.assert_equals_the_undisturbed_run(name)
+
+
+def test_two_checkpoints_that_were_swapped(world):
+    world.start("swapped", kill=("r1-independent/.14.unfinished", 1)).communicate(timeout=300)
+    states = world.folder / "swapped/checkpoints/r1-independent"
+    swap(states / "5", states / "10")
+    status, _, errors = world.run("swapped")
+    assert status == 2 and f"no checkpoint in {states} can be used; remove that folder" in one_line(errors)
+    shutil.rmtree(states)
+    assert world.run("swapped")[0] == 0
+    world.assert_equals_the_undisturbed_run("swapped")
+
+
+def test_predictions_of_two_seeds_that_were_swapped_before_the_students_are_compared(world):
+    world.start("seeds", kill=("checkpoints/r1-students", 1)).communicate(timeout=300)
+    folder = world.folder / "seeds/predictions"
+    assert not list(folder.glob("r1-mpt_kl-*"))
+    swap(folder / "r0-old-seed0.npz", folder / "r0-old-seed1.npz")
+    status, output, errors = world.run("seeds")
+    assert status == 0, errors
+    assert output.count("holds other predictions, those of r0-old-seed") == output.count("computed again") == 2
+    world.assert_equals_the_undisturbed_run("seeds")
+
+
+def test_predictions_of_two_methods_that_were_swapped_in_a_finished_run(world):
+    shutil.copytree(world.folder / "whole", world.folder / "methods")
+    files = [world.folder / f"methods/predictions/r2-{name}-seed0.npz" for name in ("no_treatment", "mpt_kl")]
+    swap(*files)
+    assert commands.run(world.folder, "verify", world.folder / "methods")[0] == 1
+    status, output, errors = world.run("methods")
+    assert status == 0, errors
+    assert output.count("computed again") == 2
+    world.assert_equals_the_undisturbed_run("methods")
+    assert commands.run(world.folder, "verify", world.folder / "methods")[0] == 0
+
+
+@pytest.mark.parametrize("how", ["swapped", "linked", "copied"])
+def test_releases_of_two_seeds_that_were_exchanged(world, how):
+    run = world.folder / f"releases-{how}"
+    shutil.copytree(world.folder / "whole", run)
+    one, other = (run / f"releases/r2-mpt_kl-seed{seed}" for seed in (0, 1))
+    if how == "swapped":
+        swap(one, other)
+    else:
+        shutil.rmtree(one)
+        one.symlink_to(other) if how == "linked" else shutil.copytree(other, one)
+    status, _, errors = world.run(run.name)
+    assert status == 2 and "r2-mpt_kl-seed0 holds the release r2-mpt_kl-seed1" in one_line(errors)
+    assert commands.run(world.folder, "verify", run)[0] == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_model_of_a_finished_run_that_is_not_whole(world, damage):
+    run = world.folder / f"model-{damage}"
+    shutil.copytree(world.folder / "whole", run)
+    model = run / "releases/r2-mpt_kl-seed0/model"
+    path = max((path for path in model.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    if damage == "missing":
+        shutil.rmtree(model)
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    status, _, errors = world.run(run.name)
+    assert status == 2 and "restore it from a copy, or remove" in one_line(errors)
+    status, output, _ = commands.run(world.folder, "verify", run, "--quick")
+    assert status == 1 and "r2-mpt_kl-seed0/model/" in output
+
+
 def test_a_damaged_teacher_is_an_error_with_a_remedy(world):
     shutil.copytree(world.folder / "whole", world.folder / "teacher")
     shutil.rmtree(world.folder / "teacher/releases/r1-mpt_kl-seed0")  # so that the students are trained again

@@ -45,8 +45,17 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
             choice = {"validation_images": 6, "required_accuracy": 0.8}
             card = {
                 **{"schema": 2, "release": int(method != "old"), "method": method, "seed": seed, **TIMES},
-                **{"objective": {"bias": 2.0 if method == "mpt_kl" else 0.0}, "classes": ["a", "b", "c"]},
-                **{"name": method, "dataset": "made|up", "digest": "0", "architecture": {}, "normalization": {}},
+                **{
+                    "objective": {"bias": 2.0 if method == "mpt_kl" else 0.0},
+                    "classes": ["a", "b", "c"][: 2 if method == "old" else 3],
+                },
+                **{
+                    "name": release_name(int(method != "old"), method, seed),
+                    "dataset": "made|up",
+                    "digest": "0",
+                    "architecture": {},
+                    "normalization": {},
+                },
                 **{"parents": {}, "files": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
                 "made_with": RESUMED_WITH if method == "mpt_kl" else {"device": STARTED_ON, "git_revision": "first"},
@@ -70,9 +79,9 @@ def make_workdir_with_predictions(folder, *, classes=HOSTILE, seeds=(0, 7, 8), g
     ids = np.array([f"{i} <b>&{'|`$' if i % 2 else ''}.png" for i in range(60)])
     (folder / "predictions").mkdir()
     for path in (folder / "releases").iterdir():
-        card = json.loads((path / "card.json").read_text()) | {"classes": list(classes)}
-        (path / "card.json").write_text(json.dumps(sealed(card)))
+        card = json.loads((path / "card.json").read_text())
         known = 2 if card["release"] == 0 else 3
+        (path / "card.json").write_text(json.dumps(sealed({**card, "classes": list(classes)[:known]})))
         logits = rng.normal(size=(60, known)).astype(np.float32)
         wrong = rng.random(60) < {"old": 0.05, "mpt_kl": 0.2}.get(card["method"], 0.4)
         logits[np.arange(60), np.where(wrong, (labels + 1) % known, np.minimum(labels, known - 1))] += 6

@@ -1,8 +1,8 @@
 """A folder of arrays with sealed JSON metadata: what released models and training states have in common.
 
 `model/` holds the arrays, written by orbax, which only this module imports. Other subfolders may hold arrays that the
-folder shares with others. The metadata file has the SHA-256 of every file in them and of itself; reading checks them
-before anything else. A folder appears completely or not at all.
+folder shares with others. The metadata file has the size and the SHA-256 of every file in them, and the SHA-256 of
+itself; reading checks them before anything else. A folder appears completely or not at all.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -63,7 +63,9 @@ def write(
                     storage.link_files(source / "model", unfinished / name)
                 for name, content in texts.items():
                     storage.write_bytes(unfinished / name, content)
-                metadata = sealed({**metadata, "files": file_digests(unfinished, ("model", *shared))})
+                parts = ("model", *shared)
+                facts = {"files": file_digests(unfinished, parts), "sizes": _sizes(unfinished, parts)}
+                metadata = sealed({**metadata, **facts})
                 storage.write_text(unfinished / metadata_name, json.dumps(metadata, indent=1) + "\n")
                 if not remote:
                     storage.remove(folder)  # a damaged one
@@ -91,10 +93,8 @@ def read(
     """
     with processes.synchronized():
         metadata = read_sealed(folder / metadata_name)
-        found = file_digests(folder, (part,))
-        for name, expected in dict(metadata.get("files", {})).items():
-            if name.partition("/")[0] == part and found.get(name) != expected:
-                raise InputError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+        for fault in faults(folder, metadata_name, metadata, (part,)):
+            raise InputError(fault)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(storage.absolute(folder / part), args=ocp.args.StandardRestore(abstract))
@@ -105,14 +105,49 @@ def read(
         raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
 
 
+def faults(
+    folder: pathlib.Path,
+    metadata_name: str,
+    metadata: Mapping[str, Any],
+    parts: Sequence[str] = ("model",),
+    *,
+    digests: bool = True,
+) -> Iterator[str]:
+    """Yield a line for each file of the metadata that is missing or damaged.
+
+    Args:
+      parts: the subfolders to check.
+      digests: compare the SHA-256 of every file. Otherwise only that of files that are newer than the metadata, which
+        were written after it; of the others the size.
+    """
+    expected, sizes = dict(metadata.get("files", {})), dict(metadata.get("sizes", {}))
+    found = {f"{part}/{name}": facts for part in parts for name, facts in storage.listing(folder / part).items()}
+    written = storage.modified(folder / metadata_name)
+    for name in sorted(name for name in expected if name.partition("/")[0] in parts):
+        if name not in found:
+            yield f"{folder / name} is missing"
+            continue
+        size, modified = found[name]
+        whole = size == sizes.get(name, size)  # a version before this one recorded no sizes
+        if not whole or ((digests or modified > written) and _file_digest(folder / name) != expected[name]):
+            yield f"{folder / name} is damaged"
+
+
 def file_digests(folder: pathlib.Path, parts: Sequence[str] = ("model",)) -> dict[str, str]:
     """Return the SHA-256 of every file in these subfolders, by path."""
-    result = {}
-    for part in parts:
-        for name in storage.files(folder / part):
-            with (folder / part / name).open("rb") as file:
-                result[f"{part}/{name}"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result
+    return {
+        f"{part}/{name}": _file_digest(folder / part / name) for part in parts for name in storage.files(folder / part)
+    }
+
+
+def _file_digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sizes(folder: pathlib.Path, parts: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of every file in these subfolders, by path."""
+    return {f"{part}/{name}": facts[0] for part in parts for name, facts in storage.listing(folder / part).items()}
 
 
 def _require_space(folder: pathlib.Path, size: int) -> None:

@@ -1,8 +1,14 @@
-"""Checkpoints: the states of a training while it runs, a folder per step with `model/` and `notes.json`."""
+"""Checkpoints: the states of a training while it runs, a folder per step with `model/` and `notes.json`.
 
+The notes name the step and the training that the state belongs to. A folder that was copied, renamed or taken from
+another training is not used.
+"""
+
+import contextlib
 import pathlib
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,6 +20,7 @@ from mpt_jax.runtime import processes
 
 NOTES = "notes.json"
 KEPT = 2  # checkpoints of a stage: the newest, and one to fall back to
+_OWN = ("files", "sizes", "seal", "step", "of")  # keys of the notes that are not the caller's
 
 
 def step_folder(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -33,50 +40,87 @@ def _is_checkpoint(path: pathlib.Path, step: int) -> bool:
     return path == step_folder(path.parent, step) and (not storage.is_remote(path) or (path / NOTES).exists())
 
 
-def save(folder: pathlib.Path, step: int, state: Any, notes: Mapping[str, Any]) -> None:
-    """Write the state after `step` steps, with JSON notes, and remove all checkpoints but the newest two.
+def save(
+    folder: pathlib.Path,
+    step: int,
+    state: Any,
+    notes: Mapping[str, Any],
+    of: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the state after `step` steps, with JSON notes, and remove all checkpoints but this one and the one before.
 
     With several processes each writes its part of the state.
+
+    Args:
+      of: what the state belongs to, by the name of its kind: `restore` compares it.
 
     Raises:
       OSError: the disk is full, or cannot be written.
     """
     state = state if processes.is_distributed() else jax.device_get(state)
-    array_folder.write(step_folder(folder, step), NOTES, notes, state)
+    array_folder.write(step_folder(folder, step), NOTES, {**notes, "step": step, "of": dict(of)}, state)
     if processes.is_first():
-        old = (step_folder(folder, number) for number in saved_steps(folder)[KEPT:])
+        steps = saved_steps(folder)
+        # Training has just come to this step: a later one is not of this training, and was not restored.
+        kept = [number for number in steps if number <= step][:KEPT]
+        old = (step_folder(folder, number) for number in steps if number not in kept)
         for path in (*folder.glob(".*.unfinished"), *old):
             storage.remove(path)
 
 
-def restore(folder: pathlib.Path, like: Any, log: Callable[[str], None]) -> tuple[int, Any, dict[str, Any]] | None:
-    """Return (step, state, notes) of the newest undamaged checkpoint, or None if there are no checkpoints.
+def restore(
+    folder: pathlib.Path, like: Any, log: Callable[[str], None], of: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, Any, dict[str, Any]] | None:
+    """Return (step, state, notes) of the newest checkpoint that can be used, or None if there are no checkpoints.
 
     Args:
       folder: the checkpoints of a stage.
       like: a state with the same shapes and shardings.
-      log: called with a line for each damaged checkpoint.
+      log: called with a line for each checkpoint that is damaged or of another step or training.
+      of: as given to `save`.
 
     Raises:
-      InputError: all checkpoints are damaged.
+      InputError: no checkpoint can be used.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     steps = processes.from_first(lambda: saved_steps(folder))
     for step in steps:
         try:
+            with processes.synchronized():
+                read_notes(folder, step, of)
             state, notes = array_folder.read(step_folder(folder, step), NOTES, abstract)
-            return step, state, {key: value for key, value in notes.items() if key not in ("files", "seal")}
         except InputError as error:
             log(f"{error}: trying an older checkpoint")
+            continue
+        if "step" not in notes:
+            log(f"{step_folder(folder, step)} was made before checkpoints named their step: it is used unchecked")
+        return step, state, {key: value for key, value in notes.items() if key not in _OWN}
     if steps:
-        raise InputError(f"all checkpoints in {folder} are damaged; remove that folder to train this stage again")
+        raise InputError(f"no checkpoint in {folder} can be used; remove that folder to train this stage again")
     return None
 
 
-def read_notes(folder: pathlib.Path, step: int) -> dict[str, Any]:
-    """Read the notes of a checkpoint.
+def newest(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    """Return the step and the notes of the newest checkpoint whose notes are undamaged and name its step."""
+    for step in saved_steps(folder):
+        with contextlib.suppress(InputError):  # restoring reports it
+            return step, read_notes(folder, step)
+    return None
+
+
+def read_notes(folder: pathlib.Path, step: int, of: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Read the notes of a checkpoint, and check that they are of this step and belong to `of`.
+
+    Notes of a version that recorded neither are not checked.
 
     Raises:
-      InputError: they are missing or damaged.
+      InputError: they are missing or damaged, or of another step or training.
     """
-    return read_sealed(step_folder(folder, step) / NOTES)
+    path = step_folder(folder, step)
+    notes = read_sealed(path / NOTES)
+    if notes.get("step", step) != step:
+        raise InputError(f"{path} was copied or renamed: it is the checkpoint of step {notes['step']}")
+    found = notes.get("of", {})
+    if differing := [kind for kind, expected in of.items() if found.get(kind, expected) != expected]:
+        raise InputError(f"{path} is the checkpoint of another {', '.join(differing)}")
+    return notes

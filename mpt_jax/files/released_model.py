@@ -20,6 +20,7 @@ from mpt_jax.files.sealed import digest, read_sealed
 from mpt_jax.models import Classifier, own_network
 
 NETWORK = "network.py"  # the file of a network of one's own
+PARTS = ("model", "backbone")  # subfolders with arrays; the second only where it is shared
 # The keys of every card, with the types of their values.
 CARD = {
     **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": dict},
@@ -70,7 +71,7 @@ def write(
     Args:
       folder: of this release.
       classifier: None for a model known only by its predictions, whose card has a digest and gains no files.
-      card: JSON values.
+      card: JSON values. A `digest` in it must be that of the weights.
       backbone: of `write_backbone`, with all weights of the classifier but its head.
 
     Raises:
@@ -80,7 +81,7 @@ def write(
         return array_folder.write(folder, "card.json", {"schema": 2, **card, "normalization": {}}, None)
     weights = _weights(classifier)
     normalization = {name: np.asarray(getattr(classifier, name)).tolist() for name in ("mean", "std")}
-    card = {"schema": 2, **card, "normalization": normalization, "digest": digest(weights)}
+    card = {"schema": 2, **card, "normalization": normalization, "digest": card.get("digest") or digest(weights)}
     if backbone is None:
         return array_folder.write(folder, "card.json", card, weights, texts=_texts(card))
     head = {"params": {"head": weights["params"]["head"]}}
@@ -131,12 +132,10 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
             f"{folder} has no weights: the model is known only by its predictions in {source}; expected a release "
             "with weights"
         )
+    weights = _checked_weights(folder, card)
     try:
-        weights = _read_weights(folder, card)
         name, options = str(card["architecture"]["name"]), dict(card["architecture"]["options"])
         mean, std = (np.asarray(card["normalization"][key], np.float32) for key in ("mean", "std"))
-    except InputError as error:
-        raise InputError(f"{error}; {_remedy(folder)}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_remedy(folder)}") from error
     try:
@@ -145,10 +144,24 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         copy = folder / NETWORK
         remedy = f"a copy of the text is {copy}" if own_network.is_own(name) and copy.exists() else _remedy(folder)
         raise InputError(f"{folder}: {error}; {remedy}") from error
-    if digest(weights) != card["digest"]:
-        raise InputError(f"{folder}/model does not match the digest in its card.json; {_remedy(folder)}")
     ensemble = card["architecture"].get("ensemble") is True
     return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
+
+
+def check(folder: pathlib.Path, card: Mapping[str, Any], *, digests: bool = False) -> None:
+    """Check that the weights of a release are those of its card.
+
+    Args:
+      digests: read them. Otherwise check that their files are there in their size, and read only those that were
+        changed after the release.
+
+    Raises:
+      InputError: a file is missing or damaged, or holds other weights.
+    """
+    if digests:
+        _checked_weights(folder, card)
+    for fault in array_folder.faults(folder, "card.json", card, PARTS, digests=False):
+        raise InputError(f"{fault}; {_remedy(folder)}")
 
 
 def read_head(folder: pathlib.Path) -> Any:
@@ -161,6 +174,19 @@ def read_head(folder: pathlib.Path) -> Any:
         return jax.tree.map(np.asarray, array_folder.read(folder, "card.json", None)[0]["params"]["head"])
     except (InputError, KeyError) as error:
         raise InputError(f"{error}; {_remedy(folder)}") from error
+
+
+def _checked_weights(folder: pathlib.Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the weights of a release, and check its files and them against the digests in its card."""
+    try:
+        weights = _read_weights(folder, card)
+    except InputError as error:
+        raise InputError(f"{error}; {_remedy(folder)}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read ({type(error).__name__}); {_remedy(folder)}") from error
+    if digest(weights) != card["digest"]:
+        raise InputError(f"{folder}/model does not match the digest in its card.json; {_remedy(folder)}")
+    return weights
 
 
 def _read_weights(folder: pathlib.Path, card: Mapping[str, Any]) -> dict[str, Any]:

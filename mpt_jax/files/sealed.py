@@ -15,6 +15,8 @@ import numpy as np
 from mpt_jax.errors import DAMAGED, InputError
 from mpt_jax.files import storage
 
+AGAIN = "run the same command again to regenerate it"  # remedy for a file that a run can write again
+
 
 def digest(tree: Any) -> str:
     """Return the SHA-256 of the path, dtype, shape and bytes of every array in a tree of mappings and sequences.
@@ -69,8 +71,8 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     storage.write_bytes(path, content.getvalue())
 
 
-def read_arrays(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Read the arrays of these names, as `write_arrays` wrote them.
+def read_arrays(path: pathlib.Path, names: Collection[str], *, optional: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Read the arrays of these names, as `write_arrays` wrote them; those of `optional` may be absent.
 
     Raises:
       InputError: the file is missing or damaged, or holds other arrays.
@@ -80,11 +82,7 @@ def read_arrays(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndar
             arrays = dict(file)
         expected = str(arrays.pop("digest"))
     except DAMAGED as error:
-        raise InputError(
-            f"{path} is missing or damaged ({type(error).__name__}); run the same command again to regenerate it"
-        ) from error
-    if set(arrays) != set(names) or digest(arrays) != expected:
-        raise InputError(
-            f"{path} is damaged: its arrays do not match the digest in it; run the same command again to regenerate it"
-        )
+        raise InputError(f"{path} is missing or damaged ({type(error).__name__}); {AGAIN}") from error
+    if set(arrays) - set(optional) != set(names) or digest(arrays) != expected:
+        raise InputError(f"{path} is damaged: its arrays do not match the digest in it; {AGAIN}")
     return arrays

@@ -114,6 +114,24 @@ def files(folder: pathlib.Path) -> list[str]:
     return sorted(name.removeprefix(start) for name in filesystem().find(start) if name.startswith(start))
 
 
+def listing(folder: pathlib.Path) -> dict[str, tuple[int, float]]:
+    """Return the size in bytes and the time of the last change of all files below a folder, by relative path.
+
+    In a bucket the times are 0: an object is never changed.
+    """
+    if not is_remote(folder):
+        found = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): (facts.st_size, facts.st_mtime) for path, facts in found}
+    start = str(folder).removeprefix(SCHEME) + "/"
+    objects = filesystem().find(start, detail=True).items()
+    return {name.removeprefix(start): (facts["size"], 0.0) for name, facts in objects if name.startswith(start)}
+
+
+def modified(path: pathlib.Path) -> float:
+    """Return the time of the last change of a file, as in `listing`."""
+    return 0.0 if is_remote(path) else path.stat().st_mtime
+
+
 def link_files(source: pathlib.Path, folder: pathlib.Path) -> None:
     """Put the files of one folder into another without copying them, or as copies where links are not possible.
 

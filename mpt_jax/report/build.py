@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mpt_jax import metrics
-from mpt_jax.files import released_model, storage
-from mpt_jax.files.predictions import released
+from mpt_jax.files import storage
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
 from mpt_jax.runtime import hardware
-from mpt_jax.update import lineage, workdir
+from mpt_jax.update import chain, lineage, workdir
 from mpt_jax.update.workdir import read_facts
 
 RATES = (
@@ -50,19 +51,18 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
       `git_revisions`: every machine and commit that the run was started or resumed with.
     """
     facts = read_facts(folder)
-    config = facts["config"]
+    config, all_cards = facts["config"], chain.read_cards(folder, facts)
     methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
-    cards = [
-        released_model.read_card(folder / "releases" / lineage.release_name(release, method, seed))
-        for release in range(1, len(schedule))
-        for method in methods
-        for seed in config["seeds"]
-    ]
+    cards = [card for card in map(all_cards.__getitem__, chain.releases(config)) if card["release"]]
+
+    def predictions(name: str) -> dict[str, np.ndarray]:
+        return chain.read_predictions(folder, name, all_cards[name], facts.get("contents", {}))
+
     made_with = [facts, *(card["made_with"] for card in cards if "made_with" in card)]
     rows = [_row(card) for card in cards]
     last = [card for card in cards if card["release"] == len(schedule) - 1]
     selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
-    found, events = _flips(folder, config, methods)
+    found, events = _flips(folder, config, methods, predictions)
     compared = comparison.compare(
         {method: [_row(card) for card in last if card["method"] == method] for method in methods},
         events,
@@ -81,7 +81,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "device": facts["device"],
         "rows": rows,
         "summary": {method: _summary([_row(card) for card in last if card["method"] == method]) for method in methods},
-        "sequences": _sequences(folder, config, methods) if len(schedule) > 2 else {},
+        "sequences": _sequences(config, methods, predictions) if len(schedule) > 2 else {},
         "selection": selection,
         "fronts": fronts(selection),
         "comparison": compared,
@@ -117,7 +117,7 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flips(
-    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]
+    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str], predictions: flips.Predictions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return `flips.describe` and `flips.events` of every method, reading one method at a time as logits are large."""
     if not flips.has_predictions(folder, config, methods):
@@ -125,31 +125,30 @@ def _flips(
     thumbnails, num_old = workdir.read_gallery(folder).keys(), config["update"]["schedule"][-2]
     described, events = {}, {}
     for method in methods:
-        pairs = [flips.read(folder, config, method, seed) for seed in config["seeds"]]
+        pairs = [flips.read(predictions, config, method, seed) for seed in config["seeds"]]
         described[method] = flips.describe(pairs, num_old, thumbnails)
         events[method] = flips.events(pairs, num_old)
     return described, events
 
 
-def _sequences(folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+def _sequences(config: Mapping[str, Any], methods: Sequence[str], predictions: flips.Predictions) -> dict[str, Any]:
     """Return for each method the mean over seeds of `metrics.sequence_metrics` on its lineage, old model included."""
     schedule, result = config["update"]["schedule"], {}
 
-    def read(release: int, method: str, seed: int) -> dict[str, Any]:
-        name = lineage.release_name(release, method, seed)
-        return released.read(folder / "predictions" / f"{name}.npz")
+    def read(release: int, method: str, seed: int) -> Mapping[str, Any]:
+        return predictions(lineage.release_name(release, method, seed))
 
     for method in methods:
         of_seeds = []
         for seed in config["seeds"]:
             releases = [read(0, lineage.OLD, seed)] + [read(r, method, seed) for r in range(1, len(schedule))]
-            predictions = [release["logits"].argmax(-1) for release in releases]
-            of_seeds.append(metrics.sequence_metrics(predictions, releases[0]["labels"], schedule=schedule))
+            predicted = [release["logits"].argmax(-1) for release in releases]
+            of_seeds.append(metrics.sequence_metrics(predicted, releases[0]["labels"], schedule=schedule))
         result[method] = metrics.mean_of_sequences(of_seeds)
     return result
 
 
-def _row(card: dict[str, Any]) -> dict[str, Any]:
+def _row(card: Mapping[str, Any]) -> dict[str, Any]:
     diverged = {"diverged": True} if card.get("diverged") else {}
     return {
         **{key: card[key] for key in ("method", "seed", "release", "objective")},

@@ -2,14 +2,15 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.files.predictions import released
-from mpt_jax.update import lineage
+from mpt_jax.update import chain, lineage
+
+Predictions = Callable[[str], Mapping[str, np.ndarray]]  # from the name of a release
 
 _MOST_CONFUSIONS, _MOST_IMAGES, _BINS = 500, 24, 40
 
@@ -28,14 +29,17 @@ def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Se
     """Return whether the predictions of every model of the last update exist; a user may have deleted some."""
     last = len(config["update"]["schedule"]) - 1
     pairs = [p for method in methods for p in (lineage.previous(last, method), (last, method))]
-    return all(_path(folder, *pair, seed).is_file() for pair in pairs for seed in config["seeds"])
+    names = [lineage.release_name(*pair, seed) for pair in pairs for seed in config["seeds"]]
+    return all(chain.predictions_path(folder, name).is_file() for name in names)
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], method: str, seed: int) -> Pair:
+def read(predictions: Predictions, config: Mapping[str, Any], method: str, seed: int) -> Pair:
     """Read the last release of a method and the previous one."""
     last = len(config["update"]["schedule"]) - 1
-    old = released.read(_path(folder, *lineage.previous(last, method), seed))
-    new = released.read(_path(folder, last, method, seed))
+    old, new = (
+        predictions(lineage.release_name(*release, seed))
+        for release in (lineage.previous(last, method), (last, method))
+    )
     return Pair(new["labels"], new["ids"], old["logits"], new["logits"])
 
 
@@ -116,7 +120,3 @@ def _margins(pair: Pair, num_old: int) -> dict[str, Any] | None:
         "median_after": float(np.median(after)),
         "median_before_of_flipped": float(np.median(before[flipped])) if flipped.size else None,
     }
-
-
-def _path(folder: pathlib.Path, release: int, method: str, seed: int) -> pathlib.Path:
-    return folder / "predictions" / f"{lineage.release_name(release, method, seed)}.npz"

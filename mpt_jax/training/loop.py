@@ -9,6 +9,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ def fit(
     start: Classifier | None = None,
     log: Callable[[str], None] = print,
     checkpoint_seconds: float = 0.0,
+    of: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from its newest intact checkpoint if there is one.
 
@@ -64,12 +66,13 @@ def fit(
       start: initial weights of the members, see `init_state`.
       log: receives messages about damaged checkpoints.
       checkpoint_seconds: longest time between checkpoints, estimated from the time of a step; 0: no limit.
+      of: what the checkpoints belong to, see `checkpoint.save`. Those of something else are not used.
 
     Returns:
       The final state, and the seconds spent over all sessions of this stage, compilation included.
 
     Raises:
-      InputError: the checkpoint was made with other teachers.
+      InputError: the checkpoint was made with other teachers, or none can be used.
       Interrupted: a signal was received; the state has been saved.
     """
     total, image_shape = recipe.total_steps(inputs.num_examples), images.shape[1:]
@@ -79,7 +82,7 @@ def fit(
     of_members = sharding.member_sharding(mesh, inputs.num_objectives)
     zeros = processes.device_put(zero_sums(recipe, inputs), of_members)
     stage = _Stage(new_state(recipe, mesh, inputs, image_shape, start), zeros)
-    checkpoints = _Checkpoints(folder, list(teacher_digests), log)
+    checkpoints = _Checkpoints(folder, list(teacher_digests), log, of)
     checkpoints.restore(stage, of_members)
     on_start(stage.step)
     if stage.step == total:
@@ -182,10 +185,11 @@ class _Checkpoints:
     folder: pathlib.Path
     teacher_digests: list[str]
     log: Callable[[str], None]
+    of: Mapping[str, str]
 
     def restore(self, stage: _Stage, of_members: NamedSharding) -> None:
         """Continue the stage from the newest intact checkpoint, if there is one."""
-        restored = checkpoint.restore(self.folder, stage.state, self.log)
+        restored = checkpoint.restore(self.folder, stage.state, self.log, self.of)
         if restored is None:
             return
         stage.step, stage.state, notes = restored
@@ -202,7 +206,7 @@ class _Checkpoints:
         """Save the stage; its steps must have been settled."""
         sums = {name: np.asarray(value).tolist() for name, value in stage.sums.items()}
         notes = {"seconds": stage.seconds, "teachers": self.teacher_digests, "since": stage.since, "sums": sums}
-        checkpoint.save(self.folder, stage.step, stage.state, notes)
+        checkpoint.save(self.folder, stage.step, stage.state, notes, self.of)
 
 
 class _Pace:

@@ -7,6 +7,7 @@
 - `stages` trains what is missing: `stage_inputs` collects what a population learns from, `stage_metrics` records its
   values, `selection` chooses numbers on validation images, `derivation` computes the derived methods,
   and `releases` writes models, cards and predictions.
+- `chain` checks that each file of the work directory is the one that belongs there; `verification` checks all of them.
 - `workdir` has the layout of the work directory, `lock` keeps other processes out of it, `gallery` and `loggers` write
   thumbnails and TensorBoard events to it.
 """

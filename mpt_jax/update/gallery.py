@@ -4,7 +4,6 @@ import numpy as np
 from PIL import Image
 
 from mpt_jax import metrics
-from mpt_jax.files.predictions import released
 from mpt_jax.runtime import processes
 from mpt_jax.update import lineage, workdir
 from mpt_jax.update.run import Run
@@ -24,7 +23,7 @@ def write(run: Run) -> None:
     rows: set[int] = set()
     for method in methods:
         folders = [run.folder(*pair, seed) for pair in (lineage.previous(release, method), (release, method))]
-        old, new = (released.read(run.predictions(folder))["logits"][known] for folder in folders)
+        old, new = (run.read_predictions(folder)["logits"][known] for folder in folders)
         rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:count].tolist())
     chosen = np.array(sorted(rows), int)
     height, width = thumbnail(np.asarray(pictures[0])).shape[:2]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from mpt_jax import config as configs
 from mpt_jax import data
 from mpt_jax.config import Config, ModelConfig
-from mpt_jax.errors import InputError
 from mpt_jax.files import checkpoint
 from mpt_jax.update import lineage, selection, stage_inputs
 from mpt_jax.update.lineage import Stage
@@ -156,10 +155,5 @@ def _network(run: Run, stage: Stage) -> ModelConfig:
 
 def _checkpoint(run: Run, stage: Stage) -> tuple[int, float]:
     """Return the step of a stage's newest checkpoint and the seconds it took to get there; zeros without one."""
-    folder = run.checkpoints(stage)
-    for step in checkpoint.saved_steps(folder):
-        try:
-            return step, float(checkpoint.read_notes(folder, step)["seconds"])
-        except InputError:  # an older one may be intact; restoring reports the damage
-            continue
-    return 0, 0.0
+    step, notes = checkpoint.newest(run.checkpoints(stage)) or (0, {"seconds": 0.0})
+    return step, float(notes["seconds"])

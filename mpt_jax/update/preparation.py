@@ -87,6 +87,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         cores=cores,
         adopted=adopted,
         contents=contents,
+        identity=_identity(folder, config, contents),
         provenance=provenance(_device_facts(mesh)),
         progress=progress,
         precomputed=precomputed_logits.read(config, dataset) if config.old.predictions else None,
@@ -100,10 +101,23 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         _check_old_architecture(config, classifier, card, old_params)
     releases.check_adopted(run)
     releases.check_lineage(run)
+    with processes.synchronized():
+        if processes.is_first():
+            releases.check_whole(run)
     run = dataclasses.replace(run, backbones=_backbones(run, (old_params, new_params)))
     if not run.backbones:  # features are in memory
         _check_streaming(config, dataset)
     return run
+
+
+def _identity(folder: pathlib.Path, config: Config, contents: Mapping[str, str]) -> str:
+    """Return `workdir.identity` of the run that is in a folder, or that will be."""
+
+    def find() -> str:
+        new = {"config": configs.to_dict(config), "contents": contents}
+        return workdir.identity(workdir.read_facts(folder) if (folder / "config.json").exists() else new)
+
+    return processes.from_first(find)
 
 
 def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:

@@ -11,14 +11,16 @@ from mpt_jax import config as configs
 from mpt_jax import metrics, objectives
 from mpt_jax.config import TEACHERS
 from mpt_jax.errors import InputError
-from mpt_jax.files import released_model, storage
+from mpt_jax.files import released_model, sealed, storage
 from mpt_jax.files.predictions import released
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
-from mpt_jax.update import lineage
+from mpt_jax.update import chain, lineage
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run
 from mpt_jax.update.selection import Member
+
+_SHOWN = 5  # lines about predictions that are computed again
 
 
 def write(
@@ -43,7 +45,12 @@ def write(
         return
     if processes.is_first():
         storage.remove(folder)
-    logits = write_predictions(run, folder, classifier)
+    network = configs.old_model_of(run.config) if release == 0 else run.config.model
+    weights, backbone = None if isinstance(classifier, PrecomputedLogits) else classifier, None
+    if weights is not None and run.backbones:
+        weights, backbone = run.backbones.whole(weights)
+    digest = notes["digest"] if weights is None else released_model.identity(weights)
+    logits = write_predictions(run, folder, classifier, digest)
     test = run.known(run.dataset.test, release)
     predicted = logits[: len(test)].argmax(-1)
     parents: list[pathlib.Path] = []
@@ -51,17 +58,14 @@ def write(
         values: Mapping[str, float | None] = {"accuracy": float(np.mean(predicted == test.labels))}
     else:
         before = run.folder(*lineage.previous(release, member.method), seed)
-        old = released.read(run.predictions(before))["logits"][: len(test)].argmax(-1)
+        old = run.read_predictions(before)["logits"][: len(test)].argmax(-1)
         values = metrics.class_growth_metrics(old, predicted, test.labels, num_old_classes=run.num_old_classes(release))
         teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
-    network = configs.old_model_of(run.config) if release == 0 else run.config.model
-    weights, backbone = None if isinstance(classifier, PrecomputedLogits) else classifier, None
-    if weights is not None and run.backbones:
-        weights, backbone = run.backbones.whole(weights)
     ensemble = {"ensemble": True} if weights is not None and weights.ensemble else {}
     card = {
         "name": folder.name,
+        "run": run.identity,
         "release": release,
         "method": member.method,
         "seed": seed,
@@ -75,45 +79,83 @@ def write(
         "made_with": run.provenance,
         "parents": {parent.name: run.card(parent)["digest"] for parent in parents},
         **notes,
+        "digest": digest,
         "metrics": values,
     }
     released_model.write(folder, weights, card, backbone)
     run.cards.pop(folder.name, None)  # of a release that was there before and is lost
 
 
-def write_predictions(run: Run, folder: pathlib.Path, classifier: Classifier | PrecomputedLogits) -> np.ndarray:
-    """Write a model's logits on the test images to the predictions of a release, and return them."""
+def write_predictions(
+    run: Run, folder: pathlib.Path, classifier: Classifier | PrecomputedLogits, digest: str
+) -> np.ndarray:
+    """Write a model's logits on the test images to the predictions of a release, and return them.
+
+    Args:
+      digest: of its weights, as in the card of the release.
+    """
     test = run.dataset.test
     alone = classifier
     if isinstance(classifier, Classifier):
         alone = jax.tree.map(lambda leaf: leaf[None], classifier)
     logits = run.predict(alone, test)[0]
     if processes.is_first():
-        released.write(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids)
+        about = chain.about(folder.name, digest, run.contents)
+        released.write(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids, about=about)
     return logits
 
 
 def restore_predictions(run: Run) -> bool:
-    """Write lost or damaged predictions of releases again; return whether there were any."""
+    """Write predictions again that are lost, damaged or of another release; return whether there were any."""
     lost, old = lost_predictions(run), run.released(0, [lineage.OLD])
+    for reason in [*lost.values()][:_SHOWN]:
+        run.progress.log(reason.replace(sealed.AGAIN, "computed again"))
+    if more := len(lost) - _SHOWN if len(lost) > _SHOWN else 0:
+        run.progress.log(f"{more} more files of predictions are computed again")
     for folder in lost:
         model: Classifier | PrecomputedLogits
         if run.precomputed and folder in old:
             model = run.precomputed.one(run.config.seeds.index(run.card(folder)["seed"]))
         else:
             model = run.read_one(folder)
-        write_predictions(run, folder, model)
+        write_predictions(run, folder, model, run.card(folder)["digest"])
     return bool(lost)
 
 
-def lost_predictions(run: Run) -> list[pathlib.Path]:
-    """Return the folders of the releases whose predictions are lost or damaged."""
-    return [
-        storage.path(lost)
-        for lost in processes.from_first(
-            lambda: [str(folder) for folder in run.all_released() if not released.exists(run.predictions(folder))]
+def lost_predictions(run: Run) -> dict[pathlib.Path, str]:
+    """Return the folders of the releases whose predictions are lost, damaged or others, each with the reason."""
+
+    def find() -> dict[str, str]:
+        reasons = {}
+        for folder in run.all_released():
+            try:
+                run.read_predictions(folder)
+            except InputError as error:
+                reasons[str(folder)] = str(error)
+        return reasons
+
+    return {storage.path(folder): reason for folder, reason in processes.from_first(find).items()}
+
+
+def log_unnamed(run: Run) -> None:
+    """Report how many releases are of a version whose files did not name where they belong."""
+    if count := sum("run" not in run.card(folder) for folder in run.all_released()):
+        run.progress.log(
+            f"{count} releases were made before cards named their run, and predictions their release: only their names "
+            "and digests are checked"
         )
-    ]
+
+
+def check_whole(run: Run) -> None:
+    """Check that the files of every release are there in their size, and that none was changed after it was released.
+
+    Their digests are checked when a model is read.
+
+    Raises:
+      InputError: a file is missing or damaged.
+    """
+    for folder in run.all_released():
+        released_model.check(folder, run.card(folder))
 
 
 def check_lineage(run: Run) -> None:
@@ -122,15 +164,13 @@ def check_lineage(run: Run) -> None:
     Raises:
       InputError: a teacher was replaced or trained again with another result.
     """
-    present = {folder.name: folder for folder in run.all_released()}
-    for folder in present.values():
-        card = run.card(folder)
-        for name, digest in card["parents"].items():
-            if name in present and run.card(present[name])["digest"] != digest:
-                raise InputError(
-                    f"{folder} was made with another {name} than the one in the work directory; restore that one, or "
-                    f"remove {run.workdir}/releases/r{card['release']}-* to train them again"
-                )
+    cards = {folder.name: run.card(folder) for folder in run.all_released()}
+    for name, card in cards.items():
+        for fault in chain.broken_links(name, cards, complete=False):
+            raise InputError(
+                f"{run.workdir}/releases/{name} {fault}; restore that one, or remove {run.workdir}/releases/"
+                f"r{card['release']}-* to train them again"
+            )
 
 
 def check_adopted(run: Run) -> None:

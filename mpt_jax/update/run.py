@@ -18,7 +18,7 @@ from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
 from mpt_jax.runtime import processes
 from mpt_jax.training import inference
-from mpt_jax.update import lineage
+from mpt_jax.update import chain, lineage
 from mpt_jax.update.backbones import Backbones
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.pretrained import Pretrained
@@ -36,6 +36,7 @@ class Run:
     cores: Sequence[jax.Device]  # of a CPU: populations of small networks are divided between them
     adopted: Mapping[str, Sequence[tuple[Classifier, dict[str, Any]]]]  # by teacher, one per seed; empty: trained here
     contents: Mapping[str, str]  # digests of the data
+    identity: str  # see `workdir.identity`
     provenance: Mapping[str, Any]
     progress: Progress
     on_metrics: Sequence[Callable[[Mapping[str, Any]], None]] = ()  # called with every line of metrics.jsonl
@@ -91,13 +92,25 @@ class Run:
 
     def predictions(self, folder: pathlib.Path) -> pathlib.Path:
         """Return the file of a release's predictions on the test images."""
-        return self.workdir / "predictions" / f"{folder.name}.npz"
+        return chain.predictions_path(self.workdir, folder.name)
 
     def card(self, folder: pathlib.Path) -> dict[str, Any]:
-        """Return the card of a release of this run, which is read from disk only once."""
+        """Return the card of a release of this run, which is read from disk only once.
+
+        Raises:
+          InputError: it is damaged, or that of another release or run.
+        """
         if folder.name not in self.cards:
-            self.cards[folder.name] = released_model.read_card(folder)
+            self.cards[folder.name] = chain.read_card(folder, self.identity)
         return self.cards[folder.name]
+
+    def read_predictions(self, folder: pathlib.Path) -> dict[str, np.ndarray]:
+        """Read the predictions of a release.
+
+        Raises:
+          InputError: they are missing or damaged, or those of another release or of other data.
+        """
+        return chain.read_predictions(self.workdir, folder.name, self.card(folder), self.contents)
 
     def released(self, release: int, methods: Sequence[str]) -> list[pathlib.Path]:
         """Return the folders of the complete releases of these methods; a card is always written last."""
@@ -141,7 +154,10 @@ class Run:
         """
         if self.backbones:
             return self.backbones.read(folder, self.card(folder))
-        return released_model.read(folder)[0]
+        classifier, card = released_model.read(folder)
+        if card["digest"] != self.card(folder)["digest"]:
+            raise InputError(f"{folder} was replaced by another release since this command began; run it again")
+        return classifier
 
     def predict(
         self, stack: Classifier | PrecomputedLogits, split: data.Split, output: Any = models.logits

@@ -72,7 +72,7 @@ def _rounded(value: np.ndarray) -> float | None:
 
 def _last_checkpoint(run: Run, stage: Stage) -> str:
     folder = run.checkpoints(stage)
-    steps = checkpoint.saved_steps(folder)
+    found = checkpoint.newest(folder)
     return (
-        f"the last good checkpoint is {checkpoint.step_folder(folder, steps[0])}" if steps else "there is no checkpoint"
+        f"the last good checkpoint is {checkpoint.step_folder(folder, found[0])}" if found else "there is no checkpoint"
     )

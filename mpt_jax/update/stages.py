@@ -4,6 +4,8 @@ A stage trains one population and ends in released models, one per method and se
 skipped, so the same command resumes where the last one stopped.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import jax
 import numpy as np
 
 from mpt_jax import config as configs
-from mpt_jax import training
+from mpt_jax import objectives, training
 from mpt_jax.files import storage
 from mpt_jax.models import Classifier
 from mpt_jax.objectives import METHODS
@@ -46,6 +48,7 @@ def execute(run: Run, command: str) -> bool:
             workdir.claim(run.workdir, _facts(run, command))
     if run.backbones and (run.any_missing() or releases.lost_predictions(run)):
         run = frozen_features.compute(run)
+    releases.log_unnamed(run)
     worked = releases.restore_predictions(run)
     for release in run.releases:
         for stage in lineage.stages(run.config, release):
@@ -162,6 +165,7 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         on_values=stage_metrics.recorder(run, stage, members),
         start=population.start,
         log=run.progress.log,
+        of=_described(run, stage, members),
     )
     run.progress.finish(f"{title}: {total} steps in {seconds:.1f} s")
     mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in run.normalization(stage.release))
@@ -170,6 +174,13 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
     classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     rate = round(total * recipe.batch_size / seconds, 2)
     return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+
+
+def _described(run: Run, stage: Stage, members: Sequence[Member]) -> dict[str, str]:
+    """Return what the checkpoints of a stage belong to: the run, the stage, and the objectives of its population."""
+    described = [[member.method, objectives.describe(member.objective)] for member in members]
+    population = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return {"run": run.identity, "stage": str(stage), "population": population}
 
 
 def _choose(

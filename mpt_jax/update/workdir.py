@@ -14,6 +14,7 @@ lock                   process and host of the current or last session; in a buc
 """
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import tempfile
@@ -78,6 +79,21 @@ def check_contents(workdir: pathlib.Path, contents: Mapping[str, str]) -> None:
         raise InputError(
             f"{workdir} was started with other {', '.join(differing)}; restore those, or give another --workdir"
         )
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """Return the digest of what the results of a run depend on: its data, and the config values that may not change.
+
+    Args:
+      facts: as `claim` writes them.
+    """
+    config = {
+        key: value
+        for key, value in _flatten(facts["config"]).items()
+        if not key.startswith(_FREE_SECTIONS) and key not in _FREE_KEYS
+    }
+    text = json.dumps({"config": config, "contents": facts.get("contents", {})}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def next_free(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import types
 
 import jax
@@ -26,6 +27,40 @@ def test_arrays_and_metadata_are_read_as_they_were_written(tmp_path):
     np.testing.assert_array_equal(arrays["w"], ARRAYS["w"])
     with pytest.raises(InputError, match="cannot be read"):
         array_folder.read(tmp_path / "one", "about.json", {"w": jax.ShapeDtypeStruct((5,), np.float32)})
+
+
+def test_without_digests_a_file_is_compared_by_its_size_and_read_only_if_it_was_changed_later(tmp_path, monkeypatch):
+    folder, read = tmp_path / "one", []
+    array_folder.write(folder, "about.json", {}, ARRAYS)
+    metadata = json.loads((folder / "about.json").read_text())
+    assert metadata["sizes"] == {name: (folder / name).stat().st_size for name in metadata["files"]}
+    digest = array_folder._file_digest
+    monkeypatch.setattr(array_folder, "_file_digest", lambda path: read.append(path) or digest(path))
+
+    def faults(**options):
+        return [*array_folder.faults(folder, "about.json", metadata, **options)]
+
+    assert faults(digests=False) == [] and read == []
+    assert faults() == [] and len(read) == len(metadata["files"])
+    path = max((folder / name for name in metadata["files"]), key=lambda path: path.stat().st_size)
+    content, written = path.read_bytes(), (folder / "about.json").stat().st_mtime
+    flipped = bytes([content[0] ^ 1]) + content[1:]
+    for changed, later, found in (
+        (content, 9, ([], [])),  # copied later
+        (flipped, 9, ([f"{path} is damaged"], [f"{path} is damaged"])),
+        (flipped, -9, ([], [f"{path} is damaged"])),  # as on a failing disk
+        (content[:-1], -9, ([f"{path} is damaged"], [f"{path} is damaged"])),
+        (content + b"0", -9, ([f"{path} is damaged"], [f"{path} is damaged"])),
+    ):
+        path.write_bytes(changed)
+        os.utime(path, (written + later, written + later))
+        assert (faults(digests=False), faults()) == found
+    read.clear()
+    os.truncate(path, 2**40)  # a sparse file of this size would take an hour to read
+    assert faults() == [f"{path} is damaged"] and path not in read
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert faults(digests=False) == faults() == [f"{path} is missing"]
 
 
 def test_metadata_alone_need_no_arrays(tmp_path):

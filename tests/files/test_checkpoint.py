@@ -8,7 +8,7 @@ import pytest
 from damage import damaged_copies
 
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint
+from mpt_jax.files import array_folder, checkpoint
 
 
 def saved_states(folder, *steps):
@@ -56,6 +56,45 @@ def test_every_damaged_file_is_reported_and_the_checkpoint_before_is_restored(tm
         assert checkpoint.restore(newest.parent, state, pytest.fail)[0] == 2
         count += 1
     assert count >= 4 * 5
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_reported_and_not_used(tmp_path):
+    state = saved_states(tmp_path / "states", 10, 20)
+    for name in ("25", "9999"):
+        shutil.copytree(tmp_path / "states/20", tmp_path / "states" / name)
+    lines = []
+    step, restored, _ = checkpoint.restore(tmp_path / "states", state, lines.append)
+    assert step == restored["n"] == 20 and len(lines) == 2
+    assert f"{tmp_path}/states/9999 was copied or renamed: it is the checkpoint of step 20: trying" in lines[0]
+    assert checkpoint.newest(tmp_path / "states")[0] == 20
+    saved_states(tmp_path / "states", 21)  # the next one removes them
+    assert checkpoint.saved_steps(tmp_path / "states") == [21, 20]
+
+    (tmp_path / "states/20").rename(tmp_path / "states/x")
+    (tmp_path / "states/21").rename(tmp_path / "states/20")
+    (tmp_path / "states/x").rename(tmp_path / "states/21")
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be used; remove that folder"):
+        checkpoint.restore(tmp_path / "states", state, lines.append)
+    assert checkpoint.newest(tmp_path / "states") is None
+
+
+@pytest.mark.parametrize("changed", [{"run": "b"}, {"stage": "r1-students"}, {"run": "b", "stage": "r1-students"}])
+def test_a_checkpoint_of_another_training_is_reported_and_not_used(changed, tmp_path):
+    state, of = {"w": jax.numpy.arange(4.0)}, {"run": "a", "stage": "r0-old"}
+    checkpoint.save(tmp_path, 1, state, {"seconds": 1.0}, of)
+    assert checkpoint.restore(tmp_path, state, pytest.fail, of)[::2] == (1, {"seconds": 1.0})
+    checkpoint.save(tmp_path, 2, state, {}, of | changed)
+    lines = []
+    assert checkpoint.restore(tmp_path, state, lines.append, of)[0] == 1
+    assert lines == [f"{tmp_path}/2 is the checkpoint of another {', '.join(changed)}: trying an older checkpoint"]
+
+
+def test_a_checkpoint_of_a_version_that_did_not_record_its_step_is_used_with_a_line(tmp_path):
+    state = {"w": jax.numpy.arange(4.0)}
+    array_folder.write(tmp_path / "7", "notes.json", {"seconds": 1.0}, state)
+    lines = []
+    assert checkpoint.restore(tmp_path, state, lines.append, {"run": "a"})[0] == 7
+    assert lines == [f"{tmp_path}/7 was made before checkpoints named their step: it is used unchecked"]
 
 
 def test_if_all_are_damaged_the_user_decides(tmp_path):

@@ -16,6 +16,7 @@ def test_the_first_seeds_most_confident_flips_of_every_method_have_a_thumbnail(p
         for seed in (3, 4):
             logits[method, seed] = rng.normal(size=(len(test), classes)).astype(np.float32)
             path = run.predictions(run.folder(release, method, seed))
+            run.cards[path.stem] = {"digest": "of the weights", "classes": list(range(classes))}
             released.write(path, labels=test.labels, logits=logits[method, seed], ids=test.ids)
     gallery.write(run)
     found = workdir.read_gallery(run.workdir)
@@ -37,6 +38,7 @@ def test_a_run_without_flips_has_an_empty_gallery(prepared):
     for release, method in ((0, "old"), (1, "independent"), (1, "no_treatment")):
         logits = np.eye(10, dtype=np.float32)[test.labels][:, : 5 if release == 0 else 10]
         path = run.predictions(run.folder(release, method, 0))
+        run.cards[path.stem] = {"digest": "of the weights", "classes": list(range(logits.shape[1]))}
         released.write(path, labels=test.labels, logits=logits, ids=test.ids)
     gallery.write(run)
     assert (run.workdir / "gallery.npz").is_file() and workdir.read_gallery(run.workdir) == {}

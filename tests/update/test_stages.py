@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from interrupted import Interrupted, InterruptedAt
 from rich.console import Console
 
 from mpt_jax import metrics, models, posttraining, report
@@ -16,26 +17,6 @@ from mpt_jax.files.predictions import released
 from mpt_jax.objectives import METHODS, Objective
 from mpt_jax.training import inference
 from mpt_jax.update.lineage import Stage
-
-
-class Interrupted(Exception):
-    pass
-
-
-class InterruptedAt(Progress):
-    """Ends the run in a stage, at the first values from a given step on."""
-
-    def __init__(self, stage, step):
-        super().__init__(Console(file=io.StringIO()), None)
-        self.stage, self.step, self.starts = stage, step, []
-
-    def start(self, title, done, total):
-        super().start(title, done, total)
-        self.starts.append((title.partition(", ")[0], done))
-
-    def advance(self, step, values):
-        if self.starts[-1][0] == self.stage and step >= self.step:
-            raise Interrupted
 
 
 def test_every_stage_is_compiled_once_also_if_it_resumes(executed, monkeypatch, compiled):

@@ -1,31 +1,76 @@
-"""The predictions of a run's released models on its test images: `predictions/NAME.npz` in the work directory."""
+"""The predictions of a run's released models on its test images: `predictions/NAME.npz` in the work directory.
 
+A file names what it holds, `about`: its release, the digest of the weights, and that of the test data.
+"""
+
+import json
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import DAMAGED, InputError
 from mpt_jax.files import sealed
 
-
-def write(path: pathlib.Path, *, labels: np.ndarray, logits: np.ndarray, ids: np.ndarray) -> None:
-    """Write labels ``[n]``, logits ``[n, K]`` as float32, ids ``[n]`` and their `digest`, completely or not at all."""
-    sealed.write_arrays(path, {"labels": labels, "logits": logits.astype(np.float32), "ids": ids})
+ABOUT = "about"
 
 
-def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Read `labels`, `logits` and `ids`.
+def write(
+    path: pathlib.Path,
+    *,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    ids: np.ndarray,
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write labels ``[n]``, logits ``[n, K]`` as float32, ids ``[n]`` and their `digest`, completely or not at all.
+
+    Args:
+      about: what the predictions are of, by the name of its kind, the first of them `release`: `read` compares it.
+    """
+    own = {ABOUT: np.array(json.dumps(dict(about)))} if about else {}
+    sealed.write_arrays(path, {"labels": labels, "logits": logits.astype(np.float32), "ids": ids, **own})
+
+
+def read(path: pathlib.Path, about: Mapping[str, str] = MappingProxyType({})) -> dict[str, np.ndarray]:
+    """Read `labels`, `logits` and `ids`, and check that they are those of `about`.
+
+    Files of a version that did not record what they are of are not checked for it.
 
     Raises:
-      InputError: the file is missing or damaged.
+      InputError: the file is missing or damaged, or holds other predictions.
     """
-    return sealed.read_arrays(path, ("labels", "logits", "ids"))
-
-
-def exists(path: pathlib.Path) -> bool:
-    """Return whether the file exists and is undamaged."""
+    arrays = sealed.read_arrays(path, ("labels", "logits", "ids"), optional=(ABOUT,))
     try:
-        read(path)
-    except InputError:
-        return False
-    return True
+        found = _parsed(arrays.pop(ABOUT, None))
+    except DAMAGED as error:
+        raise InputError(f"{path} does not say what it holds ({type(error).__name__}); {sealed.AGAIN}") from error
+    _require(path, found, about)
+    return arrays
+
+
+def check(path: pathlib.Path, about: Mapping[str, str]) -> bool:
+    """Check what a file says that it holds, without its digest; return whether it says so at all.
+
+    Raises:
+      InputError: the file is missing or unreadable, or holds other predictions.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            found = _parsed(file[ABOUT] if ABOUT in file.files else None)
+    except DAMAGED as error:
+        raise InputError(f"{path} is missing or damaged ({type(error).__name__}); {sealed.AGAIN}") from error
+    _require(path, found, about)
+    return found is not None
+
+
+def _parsed(text: np.ndarray | None) -> dict[str, str] | None:
+    return None if text is None else dict(json.loads(str(text)))
+
+
+def _require(path: pathlib.Path, found: Mapping[str, str] | None, about: Mapping[str, str]) -> None:
+    differing = [kind for kind, expected in about.items() if found is not None and found.get(kind) != expected]
+    if found is not None and differing:
+        of = f"those of {found.get('release')}" if "release" in differing else f"of other {', '.join(differing)}"
+        raise InputError(f"{path} holds other predictions, {of}; {sealed.AGAIN}")

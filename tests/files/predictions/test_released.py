@@ -8,6 +8,15 @@ from mpt_jax.files import sealed
 from mpt_jax.files.predictions import released
 
 
+def readable(path):
+    try:
+        released.read(path)
+    except InputError as error:
+        assert str(path) in str(error) and "run the same command again to regenerate it" in str(error)
+        return False
+    return True
+
+
 def test_what_was_written_is_read_again(tmp_path):
     path = tmp_path / "one.npz"
     labels, ids = np.arange(3, dtype=np.int32), np.array(["a", "bc", "ä"])
@@ -17,11 +26,11 @@ def test_what_was_written_is_read_again(tmp_path):
     for name, expected in (("labels", labels), ("logits", np.eye(3)), ("ids", ids)):
         np.testing.assert_array_equal(arrays[name], expected)
     assert [p.name for p in tmp_path.iterdir()] == ["one.npz"]
-    assert released.exists(path) and not released.exists(tmp_path / "two.npz")
+    assert readable(path) and not readable(tmp_path / "two.npz")
     content = path.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:100] + b"?" * 20 + content[120:]):
         path.write_bytes(damaged)
-        assert not released.exists(path)
+        assert not readable(path)
 
 
 def test_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
@@ -34,7 +43,7 @@ def test_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        if released.exists(path):  # a date of the archive: the arrays are bit-identical
+        if readable(path):  # a date of the archive: the arrays are bit-identical
             for name, array in released.read(path).items():
                 np.testing.assert_array_equal(array, arrays[name])
         else:
@@ -44,4 +53,37 @@ def test_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
     with pytest.raises(InputError, match="run the same command again to regenerate it"):
         released.read(path)
     np.savez(path, **arrays)
-    assert not released.exists(path)
+    assert not readable(path)
+
+
+def test_predictions_of_another_release_or_of_other_data_are_refused(tmp_path):
+    path, about = tmp_path / "one.npz", {"release": "r1-a-seed0", "weights": "00ff", "test data": "11ee"}
+    arrays = {"labels": np.arange(3), "logits": np.eye(3, dtype=np.float32), "ids": np.arange(3)}
+    released.write(path, **arrays, about=about)
+    assert released.read(path, about).keys() == released.read(path).keys() == arrays.keys()
+    assert released.check(path, about) and released.check(path, {"release": "r1-a-seed0"})
+    for changed, words in (
+        ({"release": "r1-b-seed0"}, "holds other predictions, those of r1-a-seed0; run the same command again"),
+        ({"weights": "0"}, "of other weights; run"),
+        ({"weights": "0", "test data": "0"}, "of other weights, test data; run"),
+    ):
+        for look in (released.read, released.check):
+            with pytest.raises(InputError, match=words):
+                look(path, about | changed)
+
+
+def test_predictions_of_a_version_that_did_not_record_what_they_are_of_are_read(tmp_path):
+    path, about = tmp_path / "one.npz", {"release": "r1-a-seed0"}
+    released.write(path, labels=np.arange(3), logits=np.eye(3), ids=np.arange(3))
+    assert not released.check(path, about)
+    np.testing.assert_array_equal(released.read(path, about)["logits"], np.eye(3))
+
+
+@pytest.mark.parametrize("text", ["[1]", "nothing", "null"])
+def test_what_a_file_says_must_be_an_object(text, tmp_path):
+    path = tmp_path / "one.npz"
+    arrays = {"labels": np.arange(3), "logits": np.eye(3, dtype=np.float32), "ids": np.arange(3)}
+    sealed.write_arrays(path, {**arrays, "about": np.array(text)})
+    for look in (released.read, released.check):
+        with pytest.raises(InputError, match=r"one\.npz"):
+            look(path, {"release": "r1-a-seed0"})

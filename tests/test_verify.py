@@ -1,0 +1,55 @@
+"""The command that verifies a work directory: its table, its lines, and its exit status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workdirs import make_workdir_with_predictions
+
+from mpt_jax import verify
+from mpt_jax.files import sealed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_workdir_with_predictions(tmp_path / "run", seeds=(0, 1))
+
+
+@pytest.mark.parametrize("more", [[], ["--quick"]])
+def test_the_status_is_0_and_a_table_shows_what_was_checked(more, folder, capsys):
+    assert verify.main([str(folder), *more]) == 0
+    printed = capsys.readouterr()
+    rows = {line[:16].strip(): line[16:].split() for line in printed.out.splitlines()}
+    assert rows["cards"] == rows["predictions"] == ["8", "0"] and rows["config"] == rows["gallery"] == ["1", "0"]
+    assert "everything holds" in printed.out and printed.err == ""
+    assert "8 of the cards were made before" in printed.out and "8 of the predictions were made" in printed.out
+
+
+def test_the_status_is_1_and_each_fault_is_one_line(folder, capsys):
+    (folder / "predictions/r0-old-seed0.npz").write_bytes(b"damaged")
+    path = folder / "releases/r1-mpt_kl-seed1/card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(sealed.sealed({**card, "seed": 7, "method": "a\n\x1b[2Jb"})))
+    assert verify.main([str(folder)]) == 1
+    output = capsys.readouterr().out
+    lines = [line for line in output.splitlines() if line.startswith("does not hold: ")]
+    assert len(lines) == 3 and "r1-mpt_kl-seed1 holds the release r1-a " in lines[0] and "\x1b" not in output
+    assert "r0-old-seed0.npz is missing or damaged" in lines[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["."], ["nowhere", "--fast"], ["s3://bucket/run"]])
+def test_bad_input_is_one_line_and_status_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert verify.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_help_imports_no_jax():
+    code = "import sys, mpt_jax.verify as v\ntry: v.main(['--help'])\nexcept SystemExit: print('jax' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert "--quick" in output and "WORKDIR" in output and output.strip().endswith("False")
