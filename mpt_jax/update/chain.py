@@ -74,7 +74,7 @@ def read_cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, dict
     run, cards = workdir.identity(facts), {}
     waiting = list(releases(facts["config"]))
     while waiting:
-        name = waiting.pop()
+        name = waiting.pop(0)
         if name not in cards:
             cards[name] = read_card(folder / "releases" / name, run)
             waiting += [*cards[name]["parents"]]

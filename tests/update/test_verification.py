@@ -39,7 +39,7 @@ def run(executed):
 
 def test_a_finished_run_holds(run):
     assert counts(run.workdir) == {
-        **{"config": 1, "cards": 6, "links to parents": 2 * 2, "models": 6, "predictions": 6},
+        **{"config": 1, "cards": 6, "links to parents": 2 * 3, "models": 6, "predictions": 6},
         **{"checkpoints": 0, "backbones": 0, "gallery": 0, "report": 1},
     }
     before = storage.listing(run.workdir)
