@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mpt_jax import metrics
 from mpt_jax.files import storage
 from mpt_jax.report import comparison, contents, flips, markdown, page, plots
@@ -54,10 +52,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     config, all_cards = facts["config"], chain.read_cards(folder, facts)
     methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
     cards = [card for card in map(all_cards.__getitem__, chain.releases(config)) if card["release"]]
-
-    def predictions(name: str) -> dict[str, np.ndarray]:
-        return chain.read_predictions(folder, name, all_cards[name], facts.get("contents", {}))
-
+    predictions = chain.reader(folder, facts, all_cards)
     made_with = [facts, *(card["made_with"] for card in cards if "made_with" in card)]
     rows = [_row(card) for card in cards]
     last = [card for card in cards if card["release"] == len(schedule) - 1]
@@ -117,7 +112,7 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flips(
-    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str], predictions: flips.Predictions
+    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str], predictions: chain.Predictions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return `flips.describe` and `flips.events` of every method, reading one method at a time as logits are large."""
     if not flips.has_predictions(folder, config, methods):
@@ -131,7 +126,7 @@ def _flips(
     return described, events
 
 
-def _sequences(config: Mapping[str, Any], methods: Sequence[str], predictions: flips.Predictions) -> dict[str, Any]:
+def _sequences(config: Mapping[str, Any], methods: Sequence[str], predictions: chain.Predictions) -> dict[str, Any]:
     """Return for each method the mean over seeds of `metrics.sequence_metrics` on its lineage, old model included."""
     schedule, result = config["update"]["schedule"], {}
 

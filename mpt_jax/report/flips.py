@@ -2,15 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from mpt_jax import metrics
 from mpt_jax.update import chain, lineage
-
-Predictions = Callable[[str], Mapping[str, np.ndarray]]  # from the name of a release
 
 _MOST_CONFUSIONS, _MOST_IMAGES, _BINS = 500, 24, 40
 
@@ -33,7 +31,7 @@ def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Se
     return all(chain.predictions_path(folder, name).is_file() for name in names)
 
 
-def read(predictions: Predictions, config: Mapping[str, Any], method: str, seed: int) -> Pair:
+def read(predictions: chain.Predictions, config: Mapping[str, Any], method: str, seed: int) -> Pair:
     """Read the last release of a method and the previous one."""
     last = len(config["update"]["schedule"]) - 1
     old, new = (

@@ -11,7 +11,7 @@ import numpy as np
 from mpt_jax import metrics, posttraining
 from mpt_jax.report import flips
 from mpt_jax.reproduce.results import BASELINE, RATES
-from mpt_jax.update import workdir
+from mpt_jax.update import chain, workdir
 
 _CURVE, _HISTORY = 61, 40  # points kept
 
@@ -30,8 +30,12 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, A
         for row in report["rows"]
         if row["release"] == last
     ]
+    facts = workdir.read_facts(folder)
+    predictions = chain.reader(folder, facts, chain.read_cards(folder, facts))
     curves = {
-        (row["method"], row["seed"]): shift_curve(flips.read(folder, config, row["method"], row["seed"]), schedule[-2])
+        (row["method"], row["seed"]): shift_curve(
+            flips.read(predictions, config, row["method"], row["seed"]), schedule[-2]
+        )
         for row in rows
         if grows and not row.get("diverged")
     }

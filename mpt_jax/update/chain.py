@@ -10,7 +10,7 @@ A digest proves that a file is whole. These names prove that it is the file that
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mpt_jax.files.predictions import released
 from mpt_jax.update import lineage, workdir
 
 Cards = Mapping[str, Mapping[str, Any]]  # by the name of the release
+Predictions = Callable[[str], Mapping[str, np.ndarray]]  # from the name of a release
 
 
 def read_card(folder: pathlib.Path, run: str) -> dict[str, Any]:
@@ -140,3 +141,14 @@ def read_predictions(
             f"{path} has logits of shape {found}; expected {[*expected]}, images and classes; {sealed.AGAIN}"
         )
     return arrays
+
+
+def reader(folder: pathlib.Path, facts: Mapping[str, Any], cards: Cards) -> Predictions:
+    """Return a function that reads the predictions of a release of a finished run, by its name.
+
+    Args:
+      folder: the work directory.
+      facts: of `workdir.read_facts`.
+      cards: of `read_cards`.
+    """
+    return lambda name: read_predictions(folder, name, cards[name], facts.get("contents", {}))
