@@ -21,8 +21,8 @@ from mpt_jax import update
 from mpt_jax.cli import compilation_cache
 from mpt_jax.cli.progress import progress
 from mpt_jax.config import Config
-from mpt_jax.errors import InputError
-from mpt_jax.files import storage
+from mpt_jax.errors import InputError, printable
+from mpt_jax.files import permissions, storage
 from mpt_jax.report import table
 from mpt_jax.runtime import processes
 from mpt_jax.update import lock, loggers
@@ -86,7 +86,7 @@ class Report:
             f'{base64.b64encode((self.paths["plots"] / name).read_bytes()).decode()}">'
             for alt, name in in_order
         ]
-        full = html.escape(str(self.paths["html"]))
+        full = html.escape(printable(str(self.paths["html"])))
         return "\n".join([f"<p>{title}</p>", "<table>", *lines, "</table>", *plots, f"<p>full report: {full}</p>"])
 
 
@@ -163,12 +163,14 @@ def train(
     Returns:
       The report; None after a plan, and in all processes but the first.
     """
-    if compile_cache:
-        compilation_cache.enable()
     if tensorboard:
         loggers.require_tensorboard(folder)
     first = processes.is_first()
     with _quiet_libraries(), progress(console) as shown, contextlib.ExitStack() as stack:
+        if compile_cache:
+            compilation_cache.enable(shown.log)
+        if reason := permissions.writable_by_others(folder):
+            shown.log(f"{reason}: a change that others make in {folder} changes what this run releases")
         with processes.synchronized():
             prepared = update.prepare(config, folder, shown)
         for line in update.plan(prepared):

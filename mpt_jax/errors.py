@@ -40,7 +40,7 @@ def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> 
     """
     shown = [name if len(name) <= 200 else f"{name[:197]}..." for name in names[:most]]
     more = (len(names) if total is None else total) - len(shown)
-    return _printable(", ".join(shown)) + (f" and {more:,} more" if more > 0 else "")
+    return printable(", ".join(shown)) + (f" and {more:,} more" if more > 0 else "")
 
 
 def unknown(what: str, name: str, valid: Sequence[str]) -> str:
@@ -57,7 +57,7 @@ def one_line(error: BaseException | str) -> str:
       >>> one_line(InputError("no such" + chr(10) + " class"))
       'no such class'
     """
-    text = _printable(" ".join(str(error).split()))
+    text = printable(" ".join(str(error).split()))
     return text if len(text) <= 2000 else f"{text[:1400]} ... {text[-595:]}"
 
 
@@ -71,5 +71,25 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)  # control characters must not reach a terminal
+def printable(text: str, most: int | None = None) -> str:
+    """Return the text with unprintable characters (control characters, changes of direction) escaped.
+
+    Names come from other people's files. Without this, one could clear a terminal, colour it or hide a part of a line.
+    The middle of a text longer than `most` is cut, because long names often differ at the end.
+
+    Examples:
+      >>> printable("a" + chr(10) + "b"), printable("left_ventricle_7", 9)
+      ('a\\\\nb', 'left…le_7')
+    """
+    shown = text
+    if not text.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if most is None or len(shown) <= most:
+        return shown
+    half = most // 2
+    return f"{shown[: most - half - 1]}…{shown[-half:]}"
+
+
+def printable_lines(text: str) -> str:
+    """Return the text with the unprintable characters of each line escaped."""
+    return "\n".join(map(printable, text.split("\n")))

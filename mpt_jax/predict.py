@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mpt_jax.cli.progress import progress
     from mpt_jax.data import examples
     from mpt_jax.files import released_model, storage
-    from mpt_jax.files.predictions import feature_writer, writer
+    from mpt_jax.files.predictions import cells, feature_writer, writer
     from mpt_jax.models import own_network
     from mpt_jax.training import inference, sharding
 
@@ -106,17 +106,18 @@ def run(arguments: argparse.Namespace) -> None:
         any_class=as_features,
         resizing=data.Resizing(**card.get("resizing", {})),
     )
-    if not arguments.no_compilation_cache:
-        compilation_cache.enable()
     batch_size = min(arguments.batch, source.count)
     unread: list[str] = []
 
     with progress(Console(stderr=True)) as shown:
+        if not arguments.no_compilation_cache:
+            compilation_cache.enable(shown.log)
         if source.note:
             shown.log(source.note)
         unknown: Counter[str] = Counter()
         done, title = 0, f"{card['name']} on {source.name}"
         classes, labelled = card["classes"], source.labelled
+        is_csv, marked = output.suffix.lower() == ".csv", sum(map(cells.is_marked, card["classes"]))
         known = frozenset(classes)
         if as_features:
             opened = feature_writer.open_writer(output, classes, split=arguments.split, labelled=labelled)
@@ -133,12 +134,18 @@ def run(arguments: argparse.Namespace) -> None:
             for batch, rows in outputs:
                 add_rows(batch.ids, batch.labels, rows)
                 unknown.update(label for label in batch.labels if label and label not in known)
+                marked += sum(map(cells.is_marked, batch.ids)) if is_csv else 0
                 done += len(batch.ids)
                 shown.advance(done + len(unread), {})
             if not done:
                 raise InputError(f"{source.name} has no readable example: {listed(unread)}")
         if unknown:
             shown.log(_about(unknown, classes))
+        if is_csv and marked:
+            shown.log(
+                f"names that begin with =, +, - or @, or have control characters: {marked:,}; {output} has ' before "
+                "them, so that no spreadsheet computes them (compare removes it); .parquet has them as they are"
+            )
         skipped = f", {len(unread)} skipped: {listed(unread)}" if unread else ""
         what = "rows of features" if as_features else "predictions"
         shown.finish(f"{title}: {done} {what} in {output}{skipped}")

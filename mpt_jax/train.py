@@ -11,7 +11,7 @@ from typing import Any
 
 from mpt_jax.cli import command as commands
 from mpt_jax.cli.arguments import new_parser
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, one_line, printable
 from mpt_jax.files import storage
 
 
@@ -60,7 +60,7 @@ def _fail_of_several(error: Exception, command: str) -> int:
     from mpt_jax.runtime import processes
 
     if isinstance(error, jax.errors.JaxRuntimeError):  # a device or the connection failed
-        print(f"error: {one_line(error)}: {processes.lost_message(command)}", file=sys.stderr)
+        commands.print_line(f"error: {one_line(error)}: {processes.lost_message(command)}", to_stderr=True)
         return processes.LOST
     traceback.print_exception(error)
     return 1
@@ -193,8 +193,8 @@ def run(options: Options, *, command: str, on_metrics: Callable[[Mapping[str, An
     )
     if report is not None:
         console.print(report)
-        text = f"\nreport: {report.paths['html']} (as text: report.md)"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        text = printable(f"report: {report.paths['html']} (as text: report.md)")
+        console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,18 @@ def test_the_package_has_no_way_to_load_objects():
                     assert given.get("weights_only") == "True", where
 
 
+# Modules that print by themselves: the door itself, a thread that ends the process, and scripts for a peer's numbers.
+PRINT = {"cli/command.py", "files/gcs_lock.py"}
+PRINT |= {f"benchmark/{name}.py" for name in ("torch_network", "torch_loader", "scaling")}
+
+
+def test_commands_print_through_doors_that_escape_names():
+    for path in sorted((ROOT / "mpt_jax").rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        prints = [node.lineno for node in calls if ast.unparse(node.func) == "print"]
+        assert not prints or path.relative_to(ROOT / "mpt_jax").as_posix() in PRINT, f"{path}:{prints[0]}"
+
+
 READ = """
 import json, pathlib, pickle, sys
 import jax, jax.numpy as jnp

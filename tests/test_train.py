@@ -307,7 +307,7 @@ def test_arguments_in_either_form():
 
 def test_the_compilation_cache_is_on_unless_the_flag_turns_it_off(digits_dir, tmp_path, monkeypatch):
     enabled = []
-    monkeypatch.setattr(compilation_cache, "enable", lambda: enabled.append(1))
+    monkeypatch.setattr(compilation_cache, "enable", lambda log: enabled.append(1))
     stopped = arguments(digits_dir, tmp_path / "run", "--config.update.schedule=[5,11]")  # before anything compiles
     assert train.main([*stopped, "--no-compilation-cache"]) == 2 and enabled == []
     assert train.main(stopped) == 2 and enabled == [1]

@@ -9,6 +9,7 @@ from typing import Any
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import comma_separated, new_parser, non_negative_int, output_file, positive_int
+from mpt_jax.errors import printable
 
 Options = Mapping[str, Mapping[str, Any]]  # option -> arguments of argparse's add_argument
 
@@ -225,10 +226,10 @@ def run(arguments: argparse.Namespace) -> None:
     if target and target != "-":
         output_file("--json", pathlib.Path(target))  # before the measurement, which takes minutes
     progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    result = MEASUREMENTS[name](setup, progress.print, **options)
+    result = MEASUREMENTS[name](setup, lambda line: progress.print(printable(line)), **options)
     text = json.dumps(result, allow_nan=False)
     if target == "-":
-        print(text)
+        command.print_text(f"{text}\n")
         return
     if target:
         pathlib.Path(target).write_text(text + "\n", encoding="utf-8")

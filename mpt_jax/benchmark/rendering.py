@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mpt_jax.errors import printable, printable_lines
 from mpt_jax.runtime import hardware
 
 Result = Mapping[str, Any]
@@ -80,7 +81,7 @@ LEGEND = {
 def render(result: Result) -> RenderableType:
     """Render the result of any benchmark: a title, a table of rows, and notes."""
     title, columns, rows, notes = _CONTENTS.get(result["benchmark"], _students)(result)
-    return Group(Text(title, style="bold"), Text(), grid(columns, rows), Text(), _pairs(notes))
+    return Group(Text(printable_lines(title), style="bold"), Text(), grid(columns, rows), Text(), _pairs(notes))
 
 
 Contents = tuple[str, Sequence[Column], Sequence[Mapping[str, Any]], list[tuple[str, str]]]
@@ -221,7 +222,7 @@ def grid(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Table:
         left = heading in ("dtype", "method", "teachers", "use", "reader", "pass")
         table.add_column(heading.replace(" ", "\n", 1), justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell(row)) for _, cell in columns))
+        table.add_row(*(Text(printable(cell(row))) for _, cell in columns))
     return table
 
 
@@ -230,7 +231,7 @@ def _pairs(notes: Sequence[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in notes:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(printable(name)), Text(printable(value)))
     return table
 
 

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, one_line, printable
 from mpt_jax.files import storage
 from mpt_jax.runtime import interruption
 
@@ -51,7 +51,7 @@ def run(
             raise
         return _fail(reason)
     except KeyboardInterrupt as error:
-        print(when_interrupted, file=sys.stderr)
+        print_line(when_interrupted, to_stderr=True)
         return error.status if isinstance(error, interruption.Interrupted) else 130
     except Exception as error:
         if not storage.is_failure(error):
@@ -59,8 +59,16 @@ def run(
         return _fail(f"cloud storage failed: {one_line(error)}; run the same command again to continue")
 
 
+def print_line(text: str, *, to_stderr: bool = False) -> None:
+    """Print a line that may hold names: what a terminal would act on is escaped, a line break too."""
+    print(printable(text), file=sys.stderr if to_stderr else sys.stdout)
+
+
 def print_text(text: str) -> None:
-    """Print a text; a closed pipe (`| head -1`) does not change the exit status of the command."""
+    """Print a text whose names are escaped already.
+
+    A closed pipe (`| head -1`) does not change the exit status of the command.
+    """
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:
@@ -69,7 +77,7 @@ def print_text(text: str) -> None:
 
 
 def _fail(message: str, status: int = BAD_INPUT) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    print_line(f"error: {one_line(message)}", to_stderr=True)
     return status
 
 

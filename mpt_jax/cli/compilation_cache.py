@@ -1,7 +1,8 @@
 """Cache of compiled programs in the user's cache folder, so that a second start of a command need not compile.
 
 XLA's own cache does the work. This module gives it a place and limits its size. Problems with that place (not writable,
-full disk, damaged entries) cost time only.
+full disk, damaged entries) cost time only. A place that others may write to is not used, because programs in it are
+executed.
 """
 
 import contextlib
@@ -9,11 +10,12 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from mpt_jax.files import cache_dir
+from mpt_jax.files import cache_dir, permissions
 
 MAX_BYTES = 2**30  # the main job needs 1.5 MB
 
@@ -31,21 +33,34 @@ def default_folder() -> pathlib.Path:
     return cache_dir.path("compiled")
 
 
-def enable() -> pathlib.Path | None:
+def enable(log: Callable[[str], None]) -> pathlib.Path | None:
     """Read compiled programs from the cache, and write new ones to it; call this before anything compiles.
 
     Changes nothing if the user has configured JAX's cache with `JAX_COMPILATION_CACHE_DIR`,
     `JAX_ENABLE_COMPILATION_CACHE=false` or `jax.config`.
 
+    Args:
+      log: called with a line if others may write to the folder, by the rule of `permissions`: our own is then not used,
+        one that the user has configured is.
+
     Returns:
-      The folder, or None if the user has configured the cache or the folder cannot be created.
+      The folder, or None if the user has configured the cache, or the folder cannot be created or is not used.
     """
     configured = jax.config.values
-    if configured["jax_compilation_cache_dir"] is not None or not configured["jax_enable_compilation_cache"]:
+    if not configured["jax_enable_compilation_cache"]:
+        return None
+    if configured["jax_compilation_cache_dir"] is not None:
+        _warn(str(configured["jax_compilation_cache_dir"]), log)
         return None
     try:
         folder = default_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # JAX executes its contents
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if reason := permissions.writable_by_others(folder):
+            log(
+                f"no cache of compiled programs: {reason}, and programs in {folder} would be executed; take that "
+                f"permission away (chmod go-w), or set XDG_CACHE_HOME to a folder of your own"
+            )
+            return None
         prune(folder, MAX_BYTES)
     except (OSError, RuntimeError):
         return None
@@ -55,6 +70,13 @@ def enable() -> pathlib.Path | None:
             jax.config.update(name, value)
     _remove_failing_entries(folder)
     return folder
+
+
+def _warn(folder: str, log: Callable[[str], None]) -> None:
+    """Log a line if others may write to the folder that the user has configured."""
+    with contextlib.suppress(OSError, ValueError):
+        if "://" not in folder and (reason := permissions.writable_by_others(pathlib.Path(folder))):
+            log(f"JAX's cache of compiled programs {folder} is executed, but {reason}; take that permission away")
 
 
 def prune(folder: pathlib.Path, max_bytes: int) -> None:

@@ -8,11 +8,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from mpt_jax.errors import printable
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Progress of one stage at a time: `start`, any number of `advance`, `finish`; `log` prints a line at any time."""
+    """Progress of one stage at a time: `start`, any number of `advance`, `finish`; `log` prints a line at any time.
+
+    Texts may hold names from elsewhere: what a terminal would act on is escaped.
+    """
 
     def __init__(self, console: Console, bars: Bars | None):
         self.console, self._bars = console, bars
@@ -22,9 +27,10 @@ class Progress:
         self._measured_from: tuple[int, float] | None = None  # step and time
 
     def log(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, title: str, done: int, total: int, unit: str = "step") -> None:
+        title = printable(title)
         self._title, self._total, self._first, self._unit = title, total, done, unit
         self._measured_from, self._last_line = None, time.monotonic()
         resumed = f", resumed from {unit} {done}" if done else ""
@@ -36,7 +42,7 @@ class Progress:
             self.log(f"{title}: {total} {unit}s{resumed}")
 
     def advance(self, step: int, values: Mapping[str, float]) -> None:
-        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        text = "  ".join(f"{printable(name)} {value:.3f}" for name, value in values.items())
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=step, values=text, refresh=True)
             return
@@ -63,12 +69,12 @@ def progress(console: Console) -> Iterator[Progress]:
         yield Progress(console, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"),
+        TextColumn("{task.fields[values]}", markup=False),
     )
     with Bars(*columns, console=console, transient=True) as bars:
         yield Progress(console, bars)

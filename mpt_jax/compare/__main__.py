@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (InputError, OSError) as error:
         _write_error(files, one_line(error), time.perf_counter() - start)
         raise
-    as_json = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    as_json = _json(result)
     render = {
         "json": lambda: as_json,
         "html": lambda: show.page(result),
@@ -154,7 +155,7 @@ def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float)
 
     result = {"schema": 1, "passed": False, "error": reason, "versions": record.versions(), "created": _now()}
     contents = {
-        "json": json.dumps(result, indent=1, ensure_ascii=False) + "\n",
+        "json": _json(result),
         "html": show.error_page(reason),
         "markdown": markdown.error(reason),
         "junit": show.junit_error(reason, seconds),
@@ -162,6 +163,20 @@ def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float)
     for kind, path in files.items():
         if kind in ("markdown", "junit") or path.exists():
             storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
+
+
+def _json(result: Mapping[str, Any]) -> str:
+    r"""Return the result as JSON that a terminal can show: what it would act on is escaped, and readers undo that.
+
+    Examples:
+      >>> print(_json({"a": "é" + chr(0x9B) + "2J"}), end="")
+      {
+       "a": "é\u009b2J"
+      }
+    """
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    visible = re.sub(r"[^\n -~]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
+    return visible + "\n"
 
 
 def _now() -> str:

@@ -12,6 +12,7 @@ from mpt_jax.compare import report, text
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
 from mpt_jax.compare.report import Report
 from mpt_jax.compare.text import Result
+from mpt_jax.errors import printable
 
 _MARKS = {PASS: "✅", REGRESSION: "❌", UNDECIDED: "⚠️", None: "⚪"}
 _MOST_CHECKS, _MOST_ROWS = 12, 5
@@ -106,7 +107,7 @@ def _code(name: str) -> str:
       >>> _code("a|b"), _code("@all <b>")
       ('`a\\\\x7cb`', '`@all <b>`')
     """
-    shown = text.printable(name, _LONGEST_NAME).replace("`", r"\x60").replace("|", r"\x7c")
+    shown = printable(name, _LONGEST_NAME).replace("`", r"\x60").replace("|", r"\x7c")
     return f"`{shown}`" if shown.strip() else "(empty)"
 
 
@@ -117,7 +118,7 @@ def _prose(sentence: str) -> str:
       >>> _prose("max_nfr: 50.00 %"), _prose("a | b"), _prose("1. x")
       ('max\\_nfr: 50.00 %', 'a \\| b', '1\\. x')
     """
-    shown = text.printable(sentence, _LONGEST_SENTENCE).strip()
+    shown = printable(sentence, _LONGEST_SENTENCE).strip()
     # Later steps of a renderer see the text without its escapes: only another character within a mention stops them.
     shown = _MENTIONS.sub(rf"\1{_WORD_JOINER}", shown)
     shown = re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", shown)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mpt_jax.compare import text
-from mpt_jax.compare.text import Result, percent, printable
-from mpt_jax.errors import listed
+from mpt_jax.compare.text import Result, percent
+from mpt_jax.errors import listed, printable
 
 
 class Table(NamedTuple):

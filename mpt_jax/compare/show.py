@@ -14,6 +14,7 @@ from mpt_jax.compare import report, text
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED
 from mpt_jax.compare.report import Report
 from mpt_jax.compare.text import Result
+from mpt_jax.errors import printable, printable_lines
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 _WORDS = {PASS: "PASS", REGRESSION: "FAIL", UNDECIDED: "UNDECIDED"}
@@ -26,8 +27,8 @@ def terminal(result: Result) -> Group:
     if "kind" in result:
         return _short(report.of(result))
     parts: list[RenderableType] = [
-        Text(text.title(result)),
-        *map(Text, text.notes(result)),
+        _line(text.title(result)),
+        *map(_line, text.notes(result)),
         _table(text.rate_headings(result), text.rate_cells(result)),
     ]
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_CLASSES]
@@ -38,26 +39,30 @@ def terminal(result: Result) -> Group:
     if cells := text.combination_cells(result):
         parts += [Text("Weak combinations of slices"), _table(text.COMBINATION_HEADINGS, cells)]
     if examples := text.flip_cells(result)[:_MOST_EXAMPLES]:
-        parts += [Text(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
-    parts += [Text(text.interval_note(result)), Text()]
+        parts += [_line(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
+    parts += [_line(text.interval_note(result)), Text()]
     for check in result["checks"]:
         parts.append(_checked(check["verdict"], text.said(check, result)))
-    return Group(*parts, Text(text.verdict(result), style="bold"))
+    return Group(*parts, _line(text.verdict(result), style="bold"))
 
 
 def _short(shown: Report) -> Group:
     """Return a report with the first rows of its tables."""
-    parts: list[RenderableType] = [Text(shown.title), *map(Text, shown.notes)]
+    parts: list[RenderableType] = [_line(shown.title), *map(_line, shown.notes)]
     for each in shown.tables:
         if rows := each.rows[: each.most]:
             of_all = f", {len(rows):,} of {len(each.rows):,} rows" if len(rows) < len(each.rows) else ""
-            parts += [Text(f"{each.title}{of_all}"), _table(each.headings, rows, left=each.left)]
-    parts += [Text(shown.interval_note), Text(), *(_checked(line.verdict, line.sentence) for line in shown.lines)]
-    return Group(*parts, Text(shown.verdict, style="bold"))
+            parts += [_line(f"{each.title}{of_all}"), _table(each.headings, rows, left=each.left)]
+    parts += [_line(shown.interval_note), Text(), *(_checked(line.verdict, line.sentence) for line in shown.lines)]
+    return Group(*parts, _line(shown.verdict, style="bold"))
 
 
 def _checked(verdict: str, sentence: str) -> Text:
-    return Text(f"{_WORDS[verdict]} ", style=f"bold {_COLOURS[verdict]}") + Text(sentence, style="")
+    return Text(f"{_WORDS[verdict]} ", style=f"bold {_COLOURS[verdict]}") + _line(sentence)
+
+
+def _line(words: str, style: str = "") -> Text:
+    return Text(printable(words), style=style)
 
 
 def page(result: Result) -> str:
@@ -67,6 +72,7 @@ def page(result: Result) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.finalize = lambda value: printable_lines(value) if type(value) is str else value  # not of markup
     shown = report.of(result)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=shown.title,
@@ -102,8 +108,7 @@ def junit(result: Result, seconds: float) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="no limit", time="0")
         ElementTree.SubElement(case, "skipped", message=shown.verdict)
     ElementTree.SubElement(suite, "system-out").text = "\n".join([shown.title, *shown.notes])
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return _xml(root)
 
 
 def junit_error(reason: str, seconds: float) -> str:
@@ -112,7 +117,15 @@ def junit_error(reason: str, seconds: float) -> str:
     root = ElementTree.Element("testsuites", values)
     suite = ElementTree.SubElement(root, "testsuite", values)
     case = ElementTree.SubElement(suite, "testcase", classname="mpt_jax.compare", name="input", time="0")
-    ElementTree.SubElement(case, "error", message=text.printable(reason))
+    ElementTree.SubElement(case, "error", message=printable(reason))
+    return _xml(root)
+
+
+def _xml(root: ElementTree.Element) -> str:
+    """Return the file. XML has no way to write a control character, so names show theirs escaped."""
+    for element in root.iter():
+        element.text = element.text and printable_lines(element.text)
+        element.attrib.update({key: printable_lines(value) for key, value in element.attrib.items()})
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -122,7 +135,7 @@ def error_page(reason: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Release gate</title></head>\n<body>\n'
         "<h1>Release gate</h1>\n<p><b>ERROR: nothing was compared.</b></p>\n"
-        f"<p>{html.escape(text.printable(reason))}</p>\n</body>\n</html>\n"
+        f"<p>{html.escape(printable(reason))}</p>\n</body>\n</html>\n"
     )
 
 
@@ -134,5 +147,5 @@ def _table(headings: Iterable[str], rows: Iterable[Sequence[str]], left: int = 1
             Text(heading), justify="left" if i < left else "right", overflow="fold", no_wrap=i >= max(left, 4)
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_line, row))
     return table

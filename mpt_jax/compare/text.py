@@ -7,7 +7,7 @@ from typing import Any
 
 from mpt_jax.compare import gate, options
 from mpt_jax.compare.evidence import LEVEL, PASS, REGRESSION, UNDECIDED
-from mpt_jax.errors import listed
+from mpt_jax.errors import listed, printable
 
 Result = dict[str, Any]
 
@@ -311,22 +311,6 @@ def flips_title(result: Result, most: int) -> str:
     count = result["flips"]["count"]
     shown = min(most, len(result["flips"]["examples"]))
     return f"Flipped examples ({f'{shown:,} of ' if shown < count else ''}{count:,})"
-
-
-def printable(text: str, most: int | None = None) -> str:
-    """Return the text with unprintable characters (control characters, changes of direction) escaped.
-
-    The middle of a text longer than `most` is cut, because long names often differ at the end.
-
-    Examples:
-      >>> printable("a" + chr(10) + "b"), printable("left_ventricle_7", 9)
-      ('a\\\\nb', 'left…le_7')
-    """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if most is None or len(shown) <= most:
-        return shown
-    half = most // 2
-    return f"{shown[: most - half - 1]}…{shown[-half:]}"
 
 
 def _precise_enough(check: dict[str, Any], scale: float) -> Callable[[float], str]:

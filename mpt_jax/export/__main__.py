@@ -101,16 +101,18 @@ def run(arguments: argparse.Namespace) -> None:
     release, output = storage.path(arguments.release), pathlib.Path(arguments.output)
     if arguments.format == "torch":
         metadata = pytorch.write(release, output, names=arguments.names)
-        print(f"{metadata['name']}: {len(metadata['classes'])} classes, names of {metadata['names']}")
-        print(f"ok: {output}, with exactly the weights of the release; see {output / 'README.md'}")
+        command.print_line(f"{metadata['name']}: {len(metadata['classes'])} classes, names of {metadata['names']}")
+        command.print_line(f"ok: {output}, with exactly the weights of the release; see {output / 'README.md'}")
         return
     metadata = artifact.write(release, output, platforms=arguments.platforms or PLATFORMS)
     inputs = metadata["input"]
-    print(f"{metadata['name']}: inputs {inputs['dtype']} {inputs['shape']}, {len(metadata['classes'])} classes")
+    shape = f"{inputs['dtype']} {inputs['shape']}"
+    command.print_line(f"{metadata['name']}: inputs {shape}, {len(metadata['classes'])} classes")
     tolerance = metadata["compared"]["tolerance"]
     for name, difference in metadata["compared"]["largest_difference"].items():
-        print(f"{name}: logits differ by at most {difference:.1e} of the largest (tolerance {tolerance:g})")
-    print(f"ok: {output}, for {', '.join(metadata['platforms'])}; see {output / 'README.md'}")
+        compared = f"logits differ by at most {difference:.1e} of the largest (tolerance {tolerance:g})"
+        command.print_line(f"{name}: {compared}")
+    command.print_line(f"ok: {output}, for {', '.join(metadata['platforms'])}; see {output / 'README.md'}")
 
 
 def _to_release(arguments: argparse.Namespace) -> None:
@@ -131,9 +133,9 @@ def _to_release(arguments: argparse.Namespace) -> None:
     names, values = card["pretrained"]["names"], card["normalization"]
     mean, std = ([round(value, 6) for value in values[name]] for name in ("mean", "std"))
     preparation = readme.preparation(card["image_shape"], readme.resizing_of(card))
-    print(f"{arguments.release}: {arguments.model} under {names}'s names, {len(card['classes'])} classes")
-    print(f"{' '.join(preparation.split())} Pixels / 255 are normalised with mean {mean} and std {std}.")
-    print(f"ok: {arguments.output}, a released model for predict, export and update.old")
+    command.print_line(f"{arguments.release}: {arguments.model} under {names}'s names, {len(card['classes'])} classes")
+    command.print_line(f"{' '.join(preparation.split())} Pixels / 255 are normalised with mean {mean} and std {std}.")
+    command.print_line(f"ok: {arguments.output}, a released model for predict, export and update.old")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from mpt_jax.data import COVER, Resizing
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, printable
 from mpt_jax.export import output, readme
 from mpt_jax.files import released_model, storage, weights
 from mpt_jax.models import Classifier, pytorch_weights, registry, twins
@@ -105,7 +105,7 @@ def _readme(metadata: dict[str, Any], code: str, logits: str) -> str:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, "RGB")
     resizing = Resizing(**metadata["resizing"])
     return _TEMPLATE.format(
-        name=metadata["name"],
+        name=printable(metadata["name"]),
         count=len(metadata["classes"]),
         packages=f"torch safetensors pillow numpy {metadata['package']}",
         code=textwrap.dedent(code),

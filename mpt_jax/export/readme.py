@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax.data import Resizing
+from mpt_jax.errors import printable
 
 
 def resizing_of(card: Mapping[str, Any]) -> Resizing:
@@ -41,7 +42,7 @@ def render(metadata: Mapping[str, Any], named: Mapping[str, np.ndarray]) -> str:
     shape, dtype = metadata["image_shape"], metadata["input"]["dtype"]
     differences = metadata["compared"]["largest_difference"]
     return _TEMPLATE.format(
-        name=metadata["name"],
+        name=printable(metadata["name"]),
         count=len(metadata["classes"]),
         kind="images" if len(shape) == 3 else "features",
         preparation=f"{preparation(shape, Resizing(**metadata['resizing']))}\n\n" if len(shape) == 3 else "",
@@ -50,7 +51,7 @@ def render(metadata: Mapping[str, Any], named: Mapping[str, np.ndarray]) -> str:
         example=", ".join(map(str, [4, *shape])),
         platforms=", ".join(metadata["platforms"]),
         jax=metadata["versions"]["jax"],
-        weights="".join(f"    {name}  {list(array.shape)}\n" for name, array in named.items()),
+        weights="".join(f"    {printable(name)}  {list(array.shape)}\n" for name, array in named.items()),
         tolerance=f"{metadata['compared']['tolerance']:g}",
         differences="".join(f"| {name} | {difference:.1e} |\n" for name, difference in differences.items()),
     )

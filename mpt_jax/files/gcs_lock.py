@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, one_line
 from mpt_jax.files.storage import filesystem
 
 RENEW_EVERY, EXPIRES_AFTER = 20.0, 90.0  # seconds
@@ -62,7 +62,8 @@ def _renew(path: pathlib.Path, ours: dict[str, Any], released: threading.Event) 
             continue
         if released.is_set():
             return
-        print(f"error: {_in_use(path, holder)}; it took over while this process did not respond", file=sys.stderr)
+        reason = one_line(_in_use(path, holder))
+        print(f"error: {reason}; it took over while this process did not respond", file=sys.stderr)
         sys.stderr.flush()
         os._exit(2)  # nothing more may be written
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mpt_jax.compare.text import printable
+from mpt_jax.errors import printable
 from mpt_jax.report import plots, table, tradeoff, verdict
 from mpt_jax.report.blocks import Command, Folded, Gallery, Plot, Points, Section, Table, Text, percent
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from mpt_jax.compare.text import printable
+from mpt_jax.errors import printable, printable_lines
 from mpt_jax.report import blocks
 from mpt_jax.report.blocks import Section
 
@@ -16,7 +16,7 @@ def render(sections: Sequence[Section]) -> str:
     for section in sections:
         parts += [f"## {section.title}"] if section.title else []
         parts += [part for block in section.blocks for part in _block(block)]
-    return "\n\n".join(parts) + "\n"
+    return printable_lines("\n\n".join(parts)) + "\n"
 
 
 def escape(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mpt_jax.compare.text import printable
+from mpt_jax.errors import printable, printable_lines
 from mpt_jax.report.blocks import Section
 from mpt_jax.report.plots import Picture
 
@@ -25,6 +25,7 @@ def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbna
     )
     environment.filters |= {"markup": _markup, "order": _order, "kind": lambda block: type(block).__name__}
     environment.filters |= {"printable": printable}
+    environment.finalize = _visible
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         sections=sections,
         pictures={name: _uri("image/svg+xml", picture.svg.encode()) for name, picture in pictures.items()},
@@ -33,11 +34,16 @@ def render(sections: Sequence[Section], pictures: Mapping[str, Picture], thumbna
     )
 
 
+def _visible(value: object) -> object:
+    """Escape what is unprintable in a text that the template shows; markup is done already."""
+    return printable_lines(value) if type(value) is str else value
+
+
 def _markup(text: str) -> object:
     """Escape a text of the report and render its `code` and **strong**."""
     import markupsafe
 
-    safe = str(markupsafe.escape(text))
+    safe = str(markupsafe.escape(printable_lines(text)))
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return markupsafe.Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", safe))
 

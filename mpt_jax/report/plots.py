@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax.compare.text import printable
+from mpt_jax.errors import printable
 from mpt_jax.files import storage
 from mpt_jax.report.drawing import (
     BASE,

@@ -4,9 +4,11 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from mpt_jax import methods as registry
 from mpt_jax import objectives
+from mpt_jax.errors import printable
 
 # (key of the summary, heading, what it means)
 COLUMNS = (
@@ -78,7 +80,7 @@ def title(report: dict[str, Any]) -> str:
     seeds = len({row["seed"] for row in report["rows"]})
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     images = report["dataset"]["images"]["test"]
-    return f"{report['dataset']['name']}, {schedule} classes, {images} test images, rates in %\n{over}"
+    return f"{printable(report['dataset']['name'])}, {schedule} classes, {images} test images, rates in %\n{over}"
 
 
 def terminal(report: dict[str, Any]) -> Table:
@@ -86,12 +88,12 @@ def terminal(report: dict[str, Any]) -> Table:
     # Long names leave no space for every deviation.
     headings, rows = cells(report, spread=max(map(len, report["summary"])) <= _ROOM_FOR_NAMES)
     shown = [i for i, heading in enumerate(headings) if heading != "positive flips"]
-    table = Table(title=title(report), title_justify="left", title_style="bold")
+    table = Table(title=Text(title(report)), title_justify="left", title_style="bold")
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
     for i in shown:
         table.add_column(headings[i].replace(" ", "\n", 1), justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(row[i] for i in shown))
+        table.add_row(*(Text(printable(row[i])) for i in shown))
     return table
 
 
@@ -100,7 +102,7 @@ def legend(report: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     shown = [column for column in columns() if column[0] != "positive flips"]
     for name, meaning in [*shown, ("", ""), *methods(report)]:
-        table.add_row(name, meaning)
+        table.add_row(Text(printable(name)), Text(printable(meaning)))
     return table
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not status:
             from mpt_jax.reproduce import page as pages
 
-            print(f"{pages.write(folder, page)} tables: {page}")
+            commands.print_line(f"{pages.write(folder, page)} tables: {page}")
         return status
 
     return commands.run(work)
@@ -89,10 +89,11 @@ def _train_table(options: argparse.Namespace, argv: Sequence[str]) -> int:
         paths = ["--workdir", str(folder)]
         if options.data_dir and takes_folder:
             paths.append(f"--config.dataset.data_dir={options.data_dir}")
-        print(f"run {number} of {len(runs)}: {scenario or options.table}, seeds {', '.join(map(str, seeds))}")
+        what = f"{scenario or options.table}, seeds {', '.join(map(str, seeds))}"
+        commands.print_line(f"run {number} of {len(runs)}: {what}")
         status = train.main(["--config", _config_file(config), *_overrides(run), *paths])
         if status:
-            print(f"to resume: python -m mpt_jax.reproduce {shlex.join(argv)}", file=sys.stderr)
+            commands.print_line(f"to resume: python -m mpt_jax.reproduce {shlex.join(argv)}", to_stderr=True)
             return status
         done.append(collection.collect(folder, scenario, command=_command(run)))
         # Read the file again, because another process may have added other seeds meanwhile.
@@ -112,7 +113,7 @@ def _existing(file: pathlib.Path, table: Table, budget: str) -> list[Mapping[str
     try:
         found = results.read(file)["runs"] if file.exists() else []
     except InputError as error:
-        print(f"{error}: it is replaced")
+        commands.print_line(f"{error}: it is replaced")
         return []
     return [
         run for run in found if run["command"] in {_command(own) for own in table.runs(budget, tuple(run["seeds"]))}

@@ -13,6 +13,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from mpt_jax.errors import printable
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # seconds that the main thread has to end if there is nothing to save
 
@@ -130,4 +132,4 @@ def _receive(reader: socket.socket) -> int | None:
 
 
 def _print(text: str) -> None:
-    os.write(2, f"{text}\n".encode())  # not through a file whose lock the main thread may hold
+    os.write(2, f"{printable(text)}\n".encode())  # not through a file whose lock the main thread may hold

@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, one_line, printable
 from mpt_jax.runtime import interruption
 
 HEARTBEAT = 30  # seconds without a heartbeat after which JAX considers a process dead and ends the others
@@ -71,7 +71,7 @@ def join(
         interruption.forward_to(lambda: notify(signal.SIGTERM))
     _watchdog.append(
         subprocess.Popen(
-            [sys.executable, "-ISc", _WATCHDOG, f"error: {lost_message(command)}"],
+            [sys.executable, "-ISc", _WATCHDOG, printable(f"error: {lost_message(command)}")],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from mpt_jax.cli import progress
@@ -18,6 +19,19 @@ def shown(terminal, monkeypatch, seconds):
             bars.advance(step, {"loss": 0.5})
         bars.finish("old: done")
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_are_neither_markup_nor_escapes(terminal):
+    stream = io.StringIO()
+    with progress.progress(Console(file=stream, force_terminal=terminal, width=200)) as bars:
+        bars.start("[/red]\x1b[2J\u202e[bold]a\nb", 0, 100)
+        bars.advance(1, {"\x1b[2J[/]": 0.5})
+        bars.log("[/red]\x1b[2J\u202e[bold]a\nb")
+        bars.finish("done")
+    shown = stream.getvalue()
+    assert r"[/red]\x1b[2J\u202e[bold]a\nb" in shown and "\u202e" not in shown and "[2J" in shown
+    assert "\x1b[2J" not in shown and (terminal or "\x1b" not in shown)
 
 
 def test_plain_lines_are_at_least_ten_seconds_apart_and_show_the_time_left(monkeypatch):

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from mpt_jax.compare import compare, markdown, text
 from mpt_jax.compare.__main__ import main
+from mpt_jax.errors import printable
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 NASTY = [
@@ -101,11 +102,11 @@ def test_a_pass_and_a_comparison_without_limits_are_marked():
 def test_a_name_is_never_markup_a_link_or_a_mention(name):
     names = [name, "other"] if name != " " else ["x y", "other"]
     rows, _ = parsed(markdown.summary(found([*names, "third", name + "2"], max_nfr=0.1, max_class_nfr=0.1)))
-    shown = text.printable(name + "2", 60).replace("`", r"\x60").replace("|", r"\x7c")
+    shown = printable(name + "2", 60).replace("`", r"\x60").replace("|", r"\x7c")
     assert shown in {row[0] for row in rows if len(row) == 7}
     assert all(len(row) in (3, 4, 7) for row in rows)
     result = found(["a", "b"]) | {"old": name}
-    assert re.sub(" +", " ", text.printable(text.title(result), 500)).strip() in parsed(markdown.summary(result))[1]
+    assert re.sub(" +", " ", printable(text.title(result), 500)).strip() in parsed(markdown.summary(result))[1]
 
 
 @hypothesis.given(strategies.lists(strategies.text("a1 |`\\<>@#:*_[]()!~-+=\n$&www.\u202e", min_size=1), min_size=4))
@@ -113,7 +114,7 @@ def test_a_name_is_never_markup_a_link_or_a_mention(name):
 def test_any_text_is_shown_as_it_is(names):
     names = [name for name in names if name.strip()]
     _, prose = parsed("\n\n".join(map(markdown._prose, names)))
-    expected = [re.sub(" +", " ", text.printable(name).strip()) for name in names]
+    expected = [re.sub(" +", " ", printable(name).strip()) for name in names]
     assert [re.sub(" +", " ", line) for line in prose] == expected
     rows, _ = parsed("\n".join(markdown._table(["a", "b"], [[name, "1"] for name in names])))
     assert [row[1] for row in rows] == ["b", *"1" * len(names)]

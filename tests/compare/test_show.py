@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
-from mpt_jax.compare import compare, show, text
+from mpt_jax.compare import compare, markdown, show
+from mpt_jax.errors import printable
 
 NASTY = "<img src=x onerror=alert(1)>[red]\x1b[31m\u202e\x00&\"'\n"
 OLD = {"id": [NASTY, "b", "c"], "label": [NASTY, "b", "d"], "prediction": [NASTY, "b", "b"]}
@@ -73,6 +76,22 @@ def test_names_are_neither_markup_nor_escapes_on_a_terminal(width):
         assert "[red]" in bare and "\\x1b" in bare
 
 
+NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=3, max_size=3, unique=True)
+
+
+@settings(max_examples=15)
+@given(NAMES, NAMES)
+def test_no_name_puts_a_control_character_into_any_output(ids, names):
+    classes = [f"{letter}{name}" for letter, name in zip("abc", names, strict=True)]  # not alike, which is refused
+    old = {"id": ids, "label": classes, "prediction": classes}
+    found = compare(old, old | {"prediction": classes[1:] + classes[:1]}, max_nfr=0.1, max_class_nfr=0.1)
+    found |= {"old": classes[0], "new": classes[1]}
+    for shown in (printed(found), show.page(found), show.junit(found, 1.0), markdown.summary(found)):
+        assert {c for c in shown if not c.isprintable()} <= {"\n", "\u2060"}  # Markdown has word joiners
+    ElementTree.fromstring(show.junit(found, 1.0))
+    ElementTree.fromstring(show.junit_error(classes[0], 1.0))
+
+
 def test_the_number_of_examples_shown_is_bounded_and_all_are_counted():
     old = {"id": range(2000), "label": [0, 1] * 1000, "prediction": [0, 1] * 1000}
     found = compare(old, old | {"prediction": [1, 0] * 1000}, examples=1500)
@@ -95,15 +114,15 @@ def test_the_page_is_complete_opens_offline_and_escapes_every_name():
     ]
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
     assert "url(" not in show.page(found) and "prefers-color-scheme: dark" in show.page(found)
-    assert text.printable(NASTY) in page.text and "\x1b" not in page.text and "\u202e" not in page.text
+    assert printable(NASTY) in page.text and "\x1b" not in page.text and "\u202e" not in page.text
     assert "REGRESSION" in page.text and "? undecided" in page.text
 
 
 def test_the_page_has_the_record_and_can_be_used_without_a_mouse(files):
     found = compare(*files, classes=["a", "b", "c", "d"]) | {"created": "2026-01-02T03:04:05+00:00"}
     page = Page(show.page(found))
-    for given in found["inputs"]:
-        assert given["sha256"] in page.text and f"{given['bytes']:,}" in page.text
+    for each in found["inputs"]:
+        assert each["sha256"] in page.text and f"{each['bytes']:,}" in page.text
     assert 'classes=["a", "b", "c", "d"]' in page.text and "2026-01-02" in page.text
     assert f"numpy {found['versions']['numpy']}" in page.text
     scrolled = [attributes for tag, attributes in page.tags if attributes.get("class") == "wide"]

@@ -18,7 +18,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from mpt_jax.errors import DAMAGED, InputError, listed, one_line, unknown
-from mpt_jax.files.predictions import delimited, json_table, packed
+from mpt_jax.files.predictions import cells, delimited, json_table, packed
 from mpt_jax.files.predictions.packed import File
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
@@ -311,15 +311,17 @@ def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _delimited(path: File, ids: Sequence[str]) -> Source:
     table = delimited.describe(path, lambda: packed.open_text(path), ids)
-    numbers = {name for name in table.columns if name in SCORES or SCORE.fullmatch(name)}
+    written = {cells.restored(name): name for name in table.columns}
+    names = tuple(map(cells.restored, table.columns))
+    numbers = {written[name] for name in names if name in SCORES or SCORE.fullmatch(name)}
 
     def batches(columns: Sequence[str]) -> Batches:
         with _readable(path, table.columns):
             # Only scores are numbers: "007" is not 7, and "NA" may be a class.
-            for batch in delimited.read(table, columns, numbers):
-                yield _columns(batch)
+            for batch in delimited.read(table, [written[name] for name in columns], numbers):
+                yield dict(zip(columns, map(cells.restored_column, batch.columns), strict=True))
 
-    return Source(path.name, table.columns, batches)
+    return Source(path.name, names, batches)
 
 
 def _parquet(path: File, ids: Sequence[str]) -> Source:

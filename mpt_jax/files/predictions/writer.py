@@ -7,6 +7,9 @@ Columns of .csv and .parquet, written batch by batch:
   ``prediction``  name of the class with the largest logit
   ``logit_NAME``  or ``probability_NAME``, float32, for each class that the model knows, in its order
 
+In .csv, names that a spreadsheet would compute or a terminal act on are written as `cells` says, and read back as they
+are.
+
 Arrays of .npz, which is kept in memory until the end: ``id``, ``label``, ``prediction``, text ``[N]``; ``logits`` or
 ``probabilities``, float32 ``[N, K]``; ``class_names``, text ``[K]``.
 """
@@ -22,6 +25,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import scipy.special
+
+from mpt_jax.files.predictions import cells
 
 SCORES = ("logits", "probabilities", "none")
 
@@ -69,8 +74,14 @@ Add = Callable[[dict[str, list[str | None]], np.ndarray], None]
 
 
 @contextlib.contextmanager
-def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_table: Callable, rows: int) -> Iterator[Add]:
-    """Yield a function that collects rows and writes them to the table, at least `rows` at a time."""
+def _table(
+    file: IO[bytes], classes: Sequence[str], scores: str, *, open_table: Callable, rows: int, name: Callable[[str], str]
+) -> Iterator[Add]:
+    """Yield a function that collects rows and writes them to the table, at least `rows` at a time.
+
+    Args:
+      name: returns how a name is written.
+    """
     prefix = {"logits": "logit_", "probabilities": "probability_"}.get(scores)
     table, waiting = None, []
 
@@ -81,9 +92,12 @@ def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_table: 
 
     def add(columns: dict[str, list[str | None]], values: np.ndarray) -> None:
         nonlocal table
-        arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
+        arrays = {
+            key: pa.array([each if each is None else name(each) for each in column], pa.string())
+            for key, column in columns.items()
+        }
         if prefix:
-            arrays |= {f"{prefix}{name}": pa.array(values[:, k]) for k, name in enumerate(classes)}
+            arrays |= {name(f"{prefix}{each}"): pa.array(values[:, k]) for k, each in enumerate(classes)}
         waiting.append(pa.table(arrays))
         table = table or open_table(file, waiting[0].schema)
         if sum(map(len, waiting)) >= rows:
@@ -98,12 +112,12 @@ def _table(file: IO[bytes], classes: Sequence[str], scores: str, *, open_table: 
 
 
 def _csv(file: IO[bytes], classes: Sequence[str], scores: str) -> contextlib.AbstractContextManager[Add]:
-    return _table(file, classes, scores, open_table=pyarrow.csv.CSVWriter, rows=1)
+    return _table(file, classes, scores, open_table=pyarrow.csv.CSVWriter, rows=1, name=cells.protected)
 
 
 def _parquet(file: IO[bytes], classes: Sequence[str], scores: str) -> contextlib.AbstractContextManager[Add]:
     rows = max(1, _GROUP // len(classes))
-    return _table(file, classes, scores, open_table=pyarrow.parquet.ParquetWriter, rows=rows)
+    return _table(file, classes, scores, open_table=pyarrow.parquet.ParquetWriter, rows=rows, name=str)
 
 
 @contextlib.contextmanager

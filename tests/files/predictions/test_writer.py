@@ -1,12 +1,19 @@
 """Files of predictions hold what was written, appear completely or not at all, and can be compared."""
 
+import csv
+import pathlib
+import tempfile
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpt_jax.compare import compare
 from mpt_jax.files.predictions import writer
 from mpt_jax.files.predictions.formats import open_source
 
+HOSTILE = ("=cmd|' /C calc'!A0", "+1+A1", "-2\x1b[2J", "@x", "\t=1", "'=1", "'a\\x1b", "'s-Hertogenbosch", "a\nb", "-5")
 CLASSES = ["cat", 'say "dog", owl', "7"]
 
 
@@ -92,3 +99,34 @@ def test_compare_takes_the_old_classes_from_the_file_even_if_they_are_numbers(tm
             )
     result = compare(tmp_path / f"old{ending}", tmp_path / f"new{ending}")
     assert result["old_classes_rows"]["count"] == 3
+
+
+names = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=2, max_size=4, unique=True
+)
+
+
+@settings(max_examples=25)
+@given(names, names)
+def test_a_csv_gives_the_same_names_as_parquet(ids, classes):
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for ending in (".csv", ".parquet"):
+            path = pathlib.Path(folder) / f"a{ending}"
+            with writer.open_writer(path, classes, labelled=True) as add_rows:
+                add_rows(ids, [classes[0]] * len(ids), np.eye(len(ids), len(classes), dtype=np.float32))
+            found.append(columns(path)[0])
+    assert found[0] == found[1]
+
+
+def test_a_spreadsheet_finds_no_formula_and_a_terminal_no_escape(tmp_path):
+    path = tmp_path / "a.csv"
+    with writer.open_writer(path, HOSTILE, labelled=True) as add_rows:
+        add_rows(HOSTILE, HOSTILE, np.eye(len(HOSTILE), dtype=np.float32))
+    assert all(c.isprintable() or c == "\n" for c in path.read_text(encoding="utf-8"))
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert {cell for cell in cells if cell[:1] in "=+-@\t"} == {"-5"} and "'=cmd|' /C calc'!A0" in cells
+    found, _ = columns(path)
+    assert found["id"] == found["label"] == found["prediction"] == list(HOSTILE)
+    assert [name.removeprefix("logit_") for name in found if name.startswith("logit_")] == list(HOSTILE)
