@@ -1,13 +1,14 @@
-"""Check that the files of a work directory are whole and in their place: `python -m mpt_jax.verify WORKDIR`."""
+"""Check that files are whole, in their place, and what was signed: `python -m mpt_jax.verify PATH [--key PUBLIC]`."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpt_jax.cli import command
 from mpt_jax.cli.arguments import new_parser
-from mpt_jax.errors import one_line
+from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 
 if TYPE_CHECKING:
@@ -26,9 +27,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = new_parser(
         "mpt_jax.verify",
         "Check every digest of a work directory, and that each file is the one that belongs in its place.",
-        epilog="The exit status is 0 if everything holds, 1 if something does not, and 2 if this is no work directory.",
+        epilog="The exit status is 0 if everything holds, 1 if something does not, and 2 if PATH is none of these.",
     )
-    parser.add_argument("workdir", metavar="WORKDIR", help="folder of a run, also gs://BUCKET/DIR")
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        help="folder of a run, also gs://BUCKET/DIR; or a released model; or, with --key, the JSON of mpt_jax.compare",
+    )
+    parser.add_argument(
+        "--key",
+        type=pathlib.Path,
+        metavar="PUBLIC",
+        help="also check that each released model, or the JSON, is what mpt_jax.sign signed with the key of this "
+        "public key, in PEM",
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -39,17 +51,40 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a work directory, print the result, and return the exit status.
+    """Check what is at a path, print the result, and return the exit status.
 
     Raises:
-      InputError: it is not a work directory.
+      InputError: it is neither a work directory, nor a released model, nor a record; or the key cannot be used.
     """
-    folder = storage.path(options.workdir)
-    from mpt_jax.update import verification
+    path = storage.path(options.path)
+    if not path.is_dir() and path.exists():
+        from mpt_jax.files import signature
 
-    rows = verification.verify(folder, digests=not options.quick)
+        if options.key is None:
+            raise InputError(f"{path} is a file, which only a signature can verify; expected --key, or a folder")
+        signature.require_record(path)
+        rows, signed = [], [path]
+    else:
+        from mpt_jax.update import verification
+
+        one = (path / "card.json").exists()
+        check = verification.verify_release if one else verification.verify
+        rows = check(path, digests=not options.quick)
+        signed = [path] if one else verification.releases(path)
+    if options.key is not None:
+        rows = [*rows, _signatures(signed, options.key)]
     command.print_text(text(rows))
     return BROKEN if any(row.faults for row in rows) else 0
+
+
+def _signatures(paths: Sequence[pathlib.Path], key: pathlib.Path) -> "Row":
+    from mpt_jax.files import signature
+    from mpt_jax.update.verification import Row
+
+    if paths and storage.is_remote(paths[0]):
+        raise InputError(f"{paths[0]} is in a bucket; expected a local copy, whose signature can be verified")
+    problems = {path: signature.problem(path, key) for path in paths}
+    return Row("signatures", len(paths), [f"{path}: {problem}" for path, problem in problems.items() if problem])
 
 
 def text(rows: "Sequence[Row]") -> str:

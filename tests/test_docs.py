@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md"]
 PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.py"))]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
 _MODULES = {"train": "train", "predict": "predict", "export": "export.__main__", "compare": "compare.__main__"}
-_MODULES |= {"verify": "verify"}
+_MODULES |= {"verify": "verify", "sign": "sign"}
 _MODULES |= {"benchmark": "benchmark.__main__", "reproduce": "reproduce.__main__"}
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 
+import keys
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -20,7 +21,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from test_docs import COMMANDS
 
-from mpt_jax import data, predict, train
+from mpt_jax import data, predict, sign, train
+from mpt_jax.compare import __main__ as compare
 from mpt_jax.data import photos
 from mpt_jax.reproduce import __main__ as reproduce
 from mpt_jax.reproduce import tables
@@ -103,6 +105,9 @@ def user_folder(tmp_path_factory, digits_dir, features_file):
         weights = np.random.default_rng(0).standard_normal((64, 5), np.float32)
         exec(lines, {"predict": lambda images: images.reshape(len(images), -1) / np.float32(255) @ weights})
         assert (folder / "old.npz").exists()
+        private, _ = keys.pair(folder)
+        compare.main(["old.csv", "new.csv", "--json=gate.json"])
+        assert sign.main(["run/releases/r1-mpt_kl-seed0", "gate.json", f"--key={private}"]) == 0
     return folder
 
 

@@ -1,15 +1,17 @@
 """The command that verifies a work directory: its table, its lines, and its exit status."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from releases import release
 from workdirs import make_workdir_with_predictions
 
 from mpt_jax import verify
-from mpt_jax.files import sealed
+from mpt_jax.files import sealed, signature
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,4 +54,47 @@ def test_bad_input_is_one_line_and_status_2(arguments, tmp_path, monkeypatch, ca
 def test_help_imports_no_jax():
     code = "import sys, mpt_jax.verify as v\ntry: v.main(['--help'])\nexcept SystemExit: print('jax' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert "--quick" in output and "WORKDIR" in output and output.strip().endswith("False")
+    assert "--quick" in output and "PUBLIC" in output and output.strip().endswith("False")
+
+
+def test_a_release_alone(tmp_path, capsys):
+    folder = tmp_path / "anywhere"
+    release(folder, "linear")
+    for more in ([], ["--quick"]):
+        assert verify.main([str(folder), *more]) == 0
+        assert re.search(r"^models +1 +0$", capsys.readouterr().out, re.MULTILINE)
+    weights = max((folder / "model").rglob("d/*"), key=lambda path: path.stat().st_size)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert verify.main([str(folder)]) == 1
+    assert f"does not hold: {weights} is damaged" in capsys.readouterr().out
+
+
+def test_a_file_needs_a_key(tmp_path, capsys):
+    (tmp_path / "gate.json").write_text("{}")
+    assert verify.main([str(tmp_path / "gate.json")]) == 2
+    assert "expected --key" in capsys.readouterr().err
+
+
+def test_signatures_of_every_release_are_checked(folder, tmp_path, capsys):
+    pytest.importorskip("model_signing", reason="needs the extra 'signing'")
+    import keys
+
+    private, public = keys.pair(tmp_path)
+    _, other = keys.pair(tmp_path, name="other")
+    names = sorted(path for path in (folder / "releases").iterdir())
+    for path in names[1:]:
+        signature.sign(path, private)
+    line = [str(folder), "--quick", f"--key={public}"]
+    assert verify.main(line) == 1
+    output = capsys.readouterr().out
+    assert f"does not hold: {names[0]}: not signed: there is no {names[0] / 'model.sig'}" in output
+    assert re.search(r"^signatures +8 +1$", output, re.MULTILINE)
+    signature.sign(names[0], private)
+    assert verify.main(line) == 0 and "everything holds" in capsys.readouterr().out
+    (names[2] / "added").write_text("")
+    assert verify.main(line) == 1 and verify.main([str(folder), "--quick"]) == 0  # no card names it, but the signature
+    assert capsys.readouterr().out.count("not what was signed") == 1
+    assert verify.main([str(folder), f"--key={other}"]) == 1
+    assert capsys.readouterr().out.count("was made with another key") == 8
+    assert verify.main([str(folder), f"--key={tmp_path / 'none'}"]) == 2
+    assert "is not a file" in capsys.readouterr().err

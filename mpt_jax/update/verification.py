@@ -54,6 +54,25 @@ def verify(folder: pathlib.Path, *, digests: bool = True) -> list[Row]:
     ]
 
 
+def verify_release(folder: pathlib.Path, *, digests: bool = True) -> list[Row]:
+    """Check one released model, wherever its folder is.
+
+    Args:
+      digests: as of `verify`.
+    """
+    try:
+        card = released_model.read_card(folder)
+        released_model.check(folder, card, digests=digests)
+    except InputError as error:
+        return [Row("models", 1, [str(error)])]
+    return [Row("models", 1, [], int("sizes" not in card))]
+
+
+def releases(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the folders of the releases in a work directory."""
+    return [folder / "releases" / name for name in _folders(folder / "releases")]
+
+
 def _cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], Row]:
     """Return the cards that hold, by release."""
     present = _folders(folder / "releases")
