@@ -96,6 +96,12 @@ def user_folder(tmp_path_factory, digits_dir, features_file):
             assert predict.main([f"run/releases/{model}-seed0", "pets/test", f"--output={file}"]) == 0
         for copy, file in (("v1.csv", "old.csv"), ("v2.csv", "new.csv"), ("v3.csv", "new.csv")):
             shutil.copy(file, copy)
+        for name in ("classes", "first", "second"):
+            pathlib.Path(f"{name}.toml").write_text("# Nothing changes.\n")
+        rows = pyarrow.csv.read_csv("old.csv").to_pylist()
+        id_, label = rows[0]["id"], rows[0]["label"]
+        other = next(row["label"] for row in rows if row["label"] != label)
+        pathlib.Path("corrections.csv").write_text(f"id,old_label,new_label\n{id_},{label},{other}\n")
         for age in ("old", "new"):
             table = pyarrow.csv.read_csv(f"{age}.csv").to_pydict()
             lists = {key: [[str(name)] for name in table[key]] for key in ("label", "prediction")}

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.compare import gate, modes, pairs, record, scores
+from mpt_jax.compare import changes, gate, modes, pairs, record, scores, suggestion
 from mpt_jax.compare import policy as policies
 from mpt_jax.compare import slices as slices_
 from mpt_jax.compare.options import Options, Predictions
 from mpt_jax.compare.policy import Own
-from mpt_jax.errors import InputError
+from mpt_jax.errors import InputError, unknown
 
 
 def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: Any) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: 
     Returns:
       What `--json` writes: `old_classes_rows`, `all_rows` and `per_class` of `gate.measure`, `classes`, `new_classes`
       with their rows, `left_out` (rows by reason), `ties`, `flips`, `checks` of `gate.checks`, the worst `verdict`, and
-      whether all of them `passed`; for the record `inputs` with the SHA-256 of files, `options` and `versions`. The
+      whether all of them `passed`; with a class map `class_map` and `old_taxonomy`, and with corrected labels
+      `label_changes`, see `changes`; for the record `inputs` with the SHA-256 of files, `options` and `versions`. The
       schema is `docs/gate.schema.json`.
 
     Raises:
@@ -97,6 +98,40 @@ def chain(versions: Sequence[Predictions], *, policy: Any = None, **given: Any) 
     return result | _record(arguments, own, [*record.models(versions, rows), *record.inputs(arguments, rows)])
 
 
+def suggest_class_map(old: Predictions, new: Predictions, **given: Any) -> str:
+    """Propose a class map from the names of two files and from which classes their rows are of, for a person to check.
+
+    Args:
+      old: as of `compare`; labels are not needed, but show more than predictions if each file has those of its release.
+      new: as of `compare`.
+      given: options of `compare` that say how files are read: `columns`, `scores`, `same`, `classes`, `old_classes`.
+
+    Returns:
+      TOML for `class_map`, with the numbers of rows in comments.
+
+    Raises:
+      InputError: as in `compare`, or another option.
+
+    Examples:
+      >>> old = {"id": [1, 2, 3, 4], "prediction": ["car", "tabby", "siamese", "owl"]}
+      >>> new = {"id": [1, 2, 3, 4], "prediction": ["automobile", "cat", "cat", "owl"]}
+      >>> print(suggest_class_map(old, new), end="")
+      # A proposal from the predictions of 4 rows: check each line. Other classes stay.
+      # Numbers are rows of the new class among those of the old one.
+      <BLANKLINE>
+      [rename]
+      "car" = "automobile"  # car: automobile 1 of 1 rows
+      <BLANKLINE>
+      [merge]
+      "cat" = ["siamese", "tabby"]  # siamese: cat 1 of 1 rows; tabby: cat 1 of 1 rows
+    """
+    valid = ("columns", "scores", "same", "classes", "old_classes")
+    for name in given:
+        if name not in valid:
+            raise InputError(unknown(f"option {name!r} with suggest_class_map", name, valid))
+    return suggestion.toml(pairs.read_versions([old, new], unlabelled="only", **given))
+
+
 def _record(arguments: Mapping[str, Any], own: Own, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what makes a result evidence that stands alone."""
     options = record.options({**arguments, **({"own": own} if own else {})})
@@ -117,7 +152,7 @@ def _check(options: Options, own: Own) -> modes.Check:
 
 def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
     """Return what is known about two models' predictions."""
-    names = pair.classes
+    names, retired = pair.classes, pair.mapped.retired_codes if pair.mapped else 0
 
     def measure(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
         found = gate.measure(
@@ -129,8 +164,10 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
             confidence=options.confidence,
             weights=pair.extras.weights,
         )
-        of_scores = scores.measure(pair, old, new, options)
-        return found | of_scores | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
+        found |= scores.measure(pair, old, new, options)
+        if pair.mapped:
+            found["old_taxonomy"] = changes.old_taxonomy(pair, old, new, confidence=options.confidence)
+        return found | _measure_extras(pair, slices_.kinds(old, new, pair.labels), options.confidence)
 
     measured = measure(pair.old, pair.new)
     gate.check_groups(own, measured)
@@ -150,11 +187,15 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         "confident": options.confident,
         "confidence": options.confidence,
         "interval": gate.INTERVAL,
-        "classes": {"count": len(names), "old": list(names[: pair.num_old_classes]), "known_from": pair.known_from},
+        "classes": {
+            "count": len(names) - retired,
+            "old": list(names[: pair.num_old_classes]),
+            "known_from": pair.known_from,
+        },
         "new_classes": [
             {"class": row["class"], "rows": row["count"]} for row in measured["per_class"] if not row["known"]
         ],
-        "never_labels": {age: _never_labels(pair, codes) for age, codes in (("old", pair.old), ("new", pair.new))},
+        "never_labels": _never_labels(pair),
         "left_out": dict(pair.left_out),
         "ties": {
             "rows": int(pair.tied.sum()),
@@ -166,21 +207,32 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
     }
 
 
-def _never_labels(pair: pairs.Pair, predictions: np.ndarray) -> list[dict[str, Any]]:
-    """Return the predictions that are no row's label, the most frequent first."""
-    predicted, labelled = (np.bincount(codes, minlength=len(pair.classes)) for codes in (predictions, pair.labels))
-    found = np.flatnonzero((predicted > 0) & (labelled == 0))
-    order = found[np.argsort(-predicted[found], kind="stable")]
-    return [{"class": pair.classes[code], "rows": int(predicted[code])} for code in order]
+def _never_labels(pair: pairs.Pair) -> dict[str, list[dict[str, Any]]]:
+    """Return the predictions of each model that are no row's label, the most frequent first; not retired classes."""
+    count = len(pair.classes)
+    labelled = np.bincount(pair.labels, minlength=count) > 0
+    order = np.arange(count)
+    given: dict[str, tuple[np.ndarray, Sequence[str], np.ndarray, np.ndarray]] = {
+        age: (codes, pair.classes, ~labelled, order) for age, codes in (("old", pair.old), ("new", pair.new))
+    }
+    if pair.mapped:
+        for age, answers in (("old", pair.mapped.old), ("new", pair.mapped.new)):
+            never = np.asarray(answers.allowed.any(1) & ~(answers.allowed & labelled).any(1))
+            given[age] = answers.codes, answers.names, never, answers.first
+    found = {}
+    for age, (codes, names, never, order) in given.items():
+        predicted = np.bincount(codes, minlength=len(names))
+        places = np.flatnonzero((predicted > 0) & never)
+        places = places[np.lexsort((order[places], -predicted[places]))]
+        found[age] = [{"class": names[code], "rows": int(predicted[code])} for code in places.tolist()]
+    return found
 
 
 def _examples(pair: pairs.Pair, rows: np.ndarray) -> list[dict[str, str]]:
     """Return id, label and predictions of some rows."""
-    shown = zip(pair.ids(rows), pair.labels[rows], pair.old[rows], pair.new[rows], strict=True)
-    return [
-        {"id": id_, **{key: pair.classes[code] for key, code in zip(("label", "old", "new"), codes, strict=True)}}
-        for id_, *codes in shown
-    ]
+    labels = [pair.classes[code] for code in pair.labels[rows].tolist()]
+    shown = zip(pair.ids(rows), labels, *changes.as_given(pair, rows), strict=True)
+    return [dict(zip(("id", "label", "old", "new"), row, strict=True)) for row in shown]
 
 
 def _measure_extras(pair: pairs.Pair, kinds: np.ndarray, confidence: float) -> dict[str, Any]:
@@ -197,9 +249,13 @@ def _measure_extras(pair: pairs.Pair, kinds: np.ndarray, confidence: float) -> d
 
 
 def _extras(pair: pairs.Pair, measured: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Return weak combinations of slices, and the examples that must pass and flip."""
+    """Return what classes and labels changed, weak combinations of slices, and the examples that must pass and flip."""
     extras = pair.extras
     found: dict[str, Any] = {}
+    if pair.mapped:
+        found["class_map"] = changes.of_map(pair, confidence=options.confidence)
+    if pair.corrected:
+        found["label_changes"] = changes.of_corrections(pair, examples=options.examples)
     if extras.second_half is not None:
         found["combinations"] = slices_.combinations(
             extras.factors,

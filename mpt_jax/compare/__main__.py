@@ -22,6 +22,7 @@ from mpt_jax.compare.options import (
     FILE,
     FILES,
     FLAG,
+    MAPS,
     NAMES,
     OLD_CLASSES,
     RATE,
@@ -59,6 +60,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for each in dataclasses.fields(Options):
         flag = "slice" if each.name == "slices" else each.name.replace("_", "-")
         option(f"--{flag}", dest=each.name, **_argument(each.metadata))
+    option(
+        "--suggest-class-map",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print a proposal for --class-map, from the names and predictions of OLD and NEW; compare nothing",
+    )
     option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
     option("--html", metavar="FILE", help="write the result as one page that opens offline")
     option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
@@ -94,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, write the requested files, print, and return the exit status."""
     from rich.console import Console
 
-    from mpt_jax.compare import chain, compare, markdown, show
+    from mpt_jax.compare import chain, compare, markdown, show, suggest_class_map
 
     start = time.perf_counter()
     options = vars(arguments).copy()
@@ -102,14 +109,23 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = {"old": "the predictions", "new": "the predictions", "policy": "the policy"}
     inputs |= dict.fromkeys(("classes", "old_classes"), "the names") | {name: f"the {name}" for name in FILES}
     read = {options[key]: what for key, what in inputs.items() if isinstance(options.get(key), str)}
-    read |= dict.fromkeys(options["more"], "the predictions")
+    read |= dict.fromkeys(options["more"], "the predictions") | dict.fromkeys(
+        options.get("class_map", ()), "a class map"
+    )
     files = _output_files(outputs, {os.path.realpath(name): what for name, what in read.items()})
+    suggest = options.pop("suggest_class_map", False)
+    if suggest and (files or outputs["json"] or options["more"]):
+        raise InputError("--suggest-class-map prints a class map for two files; expected no third file and no output")
     try:
         options |= {key: _names(options[key]) for key in ("classes", "old_classes") if key in options}
         if "same" in options:
             options["same"] = dict(options["same"])
         with _standard_input(options) as options:
             versions = [options.pop("old"), options.pop("new"), *options.pop("more")]
+            if suggest:
+                given = {key: value for key, value in options.items() if value is not None}
+                command.print_text(suggest_class_map(*versions, **given))
+                return 0
             result = chain(versions, **options) if len(versions) > 2 else compare(*versions, **options)
         result["created"] = _now()
     except (InputError, OSError) as error:
@@ -245,6 +261,7 @@ _READERS: Mapping[str, dict[str, Any]] = {
     SAME: {"type": _alias, "action": "append"},
     COLUMNS: {"type": _columns},
     SEVERAL: {"action": "append"},
+    MAPS: {"action": "append"},
 }
 
 

@@ -100,8 +100,8 @@ def read(
     return Extras(found, weights, places, halves), problems
 
 
-def at(extras: Extras, kept: np.ndarray, count: int, first: Rows) -> Extras:
-    """Return the facts about the rows that are kept, by their places among `count` rows.
+def at(extras: Extras, kept: np.ndarray, count: int, first: Rows, why: str = "no label") -> Extras:
+    """Return the facts about the rows that are kept, by their places among `count` rows; `why` others are not.
 
     Raises:
       InputError: an example that must not flip is not kept.
@@ -111,7 +111,7 @@ def at(extras: Extras, kept: np.ndarray, count: int, first: Rows) -> Extras:
     must_pass = extras.must_pass
     if must_pass is not None:
         if (lost := must_pass[place[must_pass] < 0]).size:
-            raise InputError(f"{rows.named(first, lost, 'no label')}; expected one for each id of must_pass")
+            raise InputError(f"{rows.named(first, lost, why)}; expected one for each id of must_pass")
         must_pass = place[must_pass]
     return Extras(
         {column: factors.at(factor, kept) for column, factor in extras.factors.items()},

@@ -382,7 +382,7 @@ def _normal(value: float, error: float, confidence: float) -> tuple[float, float
 
 
 def _part_nfr(part: str, where: str) -> Callable[[dict[str, Any], Allowed, _Reading], list[Group]]:
-    """Return the group of a limit on flips that are counted otherwise: of `top_k` or of `accepted` answers."""
+    """Return the group of a limit on flips that are counted otherwise, such as of `top_k` or `accepted` answers."""
 
     def groups(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
         found, limit = measured[part], _required(allowed())
@@ -450,6 +450,7 @@ LIMITS: Mapping[str, Callable[[dict[str, Any], Allowed, _Reading], list[Group]]]
         "max_macro_f1_drop": _macro_f1_drop,
         "max_top_k_nfr": _part_nfr("top_k", "{:,} rows of old classes"),
         "max_accepted_nfr": _part_nfr("accepted", "{:,} rows that the old model accepts"),
+        "max_old_taxonomy_nfr": _part_nfr("old_taxonomy", "{:,} rows of old classes, in the old taxonomy"),
         "max_slice_nfr": _slice_nfr,
         "max_slice_accuracy_drop": _slice_drop,
     }

@@ -27,6 +27,7 @@ def summary(result: Result) -> str:
         return _of_report(report.of(result))
     tables = (
         ("Worst classes", text.CLASS_HEADINGS, _flipped(text.class_cells(result))),
+        ("Split classes", text.SPLIT_HEADINGS, text.split_cells(result)),
         ("Worst slices", text.SLICE_HEADINGS, _flipped(text.slice_cells(result))),
         ("Weak combinations of slices", text.COMBINATION_HEADINGS, text.combination_cells(result)),
     )
@@ -44,11 +45,15 @@ def summary(result: Result) -> str:
     ]
     for title, headings, rows in tables:
         if rows:
-            parts += [[f"**{title}**"], _table(headings, rows[:_MOST_ROWS])]
+            names = 2 if headings is text.SPLIT_HEADINGS else 1
+            parts += [[f"**{title}**"], _table(headings, rows[:_MOST_ROWS], names=names)]
     if examples := text.flip_cells(result)[:_MOST_ROWS]:
         title = text.flips_title(result, _MOST_ROWS)
         parts += [[f"<details><summary>{title}</summary>"], _table(text.FLIP_HEADINGS, examples, names=4)]
         parts += [["</details>"]]
+    if examples := text.correction_cells(result)[:_MOST_ROWS]:
+        parts += [["**Flips that corrected labels explain or reveal**"]]
+        parts += [_table(text.CORRECTION_HEADINGS, examples, names=5)]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from mpt_jax.errors import InputError, unknown
 
 # How the command reads a value.
 RATE, COUNT, FLAG, TEXT, NAMES, OLD_CLASSES = "rate", "count", "flag", "text", "names", "old classes"
-SAME, COLUMNS, FILE, CHOICE, SEVERAL = "same", "columns", "file", "choice", "several"
+SAME, COLUMNS, FILE, CHOICE, SEVERAL, MAPS = "same", "columns", "file", "choice", "several", "maps"
 
 Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
 
@@ -26,7 +26,8 @@ def option(default: Any, kind: str, text: str, metavar: str = "", choices: Seque
 
 RATIOS = ("max_relative_nfr",)  # not fractions
 OF_SLICES = ("max_slice_nfr", "max_slice_accuracy_drop")
-OF_SCORES = {"max_top_k_nfr": "top_k", "max_accepted_nfr": "threshold"}  # limits that need another option
+# Limits that need another option.
+NEEDED = {"max_top_k_nfr": "top_k", "max_accepted_nfr": "threshold", "max_old_taxonomy_nfr": "class_map"}
 MINIMA = ("min_accuracy", "min_macro_f1")
 
 
@@ -47,6 +48,8 @@ class Limits:
       max_top_k_nfr: `max_nfr` with an answer that is right if the label is among the `top_k` largest scores.
       max_accepted_nfr: rows that the old model accepts and has right, and the new one accepts and has wrong, as a share
         of the rows of old classes that the old model accepts: those with a largest score of at least `threshold`.
+      max_old_taxonomy_nfr: `max_nfr` with a new answer that is right if it is any part of the split class that the
+        label is a part of.
       max_slice_nfr: `max_nfr` within each slice.
       max_slice_accuracy_drop: `max_accuracy_drop` within each slice.
       confident: compare the limits with the confidence bound instead of the point estimate, so that too few rows fail.
@@ -68,6 +71,9 @@ class Limits:
     )
     max_accepted_nfr: float | None = option(
         None, RATE, "limit on rows accepted at --threshold that were right and are wrong / rows OLD accepts", "RATE"
+    )
+    max_old_taxonomy_nfr: float | None = option(
+        None, RATE, "limit on negative flips with --class-map if any part of a split class counts as right", "RATE"
     )
     max_slice_nfr: float | None = option(None, RATE, "limit on negative flips / rows of each slice", "RATE")
     max_slice_accuracy_drop: float | None = option(None, RATE, "limit on lost accuracy within each slice", "RATE")
@@ -131,6 +137,10 @@ class Options(Limits):
       weight: column that tells how much each row counts in the rates, such as traffic or severity: 0 or more. Rows and
         flips are still counted as they are; intervals and tests take the effective number of rows.
       must_pass: ids, or a file of them, of examples of which none may flip negatively.
+      class_map: how classes of the old model became those of the new one, renamed, merged, split or retired: a TOML or
+        JSON file or a mapping, see `class_map.ClassMap`; in a chain a list with one for each step.
+      label_changes: corrected labels, a file or table with `id`, `old_label` and `new_label`. They count in place of
+        those in the files, and the flips that they explain are told apart.
       multi_label: each row has several labels, and flips are of labels in rows, see `modes.with_several_labels`: the
         separator between names in cells of text, or "list" where there are lists alone.
       examples: how many flipped examples to list, the first in the order of `old`.
@@ -207,6 +217,19 @@ class Options(Limits):
         "ids of examples of which none may flip negatively, one per line, or a table with a column id",
         "FILE",
     )
+    class_map: Any = option(
+        None,
+        MAPS,
+        "how OLD's classes became NEW's, renamed, merged, split or retired: a TOML or JSON file; with more versions "
+        "once for each step",
+        "FILE",
+    )
+    label_changes: Predictions | None = option(
+        None,
+        FILE,
+        "corrected labels (columns id, old_label, new_label): they count, and flips that they explain are told apart",
+        "FILE",
+    )
     multi_label: str | None = option(
         None,
         TEXT,
@@ -228,7 +251,7 @@ class Options(Limits):
                 raise InputError(f"{name} is {value!r}; expected true or false")
             if kind == SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
                 raise InputError(f"{name} is {value!r}; expected a list of names")
-        for limit, needed in OF_SCORES.items():
+        for limit, needed in NEEDED.items():
             if getattr(self, limit) is not None and not getattr(self, needed):
                 raise InputError(f"{limit} is given without {needed}; expected --{needed.replace('_', '-')}, too")
         if self.threshold is not None and (isinstance(self.threshold, bool) or not math.isfinite(self.threshold)):
@@ -241,7 +264,7 @@ class Options(Limits):
     def reading(self) -> dict[str, Any]:
         """Return what `pairs.read_versions` takes."""
         names = ("classes", "old_classes", "same", "scores", "columns", "labels", "unlabelled")
-        further = ("metadata", "weight", "must_pass")
+        further = ("metadata", "weight", "must_pass", "class_map", "label_changes")
         return {name: getattr(self, name) for name in (*names, *further)} | {
             **{"extra": self.slices, "top_k": self.top_k, "confidences": self.threshold is not None}
         }

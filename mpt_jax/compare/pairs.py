@@ -5,21 +5,26 @@ the first file read a second time.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mpt_jax.compare import align, rows, vocabulary
+from mpt_jax.class_map import ClassMap
+from mpt_jax.compare import align, new_labels, rows, taxonomy, vocabulary
 from mpt_jax.compare import extras as extras_
 from mpt_jax.compare.extras import Extras
+from mpt_jax.compare.new_labels import Corrected, StandsFor
 from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
+from mpt_jax.compare.taxonomy import Mapped
 from mpt_jax.errors import InputError, listed, unknown
+from mpt_jax.files import class_changes
 from mpt_jax.files.predictions import formats
 from mpt_jax.files.predictions.formats import Source
 
+RETIRED, UNLABELLED = "rows of retired classes", "rows without a label"
 SKIP = "; --unlabelled skip leaves out the rows without a label"
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
@@ -34,7 +39,8 @@ class Pair:
     determined. `tied` are the rows where either model has several largest scores. `names` are those of the old and the
     new source. `left_out` counts the rows that are not compared, by reason. `ids` returns the ids of some rows,
     and `extras` what else is known of them. `top` are both models' classes of the largest scores, ``[n, k]``, and
-    `confidences` their largest scores, ``[n]``, if wanted.
+    `confidences` their largest scores, ``[n]``, if wanted. With class maps, labels and predictions are in the classes
+    of the last release, and `mapped` has the answers as they were given. `corrected` are rows with a corrected label.
     """
 
     labels: np.ndarray
@@ -50,6 +56,8 @@ class Pair:
     extras: Extras = field(default_factory=Extras)
     top: tuple[np.ndarray, np.ndarray] | None = None
     confidences: tuple[np.ndarray, np.ndarray] | None = None
+    mapped: Mapped | None = None
+    corrected: Corrected | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,10 @@ class Versions:
     """The rows of several models; row by row the same examples, unless there are `problems`.
 
     `shared` is what an index means for all of them, `old_classes` what the first model knows according to the user.
-    `left_out` counts the rows that are not compared, and `kept` are the places of the others, None: all.
+    `left_out` counts the rows that are not compared, and `kept` are the places of the others, None: all. With class
+    `maps`, one for each step, `meanings` are the labels of the last release that each version's classes stand for, and
+    `retired` counts the rows of each retired class, which are not compared. `corrected` are rows with a corrected
+    label.
     """
 
     rows: tuple[Rows, ...]
@@ -67,6 +78,10 @@ class Versions:
     left_out: Mapping[str, int]
     kept: np.ndarray | None
     extras: Extras = field(default_factory=Extras)
+    maps: tuple[ClassMap, ...] = ()
+    meanings: tuple[StandsFor, ...] = ()
+    retired: Mapping[str, int] = field(default_factory=dict)
+    corrected: Corrected | None = None
 
 
 def read(
@@ -101,6 +116,8 @@ def read_versions(
     metadata: Predictions | None = None,
     weight: str | None = None,
     must_pass: Any = None,
+    class_map: Any = None,
+    label_changes: Any = None,
     prepare: Callable[[Source], Source] = lambda source: source,
     top_k: int = 0,
     confidences: bool = False,
@@ -122,6 +139,9 @@ def read_versions(
       metadata: a further file or table, with an id and some of these columns.
       weight: the column of weights, in at least one of the files.
       must_pass: ids or a file of them, see `extras.places_of`.
+      class_map: how the classes of each version become those of the next, a file or mapping for each step; see
+        `class_map.ClassMap`.
+      label_changes: corrected labels, see `class_changes.read_label_changes`.
       prepare: changes each source before it is read, columns with their usual names.
       top_k: how many classes with the largest scores are kept.
       confidences: whether the largest scores are kept.
@@ -132,6 +152,12 @@ def read_versions(
     shared, old_classes = given_classes(classes, old_classes)
     own = None if isinstance(old_classes, int) else old_classes
     same, names = same or {}, _names(given)
+    maps = _class_maps(class_map)
+    changes = None if label_changes is None else class_changes.read_label_changes(label_changes)
+    if maps and old_classes is not None and (own is None or (shared and all(name.isdecimal() for name in own))):
+        raise InputError(
+            f"old_classes is {old_classes}; expected names with class_map: the classes that the old model knows"
+        )
     if columns and not (isinstance(columns, Mapping) and all(isinstance(each, str) for each in columns.values())):
         raise InputError(f"columns are given as {columns!r}; expected names by usual name, such as {{'id': 'uid'}}")
     tables = {role: each for role, each in (("labels", labels), ("metadata", metadata)) if each is not None}
@@ -176,8 +202,27 @@ def read_versions(
     _check_same(same, present)
     versions, missing = _without_missing(versions, shared or ())
     problems += missing
+    meanings: list[StandsFor] = [{} for _ in given]
+    relabelled = new_labels.Labelled(tuple(versions), np.full(len(versions[0].labels), -1, np.int32), (), None, ())
+    if maps:
+        _require_own_names(versions[: len(given) - 1], shared)
+        labelled_as = {name for version in versions for name in version.labelled_classes()}
+        meanings = taxonomy.stands_for(versions[: len(given)], maps, labelled_as)
+    if (maps or changes) and all(version.order is opened[0] for version in versions):
+        # A file may have labels of its own release, of an earlier one, or of the last.
+        earlier: list[StandsFor] = [
+            {name: news for older in meanings[: place + 1] for name, news in older.items()}
+            for place in range(len(given) - 1)
+        ]
+        earlier += [earlier[-1]] * (len(versions) - len(earlier))
+        relabelled = new_labels.with_new_labels(versions, earlier, changes, shared)
+        versions, problems = list(relabelled.versions), [*problems, *relabelled.problems]
+    retired, retired_names, corrected = relabelled.retired, relabelled.retired_names, relabelled.corrected
     if labels is None and not unlabelled:
-        without_label = [(version, np.flatnonzero(version.labels < 0)) for version in versions]
+        without_label = [
+            (version, np.flatnonzero((version.labels < 0) & ((retired < 0) if retired_names else True)))
+            for version in versions
+        ]
         problems += [rows.named(version, found, "no label") for version, found in without_label if found.size]
         hint = SKIP if any(found.size for _, found in without_label) else ""
     if problems:
@@ -193,14 +238,18 @@ def read_versions(
         versions, labelled, disagreements = _with_one_label(versions)
         problems += disagreements
         if not labelled.all():
-            if labels is not None and not unlabelled:
-                problems.append(rows.named(versions[0], np.flatnonzero(~labelled), "no label") + SKIP)
+            unlabelled_rows = np.flatnonzero(~labelled & (retired < 0))
+            if labels is not None and not unlabelled and unlabelled_rows.size:
+                problems.append(rows.named(versions[0], unlabelled_rows, "no label") + SKIP)
             if not labelled.any():
                 problems.append("no row has a label; expected some, or --labels FILE")
             kept = np.flatnonzero(labelled)
-            extras = extras_.at(extras, kept, len(labelled), versions[0])
+            why = "no label, or one of a retired class" if retired_names else "no label"
+            extras = extras_.at(extras, kept, len(labelled), versions[0], why)
+            corrected = new_labels.at(corrected, kept, len(labelled))
             versions = [rows.reordered(version, kept, version.order) for version in versions]
-            left_out["rows without a label"] = len(labelled) - len(kept)
+            found = {RETIRED: len(labelled) - len(kept) - unlabelled_rows.size, UNLABELLED: unlabelled_rows.size}
+            left_out |= {reason: count for reason, count in found.items() if count}
     return Versions(
         tuple(versions[: len(given)]),
         shared or (),
@@ -209,6 +258,12 @@ def read_versions(
         left_out,
         kept,
         extras,
+        tuple(maps),
+        tuple(meanings),
+        dict(
+            zip(retired_names, np.bincount(retired[retired >= 0], minlength=len(retired_names)).tolist(), strict=True)
+        ),
+        corrected,
     )
 
 
@@ -220,8 +275,9 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
     """
     before, after = versions.rows[old], versions.rows[new]
     given = versions.old_classes if old == 0 else None
-    problems = [*versions.problems, *_hidden(before, after, versions.shared, given is not None)]
-    if problems:
+    meanings = (versions.meanings[old], versions.meanings[new]) if versions.maps else ({}, {})
+    hidden = _hidden(before, after, versions.shared, given is not None, meanings)
+    if problems := [*versions.problems, *hidden]:
         raise InputError("; ".join(problems))
     if isinstance(given, int):
         known, known_from = _first_classes(given, versions.shared, before.known), "old_classes"
@@ -230,13 +286,16 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
     else:
         known, known_from = before.predicted_classes(), "answers"  # a value of `known_from` in the JSON
     ids = partial(ids_of_rows, versions)
-    merged = _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
+    if versions.maps:
+        merged = _merge_mapped(before, after, versions, (old, new), known, known_from, ids)
+    else:
+        merged = _merge(before, after, versions.shared, set(known), known_from, versions.left_out, ids)
     weights = versions.extras.weights
     if weights is not None and not weights[merged.labels < merged.num_old_classes].any():
         raise InputError(
             f"the weights of the rows whose label {before.source.name} knows are all 0; expected some above"
         )
-    return replace(merged, extras=versions.extras)
+    return replace(merged, extras=versions.extras, corrected=versions.corrected)
 
 
 def without_labels(versions: Versions) -> Pair:
@@ -319,36 +378,98 @@ def _merge(
     ids: Callable[[np.ndarray], list[str]],
 ) -> Pair:
     """Assign the same numbers to the classes of both: those that the old model knows, then the others."""
-    source = before.source
-    how = f"by its {'predictions' if known_from == 'answers' else known_from}"
-    if unknown := set(before.predicted_classes()) - known:
-        raise InputError(
-            f"{source.name} predicts {listed(sorted(map(repr, unknown)))}, not among the {len(known)} classes that the "
-            f"old model knows ({how}: {listed(sorted(map(repr, known)))}); expected predictions among these, or "
-            "old_classes with the names of all that it knows"
-        )
-    classes = sorted({*shared, *known, *before.classes, *after.classes}, key=rows.class_order(shared))
-    classes = [*(c for c in classes if c in known), *(c for c in classes if c not in known)]
+    _require_known(before, known, known_from)
+    classes = _ordered({*shared, *known, *before.classes, *after.classes}, known, shared)
     number = {name: place for place, name in enumerate(classes)}
 
     def renumbered(read: Rows, codes: np.ndarray) -> np.ndarray:
         return np.array([number[name] for name in read.classes], np.int32)[codes]
 
     labels = renumbered(before, before.labels)
-    if not np.any(labels < len(known)):
-        raise InputError(
-            f"no row of {source.name} has a label that the old model knows ({how}: "
-            f"{listed(list(map(repr, classes[: len(known)])))}); expected at least one{HINT}"
-        )
+    _require_known_label(before, labels, classes[: len(known)], known_from)
     old, new = renumbered(before, before.predictions), renumbered(after, after.predictions)
     tied = _tied(before, after)
-    files = (source.name, after.source.name)
+    files = (before.source.name, after.source.name)
     merged = Pair(labels, old, new, tuple(classes), len(known), known_from, tied, files, left_out, ids)
     if before.top is not None and after.top is not None:
         merged = replace(merged, top=(renumbered(before, before.top), renumbered(after, after.top)))
     if before.confidences is not None and after.confidences is not None:
         merged = replace(merged, confidences=(before.confidences, after.confidences))
     return merged
+
+
+def _merge_mapped(
+    before: Rows,
+    after: Rows,
+    versions: Versions,
+    step: tuple[int, int],
+    known: Sequence[str],
+    known_from: str,
+    ids: Callable[[np.ndarray], list[str]],
+) -> Pair:
+    """Assign numbers to the classes of the last release, as `_merge`, and express both models' answers in them."""
+    of_old, of_new = (versions.meanings[place] for place in step)
+    _require_known(before, set(known), known_from)
+    known_now = {new for name in known for new in of_old.get(name, (name,))}
+    others = {new for meaning in (of_old, of_new) for news in meaning.values() for new in news}
+    others |= {new for name in after.predicted_classes() for new in of_new.get(name, (name,))}
+    classes = _ordered({*versions.shared, *known_now, *others, *before.labelled_classes()}, known_now, versions.shared)
+    number = {name: place for place, name in enumerate(classes)}
+    gone = dict.fromkeys(name for meaning in (of_old, of_new) for name, news in meaning.items() if not news)
+    retired = {name: len(classes) + place for place, name in enumerate(gone)}
+    labels = np.array([number.get(name, -1) for name in before.classes], np.int32)[before.labels]
+    _require_known_label(before, labels, classes[: len(known_now)], known_from)
+    old, new = (
+        taxonomy.answers(read, meaning, number, retired) for read, meaning in ((before, of_old), (after, of_new))
+    )
+    merged = Pair(
+        labels,
+        *taxonomy.in_new_classes(old, new, labels),
+        (*classes, *(f"{name} (retired)" if name in number else name for name in gone)),
+        len(known_now),
+        known_from,
+        _tied(before, after),
+        (before.source.name, after.source.name),
+        versions.left_out,
+        ids,
+        mapped=Mapped(old, new, versions.maps[step[0] :], versions.retired, len(gone)),
+    )
+    if before.top is not None and after.top is not None:
+        merged = replace(
+            merged, top=(taxonomy.of_top(old, before.top, labels), taxonomy.of_top(new, after.top, labels))
+        )
+    if before.confidences is not None and after.confidences is not None:
+        merged = replace(merged, confidences=(before.confidences, after.confidences))
+    return merged
+
+
+def _ordered(names: set[str], known: Collection[str], shared: Sequence[str]) -> list[str]:
+    """Return the names in the order of `rows.class_order`, those that the old model knows first."""
+    ordered = sorted(names, key=rows.class_order(shared))
+    return [*(name for name in ordered if name in known), *(name for name in ordered if name not in known)]
+
+
+def _how(known_from: str) -> str:
+    return f"by its {'predictions' if known_from == 'answers' else known_from}"
+
+
+def _require_known(before: Rows, known: set[str], known_from: str) -> None:
+    """Reject predictions of classes that the old model is said not to know."""
+    if unknown := set(before.predicted_classes()) - known:
+        raise InputError(
+            f"{before.source.name} predicts {listed(sorted(map(repr, unknown)))}, not among the {len(known)} classes "
+            f"that the old model knows ({_how(known_from)}: {listed(sorted(map(repr, known)))}); expected predictions "
+            "among these, or old_classes with the names of all that it knows"
+        )
+
+
+def _require_known_label(before: Rows, labels: np.ndarray, known: Sequence[str], known_from: str) -> None:
+    """Reject rows none of which can flip."""
+    if not np.any(labels < len(known)):
+        raise InputError(
+            f"no row of {before.source.name} has a label that the old model knows ({_how(known_from)}: "
+            f"{listed(list(map(repr, known)))}); expected at least one{HINT}"
+        )
 
 
 def _tied(before: Rows, after: Rows) -> np.ndarray:
@@ -462,19 +583,57 @@ def _with_labels_of(read: Rows, other: Rows) -> tuple[Rows, list[str]]:
     return merged, [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
 
 
-def _hidden(before: Rows, after: Rows, shared: Sequence[str], old_classes_given: bool) -> list[str]:
-    """Describe what in the names of the classes can hide a flip, see `vocabulary.problems`."""
+def _hidden(
+    before: Rows,
+    after: Rows,
+    shared: Sequence[str],
+    old_classes_given: bool,
+    meanings: tuple[StandsFor, StandsFor],
+) -> list[str]:
+    """Describe what in the names of the classes can hide a flip, see `vocabulary.problems`; old names as new labels."""
     old, new = before.rows_by_label(), after.rows_by_label()
     labels = {name: max(old.get(name, 0), new.get(name, 0)) for name in {**old, **new}}
+
+    def shown(names: Iterable[str], meaning: StandsFor) -> list[str | None]:
+        """Return the label that each class stands for, of several the most frequent."""
+        return [max(meaning.get(name, (name,)), key=lambda label: labels.get(label, 0), default=None) for name in names]
+
+    def predicted(read: Rows, meaning: StandsFor) -> dict[str, int]:
+        counts = read.rows_by_prediction()
+        found: dict[str, int] = {}
+        for label, rows_ in zip(shown(counts, meaning), counts.values(), strict=True):
+            if label is not None:
+                found[label] = found.get(label, 0) + rows_
+        return found
+
+    def known(read: Rows, meaning: StandsFor) -> set[str]:
+        return {label for label in shown(read.known or (), meaning) if label is not None}
+
+    read = [(before, meanings[0]), (after, meanings[1])]
     return vocabulary.problems(
         labels,
-        before.rows_by_prediction(),
-        after.rows_by_prediction(),
+        *(predicted(*each) for each in read),
         names=(before.source.name, after.source.name),
-        declared={*shared, *(name for read in (before, after) if read.listed for name in read.known or ())},
-        from_columns=() if before.listed else before.known or (),
+        declared={*shared, *(name for each in read if each[0].listed for name in known(*each))},
+        from_columns=() if before.listed else known(*read[0]),
         old_classes_given=old_classes_given or before.known is not None,
     )
+
+
+def _class_maps(given: Any) -> list[ClassMap]:
+    several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return [class_changes.read_class_map(each) for each in several]
+
+
+def _require_own_names(earlier: Sequence[Rows], shared: Sequence[str] | None) -> None:
+    """Reject `classes` with a class map if they would name the indices of an earlier release, too."""
+    for place, read in enumerate(earlier):
+        if shared and not read.listed:
+            first = "old_classes with the names of those before it, or " if not place else ""
+            raise InputError(
+                f"classes are those after the class map, and {read.source.name} has those before it; expected "
+                f"{first}class_names in the file"
+            )
 
 
 def _check_same(same: Mapping[str, str], present: set[str]) -> None:

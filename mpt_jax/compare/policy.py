@@ -64,6 +64,10 @@ def read(policy: Any, given: Mapping[str, Any]) -> tuple[Options, Own]:
         for file in options.FILES:
             if isinstance(chosen.get(file), str):
                 chosen[file] = str(folder / chosen[file])
+        maps = chosen.get("class_map")
+        if isinstance(maps, str | list):
+            several = [maps] if isinstance(maps, str) else maps
+            chosen["class_map"] = [str(folder / each) if isinstance(each, str) else each for each in several]
         chosen |= given
         if divided:
             columns = [column for column, _ in divided]

@@ -12,12 +12,13 @@ import pyarrow as pa
 import scipy
 
 from mpt_jax import __version__
+from mpt_jax.class_map import ClassMap
 from mpt_jax.files.predictions import packed
 
 _TEXT = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".toml")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BLOCK = 1 << 20
-TABLES = ("old", "new", "labels", "metadata", "must_pass", "policy")
+TABLES = ("old", "new", "labels", "metadata", "must_pass", "class_map", "label_changes", "policy")
 """The arguments of `compare` that are a file or a table in memory."""
 
 
@@ -31,9 +32,13 @@ def inputs(arguments: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
     found = []
     for role in TABLES:
         given = arguments.get(role)
-        if given is not None:
-            counted = {"rows": rows} if role in ("old", "new") else {}
-            found.append({"role": role, **(file(given) if _is_path(given) else {"kind": kind(given)}), **counted})
+        counted = {"rows": rows} if role in ("old", "new") else {}
+        several = given if role == "class_map" and isinstance(given, list | tuple) else [given]
+        found += [
+            {"role": role, **(file(each) if _is_path(each) else {"kind": kind(each)}), **counted}
+            for each in several
+            if each is not None
+        ]
     return found
 
 
@@ -93,7 +98,8 @@ def options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {key: value for key, value in arguments.items() if key not in ("old", "new") and value is not None}
     return {
-        key: kind(value) if key in TABLES and not _is_path(value) else _plain(value) for key, value in given.items()
+        key: kind(value) if key in TABLES and key != "class_map" and not _is_path(value) else _plain(value)
+        for key, value in given.items()
     }
 
 
@@ -123,6 +129,8 @@ def _is_path(given: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, ClassMap):
+        return value.as_dict()
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

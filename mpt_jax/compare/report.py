@@ -59,17 +59,23 @@ def _pair(result: Result) -> Report:
             Table("Rates", text.rate_headings(result), text.rate_cells(result)),
             Table("Classes", text.CLASS_HEADINGS, text.class_cells(result)),
             *(
-                Table(title, headings, cells)
+                Table(title, headings, cells, left=2 if headings is text.SPLIT_HEADINGS else 1)
                 for title, headings, cells in (
+                    ("Split classes", text.SPLIT_HEADINGS, text.split_cells(result)),
                     ("Slices", text.SLICE_HEADINGS, text.slice_cells(result)),
                     ("Weak combinations of slices", text.COMBINATION_HEADINGS, text.combination_cells(result)),
                 )
                 if cells
             ),
             Table(text.flips_title(result, len(flips)), text.FLIP_HEADINGS, flips, left=4),
+            *(
+                [Table("Flips that corrected labels explain or reveal", text.CORRECTION_HEADINGS, corrections, left=6)]
+                if (corrections := text.correction_cells(result))
+                else []
+            ),
         ],
         interval_note=text.interval_note(result),
-        meanings=text.MEANINGS,
+        meanings=text.meanings(result),
     )
 
 
@@ -123,6 +129,11 @@ def _chain(result: Result) -> Report:
             *(
                 Table(f"Classes, {arrow}", text.CLASS_HEADINGS, text.class_cells(each), most=0)
                 for arrow, each in zip(arrows, compared, strict=True)
+            ),
+            *(
+                Table(f"Split classes, {arrow}", text.SPLIT_HEADINGS, cells, left=2, most=0)
+                for arrow, each in zip(arrows, compared, strict=True)
+                if (cells := text.split_cells(each))
             ),
             *(
                 Table(f"Slices, {arrow}", text.SLICE_HEADINGS, cells, most=0)

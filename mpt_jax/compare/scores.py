@@ -9,6 +9,7 @@ from mpt_jax.compare.f1 import macro_f1, standard_error
 from mpt_jax.compare.factors import Factor
 from mpt_jax.compare.options import Options
 from mpt_jax.compare.pairs import Pair
+from mpt_jax.errors import InputError
 
 
 def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
       - `top_k` with `top_k`: `k`, `rows` of old classes, counts, accuracies, `nfr` and `interval` as of a slice
       - `accepted` with `threshold`: the same on the rows that the old model accepts, where a negative flip is an answer
         that both accept, right before and wrong now; also `rows_new`, how many the new model accepts
+
+    Raises:
+      InputError: mean F1 with a class map that splits.
     """
     known, weights = pair.labels < pair.num_old_classes, pair.extras.weights
     found: dict[str, Any] = {}
@@ -56,6 +60,11 @@ def _kinds(old_right: np.ndarray, new_right: np.ndarray) -> np.ndarray:
 
 
 def _macro_f1(pair: Pair, old: np.ndarray, new: np.ndarray, known: np.ndarray) -> dict[str, float]:
+    if pair.mapped and (split := pair.mapped.split()):
+        raise InputError(
+            f"mean F1 does not apply with the split class {split[0]!r}: a wrong answer {split[0]!r} is of none of its "
+            "parts; expected no min_macro_f1 and no max_macro_f1_drop"
+        )
     count, weights = len(pair.classes), pair.extras.weights
     of_known = None if weights is None else weights[known]
     whole = macro_f1(new, pair.labels, num_classes=count, weights=weights)

@@ -34,12 +34,17 @@ def terminal(result: Result) -> Group:
     worst = [row for row in text.class_cells(result) if row[2] != "0"][:_MOST_CLASSES]
     if worst:
         parts += [Text("Worst classes"), _table(text.CLASS_HEADINGS, worst)]
+    if cells := text.split_cells(result)[:_MOST_CLASSES]:
+        parts += [Text("Split classes"), _table(text.SPLIT_HEADINGS, cells, left=2)]
     if cells := text.slice_cells(result)[:_MOST_CLASSES]:
         parts += [Text("Worst slices, of rows of old classes"), _table(text.SLICE_HEADINGS, cells)]
     if cells := text.combination_cells(result):
         parts += [Text("Weak combinations of slices"), _table(text.COMBINATION_HEADINGS, cells)]
     if examples := text.flip_cells(result)[:_MOST_EXAMPLES]:
         parts += [_line(text.flips_title(result, _MOST_EXAMPLES)), _table(text.FLIP_HEADINGS, examples, left=4)]
+    if examples := text.correction_cells(result)[:_MOST_EXAMPLES]:
+        parts += [Text("Flips that corrected labels explain or reveal")]
+        parts += [_table(text.CORRECTION_HEADINGS, examples, left=6)]
     parts += [_line(text.interval_note(result)), Text()]
     for check in result["checks"]:
         parts.append(_checked(check["verdict"], text.said(check, result)))

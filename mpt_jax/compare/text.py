@@ -15,7 +15,9 @@ CLASS_HEADINGS = ("class", "rows", "negative\nflips", "positive\nflips", "NFR", 
 INPUT_HEADINGS = ("input", "name", "rows", "bytes", "SHA-256")
 SLICE_HEADINGS = ("slice", "rows", "negative\nflips", "positive\nflips", "NFR", "old\naccuracy", "new\naccuracy")
 COMBINATION_HEADINGS = ("slices", "rows", "negative\nflips", "NFR", "NFR of\nall rows", "p")
+SPLIT_HEADINGS = ("split class", "right is", "rows", "negative\nflips", "NFR", "old\naccuracy", "new\naccuracy")
 FLIP_HEADINGS = ("id", "label", "old", "new")
+CORRECTION_HEADINGS = ("id", "former label", "label", "old", "new", "flip")
 MEANINGS = (
     ("negative flip", "an example that the old model predicts correctly and the new one does not"),
     ("NFR", "negative flip rate: the share of rows that are negative flips; limits apply to the rows of old classes"),
@@ -31,6 +33,21 @@ MEANINGS = (
     ),
     ("McNemar's test", "exact and two-sided: how often models of equal accuracy would differ at least this much"),
 )
+CHANGE_MEANINGS = {
+    "class_map": (
+        ("retired class", "a class that the new release no longer has; its rows are in no rate"),
+        (
+            "old taxonomy",
+            "the old model's classes: there the new model is right with any part of the split class that the label is "
+            "a part of; all other rates need the label itself",
+        ),
+    ),
+    "label_changes": (
+        ("explained by a correction", "a negative flip by the former label that is none by the corrected one"),
+        ("revealed by a correction", "a negative flip by the corrected label that was none by the former one"),
+    ),
+}
+"""Terms of results with these keys."""
 _RATES = (
     ("accuracy_old", "accuracy, old model"),
     ("accuracy_new", "accuracy, new model"),
@@ -64,6 +81,7 @@ def notes(result: Result) -> list[str]:
             f"New to the old model, so without negative flips: {rows:,} rows of {len(new):,} "
             f"{'class' if len(new) == 1 else 'classes'}: {names}"
         )
+    lines += [*_class_map_notes(result), *_correction_notes(result)]
     for age, found in result.get("never_labels", {}).items():
         if found:
             names = listed([f"{printable(each['class'])} ({each['rows']:,})" for each in found], most=10)
@@ -92,6 +110,57 @@ def notes(result: Result) -> list[str]:
             f"Tied scores in {rows}: the prediction is the first of these classes, in one order for both files{change}"
         )
     return lines
+
+
+def _class_map_notes(result: Result) -> list[str]:
+    """Return how many classes changed, and which are retired."""
+    if "class_map" not in result:
+        return []
+    found = result["class_map"]
+    renamed, merges, splits, retired = (
+        [key for each in found["maps"] for key in each.get("rename", ())],
+        [members for each in found["maps"] for members in each.get("merge", {}).values()],
+        [parts for each in found["maps"] for parts in each.get("split", {}).values()],
+        [name for each in found["maps"] for name in each.get("retire", ())],
+    )
+    counts = [
+        f"{count:,} {what}"
+        for count, what in (
+            (len(renamed), "renamed"),
+            (sum(map(len, merges)), f"merged into {len(merges):,}"),
+            (len(splits), f"split into {sum(map(len, splits)):,}"),
+            (len(retired), "retired"),
+        )
+        if count
+    ]
+    lines = [f"Old classes by the class map: {listed(counts) if counts else 'all stay'}"]
+    if found["retired"]:
+        names = [
+            f"{printable(each['class'])} ({each['rows']:,} rows not compared"
+            + (f"; still predicted by the old model in {each['predicts']:,} others)" if each["predicts"] else ")")
+            for each in found["retired"]
+        ]
+        lines.append(f"Retired: {listed(names, most=10)}")
+    if found["split"]:
+        coarse = result["old_taxonomy"]
+        lines.append(
+            f"In the old taxonomy, where any part of a split class is right: NFR "
+            f"{percent(coarse['nfr'], coarse['interval'])}, accuracy {_both_accuracies(coarse)}"
+        )
+    return lines
+
+
+def _correction_notes(result: Result) -> list[str]:
+    """Return what corrected labels changed."""
+    if "label_changes" not in result:
+        return []
+    found = result["label_changes"]
+    before, after = (found[key]["negative_flips"] for key in ("former", "corrected"))
+    return [
+        f"Corrected labels in {found['rows']:,} rows: {before:,} negative flips by the former labels, of which the "
+        f"corrections explain {found['explained']:,}, and {after:,} by the corrected ones, which count, of which they "
+        f"reveal {found['revealed']:,}"
+    ]
 
 
 def verdict(result: Result) -> str:
@@ -278,6 +347,34 @@ def combination_cells(result: Result) -> list[list[str]]:
         for each in result.get("combinations", [])
         if each["confirmed"]
     ]
+
+
+def split_cells(result: Result) -> list[list[str]]:
+    """Return two rows per split class, one for each reading."""
+    return [
+        [
+            f"{printable(each['class'])}: {listed([printable(part) for part in each['parts']])}",
+            right,
+            *(f"{count:,}" for count in (each["rows"], found["negative_flips"])),
+            percent(found["nfr"], found["interval"]),
+            *(percent(accuracy) for accuracy in (each["accuracy_old"], found["accuracy_new"])),
+        ]
+        for each in result.get("class_map", {}).get("split", [])
+        for right, found in (("the label", each), ("any part", each["old_taxonomy"]))
+    ]
+
+
+def correction_cells(result: Result) -> list[list[str]]:
+    """Return one row per example whose flip a corrected label explains or reveals."""
+    return [
+        [printable(each[key]) for key in ("id", "former", "label", "old", "new", "flip")]
+        for each in result.get("label_changes", {}).get("examples", [])
+    ]
+
+
+def meanings(result: Result) -> list[tuple[str, str]]:
+    """Return the terms of a result and what they mean."""
+    return [*MEANINGS, *(each for key, terms in CHANGE_MEANINGS.items() if key in result for each in terms)]
 
 
 def flip_cells(result: Result) -> list[list[str]]:

@@ -1,0 +1,283 @@
+"""Labels of rows in the classes of the last release, whichever file shows them, and labels that were corrected.
+
+A label of an earlier release means the new labels that its class stands for: one, several if the class is split, none
+if it is retired. The truth of a row is one new label. A label that means several only has to agree with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from mpt_jax.compare import align, rows
+from mpt_jax.compare.rows import NAMED, Rows, ids_of
+from mpt_jax.errors import InputError, listed
+from mpt_jax.files.class_changes import LabelChanges
+from mpt_jax.files.predictions import columns
+
+StandsFor = Mapping[str, tuple[str, ...]]
+"""The labels of the last release that each class of an earlier one stands for."""
+
+
+class Meaning(NamedTuple):
+    """What a label means: labels of the last release, or the name of a retired class."""
+
+    labels: tuple[str, ...]
+    retired: str = ""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Rows whose label was corrected, places ``[m]``, with what their former labels mean, and how they were called.
+
+    `listed` is the number of corrected labels in the file, also of ids that are not compared.
+    """
+
+    places: np.ndarray
+    former: tuple[Meaning, ...]
+    names: tuple[str, ...]
+    listed: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows of models, and perhaps of a file of labels, with labels of the last release; problems are for `InputError`.
+
+    The rows of a retired class have no label; `retired` are their positions in `retired_names`, else -1, ``[n]``.
+    """
+
+    versions: tuple[Rows, ...]
+    retired: np.ndarray
+    retired_names: tuple[str, ...]
+    corrected: Corrected | None
+    problems: tuple[str, ...]
+
+
+def with_new_labels(
+    versions: Sequence[Rows],
+    earlier: Sequence[StandsFor],
+    changes: LabelChanges | None = None,
+    shared: tuple[str, ...] | None = None,
+) -> Labelled:
+    """Return the rows with labels of the last release.
+
+    Args:
+      versions: aligned rows of models, the oldest first, and perhaps of a file of labels.
+      earlier: of each of them, what a label stands for if it is one of an earlier release.
+      changes: corrected labels; they count in place of those in the files, which may be former or corrected ones.
+      shared: what an index means in `changes`.
+
+    Raises:
+      InputError: a label that may be one of an earlier release or of the last, or corrected labels of no row.
+    """
+    code_of: dict[Meaning, int] = {}
+
+    def code(meaning: Meaning) -> int:
+        return code_of.setdefault(meaning, len(code_of))
+
+    codes = []
+    for place, (read, older) in enumerate(zip(versions, earlier, strict=True)):
+        meanings = _meanings(read, older, must_be_clear=place > 0)
+        table = np.array([*(code(meanings.get(name, Meaning((name,)))) for name in read.classes), -1], np.int32)
+        codes.append(table[read.labels])
+    corrected, after = _corrections(changes, versions[0], earlier, shared) if changes else (None, [])
+    after_codes = np.array([code(meaning) for meaning in after], np.int32)
+    former_codes = np.array([code(meaning) for meaning in corrected.former] if corrected else [], np.int32)
+    meanings_ = list(code_of)
+    size = np.array([*(len(meaning.labels) for meaning in meanings_), -1])  # the last is that of a missing label
+
+    truth = np.full(len(versions[0].labels), -1, np.int32)
+    for wanted in (1, 0):  # a file with one label for a row tells more than one with a retired class
+        for each in reversed(codes):
+            truth = np.where((truth < 0) & (size[each] == wanted), each, truth)
+    is_changed = np.zeros(len(truth), bool)
+    problems = []
+    if corrected:
+        is_changed[corrected.places] = True
+        truth[corrected.places] = after_codes
+        problems += _unfit_corrections(versions, codes, corrected, after_codes, former_codes, meanings_)
+    unclear = (truth < 0) & np.logical_or.reduce([each >= 0 for each in codes])
+    if unclear.any():
+        problems.append(_unclear(versions, codes, np.flatnonzero(unclear), meanings_))
+    for read, each in zip(versions, codes, strict=True):
+        if (found := np.flatnonzero(~is_changed & ~_fits(each, truth, meanings_, code_of))).size:
+            problems.append(_disagreement(read, found, truth, meanings_))
+
+    names = tuple(dict.fromkeys(label for meaning in meanings_ for label in meaning.labels))
+    number = {name: place for place, name in enumerate(names)}
+    label_of = np.array([*(number[m.labels[0]] if len(m.labels) == 1 else -1 for m in meanings_), -1], np.int32)
+    gone = tuple(meaning.retired for meaning in meanings_ if meaning.retired)
+    gone_of = np.array([*(gone.index(m.retired) if m.retired else -1 for m in meanings_), -1], np.int32)
+    return Labelled(
+        tuple(_labelled(read, names, label_of[truth]) for read in versions),
+        gone_of[truth],
+        gone,
+        corrected,
+        tuple(problems),
+    )
+
+
+def at(corrected: Corrected | None, kept: np.ndarray, count: int) -> Corrected | None:
+    """Return the corrected labels of the rows that are kept, by their places among `count` rows."""
+    if corrected is None:
+        return None
+    place = np.full(count, -1)
+    place[kept] = np.arange(len(kept))
+    places = place[corrected.places]
+    chosen = np.flatnonzero(places >= 0).tolist()
+    return replace(
+        corrected,
+        places=places[places >= 0],
+        former=tuple(corrected.former[each] for each in chosen),
+        names=tuple(corrected.names[each] for each in chosen),
+    )
+
+
+def _meanings(read: Rows, older: StandsFor, *, must_be_clear: bool) -> dict[str, Meaning]:
+    """Return what each label of a file means.
+
+    A name that two releases give to different classes is read as the file's other labels show. A file of the last
+    release is expected to have its labels.
+    """
+    carried = {new for news in older.values() for new in news}
+    present = read.labelled_classes()
+    of_earlier = [name for name in present if older.get(name) and name not in carried]
+    of_last = [name for name in present if name in carried and name not in older]
+    found = {}
+    for name in present:
+        news = older.get(name, (name,))
+        if name in carried and name in older and news != (name,):  # two releases have it, for different classes
+            if bool(of_earlier) == bool(of_last) and (not news or (must_be_clear and of_last)):
+                beside = f", beside {of_earlier[0]!r} from before and {of_last[0]!r} from after it" if of_last else ""
+                raise InputError(
+                    f"{read.source.name} has the label {name!r}, which means another class before the class map than "
+                    f"after it{beside}; expected labels of the classes after it in all files"
+                )
+            if of_last or (must_be_clear and not of_earlier):
+                news = (name,)
+            elif not of_earlier:
+                news = tuple(dict.fromkeys([name, *news]))  # either, as the other file's label shows
+        found[name] = Meaning(news, "" if news else name)
+    return found
+
+
+def _corrections(
+    changes: LabelChanges, first: Rows, earlier: Sequence[StandsFor], shared: tuple[str, ...] | None
+) -> tuple[Corrected, list[Meaning]]:
+    """Return the corrected rows, and what their labels mean now."""
+    places = align.places(rows.fingerprints(pa.array(changes.ids, pa.large_string())), first.keys)
+    chosen = np.flatnonzero(places >= 0).tolist()
+    if not chosen:
+        raise InputError(
+            f"no id of {changes.name}, such as {changes.ids[0]!r}, is in {first.source.name}, which has ids such as "
+            f"{ids_of(first.source, np.array([0]))[0]!r}; expected the same ids"
+        )
+    known: dict[str, tuple[str, ...]] = {}
+    for older in earlier:
+        known = {**older, **known}
+    carried = {new for news in known.values() for new in news}
+
+    def name(text: str) -> str:
+        return str(columns.class_name(text, shared, changes.name))
+
+    former, names, after = [], [], []
+    for place in chosen:
+        before, now = name(changes.former[place]), name(changes.corrected[place])
+        news = known.get(before, (before,))
+        former.append(Meaning(news, "" if news else before))
+        names.append(before)
+        news = (now,) if now in carried else known.get(now, (now,))
+        if len(news) > 1:
+            raise InputError(
+                f"{changes.name} corrects the label of {changes.ids[place]!r} to {now!r}, which is split into "
+                f"{listed(list(map(repr, news)))}; expected one of these"
+            )
+        after.append(Meaning(news, "" if news else now))
+    return Corrected(places[chosen], tuple(former), tuple(names), len(changes.ids)), after
+
+
+def _fits(
+    codes: np.ndarray, truth: np.ndarray, meanings: Sequence[Meaning], code_of: Mapping[Meaning, int]
+) -> np.ndarray:
+    """Return whether a label is missing, or the truth is among what it means, ``[n]``."""
+    fits = (codes == truth) | (codes < 0) | (truth < 0)
+    for code, meaning in enumerate(meanings):
+        if len(meaning.labels) > 1:
+            here = codes == code
+            members = [code_of[one] for label in meaning.labels if (one := Meaning((label,))) in code_of]
+            fits[here] |= np.isin(truth[here], members)
+    return fits
+
+
+def _unfit_corrections(
+    versions: Sequence[Rows],
+    codes: Sequence[np.ndarray],
+    corrected: Corrected,
+    after: np.ndarray,
+    former: np.ndarray,
+    meanings: Sequence[Meaning],
+) -> list[str]:
+    """Describe corrected rows that have neither the former label nor the corrected one in a file."""
+
+    def overlap(one: int, other: int) -> bool:
+        return one == other or bool({*meanings[one].labels} & {*meanings[other].labels})
+
+    problems = []
+    for read, each in zip(versions, codes, strict=True):
+        here = each[corrected.places].tolist()
+        unfit = [
+            place
+            for place, (found, now, before) in enumerate(zip(here, after.tolist(), former.tolist(), strict=True))
+            if found >= 0 and not overlap(found, now) and not overlap(found, before)
+        ]
+        if unfit:
+            examples = [
+                f"{id_!r} is {_shown(meanings[here[place]])}, corrected from {_shown(meanings[former[place]])} to "
+                f"{_shown(meanings[after[place]])}"
+                for id_, place in zip(_ids(read, corrected.places[unfit]), unfit, strict=False)
+            ]
+            problems.append(
+                f"{len(unfit):,} {'label' if len(unfit) == 1 else 'labels'} of {read.source.name} "
+                f"{'is' if len(unfit) == 1 else 'are'} neither the former nor the corrected one: "
+                f"{listed(examples, len(unfit))}"
+            )
+    return problems
+
+
+def _unclear(
+    versions: Sequence[Rows], codes: Sequence[np.ndarray], found: np.ndarray, meanings: Sequence[Meaning]
+) -> str:
+    """Describe rows whose labels mean several new ones in every file."""
+    read, each = next(
+        (read, each) for read, each in zip(reversed(versions), reversed(codes), strict=True) if each[found[0]] >= 0
+    )
+    return (
+        f"{rows.named(read, found, 'a label that the class map splits')}, the first into "
+        f"{_shown(meanings[each[found[0]]])}; expected the new labels in the last file, or --labels FILE with them"
+    )
+
+
+def _disagreement(read: Rows, found: np.ndarray, truth: np.ndarray, meanings: Sequence[Meaning]) -> str:
+    examples = [
+        f"{id_!r} is {read.classes[read.labels[row]]!r} and {_shown(meanings[truth[row]])}"
+        for id_, row in zip(_ids(read, found), found, strict=False)
+    ]
+    disagree = "label disagrees" if found.size == 1 else "labels disagree"
+    return f"{found.size:,} {disagree} between {read.source.name} and another file: {listed(examples, found.size)}"
+
+
+def _ids(read: Rows, found: np.ndarray) -> list[str]:
+    return ids_of(read.order, found[:NAMED])
+
+
+def _shown(meaning: Meaning) -> str:
+    return listed(list(map(repr, meaning.labels))) if meaning.labels else f"{meaning.retired!r} (retired)"
+
+
+def _labelled(read: Rows, names: Sequence[str], labels: np.ndarray) -> Rows:
+    """Return the rows with other labels, positions in `names`."""
+    classes = tuple(dict.fromkeys([*read.classes, *names]))
+    place = {name: code for code, name in enumerate(classes)}
+    return replace(read, classes=classes, labels=np.array([*(place[name] for name in names), -1], np.int32)[labels])

@@ -1,0 +1,167 @@
+"""The truth of a row is a label of the last release, whichever file shows it; what is not clear is refused."""
+
+import re
+
+import pytest
+
+from mpt_jax.compare import compare
+from mpt_jax.errors import InputError
+
+MAP = {
+    "rename": {"car": "automobile"},
+    "merge": {"cat": ["tabby", "siamese"]},
+    "split": {"dog": ["puppy", "adult dog"]},
+    "retire": ["disk"],
+}
+IDS = ["a", "b", "c", "d", "e"]
+OLD_LABELS, NEW_LABELS = ["car", "tabby", "siamese", "owl", "disk"], ["automobile", "cat", "cat", "owl", "disk"]
+OLD = {"id": IDS, "label": OLD_LABELS, "prediction": ["car", "siamese", "dog", "owl", "disk"]}
+NEW = {"id": IDS, "label": NEW_LABELS, "prediction": ["owl", "cat", "cat", "owl", "owl"]}
+CLASSES = {"old_classes": ["car", "tabby", "siamese", "owl", "disk", "dog"], "allow_poor_old": True}
+
+
+def counts(old, new, class_map=MAP, **options):
+    found = compare(old, new, class_map=class_map, **CLASSES, **options)
+    rows = found["all_rows"]
+    kinds = [rows[key] for key in ("both_right", "negative_flips", "positive_flips", "both_wrong")]
+    return kinds, found["left_out"], {each["class"]: each["rows"] for each in found["class_map"]["retired"]}
+
+
+@pytest.mark.parametrize("old_labels", [OLD_LABELS, NEW_LABELS])
+@pytest.mark.parametrize("new_labels", [OLD_LABELS, NEW_LABELS, [*NEW_LABELS[:4], ""]])
+def test_labels_of_either_release_are_read_in_either_file(old_labels, new_labels):
+    found = counts(OLD | {"label": old_labels}, NEW | {"label": new_labels})
+    assert found == ([2, 1, 1, 0], {"rows of retired classes": 1}, {"disk": 1})
+
+
+def test_a_file_of_labels_may_have_labels_of_either_release():
+    old, new = ({key: table[key] for key in ("id", "prediction")} for table in (OLD, NEW))
+    for labels in (OLD_LABELS, NEW_LABELS):
+        found = counts(old, new, labels={"id": IDS, "label": labels})
+        assert found == ([2, 1, 1, 0], {"rows of retired classes": 1}, {"disk": 1})
+    with pytest.raises(InputError, match=r"1 row of .* with no label: 'd'"):
+        counts(old, new, labels={"id": IDS, "label": [*OLD_LABELS[:3], "", "disk"]})
+    found = counts(old, new, labels={"id": IDS, "label": [*OLD_LABELS[:3], "", "disk"]}, unlabelled="skip")
+    assert found[1] == {"rows of retired classes": 1, "rows without a label": 1}
+
+
+def test_a_split_label_needs_the_new_one_in_another_file():
+    old = OLD | {"label": ["car", "dog", "dog", "owl", "disk"]}
+    new = NEW | {"label": ["automobile", "puppy", "adult dog", "owl", "disk"]}
+    assert counts(old, new)[0] == [1, 2, 0, 1]
+    with pytest.raises(
+        InputError,
+        match="2 rows of the new arrays with a label that the class map splits: 'b', 'c', the first into 'puppy', "
+        "'adult dog'; expected the new labels in the last file, or --labels FILE with them",
+    ):
+        counts(old, NEW | {"label": old["label"]})
+    labels = {"id": IDS, "label": new["label"]}
+    assert counts(old, NEW | {"label": old["label"]}, labels=labels)[0] == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("owl", "1 label disagrees between the old arrays and another file: 'b' is 'tabby' and 'owl'"),
+        ("disk", "1 label disagrees between the new arrays and another file: 'b' is 'disk' and 'cat'"),
+        ("automobile", "1 label disagrees between the old arrays and another file: 'b' is 'tabby' and 'automobile'"),
+    ],
+)
+def test_labels_that_do_not_fit_each_other_are_refused(label, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        counts(OLD, NEW | {"label": ["automobile", label, "cat", "owl", "disk"]})
+
+
+def test_a_name_that_means_another_class_afterwards_is_read_as_the_file_shows():
+    """A dog is a dog or a puppy afterwards, and the crane a bird where it was a machine."""
+    again = {"rename": {"crane": "machine", "bird": "crane"}, "split": {"dog": ["dog", "puppy"]}}
+    known = {"old_classes": ["crane", "bird", "dog"], "allow_poor_old": True, "class_map": again}
+    old = {"id": [1, 2, 3, 4], "label": ["crane", "bird", "dog", "dog"], "prediction": ["crane", "bird", "dog", "dog"]}
+    new = {
+        "id": [1, 2, 3, 4],
+        "label": ["machine", "crane", "dog", "puppy"],
+        "prediction": ["machine", "crane", "dog", "dog"],
+    }
+    found = compare(old, new, **known)
+    assert (found["all_rows"]["both_right"], found["all_rows"]["negative_flips"]) == (3, 1)
+    assert found["flips"]["examples"] == [{"id": "4", "label": "puppy", "old": "dog", "new": "dog"}]
+    # Old labels in both files: the crane is a machine, and which dogs are puppies is not known.
+    with pytest.raises(InputError, match="with a label that the class map splits: '3', '4'"):
+        compare(old, new | {"label": old["label"]}, **known)
+    # New labels in both files.
+    assert compare(old | {"label": new["label"]}, new, **known)["all_rows"]["negative_flips"] == 1
+    # Only names that both releases have: in the last file they are new ones.
+    only = [{key: values[1:3] for key, values in table.items()} for table in (old, new)]
+    only[0]["label"] = ["crane", "dog"]
+    assert compare(*only, **known)["all_rows"]["both_right"] == 2
+    with pytest.raises(InputError, match="has the label 'crane', which means another class before the class map than"):
+        compare(old, new | {"label": ["crane", "bird", "dog", "puppy"]}, **known)
+
+
+CHANGES = {"id": ["a", "b", "x"], "old_label": ["owl", "car", "owl"], "new_label": ["automobile", "cat", "cat"]}
+
+
+@pytest.mark.parametrize("old_label", ["owl", "car", "automobile"])
+@pytest.mark.parametrize("new_label", ["owl", "automobile"])
+def test_a_corrected_label_counts_whichever_label_the_files_have(old_label, new_label):
+    old = OLD | {"label": [old_label, "tabby", "siamese", "owl", "disk"]}
+    new = NEW | {"label": [new_label, "cat", "cat", "owl", "disk"]}
+    found = compare(old, new, class_map=MAP, label_changes=CHANGES, **CLASSES)
+    assert found["all_rows"]["both_right"] == 2 and found["all_rows"]["negative_flips"] == 1
+    changes = found["label_changes"]
+    assert (changes["listed"], changes["rows"]) == (3, 2)
+    # a: owl before, which only the new model says; automobile now, which only the old one says.
+    # b: car before, which neither says; cat now, which both say.
+    assert changes["former"] == {"both_right": 0, "negative_flips": 0, "positive_flips": 1, "both_wrong": 1}
+    assert changes["corrected"] == {"both_right": 1, "negative_flips": 1, "positive_flips": 0, "both_wrong": 0}
+    assert (changes["explained"], changes["revealed"]) == (0, 1)
+    assert changes["examples"] == [
+        {"id": "a", "former": "owl", "label": "automobile", "old": "car", "new": "owl", "flip": "revealed"}
+    ]
+
+
+def test_a_correction_explains_a_flip_of_the_former_label():
+    old = {"id": [1, 2, 3], "label": ["cat", "cat", "dog"], "prediction": ["cat", "cat", "dog"]}
+    new = {"id": [1, 2, 3], "label": ["dog", "cat", "dog"], "prediction": ["dog", "dog", "dog"]}
+    changes = {"id": [1], "old_label": ["cat"], "new_label": ["dog"]}
+    with pytest.raises(InputError, match="1 label disagrees"):
+        compare(old, new)
+    found = compare(old, new, label_changes=changes, max_nfr=0.5, allow_poor_old=True)
+    assert found["flips"]["examples"] == [{"id": "2", "label": "cat", "old": "cat", "new": "dog"}]
+    assert (found["label_changes"]["explained"], found["label_changes"]["revealed"]) == (1, 0)
+    assert found["label_changes"]["examples"][0]["flip"] == "explained" and "class_map" not in found
+    assert found["label_changes"]["former"]["negative_flips"] == 1
+    assert found["label_changes"]["corrected"]["positive_flips"] == 1
+
+
+def test_a_label_that_is_corrected_to_a_retired_class_leaves_the_rates():
+    changes = {"id": ["d"], "old_label": ["owl"], "new_label": ["disk"]}
+    found = compare(OLD, NEW, class_map=MAP, label_changes=changes, **CLASSES)
+    assert found["left_out"] == {"rows of retired classes": 2} and found["label_changes"]["rows"] == 0
+    back = {"id": ["e"], "old_label": ["disk"], "new_label": ["owl"]}
+    found = compare(OLD, NEW, class_map=MAP, label_changes=back, **CLASSES)
+    assert found["left_out"] == {} and found["label_changes"]["corrected"]["positive_flips"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"id": ["x"], "old_label": ["owl"], "new_label": ["cat"]},
+            "no id of label_changes, such as 'x', is in the old",
+        ),
+        (
+            {"id": ["a"], "old_label": ["owl"], "new_label": ["cat"]},
+            "1 label of the old arrays is neither the former nor the corrected one: 'a' is 'automobile', corrected "
+            "from 'owl' to 'cat'",
+        ),
+        (
+            {"id": ["a"], "old_label": ["car"], "new_label": ["dog"]},
+            "label_changes corrects the label of 'a' to 'dog', which is split into 'puppy', 'adult dog'; expected one",
+        ),
+        ({"id": ["a", "a"], "old_label": ["car"] * 2, "new_label": ["cat"] * 2}, "has the id 'a' twice"),
+    ],
+)
+def test_corrected_labels_that_fit_no_row_are_refused(changes, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        compare(OLD, NEW, class_map=MAP, label_changes=changes, **CLASSES)
