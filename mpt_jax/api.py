@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import html
 import io
-import json
 import logging
 import os
 import pathlib
@@ -22,7 +21,7 @@ from mpt_jax.cli import compilation_cache
 from mpt_jax.cli.progress import progress
 from mpt_jax.config import Config
 from mpt_jax.errors import InputError, printable
-from mpt_jax.files import permissions, storage
+from mpt_jax.files import permissions, schema, storage
 from mpt_jax.report import table
 from mpt_jax.runtime import processes
 from mpt_jax.update import lock, loggers
@@ -80,10 +79,10 @@ class Report:
             for tag, row in zip(tags, cells, strict=True)
         ]
         title = html.escape(table.title(self.contents)).replace("\n", "<br>")
-        in_order = re.findall(r"!\[(.*)\]\(plots/(.+?)\)", self.paths["markdown"].read_text(encoding="utf-8"))
+        in_order = re.findall(r"!\[(.*)\]\(plots/(.+?)\)", storage.read_bytes(self.paths["markdown"]).decode())
         plots = [
             f'<img style="max-width: 100%" alt="{html.escape(alt)}" src="data:image/png;base64,'
-            f'{base64.b64encode((self.paths["plots"] / name).read_bytes()).decode()}">'
+            f'{base64.b64encode(storage.read_bytes(self.paths["plots"] / name)).decode()}">'
             for alt, name in in_order
         ]
         full = html.escape(printable(str(self.paths["html"])))
@@ -135,7 +134,7 @@ def run(
     command = f"mpt_jax.run({source}, {str(folder)!r}{more})"
     report = train(resolved, folder, command=command, console=Console(quiet=quiet), on_metrics=on_metrics)
     if report is None:  # in all processes but the first, which has written it by now
-        report = Report(folder, json.loads((folder / "report.json").read_text(encoding="utf-8")))
+        report = Report(folder, schema.read(folder / "report.json"))
     return report
 
 

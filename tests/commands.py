@@ -47,10 +47,12 @@ def wait_for(folder, pattern, process):
 
 
 def outcome(folder):
-    """Return all results of a run except its times, paths and sessions' versions of this repository.
+    """Return all results of a run except its times, paths and sessions' versions of this repository."""
+    return *result(folder), metrics(folder)
 
-    Reading a release checks every file against its digest.
-    """
+
+def result(folder):
+    """Return the report and the digests of the releases; reading one checks every file against its digest."""
     report = json.loads((folder / "report.json").read_text())
     costs = {"seconds", "examples_per_second"}
     for entry in [*report["rows"], *report["summary"].values()]:
@@ -59,7 +61,7 @@ def outcome(folder):
     for key in ("command", "git_revision", "git_revisions"):
         report.pop(key, None)
     digests = {path.name: released_model.read(path)[1]["digest"] for path in (folder / "releases").iterdir()}
-    return report, digests, metrics(folder)
+    return report, digests
 
 
 def metrics(folder):

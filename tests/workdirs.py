@@ -12,7 +12,9 @@ from mpt_jax.update import workdir
 from mpt_jax.update.lineage import release_name
 
 STARTED_ON = {"platform": "cpu", "kind": "cpu", "count": 1, "processor": "Neoverse-N1", "cores": 4}
-RESUMED_WITH = {"device": {"platform": "cpu", "kind": "cpu", "count": 1}, "git_revision": "later"}
+STARTED_WITH = {"device": STARTED_ON, "versions": {"jax": "0"}, "git_revision": "first"}
+RESUMED_ON = {"platform": "cpu", "kind": "cpu", "count": 1}
+RESUMED_WITH = {"device": RESUMED_ON, "versions": {"jax": "1"}, "git_revision": "later"}
 HOSTILE = [  # class names that try to break a page
     '<script>alert("x")</script>',
     "a|b`c` $x_{ [l](http://evil.test) ![i](http://evil.test/i.png)",
@@ -29,9 +31,8 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
     facts = {
         "config": config,
         "images": {"train": 9, "validation": 6, "test": 12},
-        "device": STARTED_ON,
-        "versions": {"jax": "0"},
-        "git_revision": "first",
+        **STARTED_WITH,
+        "sessions": [{"started": "2026-01-01T00:00:00+00:00", "command": "again", **RESUMED_WITH}],
         "command": "python -m mpt_jax.train",
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def make_workdir(folder, methods=("no_treatment", "mpt_kl"), seeds=(0, 7), nfr=0
                 },
                 **{"parents": {}, "files": {}, "image_shape": [8, 8, 1]},
                 "metrics": rates,
-                "made_with": RESUMED_WITH if method == "mpt_kl" else {"device": STARTED_ON, "git_revision": "first"},
+                "made_with": RESUMED_WITH if method == "mpt_kl" else STARTED_WITH,
             }
             if method == "mpt_kl":
                 tried = [{"numbers": {"bias": b}, "accuracy": 0.9 - b / 20, "nfr": 0.1 - b / 50} for b in (0.0, 2.0)]

@@ -34,6 +34,7 @@ from mpt_jax.compare.options import (
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 from mpt_jax.files.predictions import packed
+from mpt_jax.runtime import regular_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,7 +274,7 @@ def _names(text: int | str | None) -> int | list[str] | None:
     if "," not in text and not path.is_file():
         raise InputError(f"{text!r} is not a file; expected names such as cat,dog, or a file with one name per line")
     try:
-        names = text.split(",") if "," in text else path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        names = text.split(",") if "," in text else regular_file.read_text(path, "utf-8-sig").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{text} is not UTF-8; expected one class name per line") from error
     names = [name.strip() for name in names]

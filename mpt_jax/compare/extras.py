@@ -15,6 +15,7 @@ from mpt_jax.compare.rows import NAMED, Rows
 from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.files.predictions import columns, formats
 from mpt_jax.files.predictions.formats import IDS, Source
+from mpt_jax.runtime import regular_file
 
 _TOP_BIT = np.uint64(63)
 
@@ -170,7 +171,7 @@ def _lines(path: pathlib.Path) -> pa.Array:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected one id per line, or a table with a column 'id'")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = regular_file.read_text(path, "utf-8-sig", 2**32).splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8; expected one id per line") from error
     return pa.array([line for line in lines if line.strip()], pa.large_string())

@@ -26,6 +26,7 @@ from typing import Any
 from mpt_jax.compare import options
 from mpt_jax.compare.options import Options
 from mpt_jax.errors import InputError, unknown
+from mpt_jax.runtime import regular_file
 
 Own = Mapping[str, Mapping[str, float]]  # limit -> class, column, or column=value -> its own limit
 
@@ -99,11 +100,13 @@ def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:
         return "the policy", pathlib.Path(), dict(policy)
     path = pathlib.Path(policy)
     try:
-        return str(path), path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return str(path), path.parent, tomllib.loads(regular_file.read_text(path, "utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}; expected options in TOML, such as max-nfr = 0.01") from error
-    except (IsADirectoryError, FileNotFoundError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file; expected a policy in TOML") from error
+    except OSError as error:
+        raise InputError(f"{path} is {regular_file.reason(error)}; expected a policy in TOML") from error
 
 
 def _tables(given: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -14,6 +14,7 @@ import scipy
 from mpt_jax import __version__
 from mpt_jax.class_map import ClassMap
 from mpt_jax.files.predictions import packed
+from mpt_jax.runtime import regular_file
 
 _TEXT = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".toml")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -71,7 +72,7 @@ def file(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _folder(path)
     hashed, size, breaks, start, last = hashlib.sha256(), 0, 0, b"", b""
     is_text = pathlib.Path(path).suffix.lower() in _TEXT
-    with open(path, "rb") as opened:
+    with regular_file.opened(path) as opened:
         while block := opened.read(_BLOCK):
             hashed.update(block)
             size += len(block)

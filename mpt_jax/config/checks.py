@@ -5,6 +5,7 @@
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ from mpt_jax.errors import InputError, unknown
 from mpt_jax.methods import DERIVED, Derived
 from mpt_jax.models import NETWORKS, own_network, registry
 from mpt_jax.objectives import METHODS
+
+MOST_MODELS = 1000  # seeds of a run, or models of an ensemble: each is trained
+MOST_TRIALS, MOST_COMBINATIONS = 10_000, 10**6  # of candidates: to train, and to draw these from
 
 Range = tuple[Callable[[Any], bool], str]  # a predicate, and what it accepts in words
 
@@ -124,7 +128,7 @@ RANGES: Mapping[str, Range] = {
     "optimizer.decay_exclude": (all, "patterns of parameter paths, such as bias,scale"),
     "optimizer.freeze": (all, "patterns of parameter paths, such as backbone or stage1*"),
     "update.old_fraction": (lambda fraction: 0 < fraction <= 1, "a fraction above 0 and at most 1"),
-    "update.ensemble_size": _at_least(2),
+    "update.ensemble_size": (lambda size: 2 <= size <= MOST_MODELS, f"2 or more, at most {MOST_MODELS}"),
     "update.tolerance": (lambda tolerance: 0 <= tolerance <= 1, "a fraction from 0 to 1"),
     "update.tune_trials": _at_least(0, " (all)"),
     "training.members_at_once": _at_least(0, " (automatic)"),
@@ -164,6 +168,8 @@ def _require_each_once(key: str, values: Sequence[Any], what: str) -> None:
 
 
 def _check_seeds(config: Config) -> None:
+    count = len(config.seeds)
+    _require(count <= MOST_MODELS, f"seeds lists {count:,}, each a complete update; expected at most {MOST_MODELS}")
     _require_each_once("seeds", config.seeds, "a seed")
 
 
@@ -508,6 +514,17 @@ def _check_tune(config: Config) -> None:
         _prefix_errors(key, objectives.check_number, name, candidates)
         _require(candidates, f"{key} is empty; expected candidates, such as {key}=0,1,2")
         _require_each_once(key, candidates, "a candidate")
+    combinations = math.prod(map(len, config.update.tune.values()))
+    _require(
+        combinations <= MOST_COMBINATIONS,
+        f"update.tune has {combinations:,} combinations of candidates; expected at most {MOST_COMBINATIONS:,}",
+    )
+    trials = min(combinations, config.update.tune_trials or combinations)
+    _require(
+        trials <= MOST_TRIALS,
+        f"update.tune and update.tune_trials={config.update.tune_trials} train {trials:,} models of a method; expected "
+        f"at most {MOST_TRIALS:,}",
+    )
 
 
 def uses_of_validation(config: Config) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mpt_jax.compare import vocabulary
 from mpt_jax.errors import InputError, listed
+from mpt_jax.runtime import regular_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ def duplicates(values: Sequence[str]) -> list[int]:
 
 
 def _file_digest(path: pathlib.Path) -> bytes:
-    with path.open("rb") as stream:
+    with regular_file.opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mpt_jax.data.feeding.order import Consecutive
 from mpt_jax.data.feeding.stream import Reader, Stream
 from mpt_jax.errors import InputError, describe
-from mpt_jax.runtime import hardware
+from mpt_jax.runtime import hardware, regular_file
 
 _PIECE = 64  # images that a thread reads at a time
 
@@ -70,4 +70,7 @@ def batches(images: np.ndarray | Stream, size: int, rows: np.ndarray | None = No
 
 
 def _of_file(file: pathlib.Path | bytes) -> bytes:
-    return hashlib.sha256(file if isinstance(file, bytes) else file.read_bytes()).digest()
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).digest()
+    with regular_file.opened(file) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mpt_jax.errors import InputError
+from mpt_jax.runtime import regular_file
 
 
 def require_new(folder: pathlib.Path) -> None:
@@ -52,5 +53,5 @@ def package(name: str) -> Any:
 
 def digest(path: pathlib.Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with regular_file.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

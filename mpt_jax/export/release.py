@@ -12,6 +12,7 @@ from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.export import output
 from mpt_jax.files import released_model, weights
 from mpt_jax.models import Classifier, pytorch_weights, recognition, registry
+from mpt_jax.runtime import regular_file
 
 
 def write(
@@ -111,9 +112,11 @@ def _class_names(file: str, count: int) -> list[str]:
     if not file:
         return [str(number) for number in range(count)]
     try:
-        names = [line.strip() for line in pathlib.Path(file).read_text(encoding="utf-8-sig").splitlines()]
+        names = [line.strip() for line in regular_file.read_text(file, "utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
-        raise InputError(f"--classes {file} cannot be read ({type(error).__name__}); expected a text file") from error
+        raise InputError(
+            f"--classes {file} cannot be read ({regular_file.reason(error)}); expected a text file"
+        ) from error
     while names and not names[-1]:
         names.pop()
     if len(names) != count:

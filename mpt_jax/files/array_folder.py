@@ -7,11 +7,14 @@ itself; reading checks them before anything else. A folder appears completely or
 
 import contextlib
 import errno
+import gc
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -55,7 +58,7 @@ def write(
                 _require_space(unfinished, sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)))
         if arrays is not None:
             # Synchronous: an asynchronous save is lost when the process exits.
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with _silent(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(storage.absolute(unfinished / "model"), args=ocp.args.StandardSave(arrays))
         with processes.synchronized():
             if first:
@@ -79,7 +82,9 @@ def write(
         if remote:
             raise OSError(errno.EIO, f"cannot be written ({one_line(error)[:300]})", str(folder)) from error
         # orbax and its storage raise a ValueError with the system's message somewhere in it.
-        number = next((n for n in (*storage.DISK_FULL, errno.EROFS) if os.strerror(n) in str(error)), errno.EIO)
+        number = next(
+            (n for n in (*storage.DISK_FULL, errno.EROFS, errno.EFBIG) if os.strerror(n) in str(error)), errno.EIO
+        )
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
@@ -96,7 +101,7 @@ def read(
         for fault in faults(folder, metadata_name, metadata, (part,)):
             raise InputError(fault)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _silent(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             arrays = checkpointer.restore(storage.absolute(folder / part), args=ocp.args.StandardRestore(abstract))
             return arrays, metadata
     except jax.errors.JaxRuntimeError:  # another process was lost
@@ -141,13 +146,39 @@ def file_digests(folder: pathlib.Path, parts: Sequence[str] = ("model",)) -> dic
 
 
 def _file_digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
+    with storage.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sizes(folder: pathlib.Path, parts: Sequence[str]) -> dict[str, int]:
     """Return the bytes of every file in these subfolders, by path."""
     return {f"{part}/{name}": facts[0] for part in parts for name, facts in storage.listing(folder / part).items()}
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Silence what orbax prints beside the error that it raises, which is reported in one line.
+
+    Its threads log the error, and Python reports every coroutine that the error has left unfinished when it is freed.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:  # its tracebacks hold the coroutines
+            cause.__traceback__ = None
+            cause = cause.__cause__ or cause.__context__
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _require_space(folder: pathlib.Path, size: int) -> None:

@@ -15,18 +15,25 @@ import numpy as np
 
 from mpt_jax import models
 from mpt_jax.errors import InputError
-from mpt_jax.files import array_folder
+from mpt_jax.files import array_folder, schema, storage
 from mpt_jax.files.sealed import digest, read_sealed
 from mpt_jax.models import Classifier, own_network
+from mpt_jax.runtime.provenance import PROVENANCE
 
 NETWORK = "network.py"  # the file of a network of one's own
 PARTS = ("model", "backbone")  # subfolders with arrays; the second only where it is shared
-# The keys of every card, with the types of their values.
+_RATE = (float, None)
+_CANDIDATE = {"numbers": {...: float}, "accuracy": _RATE, "nfr": _RATE, "diverged?": bool}
 CARD = {
-    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": dict},
-    **{"architecture": dict, "normalization": dict, "objective": dict, "parents": dict, "metrics": dict},
-    **{"classes": list, "image_shape": list, "steps": int, "seconds": float, "examples_per_second": float},
+    **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": {...: str}},
+    "architecture": {"name?": str, "options?": {...: (str, float, bool)}, "predictions?": str, "ensemble?": bool},
+    **{"normalization": {...: (list, None)}, "objective": dict, "parents": {...: str}, "metrics": {...: _RATE}},
+    **{"classes": [str], "image_shape": [int], "steps": int, "seconds": float, "examples_per_second": float},
+    **{"made_with?": PROVENANCE, "scenario?": dict, "backbone?": str, "diverged?": bool, "adopted_from?": str},
+    **{"pretrained?": dict, "resizing?": {"resize": int, "interpolation": str}},
+    "selection?": ({"candidates": [_CANDIDATE], "chosen": int}, None),
 }
+"""What a card must hold."""
 
 
 def identity(classifier: Classifier) -> str:
@@ -100,6 +107,8 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: the folder is missing, is not a released model, or its card is damaged.
     """
+    storage.check_name(folder)
+    storage.check_access(folder)
     if not folder.is_dir():
         raise InputError(f"no released model at {folder}; expected a folder with card.json and model/")
     path = folder / "card.json"
@@ -113,9 +122,8 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{error}; {_remedy(folder)}") from error
     if card.get("schema") != 2:
         raise InputError(f"{path} has schema {card.get('schema')!r}; expected a card of schema 2")
-    for key, kind in CARD.items():
-        if not isinstance(card.get(key), kind):
-            raise InputError(f"{path} is damaged: {key!r} is {card.get(key)!r}; {_remedy(folder)}")
+    if found := schema.fault(card, CARD):
+        raise InputError(f"{path} is damaged: {found}; {_remedy(folder)}")
     return card
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.files import storage
+from mpt_jax.files import schema, storage
+from mpt_jax.runtime import regular_file
 
 AGAIN = "run the same command again to regenerate it"  # remedy for a file that a run can write again
 
@@ -48,18 +49,20 @@ def sealed(contents: Mapping[str, Any]) -> dict[str, Any]:
     return {**contents, "seal": hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
 
 
-def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+def read_sealed(path: pathlib.Path, expected: Any = dict) -> dict[str, Any]:
     """Read a JSON object written with its seal.
 
+    Args:
+      expected: what it must hold, see `schema`.
+
     Raises:
-      InputError: the file is missing or unreadable, or its contents do not match the seal.
+      InputError: the file is missing or unreadable, or its contents do not match the seal or are not as expected.
     """
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is missing or unreadable ({type(error).__name__})") from error
-    if not isinstance(contents, dict) or contents.get("seal") != sealed(contents)["seal"]:
+    contents = schema.read(path)
+    if contents.get("seal") != sealed(contents)["seal"]:
         raise InputError(f"{path} is damaged or was edited: its contents do not match the digest in it")
+    if found := schema.fault(contents, expected):
+        raise InputError(f"{path} is damaged: {found}")
     return contents
 
 
@@ -78,11 +81,11 @@ def read_arrays(path: pathlib.Path, names: Collection[str], *, optional: Collect
       InputError: the file is missing or damaged, or holds other arrays.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with storage.opened(path) as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         expected = str(arrays.pop("digest"))
     except DAMAGED as error:
-        raise InputError(f"{path} is missing or damaged ({type(error).__name__}); {AGAIN}") from error
+        raise InputError(f"{path} is missing or damaged ({regular_file.reason(error)}); {AGAIN}") from error
     if set(arrays) - set(optional) != set(names) or digest(arrays) != expected:
         raise InputError(f"{path} is damaged: its arrays do not match the digest in it; {AGAIN}")
     return arrays

@@ -8,14 +8,21 @@ are no folders, no renames, no appending, and no locks that end with their proce
 import contextlib
 import errno
 import importlib.util
+import io
 import logging
 import os
 import pathlib
+import queue
 import shutil
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from mpt_jax.errors import InputError
+from mpt_jax.runtime import regular_file
 
+REACHED_WITHIN = 10.0  # seconds for the first access to a bucket
+_REACHED: set[str] = set()  # buckets
 SCHEME = "gs://"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the error numbers of a full disk
 
@@ -67,22 +74,54 @@ def absolute(path: pathlib.Path) -> pathlib.Path:
 
 
 def check_access(path: pathlib.Path) -> None:
-    """Check, before any work, that the bucket exists and is readable.
+    """Check, before any work, that the bucket exists and is readable; once per bucket.
+
+    Raises:
+      InputError: it is not, or does not respond in time.
+    """
+    bucket = str(path).removeprefix(SCHEME).partition("/")[0]
+    if not is_remote(path) or bucket in _REACHED:
+        return
+    error = _error_within(REACHED_WITHIN, lambda: filesystem().find(str(path), prefix="config.json"))
+    if error is not None:
+        reason = "no such bucket" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:300]
+        raise InputError(
+            f"cannot reach {SCHEME}{bucket}: {reason or type(error).__name__}; check its name, the network and your "
+            "permissions (gcloud auth application-default login)"
+        ) from error
+    _REACHED.add(bucket)
+
+
+def _error_within(seconds: float, attempt: Callable[[], Any]) -> Exception | None:
+    """Return what an attempt raised, or a `TimeoutError` if it takes longer; the libraries try for minutes."""
+    import gcsfs  # noqa: F401 (takes seconds, which do not count)
+
+    ended: queue.Queue[Exception | None] = queue.Queue()
+
+    def run() -> None:
+        try:
+            attempt()
+            ended.put(None)
+        except Exception as error:  # from four libraries
+            ended.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return ended.get(timeout=seconds)
+    except queue.Empty:
+        return TimeoutError(f"no response within {seconds:.0f} s")
+
+
+def check_name(path: pathlib.Path) -> None:
+    """Check that a path is UTF-8, as the library for arrays and reports need it.
 
     Raises:
       InputError: it is not.
     """
-    if not is_remote(path):
-        return
-    bucket = str(path).removeprefix(SCHEME).partition("/")[0]
     try:
-        filesystem().find(str(path), prefix="config.json")
-    except Exception as error:  # from four libraries
-        reason = "no such bucket" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:300]
-        raise InputError(
-            f"cannot reach {SCHEME}{bucket}: {reason or type(error).__name__}; check its name and your permissions "
-            "(gcloud auth application-default login)"
-        ) from error
+        str(absolute(path)).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name of {path} is not UTF-8; rename it, or give a folder whose name is") from error
 
 
 def make_folder(path: pathlib.Path) -> None:
@@ -92,11 +131,13 @@ def make_folder(path: pathlib.Path) -> None:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Remove a folder with everything in it, if it exists.
+    """Remove a folder with everything in it, or a file or link in its place, if it exists.
 
     In a bucket its own files go first: the metadata, without which the rest of a folder is ignored.
     """
     if not is_remote(folder):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            folder.unlink()  # what a link points to is not ours
         shutil.rmtree(folder, ignore_errors=True)
         return
     names = sorted(files(folder), key=lambda name: name.count("/"))
@@ -148,14 +189,36 @@ def link_files(source: pathlib.Path, folder: pathlib.Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def opened(path: pathlib.Path) -> contextlib.AbstractContextManager[io.BufferedReader]:
+    """Open a file for reading; a local one must be a regular file, of any size."""
+    return path.open("rb") if is_remote(path) else regular_file.opened(path)
+
+
+def read_bytes(path: pathlib.Path, most: int = regular_file.LARGEST) -> bytes:
+    """Return the content of a file of at most `most` bytes.
+
+    Raises:
+      OSError: it is missing, unreadable, not a regular file, or too large.
+    """
+    if not is_remote(path):
+        return regular_file.read_bytes(path, most)
+    if (size := filesystem().size(str(path))) > most:
+        raise OSError(errno.EFBIG, f"{size:,} bytes; expected at most {most:,}", str(path))
+    return path.read_bytes()
+
+
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file completely or not at all: a local one next to the old file first, then renamed."""
+    """Write a file completely or not at all: a local one next to the old file first, then renamed.
+
+    A link in its place is replaced, and what it points to stays as it is.
+    """
     if is_remote(path):
         filesystem().pipe_file(str(path), content)
         return
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_bytes(content)
+        with regular_file.created(unfinished) as file:
+            file.write(content)
         os.replace(unfinished, path)
     except BaseException:  # a full disk or a signal
         with contextlib.suppress(OSError):
@@ -169,12 +232,16 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def append_text(path: pathlib.Path, text: str) -> None:
-    """Append to a file, which is created if missing; in a bucket the complete object is written again."""
+    """Append to a file, which is created if missing; in a bucket the complete object is written again.
+
+    Raises:
+      OSError: it is not a regular file, or cannot be written.
+    """
     if is_remote(path):
         before = path.read_bytes() if path.exists() else b""
         write_bytes(path, before + text.encode("utf-8"))
         return
-    with path.open("a", encoding="utf-8") as file:
+    with regular_file.extended(path) as file:
         file.write(text)
 
 

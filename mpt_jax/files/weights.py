@@ -19,6 +19,7 @@ import numpy as np
 
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import storage
+from mpt_jax.runtime import regular_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
 INDEX = (".safetensors.index.json", ".bin.index.json")  # of weights in several files
@@ -149,10 +150,10 @@ def _package_files(name: str) -> Iterator[pathlib.Path]:
 def _check_beginning(path: pathlib.Path) -> None:
     """Reject files that are not what their name says, by their first bytes."""
     try:
-        with path.open("rb") as file:
+        with regular_file.opened(path) as file:
             begin = file.read(64)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); expected a readable file") from error
+        raise InputError(f"{path} cannot be read ({regular_file.reason(error)}); expected a readable file") from error
     if not begin:
         raise InputError(f"{path} is empty; expected weights saved by PyTorch: download or copy it again")
     if begin.startswith(b"version https://git-lfs"):
@@ -171,10 +172,12 @@ def _check_beginning(path: pathlib.Path) -> None:
 def _parts(index: pathlib.Path) -> list[pathlib.Path]:
     """Return the files that an index lists."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(regular_file.read_bytes(index))["weight_map"].values()))
         parts = [index.parent / name for name in names]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{index} is damaged ({type(error).__name__}); expected a weight_map of names") from error
+        raise InputError(
+            f"{index} is damaged ({regular_file.reason(error)}); expected a weight_map of names"
+        ) from error
     if missing := [
         part.name for part in parts if part.parent.resolve() != index.parent.resolve() or not part.is_file()
     ]:

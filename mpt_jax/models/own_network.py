@@ -20,7 +20,7 @@ from flax import nnx
 from mpt_jax.errors import InputError, listed
 from mpt_jax.models import classifier, nnx_network, parameters
 from mpt_jax.models.nnx_network import NNXNetwork
-from mpt_jax.runtime import user_program
+from mpt_jax.runtime import regular_file, user_program
 
 EXAMPLE = "path/to/net.py:build"
 
@@ -96,7 +96,7 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", sha256: str = 
 
 def _text(name: str, path: pathlib.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return regular_file.read_bytes(path)
     except OSError as error:
         raise InputError(f"{name}: {path} cannot be read ({error.strerror}); expected {EXAMPLE}") from error
 

@@ -83,6 +83,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "flips": found,
         "config": config,
         "versions": facts["versions"],
+        "other_versions": workdir.other_versions(facts, facts["versions"]),
         "git_revision": facts["git_revision"],
         "hardware": list(dict.fromkeys(hardware.in_words(made["device"]) for made in made_with)),
         "git_revisions": list(dict.fromkeys(made["git_revision"] for made in made_with)),

@@ -175,7 +175,7 @@ def _protocol(report: Report) -> list[Any]:
         ["model", json.dumps(config["model"])],
         ["optimizer", json.dumps(config["optimizer"])],
         ["hardware", ", then ".join(report["hardware"])],
-        ["versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())],
+        ["versions", ", ".join(_versions(report))],
         ["commit", ", then ".join(revision or "unknown" for revision in report["git_revisions"])],
     ]
     headings = ["method", "seed", "release", *(heading for _, heading, _ in table.COLUMNS)]
@@ -199,6 +199,12 @@ def _protocol(report: Report) -> list[Any]:
             ],
         ),
     ]
+
+
+def _versions(report: Report) -> list[str]:
+    """Return the version of each package at the start of the run, then those with which it was resumed."""
+    later = report["other_versions"]
+    return [f"{name} {', then '.join([first, *later.get(name, [])])}" for name, first in report["versions"].items()]
 
 
 def _scenario(config: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
+from mpt_jax.errors import InputError
 from mpt_jax.update import chain, lineage
 
 _MOST_CONFUSIONS, _MOST_IMAGES, _BINS = 500, 24, 40
@@ -32,12 +33,16 @@ def has_predictions(folder: pathlib.Path, config: Mapping[str, Any], methods: Se
 
 
 def read(predictions: chain.Predictions, config: Mapping[str, Any], method: str, seed: int) -> Pair:
-    """Read the last release of a method and the previous one."""
+    """Read the last release of a method and the previous one.
+
+    Raises:
+      InputError: a file is missing or damaged, or the two are of different images.
+    """
     last = len(config["update"]["schedule"]) - 1
-    old, new = (
-        predictions(lineage.release_name(*release, seed))
-        for release in (lineage.previous(last, method), (last, method))
-    )
+    names = [lineage.release_name(*release, seed) for release in (lineage.previous(last, method), (last, method))]
+    old, new = map(predictions, names)
+    if not all(np.array_equal(old[key], new[key]) for key in ("labels", "ids")):
+        raise InputError(f"predictions of {names[0]} and {names[1]} are of different images; run the same command again")
     return Pair(new["labels"], new["ids"], old["logits"], new["logits"])
 
 

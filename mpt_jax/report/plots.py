@@ -57,7 +57,7 @@ def write(folder: pathlib.Path, pictures: Mapping[str, Picture]) -> None:
     storage.remove(folder)
     storage.make_folder(folder)
     for name, picture in pictures.items():
-        (folder / f"{name}.png").write_bytes(picture.png)
+        storage.write_bytes(folder / f"{name}.png", picture.png)
 
 
 def focus(report: Report) -> list[str]:

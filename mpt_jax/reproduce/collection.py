@@ -1,7 +1,6 @@
 """The numbers kept of a finished run, small enough to be committed."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics, posttraining
+from mpt_jax.files import schema
 from mpt_jax.report import flips
 from mpt_jax.reproduce.results import BASELINE, RATES
 from mpt_jax.update import chain, workdir
@@ -21,7 +21,7 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, A
 
     `at_equal_accuracy` of a row is its negative flip rate and that of `no_treatment` of the same seed, see `equalized`.
     """
-    report = json.loads((folder / "report.json").read_text())
+    report = schema.read(folder / "report.json")
     config = report["config"]
     schedule, seeds, last = config["update"]["schedule"], config["seeds"], len(config["update"]["schedule"]) - 1
     grows = schedule[-2] < schedule[-1]

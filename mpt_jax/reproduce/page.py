@@ -11,6 +11,7 @@ from mpt_jax.reproduce import plots, readme_figure, results
 from mpt_jax.reproduce.results import BASELINE
 from mpt_jax.reproduce.summary import choose, sequences, summarize
 from mpt_jax.reproduce.tables import BUDGETS, TABLES
+from mpt_jax.runtime import regular_file
 
 _HEADINGS = (
     *("method", "seeds", "all classes", "old classes", "new classes", "negative flips"),
@@ -247,7 +248,7 @@ def _verdict(methods: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> s
 
 
 def _text(path: pathlib.Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return regular_file.read_text(path).strip() if path.exists() else ""
 
 
 def _spread(found: Mapping[str, Any] | None) -> str:

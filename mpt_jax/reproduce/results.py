@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.errors import InputError
-from mpt_jax.files import storage
+from mpt_jax.files import schema, storage
 
 RATES = ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr", "nfr_all_classes")
 BASELINE, ENSEMBLE = "no_treatment", "ensemble"
@@ -20,7 +20,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       InputError: `write` of this version has not written it.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = schema.read(path)
         if found["schema"] != SCHEMA or not isinstance(found["runs"], list):
             raise ValueError(f"schema {found['schema']}")
     except (ValueError, KeyError, TypeError) as error:

@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterator
 
 from mpt_jax.errors import InputError, one_line
+from mpt_jax.runtime import regular_file
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -29,7 +30,7 @@ def load(path: pathlib.Path, text: bytes | None = None) -> types.ModuleType:
 
     It is listed in `sys.modules` under a name of its own, where dataclasses look up their annotations.
     """
-    place, text = str(path.absolute()), path.read_bytes() if text is None else text
+    place, text = str(path.absolute()), regular_file.read_bytes(path) if text is None else text
     identity = hashlib.sha256(place.encode(errors="surrogateescape") + b"\0" + text).hexdigest()
     name = f"mpt_jax_user_program_{identity[:16]}"
     loader = _Loader(name, place, text)

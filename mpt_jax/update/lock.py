@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from mpt_jax.errors import InputError
 from mpt_jax.files import gcs_lock, storage
-from mpt_jax.runtime import processes
+from mpt_jax.runtime import processes, regular_file
 
 try:
     import fcntl
@@ -35,12 +35,12 @@ def hold(workdir: pathlib.Path, log: Callable[[str], None] = print) -> Iterator[
         with gcs_lock.hold(workdir / FILE, log):
             yield
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / FILE).open("a+", encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise not_writable(workdir, error) from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(regular_file.extended(workdir / FILE))
+        except OSError as error:
+            raise not_writable(workdir, error) from error
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,9 +68,9 @@ def require_shared(workdir: pathlib.Path) -> None:
     if not processes.is_distributed() or storage.is_remote(workdir):
         return
     path, deadline = workdir / FILE, time.monotonic() + VISIBLE_AFTER
-    holder = processes.from_first(lambda: path.read_text(encoding="utf-8"))
+    holder = processes.from_first(lambda: regular_file.read_text(path))
     with processes.synchronized():
-        while not path.exists() or path.read_text(encoding="utf-8", errors="replace") != holder:
+        while not path.exists() or regular_file.read_text(path) != holder:
             if time.monotonic() > deadline:
                 raise InputError(
                     f"{workdir} is not the same folder for all processes ({socket.gethostname()} has another one); "
@@ -83,4 +83,7 @@ def not_writable(workdir: pathlib.Path, error: OSError) -> Exception:
     """Return the error to raise: an `InputError`, or the original one if the disk is full."""
     if error.errno in storage.DISK_FULL:
         return OSError(error.errno, error.strerror, str(workdir))
-    return InputError(f"cannot write to work directory {workdir}: {error.strerror}; give another --workdir")
+    # The path of a file in it is worth naming, that of a temporary file is not.
+    inside = error.filename and os.path.lexists(error.filename) and pathlib.Path(error.filename) != workdir
+    where = f"{error.filename}: " if inside else ""
+    return InputError(f"cannot write to work directory {workdir}: {where}{error.strerror}; give another --workdir")

@@ -50,6 +50,8 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     """
     workdir.check(folder, configs.to_dict(config))
     mesh, cores = _devices(config)
+    here = provenance(_device_facts(mesh))
+    _check_resumed(folder, here, progress)
     networks = _networks(config)
     adopted = {method: _read_adopted(config, method) for method in ADOPTABLE}
     external_model.require_weights(config)
@@ -88,7 +90,7 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         adopted=adopted,
         contents=contents,
         identity=_identity(folder, config, contents),
-        provenance=provenance(_device_facts(mesh)),
+        provenance=here,
         progress=progress,
         precomputed=precomputed_logits.read(config, dataset) if config.old.predictions else None,
         starts=starts,
@@ -136,6 +138,23 @@ def _devices(config: Config) -> tuple[jax.sharding.Mesh, Sequence[jax.Device]]:
     if config.mesh == MeshConfig() and config.training.cores != 1 and not processes.is_distributed():
         cores = hardware.core_devices()[: config.training.cores or None]
     return sharding.run_mesh(cores, **layout), cores
+
+
+def _check_resumed(folder: pathlib.Path, here: Mapping[str, Any], progress: Progress) -> None:
+    """Check that a run resumes with the same settings of JAX and XLA, and report if it does with other versions.
+
+    Raises:
+      InputError: another setting that changes numbers, or one that differs between processes.
+    """
+    processes.require_same(here["settings"], "a setting of JAX or XLA that changes numbers")
+    with processes.synchronized():
+        if not processes.is_first() or not (folder / "config.json").exists():
+            return
+        workdir.check_settings(folder, here["settings"])
+        others = workdir.other_versions(workdir.read_facts(folder), here["versions"])
+    if others:
+        found = ", ".join(f"{name} {', '.join(of)} (now {here['versions'][name]})" for name, of in others.items())
+        progress.log(f"{folder} was made with other versions: {found}; numbers that are computed now may differ")
 
 
 def _device_facts(mesh: jax.sharding.Mesh) -> dict[str, Any]:

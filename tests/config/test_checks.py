@@ -1,6 +1,7 @@
 """Values out of range and contradictory keys: one line that names the key."""
 
 import re
+import time
 
 import pytest
 
@@ -152,6 +153,32 @@ def test_an_external_old_model_may_already_know_all_classes():
         schedule = "update.schedule=[5,10]" if "update.start=old" in overrides else "update.schedule=[10,10]"
         config = configs.load(DIGITS, [*overrides, schedule])
         assert config.old.predictions == "old.npz" or config.old.weights == "old.pth"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "seeds=" + ",".join(map(str, range(20_000))),
+            "seeds lists 20,000, each a complete update; expected at most",
+        ),
+        ("update.ensemble_size=100000", "ensemble_size=100000; expected 2 or more, at most 1000"),
+        (
+            "update.tune=" + repr({name: tuple(range(2000)) for name in ("bias", "old.weight")}),
+            "4,000,000 combinations",
+        ),
+        (
+            "update.tune=" + repr({name: tuple(range(200)) for name in ("bias", "old.weight")}),
+            "train 40,000 models of a",
+        ),
+    ],
+    ids=["seeds", "ensemble", "combinations", "trials"],
+)
+def test_more_models_than_anyone_trains_are_refused_at_once(override, message):
+    started = time.process_time()
+    with pytest.raises(InputError, match=message) as error:
+        configs.load(DIGITS, [override])
+    assert time.process_time() - started < 5 and len(str(error.value)) < 300
 
 
 def test_the_number_of_a_derived_method_is_not_in_its_name():

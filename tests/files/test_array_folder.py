@@ -1,8 +1,11 @@
 """A folder of arrays appears completely or not at all."""
 
 import errno
+import gc
 import json
+import logging
 import os
+import resource
 import types
 
 import jax
@@ -77,6 +80,41 @@ def test_a_full_disk_leaves_what_was_written_before_and_nothing_else(tmp_path, m
         assert full.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     np.testing.assert_array_equal(array_folder.read(tmp_path / "one", "about.json", None)[0]["w"], ARRAYS["w"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_write_that_fails_in_the_threads_of_orbax_prints_nothing(tmp_path, capfd, monkeypatch):
+    """A limit on the size of files takes the place of a disk that fills up after the space was checked."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(2**60, size=(4, 50_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            array_folder.write(tmp_path / "one", "about.json", {}, {"a": noise[:2], "b": noise[2:]})
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == [] and "".join(capfd.readouterr()) == ""
+
+
+def test_a_state_that_does_not_fit_prints_nothing(tmp_path, capfd):
+    array_folder.write(tmp_path / "one", "about.json", {}, ARRAYS)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    other = {
+        "w": jax.ShapeDtypeStruct((5,), np.float32, sharding=here),
+        "n": jax.ShapeDtypeStruct((), np.int32, sharding=here),
+    }
+    for expected in (other, {"w": other["w"]}, {"x": other["n"]}):
+        with pytest.raises(InputError, match="cannot be read"):
+            array_folder.read(tmp_path / "one", "about.json", expected)
+    gc.collect()
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_what_libraries_log_elsewhere_is_still_shown(tmp_path, caplog):
+    levels = {name: logging.getLogger(name).level for name in ("absl", "asyncio")}
+    array_folder.write(tmp_path / "one", "about.json", {}, ARRAYS)
+    assert levels == {name: logging.getLogger(name).level for name in levels}
 
 
 def test_a_failed_write_to_a_bucket_leaves_the_folder_before_it(store, bucket):

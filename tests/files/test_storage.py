@@ -1,10 +1,12 @@
 """Files in a local folder and in a bucket, served by a fake Google Cloud Storage."""
 
-import errno
 import os
 import pathlib
+import resource
+import time
 
 import pytest
+import strange_files
 
 from mpt_jax import train
 from mpt_jax.errors import InputError
@@ -68,18 +70,68 @@ def test_files_behave_the_same_in_both(place, request):
     assert storage.files(folder) == ["lines", "z"] and storage.files(folder / "never there") == []
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    """A limit on the size of files takes the place of the disk's."""
     storage.write_bytes(tmp_path / "x", b"before")
-    write_bytes = pathlib.Path.write_bytes
-
-    def full(path, content):
-        write_bytes(path, content[:2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        storage.write_bytes(tmp_path / "x", b"after")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            storage.write_bytes(tmp_path / "x", b"after" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "x").read_bytes() == b"before" and list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
+def test_what_a_link_points_to_is_not_written_nor_removed(tmp_path, kind):
+    """Neither in the place of a file, nor of the file or folder that is written before it is renamed."""
+    for name in ("x", ".x.unfinished"):
+        victim = strange_files.put(tmp_path / name, kind)
+        storage.write_bytes(tmp_path / "x", b"1")
+        assert (tmp_path / "x").read_bytes() == b"1" and not (tmp_path / "x").is_symlink()
+        assert victim is None or victim.read_bytes() == strange_files.VICTIM
+        strange_files.put(tmp_path / "folder", kind)
+        storage.remove(tmp_path / "folder")
+        assert not os.path.lexists(tmp_path / "folder")
+        assert victim is None or victim.read_bytes() == strange_files.VICTIM
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    storage.remove(tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "a/file").exists()
+
+
+def test_a_large_object_is_refused_as_a_large_file_is(bucket, tmp_path):
+    for folder in (bucket, tmp_path):
+        storage.write_bytes(folder / "x", b"12345")
+        assert storage.read_bytes(folder / "x", 5) == b"12345"
+        with pytest.raises(OSError, match="5 bytes; expected at most 4"):
+            storage.read_bytes(folder / "x", 4)
+
+
+def test_a_store_that_does_not_respond_is_reported_in_time(store, monkeypatch):
+    monkeypatch.setattr(storage, "REACHED_WITHIN", 0.2)
+    monkeypatch.setattr(storage, "_REACHED", set())
+    monkeypatch.setattr(storage, "filesystem", lambda: time.sleep(5))
+    started = time.monotonic()
+    with pytest.raises(
+        InputError, match="cannot reach gs://bucket: no response within 0 s; check its name, the network"
+    ):
+        storage.check_access(storage.path("gs://bucket/run"))
+    assert time.monotonic() - started < 4
+    monkeypatch.setattr(storage, "_REACHED", {"bucket"})
+    storage.check_access(storage.path("gs://bucket/run"))  # it was reached before
+
+
+def test_a_name_that_is_not_utf_8_is_refused(capfd, tmp_path):
+    folder = tmp_path / os.fsdecode(b"run-\xff")
+    assert train.main(["--config", "digits", "--workdir", str(folder)]) == 2
+    assert train.main(["--config", "digits", "--workdir", str(folder), "--new-run"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("is not UTF-8; rename it" in line and "run-" in line for line in lines)
+    assert not folder.exists()
 
 
 def test_metadata_are_removed_before_the_files_they_describe(store, bucket):

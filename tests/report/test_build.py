@@ -22,7 +22,9 @@ def test_the_report_names_every_machine_and_commit_that_a_run_was_started_or_res
     result = report.write(make_workdir(tmp_path))
     assert result["hardware"] == ["4 cores of Neoverse-N1", "1 x cpu"]
     assert result["git_revisions"] == ["first", "later"]
+    assert result["versions"] == {"jax": "0"} and result["other_versions"] == {"jax": ["1"]}
     page = (tmp_path / "report.md").read_text()
+    assert "| versions | jax 0, then 1 |" in page
     assert "| commit | first, then later |" in page and "| hardware | 4 cores of Neoverse-N1, then 1 x cpu |" in page
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mpt_jax.errors import InputError
 from mpt_jax.report import flips
 from mpt_jax.report.flips import Pair
 
@@ -17,6 +18,17 @@ def make_pair(old=OLD, new=NEW, sharpness=1.0):
     """Return logits whose largest is the prediction; confidence rises with the position of the image."""
     rise = sharpness * np.arange(1, 8, dtype=np.float32)[:, None]
     return Pair(LABELS, IDS, rise * np.eye(2, dtype=np.float32)[old], rise * np.eye(3, dtype=np.float32)[new])
+
+
+def test_predictions_of_different_images_are_not_compared():
+    pair, config = make_pair(), {"update": {"schedule": [2, 3]}}
+    whole = {"labels": pair.labels, "ids": pair.ids, "logits": pair.old}
+    found = {"r0-old-seed4": whole, "r1-mpt_kl-seed4": {**whole, "logits": pair.new}}
+    assert flips.read(found.get, config, "mpt_kl", 4).new is pair.new
+    for key, other in (("ids", IDS[::-1]), ("labels", LABELS[1:])):
+        found["r1-mpt_kl-seed4"] = {**whole, key: other}
+        with pytest.raises(InputError, match="r0-old-seed4 and r1-mpt_kl-seed4 are of different images"):
+            flips.read(found.get, config, "mpt_kl", 4)
 
 
 def test_counts_are_sums_over_seeds_and_of_old_classes_only():

@@ -1,15 +1,22 @@
 """Data, networks and teachers that do not fit each other are errors before anything is trained or written."""
 
+import io
+import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import releases
 from PIL import Image
+from rich.console import Console
 
+from mpt_jax import config as configs
 from mpt_jax import data
+from mpt_jax.cli.progress import Progress
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
+from mpt_jax.update import preparation, workdir
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,30 @@ def test_what_does_not_fit_is_an_error(overrides, message, prepared, features_fi
     with pytest.raises(InputError, match=message):
         prepared(*(override.format(features=features_file) for override in overrides))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_resumes_with_its_settings_and_reports_other_versions(prepared, features_file, monkeypatch):
+    log = io.StringIO()
+    options = (f"dataset.name={features_file}", "model.name=linear", "update.methods=no_treatment")
+
+    def resume():
+        return prepared(*options, progress=Progress(Console(file=log, width=500), None))
+
+    run = resume()
+    workdir.claim(run.workdir, {"config": configs.to_dict(run.config), "images": {}, "command": "", **run.provenance})
+    resume()
+    assert "other versions" not in log.getvalue()
+    now = {**run.provenance, "versions": {**run.provenance["versions"], "jax": "0.1"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "provenance", lambda device: now)
+        resume()
+    expected = f"{run.workdir} was made with other versions: jax {jax.__version__} (now 0.1); numbers that are computed"
+    assert expected in log.getvalue()
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_enable_fast_math=true")
+    with pytest.raises(
+        InputError, match=r"run was started with XLA_FLAGS='.*', now it is '.*fast_math=true.*; set XLA"
+    ):
+        resume()
 
 
 def test_an_adopted_old_model_must_have_the_configured_network_if_its_weights_are_used(executed, prepared, tmp_path):

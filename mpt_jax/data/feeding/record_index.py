@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mpt_jax.files import cache_dir
+from mpt_jax.runtime import regular_file
 
 CACHED_FROM = 100_000  # records; fewer are read quickly
 
@@ -31,7 +32,8 @@ def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
     with contextlib.suppress(*damaged):
-        with np.load(cache_dir.path("records") / f"{name}.npz", allow_pickle=False) as cached:
+        file = regular_file.opened(cache_dir.path("records") / f"{name}.npz")
+        with file as stream, np.load(stream, allow_pickle=False) as cached:
             labels, ids = cached["labels"], cached["ids"]
         if len(labels) == len(ids) == len(source) and labels.dtype == np.int32 and ids.dtype.kind == "U":
             return labels, ids

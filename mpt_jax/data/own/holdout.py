@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpt_jax.runtime import regular_file
+
 
 def held_out(digests: Sequence[bytes], labels: np.ndarray, fraction: float) -> np.ndarray:
     """Return which images are for testing, bool ``[N]``: those whose digest, scaled to [0, 1), is below `fraction`.
@@ -38,9 +40,7 @@ def held_out(digests: Sequence[bytes], labels: np.ndarray, fraction: float) -> n
 def digest(file: pathlib.Path) -> bytes:
     """Return the SHA-256 of a file; of its name if it cannot be read, which is reported when it is decoded."""
     try:
-        if file.is_file():
-            with file.open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").digest()
+        with regular_file.opened(file) as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
-        pass
-    return hashlib.sha256(os.fsencode(file)).digest()
+        return hashlib.sha256(os.fsencode(file)).digest()

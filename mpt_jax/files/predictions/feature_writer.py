@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from mpt_jax.runtime import regular_file
+
 _PIECE = 2**20  # bytes that are copied at a time
 
 AddRows = Callable[[Sequence[str], Sequence[str | None], np.ndarray], None]
@@ -63,7 +65,7 @@ def open_writer(path: pathlib.Path, classes: Sequence[str], *, split: str, label
                 texts[f"{split}_labels"] = all_labels
             if not labelled or {*all_labels} <= {*classes, ""}:
                 texts["class_names"] = list(classes)
-            with zipfile.ZipFile(unfinished, "w") as archive:
+            with regular_file.created(unfinished) as file, zipfile.ZipFile(file, "w") as archive:
                 with archive.open(f"{split}_features.npy", "w", force_zip64=True) as member:
                     header = {"descr": "<f4", "fortran_order": False, "shape": (len(all_ids), width)}
                     np.lib.format.write_array_header_1_0(member, header)

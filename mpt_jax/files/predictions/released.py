@@ -11,7 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.files import sealed
+from mpt_jax.files import sealed, storage
+from mpt_jax.runtime import regular_file
 
 ABOUT = "about"
 
@@ -39,7 +40,7 @@ def read(path: pathlib.Path, about: Mapping[str, str] = MappingProxyType({})) ->
     Files of a version that did not record what they are of are not checked for it.
 
     Raises:
-      InputError: the file is missing or damaged, or holds other predictions.
+      InputError: the file is missing or damaged, or holds other predictions, or arrays of other types or shapes.
     """
     arrays = sealed.read_arrays(path, ("labels", "logits", "ids"), optional=(ABOUT,))
     try:
@@ -47,6 +48,7 @@ def read(path: pathlib.Path, about: Mapping[str, str] = MappingProxyType({})) ->
     except DAMAGED as error:
         raise InputError(f"{path} does not say what it holds ({type(error).__name__}); {sealed.AGAIN}") from error
     _require(path, found, about)
+    _require_shapes(path, arrays)
     return arrays
 
 
@@ -57,12 +59,24 @@ def check(path: pathlib.Path, about: Mapping[str, str]) -> bool:
       InputError: the file is missing or unreadable, or holds other predictions.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with storage.opened(path) as stream, np.load(stream, allow_pickle=False) as file:
             found = _parsed(file[ABOUT] if ABOUT in file.files else None)
     except DAMAGED as error:
-        raise InputError(f"{path} is missing or damaged ({type(error).__name__}); {sealed.AGAIN}") from error
+        raise InputError(f"{path} is missing or damaged ({regular_file.reason(error)}); {sealed.AGAIN}") from error
     _require(path, found, about)
     return found is not None
+
+
+def _require_shapes(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    labels, logits, ids = (arrays[name] for name in ("labels", "logits", "ids"))
+    types = labels.dtype.kind in "iu" and logits.dtype == np.float32 and ids.dtype.kind in "Uiu"
+    shapes = labels.ndim == ids.ndim == 1 and logits.ndim == 2 and len(labels) == len(ids) == len(logits)
+    if not (types and shapes and logits.shape[1]):
+        found = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in sorted(arrays.items()))
+        raise InputError(
+            f"{path} is damaged: it holds {found}; expected ids [n], labels int [n] and logits float32 [n, K]; "
+            f"{sealed.AGAIN}"
+        )
 
 
 def _parsed(text: np.ndarray | None) -> dict[str, str] | None:

@@ -27,6 +27,7 @@ import pyarrow.parquet
 import scipy.special
 
 from mpt_jax.files.predictions import cells
+from mpt_jax.runtime import regular_file
 
 SCORES = ("logits", "probabilities", "none")
 
@@ -55,7 +56,7 @@ def open_writer(
     unfinished = path.with_name(f".{path.name}.unfinished")
     names = np.array(classes, dtype=object)
     try:
-        with unfinished.open("wb") as file, FORMATS[path.suffix.lower()](file, classes, scores) as add:
+        with regular_file.created(unfinished) as file, FORMATS[path.suffix.lower()](file, classes, scores) as add:
 
             def add_rows(ids: Sequence[str], labels: Sequence[str | None], logits: np.ndarray) -> None:
                 columns = {"id": list(ids), "label": list(labels), "prediction": names[logits.argmax(-1)].tolist()}

@@ -33,6 +33,31 @@ def test_what_was_written_is_read_again(tmp_path):
         assert not readable(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": np.arange(8)},
+        {"labels": np.zeros(9)},
+        {"labels": np.int64(0)},
+        {"logits": np.eye(9)},
+        {"logits": np.zeros((9, 0), np.float32)},
+        {"logits": np.zeros(9, np.float32)},
+        {"logits": np.zeros((9, 9, 1), np.float32)},
+        {"ids": np.arange(8).astype(str)},
+        {"ids": np.zeros((9, 1))},
+        {"ids": np.full(9, b"a")},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused_although_their_digest_fits(tmp_path, changes):
+    path = tmp_path / "one.npz"
+    arrays = {"labels": np.arange(9), "logits": np.eye(9, dtype=np.float32), "ids": np.arange(9).astype(str)}
+    sealed.write_arrays(path, arrays)
+    assert released.exists(path)
+    sealed.write_arrays(path, {**arrays, **changes})
+    with pytest.raises(InputError, match=r"one\.npz is damaged: it holds ids .*; expected ids \[n\], .*; run the same"):
+        released.read(path)
+
+
 def test_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
     path, random = tmp_path / "one.npz", np.random.default_rng(0)
     arrays = {"labels": np.arange(9, dtype=np.int32), "logits": np.eye(9, dtype=np.float32), "ids": np.arange(9)}
