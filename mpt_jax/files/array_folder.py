@@ -7,19 +7,18 @@ itself; reading checks them before anything else. A folder appears completely or
 
 import contextlib
 import errno
-import gc
 import hashlib
 import json
 import logging
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mpt_jax.errors import InputError, one_line
@@ -102,12 +101,26 @@ def read(
             raise InputError(fault)
     try:
         with _silent(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(storage.absolute(folder / part), args=ocp.args.StandardRestore(abstract))
-            return arrays, metadata
-    except jax.errors.JaxRuntimeError:  # another process was lost
+            path = storage.absolute(folder / part)
+            if abstract is not None:
+                _require_fit(folder, checkpointer.metadata(path).item_metadata.tree, abstract)
+            return checkpointer.restore(path, args=ocp.args.StandardRestore(abstract)), metadata
+    except (InputError, jax.errors.JaxRuntimeError):  # the latter: another process was lost
         raise
     except Exception as error:  # undamaged, but of other shapes or another version of orbax, which raises many kinds
         raise InputError(f"{folder} cannot be read ({type(error).__name__})") from error
+
+
+def _require_fit(folder: pathlib.Path, saved: Any, expected: Any) -> None:
+    """Refuse arrays of other shapes or types than expected: orbax converts some types, and prints what fails."""
+    both = [
+        {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, expected))
+    ]
+    for name in sorted(both[0].keys() & both[1].keys()):
+        found, needed = (f"{np.dtype(tree[name].dtype)} {list(tree[name].shape)}" for tree in both)
+        if found != needed:
+            raise InputError(f"{folder} cannot be read: {name} is {found}; expected {needed}")
 
 
 def faults(
@@ -157,26 +170,14 @@ def _sizes(folder: pathlib.Path, parts: Sequence[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Silence what orbax prints beside the error that it raises, which is reported in one line.
-
-    Its threads log the error, and Python reports every coroutine that the error has left unfinished when it is freed.
-    """
+    """Silence what the threads of orbax log beside the error that it raises, which is reported in one line."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = lambda _: None
     try:
         yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:  # its tracebacks hold the coroutines
-            cause.__traceback__ = None
-            cause = cause.__cause__ or cause.__context__
-        gc.collect()
-        raise
     finally:
-        sys.unraisablehook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

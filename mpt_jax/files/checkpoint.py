@@ -20,6 +20,11 @@ from mpt_jax.runtime import processes
 
 NOTES = "notes.json"
 KEPT = 2  # checkpoints of a stage: the newest, and one to fall back to
+CONTENT = {
+    **{"files": {...: str}, "sizes?": {...: int}, "step?": int, "of?": {...: str}},
+    **{"seconds?": float, "since?": int, "teachers?": [str], "sums?": {...: list}},
+}
+"""What notes must hold; those of the caller are not known here in full."""
 _OWN = ("files", "sizes", "seal", "step", "of")  # keys of the notes that are not the caller's
 
 
@@ -117,7 +122,7 @@ def read_notes(folder: pathlib.Path, step: int, of: Mapping[str, str] = MappingP
       InputError: they are missing or damaged, or of another step or training.
     """
     path = step_folder(folder, step)
-    notes = read_sealed(path / NOTES)
+    notes = read_sealed(path / NOTES, CONTENT)
     if notes.get("step", step) != step:
         raise InputError(f"{path} was copied or renamed: it is the checkpoint of step {notes['step']}")
     found = notes.get("of", {})

@@ -26,6 +26,7 @@ _RATE = (float, None)
 _CANDIDATE = {"numbers": {...: float}, "accuracy": _RATE, "nfr": _RATE, "diverged?": bool}
 CARD = {
     **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": {...: str}},
+    **{"sizes?": {...: int}, "run?": str},
     "architecture": {"name?": str, "options?": {...: (str, float, bool)}, "predictions?": str, "ensemble?": bool},
     **{"normalization": {...: (list, None)}, "objective": dict, "parents": {...: str}, "metrics": {...: _RATE}},
     **{"classes": [str], "image_shape": [int], "steps": int, "seconds": float, "examples_per_second": float},

@@ -113,11 +113,13 @@ def _error_within(seconds: float, attempt: Callable[[], Any]) -> Exception | Non
 
 
 def check_name(path: pathlib.Path) -> None:
-    """Check that a path is UTF-8, as the library for arrays and reports need it.
+    """Check that a path is one for orbax, which takes UTF-8 alone, and a bracket for a pattern.
 
     Raises:
       InputError: it is not.
     """
+    if "[" in str(absolute(path)):
+        raise InputError(f"{path} has a '[' in its name, which orbax cannot read; rename it, or give another folder")
     try:
         str(absolute(path)).encode()
     except UnicodeEncodeError as error:

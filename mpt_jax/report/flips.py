@@ -42,7 +42,9 @@ def read(predictions: chain.Predictions, config: Mapping[str, Any], method: str,
     names = [lineage.release_name(*release, seed) for release in (lineage.previous(last, method), (last, method))]
     old, new = map(predictions, names)
     if not all(np.array_equal(old[key], new[key]) for key in ("labels", "ids")):
-        raise InputError(f"predictions of {names[0]} and {names[1]} are of different images; run the same command again")
+        raise InputError(
+            f"predictions of {names[0]} and {names[1]} are of different images; run the same command again"
+        )
     return Pair(new["labels"], new["ids"], old["logits"], new["logits"])
 
 

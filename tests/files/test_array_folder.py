@@ -104,7 +104,7 @@ def test_a_state_that_does_not_fit_prints_nothing(tmp_path, capfd):
         "w": jax.ShapeDtypeStruct((5,), np.float32, sharding=here),
         "n": jax.ShapeDtypeStruct((), np.int32, sharding=here),
     }
-    for expected in (other, {"w": other["w"]}, {"x": other["n"]}):
+    for expected in (other, {"w": other["w"]}, {"x": other["n"]}, {**other, "n": ARRAYS["n"].astype(np.float32)}):
         with pytest.raises(InputError, match="cannot be read"):
             array_folder.read(tmp_path / "one", "about.json", expected)
     gc.collect()

@@ -134,6 +134,12 @@ def test_a_name_that_is_not_utf_8_is_refused(capfd, tmp_path):
     assert not folder.exists()
 
 
+def test_a_name_that_orbax_takes_for_a_pattern_is_refused(capfd, tmp_path):
+    assert train.main(["--config", "digits", "--workdir", str(tmp_path / "run[1]")]) == 2
+    assert "has a '[' in its name, which orbax cannot read; rename it" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_metadata_are_removed_before_the_files_they_describe(store, bucket):
     for name in ("model/d/a", "model/b", "card.json"):
         storage.write_bytes(bucket / name, b"1")
