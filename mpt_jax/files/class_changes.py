@@ -13,6 +13,7 @@ from mpt_jax.errors import InputError, listed
 from mpt_jax.files import storage
 from mpt_jax.files.predictions import columns, formats
 from mpt_jax.files.predictions.formats import IDS
+from mpt_jax.runtime import regular_file
 
 FORMER, CORRECTED = ("old_label", "old"), ("new_label", "new")
 """Names of the columns of a file of corrected labels, beside the id."""
@@ -48,11 +49,13 @@ def read_class_map(given: Any, where: str = "class_map") -> ClassMap:
     if suffix not in _PARSERS:
         raise InputError(f"{path}: expected a class map in a file that ends in {' or '.join(_PARSERS)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}; expected a class map in TOML or JSON") from error
-    except (IsADirectoryError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a class map in TOML or JSON") from error
+    except OSError as error:
+        raise InputError(f"{path} is {regular_file.reason(error)}; expected a class map in TOML or JSON") from error
     try:
         parsed = _PARSERS[suffix](text)
     except (ValueError, RecursionError) as error:

@@ -61,7 +61,7 @@ def sign(path: pathlib.Path, key: pathlib.Path) -> pathlib.Path:
             config.set_hashing_config(_hashing()).sign(path, made)
         except ValueError as error:
             raise InputError(f"{path} cannot be signed: {one_line(error)}; expected regular files") from error
-        storage.write_bytes(place(path), made.read_bytes())
+        storage.write_bytes(place(path), storage.read_bytes(made))
     return place(path)
 
 
@@ -106,7 +106,7 @@ def require_record(path: pathlib.Path) -> dict[str, Any]:
       InputError: another file, or of a comparison that was not possible.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(storage.read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({type(error).__name__}); {_EXPECTED}") from error
     if not isinstance(record, dict) or not {"schema", "passed", "inputs"} <= record.keys():

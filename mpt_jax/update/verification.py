@@ -1,13 +1,12 @@
 """The check of a whole work directory: every digest, and every link of its chain, without changing anything."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mpt_jax.errors import InputError, listed
-from mpt_jax.files import array_folder, checkpoint, released_model, sealed, storage
+from mpt_jax.files import array_folder, checkpoint, released_model, schema, sealed, storage
 from mpt_jax.files.predictions import released
 from mpt_jax.update import chain, lineage, workdir
 
@@ -177,9 +176,11 @@ def _report(folder: pathlib.Path, facts: Mapping[str, Any], cards: chain.Cards) 
     if not path.exists():
         return Row("report", 0, [])
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = schema.read(path)["rows"]
         by_name = {lineage.release_name(row["release"], row["method"], row["seed"]): row for row in rows}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except InputError as error:
+        return Row("report", 1, [f"{error}; {sealed.AGAIN}"])
+    except (LookupError, TypeError, AttributeError) as error:
         return Row("report", 1, [f"{path} is damaged ({type(error).__name__}); {sealed.AGAIN}"])
     expected = [name for name in chain.releases(facts["config"]) if not name.startswith("r0-")]
     differing = [name for name in expected if name not in cards or not _reports(by_name.get(name, {}), cards[name])]
