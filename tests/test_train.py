@@ -313,6 +313,16 @@ def test_the_compilation_cache_is_on_unless_the_flag_turns_it_off(digits_dir, tm
     assert train.main(stopped) == 2 and enabled == [1]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_work_directory_that_others_may_write_to_is_named(digits_dir, tmp_path, capsys):
+    line = arguments(digits_dir, tmp_path / "run", "--config.update.schedule=[5,11]")  # before anything compiles
+    for mode, named in ((0o700, False), (0o777, True)):
+        tmp_path.chmod(mode)
+        assert train.main(line) == 2
+        warned = f"everyone may write to {tmp_path}: a change that others make in {tmp_path / 'run'} changes what"
+        assert (warned in capsys.readouterr().out) == named
+
+
 def test_the_default_work_directory_is_named_after_the_config(digits_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

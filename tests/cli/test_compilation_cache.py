@@ -148,3 +148,44 @@ def test_pruning_removes_the_oldest_entries_beyond_the_limit(tmp_path):
     assert len(list(tmp_path.iterdir())) == 5
     compilation_cache.prune(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"newest-cache", "newer-cache", "mine"}
+
+
+class Config:
+    """JAX's configuration, in place of that of this process."""
+
+    def __init__(self, folder=None):
+        self.values = {"jax_compilation_cache_dir": folder, "jax_enable_compilation_cache": True}
+
+    def update(self, name, value):
+        self.values[name] = value
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_programs_that_others_may_have_written_are_not_executed(tmp_path, monkeypatch):
+    folder, config, lines = tmp_path / "mpt_jax/compiled", Config(), []
+    monkeypatch.setattr(compilation_cache.jax, "config", config)
+    monkeypatch.setattr(compilation_cache, "default_folder", lambda: folder)
+    monkeypatch.setattr(compilation_cache, "_remove_failing_entries", lambda folder: None)
+    folder.mkdir(parents=True)
+    for mode, used in ((0o777, False), (0o755, True)):
+        folder.chmod(mode)
+        assert compilation_cache.enable(lines.append) == (folder if used else None)
+        assert (config.values["jax_compilation_cache_dir"] == str(folder)) == used
+    (line,) = lines
+    assert line.startswith(f"no cache of compiled programs: everyone may write to {folder}") and "chmod go-w" in line
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_configured_cache_that_others_may_write_to_is_named(tmp_path, monkeypatch):
+    lines = []
+    for folder in (str(tmp_path), "gs://bucket/cache"):
+        monkeypatch.setattr(compilation_cache.jax, "config", Config(folder))
+        assert compilation_cache.enable(lines.append) is None
+    assert lines == []
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(compilation_cache.jax, "config", Config(str(tmp_path)))
+    assert compilation_cache.enable(lines.append) is None
+    assert lines == [
+        f"JAX's cache of compiled programs {tmp_path} is executed, but everyone may write to {tmp_path}; take that "
+        "permission away"
+    ]
