@@ -97,8 +97,8 @@ def text(rows: "Sequence[Row]") -> str:
     for row in rows:
         if row.unnamed:
             lines.append(
-                f"{row.unnamed:,} of the {row.what} were made before version 0.2 recorded where they belong: only "
-                "their digests were checked"
+                f"{row.unnamed:,} of the {row.what} were made before such files recorded their run: checked by their "
+                "digests and names"
             )
     return "\n".join(lines) + "\n"
 

@@ -99,15 +99,14 @@ def _links(folder: pathlib.Path, cards: chain.Cards) -> Row:
 
 
 def _models(folder: pathlib.Path, cards: chain.Cards, *, digests: bool) -> Row:
-    faults, unnamed = [], 0
+    faults = []
     with_weights = {name: card for name, card in cards.items() if card["files"]}
     for name, card in with_weights.items():
-        unnamed += "sizes" not in card
         try:
             released_model.check(folder / "releases" / name, card, digests=digests)
         except InputError as error:
             faults.append(str(error))
-    return Row("models", len(with_weights), faults, unnamed)
+    return Row("models", len(with_weights), faults)
 
 
 def _predictions(folder: pathlib.Path, cards: chain.Cards, contents: Mapping[str, str], *, digests: bool) -> Row:

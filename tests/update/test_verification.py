@@ -5,17 +5,20 @@ import json
 import os
 import pathlib
 import shutil
+import time
 
 import numpy as np
 import pytest
 from damage import damaged_copies
 from interrupted import Interrupted, InterruptedAt
+from releases import release
+from workdirs import make_workdir
 
 from mpt_jax import report
 from mpt_jax.errors import InputError
-from mpt_jax.files import checkpoint, sealed, storage
+from mpt_jax.files import checkpoint, released_model, sealed, storage
 from mpt_jax.files.predictions import released
-from mpt_jax.update import chain
+from mpt_jax.update import chain, workdir
 from mpt_jax.update.verification import verify
 
 OPTIONS = ("update.methods=mpt_kl", "seeds=0,1")
@@ -150,6 +153,32 @@ def test_checkpoints_are_checked_while_a_run_is_not_finished(executed, tmp_path)
     found = faults(folder, digests=False)["checkpoints"]
     assert len(found) == 2 and "r1-other/10 is the checkpoint of another stage" in found[0]
     assert f"{checkpoint.step_folder(states, 99)} was copied or renamed" in found[1]
+
+
+@pytest.mark.slow
+def test_the_check_of_a_hundred_releases_without_digests_takes_less_than_two_seconds(tmp_path):
+    folder = make_workdir(tmp_path / "run", seeds=tuple(range(25)))
+    run, model, paths = workdir.identity(workdir.read_facts(folder)), release(tmp_path / "one"), []
+    labels, logits = np.arange(2000) % 10, np.zeros((2000, 10), np.float32)
+    (folder / "predictions").mkdir()
+    for path in (folder / "releases").iterdir():
+        card = json.loads((path / "card.json").read_text())
+        for key in ("files", "digest", "seal"):
+            del card[key]
+        shutil.rmtree(path)
+        card |= {"run": run, "classes": list("0123456789"), "architecture": {"name": "convnet", "options": {}}}
+        released_model.write(path, model, card)
+        about = chain.about(path.name, released_model.identity(model), {})
+        released.write(chain.predictions_path(folder, path.name), labels=labels, logits=logits, ids=labels, about=about)
+        paths.append(path)
+    seconds = {}
+    for digests in (False, True):
+        started = time.perf_counter()
+        assert faults(folder, digests=digests) == {}
+        seconds[digests] = time.perf_counter() - started
+    count = len(storage.listing(folder / "releases"))
+    print(f"{len(paths)} releases, {count} files: {seconds[False]:.2f} s, with digests {seconds[True]:.1f} s")
+    assert len(paths) == 100 and seconds[False] < 2
 
 
 def test_the_config_is_part_of_the_chain(run, tmp_path):
