@@ -74,7 +74,7 @@ def releases(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], Row]:
     """Return the cards that hold, by release."""
-    present = _folders(folder / "releases")
+    present = _names(folder / "releases")
     expected = chain.releases(facts["config"]) if (folder / "report.json").exists() else ()  # of a finished run
     missing = [name for name in expected if name not in present]
     faults = [f"{folder / 'releases' / name} is missing" for name in missing]
@@ -110,7 +110,7 @@ def _models(folder: pathlib.Path, cards: chain.Cards, *, digests: bool) -> Row:
 
 
 def _predictions(folder: pathlib.Path, cards: chain.Cards, contents: Mapping[str, str], *, digests: bool) -> Row:
-    present = [pathlib.PurePosixPath(name).stem for name in storage.files(folder / "predictions")]
+    present = [name.removesuffix(".npz") for name in _names(folder / "predictions") if name.endswith(".npz")]
     names, faults, unnamed = sorted({*present, *cards}), [], 0
     for name in names:
         path = chain.predictions_path(folder, name)
@@ -128,7 +128,7 @@ def _predictions(folder: pathlib.Path, cards: chain.Cards, contents: Mapping[str
 
 def _checkpoints(folder: pathlib.Path, run: str, *, digests: bool) -> Row:
     faults, checked, unnamed = [], 0, 0
-    for stage in _folders(folder / "checkpoints"):
+    for stage in _names(folder / "checkpoints"):
         states = folder / "checkpoints" / stage
         for step in checkpoint.saved_steps(states):
             path, checked = checkpoint.step_folder(states, step), checked + 1
@@ -143,7 +143,7 @@ def _checkpoints(folder: pathlib.Path, run: str, *, digests: bool) -> Row:
 
 
 def _backbones(folder: pathlib.Path, *, digests: bool) -> Row:
-    names = _folders(folder / "backbone")
+    names = _names(folder / "backbone")
     return Row("backbones", len(names), [*_faults_of_backbones(folder / "backbone", names, digests=digests)])
 
 
@@ -197,7 +197,7 @@ def _reports(row: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
     return bool(shared) and same
 
 
-def _folders(folder: pathlib.Path) -> list[str]:
+def _names(folder: pathlib.Path) -> list[str]:
     """Return the sorted names in a folder, without those that a process has not finished."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path.name for path in found if not path.name.startswith("."))

@@ -12,6 +12,7 @@ import pytest
 from mpt_jax import report, update
 from mpt_jax.files import released_model, storage
 from mpt_jax.files.predictions import released
+from mpt_jax.update import verification
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -53,6 +54,8 @@ def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, execute
     assert "report.html" in names and any(name.startswith("plots/") for name in names)
     assert json.loads((bucket / "report.json").read_text())["rows"]
     assert not update.execute(remote, "command")  # nothing left to do
+    rows = verification.verify(bucket)
+    assert [fault for row in rows for fault in row.faults] == [] and sum(row.checked for row in rows) > 9
 
 
 @pytest.mark.slow

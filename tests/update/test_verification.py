@@ -106,6 +106,8 @@ def test_predictions_that_do_not_belong_are_found(run):
     (line,) = faults(run.workdir)["predictions"]
     assert "r9-mpt_kl-seed0.npz belongs to no release" in line
     one.with_name("r9-mpt_kl-seed0.npz").unlink()
+    one.with_name(f".{one.name}.unfinished").write_bytes(b"left by a process that was killed")
+    assert faults(run.workdir) == {}
     arrays = released.read(one)
     about = chain.about("r1-mpt_kl-seed0", run.card(run.folder(1, "mpt_kl", 0))["digest"], run.contents)
     released.write(one, **arrays | {"labels": arrays["labels"][::-1]}, about=about)
