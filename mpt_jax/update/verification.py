@@ -64,12 +64,12 @@ def verify_release(folder: pathlib.Path, *, digests: bool = True) -> list[Row]:
         released_model.check(folder, card, digests=digests)
     except InputError as error:
         return [Row("models", 1, [str(error)])]
-    return [Row("models", 1, [], int("sizes" not in card))]
+    return [Row("models", 1, [])]
 
 
 def releases(folder: pathlib.Path) -> list[pathlib.Path]:
     """Return the folders of the releases in a work directory."""
-    return [folder / "releases" / name for name in _folders(folder / "releases")]
+    return [folder / "releases" / name for name in _names(folder / "releases")]
 
 
 def _cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], Row]:
