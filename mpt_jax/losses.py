@@ -680,6 +680,45 @@ def double_source_focal_distillation(
     return old_weight * old.astype(dtype) + new_weight * new.astype(dtype)
 
 
+def carry_over(logits: jax.typing.ArrayLike, groups: Sequence[Sequence[int]]) -> jax.Array:
+    """Return one logit for each group of classes, ``u_g = log sum_{k in G_g} exp z_k``.
+
+    So ``softmax(u)_g`` is the probability of all classes of the group, among those that are in any. A class that is a
+    group of its own is moved unchanged; one that is in no group is dropped.
+
+    Args:
+      logits: z, floating point, ``[..., K]``.
+      groups: G, for each of the G groups the positions of its classes, at least one.
+
+    Returns:
+      ``[..., G]``.
+
+    Raises:
+      TypeError: logits are not floating point.
+      ValueError: logits are a scalar, or a group is empty.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(jnp.array_str(carry_over(jnp.array([[1.0, 5.0, 1.0, 2.0]]), [[3], [0, 2]]), precision=4))
+      [[2.     1.6931]]
+    """
+    logits = _logits("logits", logits)
+    if not all(len(group) for group in groups):
+        raise ValueError(f"groups={list(map(list, groups))} has an empty group; expected a class in each")
+    moved = logits[..., np.array([group[0] for group in groups], int)]
+    several = [g for g, group in enumerate(groups) if len(group) > 1]
+    if not several:
+        return moved
+    sizes = np.array([len(groups[g]) for g in several])
+    members = np.zeros((len(several), sizes.max()), int)
+    is_member = np.arange(sizes.max()) < sizes[:, None]
+    members[is_member] = [k for g in several for k in groups[g]]
+    together = jax.nn.logsumexp(
+        logits[..., members], axis=-1, where=jnp.broadcast_to(is_member, (*logits.shape[:-1], *members.shape))
+    )
+    return moved.at[..., np.array(several)].set(together)
+
+
 def _logits(name: str, values: jax.typing.ArrayLike) -> jax.Array:
     values = jnp.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating):

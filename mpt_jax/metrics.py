@@ -1,6 +1,7 @@
 """Flips between models on the same images: exact integer counts first, then one division per rate.
 
-- Two models: `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`, `margins`.
+- Two models: `as_new`, `flip_metrics`, `class_growth_metrics`, `per_class_flips`, `ranked_flips`, `confidences`,
+  `margins`.
 - A sequence of releases: `sequence_metrics`, `mean_of_sequences`.
 - Many candidates: `pareto_front`, `nfr_at_accuracy`.
 - Uncertainty: `wilson_interval`, `effective_rows`, `mcnemar_exact`, `bootstrap_nfr_difference`.
@@ -48,6 +49,32 @@ MEANINGS: dict[str, str] = {
     "forgetting": "Per release: how far the accuracy on earlier tasks is below its best so far, averaged over them.",
 }
 """The meaning of every key of `flip_metrics`, `class_growth_metrics` and `sequence_metrics`."""
+
+
+def as_new(
+    old_predictions: np.ndarray, new_predictions: np.ndarray, labels: np.ndarray, allowed: np.ndarray | None
+) -> np.ndarray:
+    """Return an old model's predictions as classes of the new one, if an update changes the classes.
+
+    A prediction is read as the label if it stands for that, else as the new prediction if it stands for that, else as
+    -1. So it is right where it equals the label, and an image is unchanged where it equals the new prediction.
+
+    Args:
+      old_predictions: positions among the old classes, ``[n]``.
+      new_predictions: positions among the new classes, ``[n]``.
+      labels: positions among the new classes, ``[n]``.
+      allowed: which new classes each old one stands for, ``[K_old, K]``, see `class_map.matrix`; None: its own
+        position, and the predictions are returned as they are.
+
+    Examples:
+      >>> allowed = np.array([[1, 1, 0], [0, 0, 1]], bool)  # the first class is split
+      >>> as_new(np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0]), np.array([1, 0, 2, 2]), allowed).tolist()
+      [1, 0, 0, 2]
+    """
+    if allowed is None:
+        return old_predictions
+    agrees = np.where(allowed[old_predictions, new_predictions], new_predictions, -1)
+    return np.where(allowed[old_predictions, labels], labels, agrees)
 
 
 def is_negative_flip(old_predictions: np.ndarray, new_predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -158,7 +185,12 @@ def flip_metrics(
 
 
 def class_growth_metrics(
-    old_predictions: ArrayLike, new_predictions: ArrayLike, labels: ArrayLike, *, num_old_classes: int
+    old_predictions: ArrayLike,
+    new_predictions: ArrayLike,
+    labels: ArrayLike,
+    *,
+    num_old_classes: int,
+    allowed: np.ndarray | None = None,
 ) -> dict[str, float | None]:
     """Compare a model with its successor that knows more classes, with the protocol of the papers.
 
@@ -169,7 +201,8 @@ def class_growth_metrics(
       old_predictions: integers below `num_old_classes`, ``[n]``, on all images, NumPy or JAX.
       new_predictions: integers, ``[n]``.
       labels: integers, ``[n]``; those below `num_old_classes` are of old classes.
-      num_old_classes: number of classes of the old model.
+      num_old_classes: number of classes of the old model; with `allowed`, of the classes that any old one stands for.
+      allowed: which classes each prediction of the old model stands for, see `as_new`; None: its own.
 
     Returns:
       Python floats, fractions from 0 to 1; `accuracy_new_classes` is None without images of new classes.
@@ -189,11 +222,12 @@ def class_growth_metrics(
     Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
     """
     old, new, labels = _predictions(old_predictions, new_predictions, labels)
-    if np.any(old >= num_old_classes):
+    if allowed is None and np.any(old >= num_old_classes):
         raise ValueError(f"old_predictions hold class {old.max()}; expected the old classes 0 to {num_old_classes - 1}")
     is_old = labels < num_old_classes
     if not is_old.any():
         raise ValueError(f"no image of an old class (label below {num_old_classes}); expected at least one")
+    old = as_new(old, new, labels, allowed)
     all_classes = flip_metrics(old, new, labels)
     old_classes = flip_metrics(old[is_old], new[is_old], labels[is_old])
     is_new = ~is_old
@@ -273,13 +307,16 @@ def confidences(logits: ArrayLike) -> np.ndarray:
         return 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
 
 
-def ranked_flips(old_logits: ArrayLike, new_logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
+def ranked_flips(
+    old_logits: ArrayLike, new_logits: ArrayLike, labels: ArrayLike, *, allowed: np.ndarray | None = None
+) -> np.ndarray:
     """Return the images that flip negatively, sorted by falling confidence of the new model's wrong prediction.
 
     Args:
       old_logits: floating point, ``[n, K_old]``.
       new_logits: floating point, ``[n, K]``.
       labels: integers, ``[n]``.
+      allowed: see `as_new`.
 
     Returns:
       Positions, integers; equal confidences keep their order.
@@ -291,7 +328,7 @@ def ranked_flips(old_logits: ArrayLike, new_logits: ArrayLike, labels: ArrayLike
       [2, 0]
     """
     old, new, labels = _predictions(np.argmax(old_logits, -1), np.argmax(new_logits, -1), labels)
-    flipped = np.flatnonzero(is_negative_flip(old, new, labels))
+    flipped = np.flatnonzero(is_negative_flip(as_new(old, new, labels, allowed), new, labels))
     return flipped[np.argsort(-confidences(np.asarray(new_logits)[flipped]), kind="stable")]
 
 
@@ -354,7 +391,21 @@ def margin_histograms(
     is_old = labels < num_old_classes
     if not is_old.any():
         raise ValueError(f"no image of an old class (label below {num_old_classes}); expected at least one")
-    before, after = (margins(np.asarray(z)[is_old], labels[is_old]) for z in (old_logits, new_logits))
+    return histograms(*(margins(np.asarray(z)[is_old], labels[is_old]) for z in (old_logits, new_logits)), bins=bins)
+
+
+def histograms(before: np.ndarray, after: np.ndarray, *, bins: int) -> dict[str, np.ndarray]:
+    """Return histograms of the values before and after an update, in the same bins, see `margin_histograms`.
+
+    Args:
+      before: ``[n]``.
+      after: ``[m]``.
+      bins: number of bins of equal width over the range of both.
+
+    Examples:
+      >>> histograms(np.array([0.0, 1.0]), np.array([4.0]), bins=2)["before"].tolist()
+      [2, 0]
+    """
     edges = np.histogram_bin_edges(np.concatenate([before, after]), bins)
     return {"edges": edges, "before": np.histogram(before, edges)[0], "after": np.histogram(after, edges)[0]}
 

@@ -5,6 +5,9 @@
     offset_k = bias(progress) * scale_y ** bias_power * 1[k is new]
                + balance * log(n_k * old_count_factor ** 1[k is old])
 
+A source that knows other classes than the student, such as an old model whose classes the update merges or splits,
+brings `CommonClasses`, on which the two are compared; to know the first K_s classes is the simplest case.
+
 Numbers are leaves; the structure (source, distance, gate) is static. So several objectives `stack` into one and train
 in a single vmapped program. To add a method, add a row to `METHODS`. To add a gate or a distance, add an entry to
 `GATES` or `DISTANCES`.
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from mpt_jax import losses
+from mpt_jax import class_map, losses
 
 GATES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "teacher_right": lambda logits, teacher_logits, labels: losses.teacher_right(teacher_logits, labels),
@@ -67,6 +70,58 @@ The target of "ce" is the label; its teacher is used by the gate only. The targe
 probabilities. "influence" is the cross-entropy of the source's logits, and the only distance whose gradient flows into
 them.
 """
+
+
+OF_OLD_MODEL = ("old", "old_head")
+"""The sources whose classes are those of the old model."""
+
+_CLASSES_OF = {
+    **dict.fromkeys(("teacher_right", "teacher_wrong"), "source"),
+    **dict.fromkeys(("student_right", "student_wrong", "ce"), "student"),
+}
+"""The classes on which a gate or a distance is computed if those of source and student differ; else the common ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonClasses:
+    """The classes on which a student is compared with a source that knows other ones, see `class_map.groups`.
+
+    The source's logit of a common class is the logsumexp of those of its classes, and so is the student's. A class of
+    the source that is in none is retired, one of the student is new.
+
+    Attributes:
+      of_source: for each common class, the source's classes.
+      of_student: for each common class, the student's classes.
+      right: for each of the source's classes, the student's classes that it stands for: its prediction is right on
+        images of these.
+    """
+
+    of_source: tuple[tuple[int, ...], ...]
+    of_student: tuple[tuple[int, ...], ...]
+    right: tuple[tuple[int, ...], ...]
+
+
+def common_classes(allowed: np.ndarray) -> CommonClasses | None:
+    """Return the classes on which a source and a student are compared; None if the source knows the first ones.
+
+    Args:
+      allowed: which of the student's classes each of the source's stands for, ``[K_s, K]``, see `class_map.matrix`.
+
+    Examples:
+      >>> common_classes(np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], bool))
+      CommonClasses(of_source=((0,), (1, 2)), of_student=((0, 1), (2,)), right=((0, 1), (2,), (2,), ()))
+      >>> common_classes(np.eye(2, 3, dtype=bool))
+    """
+    if np.array_equal(allowed, np.eye(*allowed.shape, dtype=bool)):
+        return None
+
+    def members(groups: np.ndarray) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(np.flatnonzero(groups == g).tolist()) for g in range(groups.max() + 1))
+
+    of_source, of_student = class_map.groups(allowed)
+    return CommonClasses(
+        members(of_source), members(of_student), tuple(tuple(np.flatnonzero(row).tolist()) for row in allowed)
+    )
 
 
 class Term(struct.PyTreeNode):
@@ -487,6 +542,7 @@ def per_example_loss(
     teacher_logits: Mapping[str, jax.typing.ArrayLike],
     *,
     num_old_classes: int,
+    common: CommonClasses | None = None,
     class_counts: jax.typing.ArrayLike | None = None,
     label_scale: jax.typing.ArrayLike | None = None,
     epoch: jax.typing.ArrayLike = 0,
@@ -500,7 +556,10 @@ def per_example_loss(
       labels: integers, ``[...]``.
       teacher_logits: ``[..., K_s]`` with K_s <= K, by name of the source. Other names are ignored. No gradient flows
         into them, except by the distance "influence".
-      num_old_classes: classes from this position on are new; K if there are none, as in a first release.
+      num_old_classes: classes from this position on are new; K if there are none, as in a first release. A part of a
+        split class is not new.
+      common: the classes that the student has in common with the old model, for the sources `OF_OLD_MODEL`, whose
+        number of classes is then that of `common.right`. None: the old model knows the student's first classes.
       class_counts: number of training images of each class, ``[K]``, for objectives with a `balance`.
       label_scale: scale of b for images of each class, above 0, ``[K]``, for objectives with a `bias_power`.
       epoch: number of completed epochs, for terms with a `start_epoch` (may be traced).
@@ -540,7 +599,8 @@ def per_example_loss(
     )
     loss = jnp.asarray(objective.cross_entropy, loss.dtype) * loss
     for term in objective.terms:
-        value = _term_loss(term, logits, jnp.asarray(teacher_logits[term.source]), labels, epoch)
+        shared = common if term.source in OF_OLD_MODEL else None
+        value = _term_loss(term, logits, jnp.asarray(teacher_logits[term.source]), labels, epoch, shared)
         loss = loss + value.astype(loss.dtype)
     return loss
 
@@ -638,22 +698,68 @@ def _prior(
 
 
 def _term_loss(
-    term: Term, logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array, epoch: jax.typing.ArrayLike
+    term: Term,
+    logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    epoch: jax.typing.ArrayLike,
+    common: CommonClasses | None,
 ) -> jax.Array:
     # in a stack, a teacher's NaN must not reach rows that lack the term: 0 * NaN is NaN, in value and gradient
     started = jnp.asarray(epoch, float) >= jnp.asarray(term.start_epoch, float)
     present = (jnp.asarray(term.weight) != 0) & started
     logits, teacher_logits = (jnp.where(present, x, jnp.zeros_like(x)) for x in (logits, teacher_logits))
+    views = _views(logits, teacher_logits, labels, common)
+    _, common_logits, common_labels = views["common"]
     weighted = losses.focal_weighting(
-        DISTANCES[term.distance](term, logits, teacher_logits, labels),
-        jax.lax.stop_gradient(GATES[term.gate](logits, teacher_logits, labels)),
-        labels,
-        num_teacher_classes=teacher_logits.shape[-1],
+        DISTANCES[term.distance](term, *views[_CLASSES_OF.get(term.distance, "common")]),
+        jax.lax.stop_gradient(GATES[term.gate](*views[_CLASSES_OF.get(term.gate, "common")])),
+        common_labels,
+        num_teacher_classes=common_logits.shape[-1],
         alpha=term.alpha,
         beta=term.beta,
         unknown_classes=term.unknown_classes,
     )
     return jnp.where(present, jnp.asarray(term.weight, weighted.dtype), 0.0) * weighted
+
+
+def _views(
+    logits: jax.Array, teacher_logits: jax.Array, labels: jax.Array, common: CommonClasses | None
+) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Return student logits, teacher logits and labels, each for the "student"'s, "common" and "source"'s classes.
+
+    On the source's classes, the label is the source's prediction where that stands for the label, and else no class.
+    """
+    given = (logits, teacher_logits, labels)
+    if common is None:
+        return dict.fromkeys(("student", "common", "source"), given)
+    num_classes = logits.shape[-1]
+    if teacher_logits.shape[-1] != len(common.right):
+        raise ValueError(
+            f"the old model's logits have shape {teacher_logits.shape}; expected {len(common.right)} classes, as of "
+            "the common ones"
+        )
+    place = np.full(num_classes, -1)
+    for g, members in enumerate(common.of_student):
+        place[list(members)] = g
+    new = np.flatnonzero(place < 0)  # behind the common ones
+    place[new] = len(common.of_student) + np.arange(len(new))
+    allowed = np.zeros((len(common.right), num_classes), bool)
+    for k, stands_for in enumerate(common.right):
+        allowed[k, list(stands_for)] = True
+    known = (labels >= 0) & (labels < num_classes)
+    label = jnp.where(known, labels, 0).astype(int)
+    predicted = jnp.argmax(teacher_logits, axis=-1)
+    right = known & jnp.asarray(allowed)[predicted, label]
+    return {
+        "student": given,
+        "common": (
+            losses.carry_over(logits, [*common.of_student, *((k,) for k in new.tolist())]),
+            losses.carry_over(teacher_logits, common.of_source),
+            jnp.where(known, jnp.asarray(place)[label], place.max() + 1),
+        ),
+        "source": (logits, teacher_logits, jnp.where(right, predicted, -1)),
+    }
 
 
 def _slots(objective: Objective) -> dict[tuple, Term]:

@@ -87,6 +87,8 @@ def user_folder(tmp_path_factory, digits_dir, features_file):
         picture = photos.photograph("rings", 60, 90, np.random.default_rng(i))
         (folder / f"photos/{i}.jpg").write_bytes(picture)
     shutil.copy(features_file, folder / "features.npz")
+    page = (ROOT / "docs/class_changes.md").read_text(encoding="utf-8")
+    (folder / "classes.toml").write_text(re.search(r"```toml\n(# classes\.toml\n.*?)```", page, re.DOTALL)[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(tfds.core.constants, "DATA_DIR", str(digits_dir))
@@ -210,6 +212,8 @@ def environment(user_folder, digits_dir):
     ("page", "name", "arguments"), [command for command in commands() if command.values[1] != "reproduce"]
 )
 def test_every_command_does_its_work(page, name, arguments, user_folder, stand_ins, environment, request, tmp_path):
+    if {"configs/class_changes.py", "configs/class_changes.py:merge", "configs/class_changes.py:smoke"} & {*arguments}:
+        pytest.skip("needs the old model that the command above it trains; tests/config/test_shipped.py runs both")
     line = stand_ins(name, arguments)
     together = [line]
     if name == "train":

@@ -700,3 +700,46 @@ def test_labels_are_checked_inside_jit_by_checkify(dtype):
     assert "label 7 at position 1; expected 0 to 4" in error.get()
     with pytest.raises(ValueError, match="checkify"):
         jax.jit(lambda labels: losses.check_labels(labels, 5))(np.array([0], dtype))
+
+
+GROUPS = [[3], [0, 2, 5], [1, 6]]
+
+
+def test_logits_are_carried_over_to_groups_of_classes():
+    expected = [[z[3], np.log(np.exp(z[[0, 2, 5]]).sum()), np.log(np.exp(z[[1, 6]]).sum())] for z in STUDENT]
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(losses.carry_over(STUDENT, GROUPS), expected, rtol=1e-14)
+        cotangent = random_logits(5, N, 3)
+        _, pull = jax.vjp(lambda z: losses.carry_over(z, GROUPS), jnp.asarray(STUDENT))
+        (gradient,) = pull(jnp.asarray(cotangent))
+    by_hand = np.zeros_like(STUDENT)  # d u_g / d z_k is the share of k in its group
+    for g, group in enumerate(GROUPS):
+        share = np.exp(STUDENT[:, group])
+        by_hand[:, group] = cotangent[:, g, None] * share / share.sum(-1, keepdims=True)
+    np.testing.assert_allclose(gradient, by_hand, rtol=1e-12, atol=1e-15)
+    probability = np.exp(STUDENT) / np.exp(STUDENT)[:, [k for group in GROUPS for k in group]].sum(-1, keepdims=True)
+    carried = jax.nn.softmax(losses.carry_over(STUDENT.astype(np.float32), GROUPS))
+    np.testing.assert_allclose(carried, np.stack([probability[:, g].sum(-1) for g in GROUPS], -1), rtol=1e-5)
+
+
+def test_a_class_alone_is_moved_bit_for_bit():
+    z = STUDENT.astype(np.float32)
+    np.testing.assert_array_equal(losses.carry_over(z, [[4], [0]]), z[:, [4, 0]])
+    np.testing.assert_array_equal(losses.carry_over(z, GROUPS)[:, 0], z[:, 3])
+    np.testing.assert_array_equal(
+        losses.carry_over(z.reshape(3, 4, K), GROUPS), losses.carry_over(z, GROUPS).reshape(3, 4, 3)
+    )
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_carried_over_logits_are_finite_at_extreme_ones(scale):
+    z = jnp.asarray(scale * np.sign(STUDENT), jnp.float32)
+    values, gradient = jax.value_and_grad(lambda z: losses.carry_over(z, GROUPS).sum())(z)
+    chex.assert_tree_all_finite((values, gradient))
+
+
+def test_a_group_without_a_class_is_refused():
+    with pytest.raises(ValueError, match="empty group"):
+        losses.carry_over(jnp.zeros((2, 3)), [[0], []])
+    with pytest.raises(TypeError, match="floating point"):
+        losses.carry_over(jnp.zeros((2, 3), int), [[0]])

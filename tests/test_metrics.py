@@ -467,3 +467,45 @@ def test_confidences_of_large_and_of_diverged_logits():
     with warnings.catch_warnings(action="error"):
         found = metrics.confidences(np.array([[1e4, -1e4], [np.nan, 0.0], [np.inf, 0.0]]))
     assert found[0] == 1.0 and np.isnan(found[1:]).all()
+
+
+# An update that splits 0 into 0 and 1, merges 1 and 2 into 2, and retires 3; 3 is new.
+ALLOWED = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], bool)
+
+
+def test_predictions_of_an_old_model_whose_classes_changed():
+    labels = np.array([0, 1, 1, 0, 2, 2, 2, 3, 0, 1])
+    old = np.array([0, 0, 0, 1, 1, 2, 3, 0, 3, 2])
+    new = np.array([0, 1, 0, 2, 2, 0, 2, 3, 2, 1])
+    read = metrics.as_new(old, new, labels, ALLOWED)
+    right = [True, True, True, False, True, True, False, False, False, False]
+    assert (read == labels).tolist() == right
+    # Image 3 stays wrong with the class that 1 became; the retired class agrees with nothing.
+    assert (read == new).tolist() == [True, True, False, True, True, False, False, False, False, False]
+    row = class_growth_metrics(old, new, labels, num_old_classes=3, allowed=ALLOWED)
+    assert (
+        row["nfr"] == pytest.approx(2 / 9)
+        and row["pfr"] == pytest.approx(2 / 9)
+        and row["churn"] == pytest.approx(5 / 9)
+    )
+    assert row["accuracy_previous"] == pytest.approx(5 / 9) and row["accuracy_new_classes"] == 1.0
+    assert metrics.as_new(old, new, labels, None) is old
+
+
+@given(st.data())
+def test_the_identities_of_flips_hold_when_classes_change(data):
+    allowed = np.array(data.draw(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=3, max_size=3)))
+    draw = lambda most: np.array(data.draw(st.lists(st.integers(0, most), min_size=9, max_size=9)))  # noqa: E731
+    old, new, labels = draw(2), draw(3), draw(3)
+    flips = flip_metrics(metrics.as_new(old, new, labels, allowed), new, labels)
+    right = allowed[old, labels]
+    assert flips["negative_flips"] == np.sum(right & (new != labels))
+    assert flips["positive_flips"] == np.sum(~right & (new == labels))
+    assert flips["error_new"] - flips["error_old"] == pytest.approx(flips["nfr"] - flips["pfr"])
+    unchanged = (right & (new == labels)) | (~right & (new != labels) & allowed[old, new])
+    assert flips["churn"] == pytest.approx(1 - np.mean(unchanged))
+
+
+def test_the_most_confident_flips_of_an_update_that_changes_classes():
+    old, new = 3.0 * np.eye(4)[[0, 1, 3]], np.array([1.0, 2.0, 3.0])[:, None] * np.eye(4)[[0, 0, 0]]
+    assert metrics.ranked_flips(old, new, np.array([1, 2, 0]), allowed=ALLOWED).tolist() == [1, 0]

@@ -717,3 +717,190 @@ def test_a_name_may_fix_numbers():
 def test_a_name_with_bad_numbers_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
         objectives.own_numbers(name)
+
+
+# An update that changes the classes: 0 and 2 are merged, 1 is split, 3 is retired, 4 is moved, and two are new.
+
+STANDS_FOR = ([1], [2, 3], [1], [], [0])  # of each old class, the new ones
+ALLOWED = np.array([[k in news for k in range(K)] for news in STANDS_FOR])
+COMMON = objectives.common_classes(ALLOWED)
+OLD_5, HEAD_5 = (_rng.normal(scale=3.0, size=(N, 5)) for _ in range(2))
+OLD_5[1, 2], OLD_5[2, 1], OLD_5[6, 4], OLD_5[4, 3] = 12.0, 12.0, 12.0, 12.0
+OLD_5[7], HEAD_5[7] = (2.0, 2.4, 2.0, 0.0, 0.0), 0.0  # 1 is predicted, though 0 and 2 together are more likely
+
+
+def together(*logits):
+    return np.log(np.sum(np.exp(logits)))
+
+
+def new_in_common(z):
+    return np.array([z[1], together(z[2], z[3]), z[0], z[4], z[5]])
+
+
+def old_in_common(t):
+    return np.array([together(t[0], t[2]), t[1], t[4]])
+
+
+LABEL_IN_COMMON = (2, 0, 1, 1, 3, 4)
+
+
+def changed(row):
+    """Return a row as a function of (z, y) on the new classes, (u, t, y_common) on the common ones, and the gate."""
+
+    def of_image(z, o, n, e, h, y):
+        old, u, gate = old_in_common(o), new_in_common(z), float(y in STANDS_FOR[np.argmax(o)])
+        return row(z=z, y=y, u=u, t=old, v=LABEL_IN_COMMON[y], gate=gate, n=n, e=e, h=old_in_common(h))
+
+    return of_image
+
+
+def soft_target(u, t, v, share):
+    target = (1 - share) * (np.arange(len(u)) == v)
+    target[: len(t)] += share * np.exp(log_softmax(t))
+    return -np.sum(target * log_softmax(u))
+
+
+def churn_in_common(z, y, u, t, v, **_):
+    if v >= len(t):
+        return ce(z, y)
+    return 0.5 * ce(z, y) - 0.5 * np.sum(np.exp(log_softmax(t)) * log_softmax(u)[: len(t)])
+
+
+def anchor_in_common(z, y, u, t, gate, **_):
+    return 0.5 * soft_ce(u, t) + 0.5 * ce(z, y) if gate else ce(z, y, smoothing=0.1)
+
+
+def better_in_common(z, y, u, t, v, **_):
+    is_better = v < len(t) and log_softmax(t)[v] > log_softmax(u)[v]
+    return 0.5 * ce(z, y) + 0.5 * 4 * kl(u, t, 2) if is_better else ce(z, y)
+
+
+def mpt_kl_in_common(bias):
+    return lambda z, y, u, t, gate, n, **_: ce(z, y, bias(y)) + (1 + 5 * gate) * kl(u, t, 5) + fd_kl(z, n, y)
+
+
+def elodi_in_common(largest):
+    return lambda z, y, u, t, e, **_: ce(z, y) + 0.6 * ldi(u, t, 0, largest) / 2 + 0.4 * ldi(z, e, 0, largest) / 2
+
+
+CHANGED = {
+    "pct_naive": lambda z, y, gate, **_: (1 + gate) * ce(z, y),
+    "pct_kl": lambda z, y, u, t, gate, **_: ce(z, y) + (1 + 5 * gate) * kl(u, t, 5),
+    "pct_lm": lambda z, y, u, t, gate, **_: ce(z, y) + 0.4 * (1 + 5 * gate) * ldi(u, t, 0) / 2,
+    "mpt_kl": mpt_kl_in_common(lambda y: 4),
+    "mpt_lm": lambda z, y, u, t, gate, n, **_: (
+        ce(z, y, 4) + 0.4 * (1 + 5 * gate) * ldi(u, t, 0) / 2 + 0.4 * fd_lm(z, n, y)
+    ),
+    "mpt_kl_no_bias": mpt_kl_in_common(lambda y: 0),
+    "mpt_lm_no_bias": lambda z, y, u, t, gate, n, **_: (
+        ce(z, y) + 0.4 * (1 + 5 * gate) * ldi(u, t, 0) / 2 + 0.4 * fd_lm(z, n, y)
+    ),
+    "mpt_kl_annealed": mpt_kl_in_common(lambda y: 3),
+    "mpt_kl_grown": mpt_kl_in_common(lambda y: 1),
+    "mpt_kl_per_class": mpt_kl_in_common(lambda y: 4 * SCALE[y]),
+    "mpt_kl_ema": mpt_kl_in_common(lambda y: 4),
+    "mpt_kl_ensemble": lambda z, y, u, t, gate, e, **_: ce(z, y, 4) + (1 + 5 * gate) * kl(u, t, 5) + fd_kl(z, e, y),
+    "elodi_mpt": elodi_in_common(K),
+    "elodi_mpt_topk": elodi_in_common(10),
+    "ldi": lambda z, y, u, t, v, **_: 0.5 * ce(z, y) + 0.5 * ldi(u, t, 0.5) * (v < len(t)),
+    "kd": lambda z, y, u, t, **_: 0.5 * ce(z, y) + 0.5 * 4 * kl(u, t, 2),
+    "better_teacher": better_in_common,
+    "churn_distillation": churn_in_common,
+    "anchor": anchor_in_common,
+    "strict_imitation": lambda z, y, u, t, gate, **_: ce(z, y) + 0.5 * gate * soft_ce(u, t),
+    "muscle": lambda z, y, u, t, n, **_: 0.5 * ce(z, y) + 0.5 * (kl(z, n, 2) if right(z, y) else kl(u, t, 2)),
+    "bct": lambda z, y, v, h, **_: ce(z, y) - (log_softmax(h)[v] if v < len(h) else 0),
+    "balanced_softmax_kd": lambda z, y, u, t, **_: 0.5 * ce(z, y, prior=np.log(COUNTS)) + 0.5 * 4 * kl(u, t, 2),
+}
+
+
+def changed_arrays(dtype=jnp.float32):
+    z, teachers = arrays(dtype)
+    return z, {**teachers, "old": jnp.asarray(OLD_5, dtype), "old_head": jnp.asarray(HEAD_5, dtype)}
+
+
+@functools.cache
+def losses_of_changed_rows():
+    with jax.enable_x64(True):
+        z, teachers = changed_arrays(jnp.float64)
+
+        def rows():
+            return {n: per_example_loss(o, z, LABELS, teachers, common=COMMON, **MOMENT) for n, o in METHODS.items()}
+
+        return jax.device_get(jax.jit(rows)())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_row_of_the_table_when_classes_change(name):
+    row = changed(CHANGED[name]) if name in CHANGED else TABLE[name]
+    images = zip(STUDENT, OLD_5, NEW, ENSEMBLE, HEAD_5, LABELS, strict=True)
+    values = losses_of_changed_rows()[name]
+    chex.assert_type(values, np.float64)
+    np.testing.assert_allclose(values, [row(*x) for x in images], rtol=1e-12)
+    uses_old = {"old", "old_head"} & set(sources(METHODS[name]))
+    assert bool(uses_old) == (name in CHANGED)
+
+
+def test_gradients_agree_with_finite_differences_when_classes_change():
+    with jax.enable_x64(True):
+        z, teachers = changed_arrays(jnp.float64)
+        stacked = stack(list(METHODS.values()))
+
+        def each(z, head):  # the derivative of every row
+            given = {**teachers, "old_head": head}
+            one = lambda o: per_example_loss(o, z, LABELS, given, common=COMMON, **MOMENT).sum()  # noqa: E731
+            return jax.vmap(one)(stacked)
+
+        random = np.random.default_rng(1)
+        point = z, teachers["old_head"]
+        direction = tuple(random.normal(size=x.shape) for x in point)
+        value_and_derivative = jax.jit(lambda point: jax.jvp(each, point, direction))
+        _, derivative = value_and_derivative(point)
+        step = 1e-6
+        after, before = (
+            np.asarray(value_and_derivative(tuple(x + s * d for x, d in zip(point, direction, strict=True)))[0])
+            for s in (step, -step)
+        )
+    np.testing.assert_allclose(derivative, (after - before) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+def test_a_prediction_is_right_before_by_what_it_stands_for_and_not_by_the_common_classes():
+    u, t = new_in_common(STUDENT[7]), old_in_common(OLD_5[7])
+    assert (
+        np.argmax(OLD_5[7]) == 1 and np.argmax(t) == 0 and LABELS[7] == 1
+    )  # the merged class, which it did not predict
+    z, teachers = changed_arrays()
+    values = per_example_loss(METHODS["pct_kl"], z, LABELS, teachers, common=COMMON, **MOMENT)
+    np.testing.assert_allclose(values[7], ce(STUDENT[7], 1) + kl(u, t, 5), rtol=1e-5)
+    retired = LABELS == 4  # image 4 is predicted as a retired class, image 10 is of the same new class
+    assert np.argmax(OLD_5[4]) == 3 and retired[4] and not any(4 in news for news in STANDS_FOR)
+
+
+def test_classes_that_only_move_are_compared_as_before():
+    z, teachers = arrays()
+    moved = np.array([2, 0, 3, 1])  # the old model's outputs in another order
+    allowed = np.eye(K_OLD, K, dtype=bool)[moved]
+    given = {**teachers, **{source: teachers[source][:, moved] for source in ("old", "old_head")}}
+    for objective in MIXED:
+        values = per_example_loss(objective, z, LABELS, given, common=objectives.common_classes(allowed), **MOMENT)
+        # In this order the sums over classes are rounded alike only up to their last digits.
+        np.testing.assert_allclose(
+            values, per_example_loss(objective, z, LABELS, teachers, **MOMENT), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_without_common_classes_the_program_is_the_same():
+    z, teachers = arrays()
+    program = lambda common: str(  # noqa: E731
+        jax.make_jaxpr(lambda z, t: [per_example_loss(o, z, LABELS, t, common=common, **MOMENT) for o in MIXED])(
+            z, teachers
+        )
+    )
+    assert program(None) == program(objectives.common_classes(np.eye(K_OLD, K, dtype=bool)))
+    assert "scatter" not in program(None) and "logsumexp" not in program(None)
+
+
+def test_an_old_model_of_another_number_of_classes_than_the_common_ones_is_refused():
+    z, teachers = arrays()
+    with pytest.raises(ValueError, match=r"old model's logits have shape \(12, 4\); expected 5 classes"):
+        per_example_loss(METHODS["pct_kl"], z, LABELS, teachers, common=COMMON, **MOMENT)

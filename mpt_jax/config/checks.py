@@ -185,6 +185,10 @@ def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     _check_normalization(config, "dataset")
     _require(
+        dataset.labels == "label" or not (dataset.is_listed or dataset.name.endswith((".npz", ".py"))),
+        f"dataset.labels={dataset.labels} is a feature of a TFDS data set, but dataset.name={dataset.name}; remove it",
+    )
+    _require(
         not (dataset.crop_padding and dataset.random_resized_crop),
         f"dataset.crop_padding={dataset.crop_padding} and dataset.random_resized_crop="
         f"{list(dataset.random_resized_crop)} are both random crops; remove one of them",
@@ -389,6 +393,9 @@ def _check_update(config: Config) -> None:
 
 
 def _adds_classes(config: Config) -> bool:
+    """Return whether every update adds classes; with a class map, which only `mpt_jax.update` can apply, it may."""
+    if config.update.class_map:
+        return True
     return all(before < after for before, after in itertools.pairwise(config.update.schedule))
 
 
@@ -400,8 +407,26 @@ def _fine_tuned(config: Config) -> list[str]:
     return [method for method, row in _derived(config).items() if row.fine_tuned]
 
 
+def _check_class_map(config: Config) -> None:
+    update, schedule = config.update, config.update.schedule
+    shown = f"update.class_map={update.class_map}" if isinstance(update.class_map, str) else "update.class_map"
+    _require(
+        gives_old_model(config),
+        f"{shown} changes the classes of a given old model, but update.old, old.weights and old.predictions are empty; "
+        "expected one of them, such as update.old=RUN/releases/r0-old-seed{seed}",
+    )
+    _require(
+        len(schedule) == 2 and min(schedule) >= 2,
+        f"update.schedule={list(schedule)} with {shown}; expected two numbers of at least 2, of the classes before and "
+        "after: update in one run after the other, each with its own map",
+    )
+
+
 def _check_schedule(config: Config) -> None:
     update, schedule = config.update, config.update.schedule
+    if update.class_map:
+        _check_class_map(config)
+        return
     _require(
         len(schedule) >= 2 and schedule[0] >= 2 and list(schedule) == sorted(schedule),
         f"update.schedule={list(schedule)}; expected two or more growing numbers of at least 2, such as [50, 100]",

@@ -72,7 +72,8 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Convert a value to the type of its key, without rounding or truncation."""
     if isinstance(value, Text):
-        value = str(value) if hint is str else parse_literal(value)
+        is_text = hint is str or (hint == str | Mapping and not value.lstrip().startswith("{"))
+        value = str(value) if is_text else parse_literal(value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, _require_keys(value, key, "NAME=VALUE"), f"{key}.")
     if typing.get_origin(hint) is collections.abc.Mapping:
@@ -80,7 +81,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if hint is Any:
         return _convert_argument(value, key)
     if isinstance(hint, types.UnionType):
-        return _convert_text_or_list(value, key)
+        return (_convert_file_or_tables if Mapping in typing.get_args(hint) else _convert_text_or_list)(value, key)
     if typing.get_origin(hint) is tuple:
         return tuple(_convert(typing.get_args(hint)[0], item, key) for item in _split(value))
     return _convert_scalar(hint, value, key)
@@ -118,6 +119,13 @@ def _convert_text_or_list(value: Any, key: str) -> str | tuple:
     if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
         raise InputError(f"config key {key!r}={value!r}; expected text, or a list of class names and indices")
     return tuple(items) if is_list else str(items[0])
+
+
+def _convert_file_or_tables(value: Any, key: str) -> str | dict[str, Any]:
+    """Convert the path of a file, or what is in it, which another module checks."""
+    if not isinstance(value, Mapping):
+        return _convert_scalar(str, value, key)
+    return {name: _convert_file_or_tables(v, key) if isinstance(v, Mapping) else v for name, v in value.items()}
 
 
 def _split(value: Any) -> Sequence[Any]:

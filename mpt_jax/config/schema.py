@@ -78,6 +78,7 @@ class UpdateConfig:
     posthoc_of: str = "independent"  # model whose new classes `posthoc_bias` lowers: "independent" or a trained method
     old: str = ""  # folder of a released model to start from ("{seed}" is replaced); empty: train it
     independent: str = ""  # folder of the independently trained new model ("{seed}" is replaced); empty: train it
+    class_map: str | Mapping = ""  # what classes become: a .toml or .json file, or its content; empty: all stay
 
 
 @dataclasses.dataclass(frozen=True)

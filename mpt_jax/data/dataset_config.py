@@ -98,6 +98,8 @@ class DatasetConfig:
     augmentation: str = "crop_flip"  # crop_padding and flip, or "imagenet": random resized crops and flips, streamed
     workers: int = 0  # processes that decode a stream; 0: threads, one per core, at most 16
     test_split: str = "test"  # of a TFDS data set
+    label_changes: str = ""  # file of corrected labels, with the columns id, old_label and new_label
+    labels: str = "label"  # feature of a TFDS data set with the classes, such as "coarse_label" of cifar100
     crop_padding: int = 0  # random crop after padding with this many black pixels
     flip: bool = False  # random horizontal flip
     random_resized_crop: tuple[float, ...] = ()  # smallest and largest share of the image in a random crop

@@ -2,20 +2,27 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mpt_jax.data import classes, findings, subsets, tfds_source
+from mpt_jax.data import classes, findings, relabelling, subsets, tfds_source
 from mpt_jax.data.dataset_config import DatasetConfig
 from mpt_jax.data.feeding.stream import Files, Stream
 from mpt_jax.data.findings import Finding
 from mpt_jax.data.own import arrays, folder, listing, table
 from mpt_jax.data.splits import Dataset, Parts, Source, Split, pick
 from mpt_jax.errors import InputError, listed
+from mpt_jax.files import class_changes
 
 
-def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset:
+def load(
+    settings: DatasetConfig,
+    *,
+    num_classes: int,
+    becomes: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Dataset:
     """Read a data set and split it into training, validation and test examples.
 
     Faults are reported here, before any training: unreadable images, labels outside the classes, duplicate ids, and
@@ -36,6 +43,7 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
 
         `mean`, `std`, `crop_padding` and `flip` have no effect here.
       num_classes: number of classes to read, from the start of the class order.
+      becomes: what each class of an older release is called now, see `relabelling.relabelled`; None: all stay.
       seed: seed of the validation, `train_per_class` and `imbalance` subsets.
 
     Raises:
@@ -44,6 +52,11 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
         faulty examples, or class names that print alike.
     """
     source = _open(settings)
+    if becomes is not None:
+        source = relabelling.relabelled(source, becomes, settings.name)
+    if settings.label_changes:
+        changes = class_changes.read_label_changes(settings.label_changes)
+        source = relabelling.corrected(source, changes, becomes or {}, settings.name)
     similar = findings.similar_names(f"data set {settings.name}", source.class_names)
     order = _class_order(settings, source.class_names, num_classes)
     class_names = tuple(source.class_names[index] for index in order)
@@ -63,6 +76,7 @@ def load(settings: DatasetConfig, *, num_classes: int, seed: int = 0) -> Dataset
         train=train,
         validation=validation,
         test=parts.test,
+        corrected=parts.corrected,
         findings=(*similar, *found, *findings.unusual_classes(class_names, train.labels, parts.test.labels)),
     )
 

@@ -34,6 +34,7 @@ class Dataset:
     validation: Split
     test: Split
     findings: tuple[Finding, ...] = ()
+    corrected: Mapping[str, str] = dataclasses.field(default_factory=dict)  # id of a test image -> its former label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class Parts:
     faults: Mapping[str, Sequence[str]]  # kind of fault -> examples that have it
     findings: tuple[Finding, ...] = ()
     validation: Split | None = None  # None: drawn from train
+    corrected: Mapping[str, str] = dataclasses.field(default_factory=dict)  # id of a test image -> its former label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

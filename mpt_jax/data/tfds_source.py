@@ -31,7 +31,7 @@ def open_source(settings: DatasetConfig) -> Source:
         when it is read: damaged files, or images of different sizes without `settings.image_size`.
     """
     builder, splits = _prepared_builder(settings.name, settings.data_dir), ("train", settings.test_split)
-    _check_features(builder, splits)
+    _check_features(builder, splits, settings.labels)
     stored = builder.info.features["image"].shape
     channels = settings.channels or stored[-1]
     size = settings.size or (stored[:2] if None not in stored else None)
@@ -52,7 +52,7 @@ def open_source(settings: DatasetConfig) -> Source:
         )
         return Parts(train, test, {"images that cannot be read": train_faults + test_faults})
 
-    return Source(builder.info.features["label"].names, read, published=True)
+    return Source(builder.info.features[settings.labels].names, read, published=True)
 
 
 def open_split(
@@ -139,13 +139,16 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             ) from error
 
 
-def _check_features(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> None:
+def _check_features(builder: tfds.core.DatasetBuilder, splits: Sequence[str], label: str = "label") -> None:
     name, info = builder.name, builder.info
     features = dict(sorted(info.features.items())) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     listed = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items()) or "no named features"
-    for key, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
+    for key, kind in (("image", tfds.features.Image), (label, tfds.features.ClassLabel)):
         if not isinstance(features.get(key), kind):
-            raise InputError(f"data set {name} has {listed}; expected a feature {key!r} of type {kind.__name__}")
+            setting = f"dataset.labels={label}, but " if key != "label" and key == label else ""
+            raise InputError(
+                f"{setting}data set {name} has {listed}; expected a feature {key!r} of type {kind.__name__}"
+            )
     image = features["image"]
     if image.np_dtype != np.uint8 or image.shape[-1] not in images.MODES:
         raise InputError(
@@ -226,7 +229,7 @@ def _decode(
         images.blank(len(source), *settings.size, channels)  # fail before decoding for hours
     pixels, labels, ids, unreadable = [], [], [], []
     for number, example in (record for records in _batches(source, _BATCH) for record in records):
-        if example["label"] not in position:
+        if example[settings.labels] not in position:
             continue
         name = record_index.name_of(example, split, number)
         try:
@@ -234,7 +237,7 @@ def _decode(
         except ValueError as error:
             unreadable.append(f"{name} ({error})")
             continue
-        labels.append(position[example["label"]])
+        labels.append(position[example[settings.labels]])
         ids.append(name)
     return pixels, labels, ids, unreadable
 
@@ -248,8 +251,8 @@ def _stream(
 ) -> Split:
     with _read_errors(builder):
         source = _encoded(builder, split)
-        stored, ids = record_index.read(builder, split, source)
-    labels = classes.positions(order, len(builder.info.features["label"].names))[stored]
+        stored, ids = record_index.read(builder, split, source, settings.labels)
+    labels = classes.positions(order, len(builder.info.features[settings.labels].names))[stored]
     records = np.flatnonzero((labels >= 0) & (stored >= 0))  # TFDS labels unlabelled examples -1
     if not records.size:
         raise _no_images(builder, split)

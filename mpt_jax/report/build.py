@@ -8,9 +8,10 @@ from typing import Any
 
 from mpt_jax import metrics
 from mpt_jax.files import storage
-from mpt_jax.report import comparison, contents, flips, markdown, page, plots
+from mpt_jax.report import class_changes, comparison, contents, corrected_labels, flips, markdown, page, plots
 from mpt_jax.runtime import hardware
-from mpt_jax.update import chain, lineage, workdir
+from mpt_jax.update import chain, class_change, lineage, workdir
+from mpt_jax.update.class_change import ClassChange
 from mpt_jax.update.workdir import read_facts
 
 RATES = (
@@ -45,8 +46,10 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     Returns:
       `schema` 1; `rows`, one for each (release, method, seed). Of the last release: `summary` over seeds, `selection`
       of numbers, `comparison` (see `comparison.compare`) and, if there are predictions, `flips` per method (see
-      `flips.describe`). `sequences`: the lineage of each method, if there are more than two releases. `hardware` and
-      `git_revisions`: every machine and commit that the run was started or resumed with.
+      `flips.describe`), `class_changes` with a class map (see `class_changes.describe`) and `corrected_labels` per
+      method with corrected labels (see `corrected_labels.count`; sums over seeds). `sequences`: the lineage of each
+      method, if there are more than two releases. `hardware` and `git_revisions`: every machine and commit that the run
+      was started or resumed with.
     """
     facts = read_facts(folder)
     config, all_cards = facts["config"], chain.read_cards(folder, facts)
@@ -57,7 +60,12 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     rows = [_row(card) for card in cards]
     last = [card for card in cards if card["release"] == len(schedule) - 1]
     selection = {card["method"]: card["selection"] for card in last if card.get("selection")}
-    found, events = _flips(folder, config, methods, predictions)
+    change = None
+    if "class_map" in last[0]:
+        change = class_change.from_cards(last[0], all_cards[lineage.release_name(0, lineage.OLD, last[0]["seed"])])
+    num_old = change.num_carried if change else schedule[-2]
+    former = facts.get("former_labels", {}), last[0]["classes"], change.becomes() if change else {}
+    found, events, more = _flips(folder, config, methods, predictions, num_old, change, former)
     compared = comparison.compare(
         {method: [_row(card) for card in last if card["method"] == method] for method in methods},
         events,
@@ -72,7 +80,7 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
             "images": facts["images"],
             "findings": facts.get("findings", []),
         },
-        "classes": {"order": last[0]["classes"], "schedule": schedule},
+        "classes": {"order": last[0]["classes"], "schedule": schedule, "not_new": num_old},
         "device": facts["device"],
         "rows": rows,
         "summary": {method: _summary([_row(card) for card in last if card["method"] == method]) for method in methods},
@@ -81,6 +89,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "fronts": fronts(selection),
         "comparison": compared,
         "flips": found,
+        **({"class_changes": class_changes.describe(change, more, last[0]["classes"])} if change and found else {}),
+        **({"corrected_labels": {m: _sums(of["corrected"]) for m, of in more.items()}} if former[0] and found else {}),
         "config": config,
         "versions": facts["versions"],
         "other_versions": workdir.other_versions(facts, facts["versions"]),
@@ -113,18 +123,35 @@ def fronts(selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flips(
-    folder: pathlib.Path, config: Mapping[str, Any], methods: Sequence[str], predictions: chain.Predictions
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `flips.describe` and `flips.events` of every method, reading one method at a time as logits are large."""
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    methods: Sequence[str],
+    predictions: chain.Predictions,
+    num_old: int,
+    change: ClassChange | None,
+    former: tuple[Any, Any, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return `flips.describe` and `flips.events` of every method, and counts of each seed's changed classes and labels.
+
+    One method is read at a time, as logits are large.
+    """
     if not flips.has_predictions(folder, config, methods):
-        return {}, {}
-    thumbnails, num_old = workdir.read_gallery(folder).keys(), config["update"]["schedule"][-2]
-    described, events = {}, {}
+        return {}, {}, {}
+    thumbnails = workdir.read_gallery(folder).keys()
+    described, events, more = {}, {}, {}
     for method in methods:
-        pairs = [flips.read(predictions, config, method, seed) for seed in config["seeds"]]
+        pairs = [flips.read(predictions, config, method, seed, change) for seed in config["seeds"]]
         described[method] = flips.describe(pairs, num_old, thumbnails)
         events[method] = flips.events(pairs, num_old)
-    return described, events
+        more[method] = {
+            "classes": [flips.count_changes(pair) for pair in pairs if pair.change],
+            "corrected": [corrected_labels.count(pair, *former) for pair in pairs if former[0]],
+        }
+    return described, events, more
+
+
+def _sums(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {key: sum(of_seed[key] for of_seed in counts) for key in counts[0]}
 
 
 def _sequences(config: Mapping[str, Any], methods: Sequence[str], predictions: chain.Predictions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpt_jax.errors import printable
-from mpt_jax.report import plots, table, tradeoff, verdict
+from mpt_jax.report import class_changes, corrected_labels, plots, table, tradeoff, verdict
 from mpt_jax.report.blocks import Command, Folded, Gallery, Plot, Points, Section, Table, Text, percent
 
 Report = dict[str, Any]
@@ -24,6 +24,8 @@ def sections(report: Report, pictures: Mapping[str, plots.Picture]) -> list[Sect
         Section("Which method should I ship?", verdict.blocks(report)),
         Section("How do the methods compare?", tradeoff.blocks(report, plot)),
         Section("How do they develop over the releases?", _sequence(report, plot)),
+        Section("What became of the classes?", class_changes.blocks(report, plots.focus(report))),
+        Section("Which flips come from corrected labels?", corrected_labels.blocks(report)),
         Section("Which images flip?", _flips(report, plot)),
         Section("Why do they flip?", _margins(report, plot)),
         Section("How was this run made?", _protocol(report)),
@@ -91,7 +93,7 @@ def _flips(report: Report, plot: PlotBlock) -> list[Any]:
     per_seed = [max(1, count // seeds) if count else 0 for count in first["per_class"]["count"]]
     headings = ["class", "test images", *(f"flips, {method}" for method in shown)]
     rows = [[names[k], str(per_seed[k]), *(percent(rates[m][k]) for m in shown)] for k in order]
-    num_old = report["classes"]["schedule"][-2]
+    num_old = report["classes"]["not_new"]
     confused = [
         [names[label], names[predicted], "new" if predicted >= num_old else "old", str(count)]
         for label, predicted, count in first["confusion"]
@@ -214,6 +216,8 @@ def _scenario(config: dict[str, Any]) -> str:
     parts = [f"{updates} update{'s' * (updates > 1)}"]
     if update["old_fraction"] < 1:
         parts.append(f"old model trained on {100 * update['old_fraction']:g} % of the images")
+    if update.get("class_map"):
+        parts.append("classes renamed, merged, split or retired")
     if old_model:
         parts.append(f"old network {old_model}")
     external = config.get("old", {})

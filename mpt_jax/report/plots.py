@@ -182,7 +182,7 @@ def _confusion(report: Report) -> Drawn:
     flips = report["flips"][method]["confusion"]
     if not flips:
         return None
-    num_old = report["classes"]["schedule"][-2]
+    num_old = report["classes"]["not_new"]
     sums = [np.zeros(len(report["classes"]["order"]), int) for _ in range(2)]
     for label, predicted, count in flips:
         sums[0][label] += count

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from mpt_jax import data
 from mpt_jax.config import OptimizerConfig
+from mpt_jax.objectives import CommonClasses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Recipe:
       sampled: whether all objectives have a `sampler_rate`.
       layers: of `models.layer_order`, for `layer_decay`.
       num_classes: number of logits; 0: the attribute `num_classes` of the network.
+      common: the classes in common with an old model that knows other ones, see `objectives.per_example_loss`.
     """
 
     module: nn.Module
@@ -38,6 +40,7 @@ class Recipe:
     sampled: bool = False
     layers: tuple[str, ...] = ()
     num_classes: int = 0
+    common: CommonClasses | None = None
 
     def __post_init__(self) -> None:
         if not self.num_classes:

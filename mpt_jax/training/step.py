@@ -99,6 +99,7 @@ def train_step(
             batch.labels,
             teacher_logits,
             num_old_classes=recipe.num_old_classes,
+            common=recipe.common,
             class_counts=facts.class_counts,
             label_scale=facts.label_scale,
             epoch=jnp.asarray(step) // recipe.steps_per_epoch(facts.num_examples),

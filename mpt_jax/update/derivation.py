@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax import data, posttraining
+from mpt_jax import data, metrics, posttraining
 from mpt_jax.methods import DERIVED, Build, Number, Validation
 from mpt_jax.models import Classifier, parameters
 from mpt_jax.objectives import METHODS
-from mpt_jax.update import lineage, releases, selection
+from mpt_jax.update import class_change, lineage, releases, selection
 from mpt_jax.update.run import Run, training_rows
 from mpt_jax.update.selection import Member
 
@@ -41,7 +41,11 @@ class Models:
 
     @functools.cached_property
     def old(self) -> Classifier:
-        return self._read(*lineage.previous(self.release, self.method))
+        change, old = self.run.class_change, self._read(*lineage.previous(self.release, self.method))
+        if change is None:
+            return old
+        carried = class_change.with_carried_head(old, change)
+        return carried.replace(module=self.run.module(0, change.num_carried))
 
     @functools.cached_property
     def parents(self) -> tuple[Classifier, ...]:
@@ -120,8 +124,9 @@ def _choose(
         chosen = list(itertools.compress(models, finite))
         return _best_candidate(run, number, build, chosen, old[finite], held_out, num_old)
     independent = run.predict(run.read(release, lineage.INDEPENDENT), held_out).argmax(-1)
-    reference = selection.rates(old, independent, held_out.labels, num_old)["accuracy"]
+    reference = selection.rates(old, independent, held_out.labels, num_old, run.allowed)["accuracy"]
     required = reference - run.config.update.tolerance
+    old = metrics.as_new(old, held_out.labels[None], held_out.labels[None], run.allowed)
     return number.choose(Validation(held_out.labels, num_old, old[finite], logits[finite], required))
 
 
@@ -138,7 +143,7 @@ def _best_candidate(
     for value in number.candidates:
         built = (jax.tree.map(lambda leaf: leaf[None], build(one, value)) for one in models)
         new = [run.predict(classifier, held_out)[0].argmax(-1) for classifier in built]
-        rates = selection.rates(old, new, held_out.labels, num_old_classes)
+        rates = selection.rates(old, new, held_out.labels, num_old_classes, run.allowed)
         tried.append({"numbers": {number.name: value}, **rates})
     required = tried[0]["accuracy"] - run.config.update.tolerance
     best, record = selection.select(tried, required_accuracy=required, images=len(held_out))

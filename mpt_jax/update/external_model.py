@@ -21,8 +21,8 @@ from mpt_jax.models import Classifier, pytorch_weights
 SHOWN = 5  # class names or ids in an error message
 
 
-def class_order(config: Config, released: Sequence[str] = ()) -> Any:
-    """Return `dataset.class_order`; if it is "natural", the old model's classes come first, then all others.
+def class_names(config: Config, released: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the old model's classes in the order of its outputs; none if they are not known.
 
     Args:
       released: the classes of the model that `update.old` names. For other old models the names come from `old.classes`
@@ -32,15 +32,26 @@ def class_order(config: Config, released: Sequence[str] = ()) -> Any:
       InputError: predictions that cannot be read, or that disagree with `old.classes`.
 
     Examples:
-      >>> class_order(Config(), ["owl", "cat"]), class_order(Config())
-      (('owl', 'cat', '...'), 'natural')
+      >>> class_names(Config(), ["owl", "cat"])
+      ('owl', 'cat')
     """
-    order, names = config.dataset.class_order, tuple(released) or configs.old_classes(config)
+    names = tuple(released) or configs.old_classes(config)
     if config.old.predictions:
         path = files_per_seed(config.old.predictions, config)[0]
         _, _, in_file = next(columns.read_scores(formats.open_source(path, str(path))), ((), None, None))
         names = output_names(path, in_file, names)
-    return (*names, "...") if order == "natural" and names and (released or not _are_indices(names)) else order
+    return names if released or not _are_indices(names) else ()
+
+
+def class_order(config: Config, known: Sequence[str]) -> Any:
+    """Return `dataset.class_order`; if it is "natural", the classes that the old model knows come first, then others.
+
+    Examples:
+      >>> class_order(Config(), ["owl", "cat"]), class_order(Config(), [])
+      (('owl', 'cat', '...'), 'natural')
+    """
+    order = config.dataset.class_order
+    return (*known, "...") if order == "natural" and known else order
 
 
 def require_weights(config: Config) -> None:
@@ -56,20 +67,21 @@ def require_weights(config: Config) -> None:
 def read_weights(
     config: Config,
     dataset: data.Dataset,
+    classes: Sequence[str],
     module: nn.Module,
     normalization: tuple[np.ndarray, np.ndarray],
 ) -> list[tuple[Classifier, dict[str, Any]]]:
     """Read the old models of `old.weights`: a classifier and a card per seed, as for a model that `update.old` names.
 
     Args:
-      module: the network of the first release.
+      classes: of the first release.
+      module: its network.
       normalization: mean and std of its inputs.
 
     Raises:
       InputError: files or arrays that do not fit the network.
     """
-    name, count = configs.old_model_of(config).name, config.update.schedule[0]
-    shape, classes = dataset.train.images.shape[1:], dataset.class_names[:count]
+    name, count, shape = configs.old_model_of(config).name, len(classes), dataset.train.images.shape[1:]
     result = {}
     for path in dict.fromkeys(files_per_seed(config.old.weights, config)):
         state, dialect = weights.read(path), ""

@@ -24,7 +24,8 @@ def write(run: Run) -> None:
     for method in methods:
         folders = [run.folder(*pair, seed) for pair in (lineage.previous(release, method), (release, method))]
         old, new = (run.read_predictions(folder)["logits"][known] for folder in folders)
-        rows |= set(metrics.ranked_flips(old, new, test.labels[known])[:count].tolist())
+        ranked = metrics.ranked_flips(old, new, test.labels[known], allowed=run.allowed)
+        rows |= set(ranked[:count].tolist())
     chosen = np.array(sorted(rows), int)
     height, width = thumbnail(np.asarray(pictures[0])).shape[:2]
     images = np.zeros((0, height, width, 1), np.uint8)

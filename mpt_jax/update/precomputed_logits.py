@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,11 +37,14 @@ class PrecomputedLogits:
         return PrecomputedLogits(self.logits[i : i + 1], self.row_of, self.files[i : i + 1], self.digests[i : i + 1])
 
 
-def read(config: Config, dataset: data.Dataset) -> PrecomputedLogits:
+def read(config: Config, dataset: data.Dataset, classes: Sequence[str]) -> PrecomputedLogits:
     """Read the logits of `old.predictions` on the images that the run needs.
 
     These are the test images, the validation images of the first update, and its training images if a method learns
     from the old model.
+
+    Args:
+      classes: of the old model, in the order of the logits.
 
     Raises:
       InputError: images without a row or with several, scores that are not finite, or improper probabilities.
@@ -60,17 +63,17 @@ def read(config: Config, dataset: data.Dataset) -> PrecomputedLogits:
         )
     paths = list(dict.fromkeys(files_per_seed(config.old.predictions, config)))
     part_of = np.repeat(list(parts), [len(ids) for ids in parts.values()])
-    logits = [_read_file(path, row_of, part_of, config, dataset) for path in paths]
+    logits = [_read_file(path, row_of, part_of, config, classes) for path in paths]
     ids = np.array(list(row_of))
     digests = tuple(sealed.digest({"ids": ids, "logits": values}) for values in logits)
     return PrecomputedLogits(np.stack(logits), row_of, tuple(map(str, paths)), digests)
 
 
 def _read_file(
-    path: pathlib.Path, row_of: Mapping[str, int], part_of: np.ndarray, config: Config, dataset: data.Dataset
+    path: pathlib.Path, row_of: Mapping[str, int], part_of: np.ndarray, config: Config, classes: Sequence[str]
 ) -> np.ndarray:
-    """Read a file's logits into the rows of `row_of`, ``float32 [n, K_old]``, with the run's old classes in order."""
-    count = config.update.schedule[0]
+    """Read a file's logits into the rows of `row_of`, ``float32 [n, K_old]``, with the old classes in order."""
+    count = len(classes)
     source = formats.open_source(path, str(path))
     scores = np.full((len(row_of), count), np.nan, np.float32)
     times_found = np.zeros(len(row_of), np.int64)
@@ -85,7 +88,7 @@ def _read_file(
         rows = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], np.int64)
         needed = np.flatnonzero(rows >= 0)
         outputs = output_names(path, names, configs.old_classes(config))
-        indices = output_indices(outputs, dataset.class_names[:count], config, path)
+        indices = output_indices(outputs, classes, config, path)
         np.add.at(times_found, rows[needed], 1)
         scores[rows[needed]] = values[needed][:, indices]
     probabilities = columns.score_columns(source)[0].startswith("probabilit")

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mpt_jax import class_map, data, models, objectives
 from mpt_jax import config as configs
-from mpt_jax import data, models, objectives
+from mpt_jax.class_map import ClassMap
 from mpt_jax.cli.progress import Progress
 from mpt_jax.config import Config, MeshConfig, ModelConfig
 from mpt_jax.errors import InputError
@@ -26,6 +27,7 @@ from mpt_jax.runtime import hardware, processes
 from mpt_jax.runtime.provenance import provenance
 from mpt_jax.training import sharding
 from mpt_jax.update import (
+    class_change,
     external_model,
     frozen_features,
     lineage,
@@ -36,6 +38,7 @@ from mpt_jax.update import (
     workdir,
 )
 from mpt_jax.update.backbones import Backbones
+from mpt_jax.update.class_change import ClassChange
 from mpt_jax.update.pretrained import Network, Pretrained
 from mpt_jax.update.run import Run, training_rows
 
@@ -55,13 +58,18 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
     networks = _networks(config)
     adopted = {method: _read_adopted(config, method) for method in ADOPTABLE}
     external_model.require_weights(config)
+    map_ = class_change.read(config)
     for network in networks:
         pretrained.require(network)
-    dataset = _read_dataset(config, adopted[lineage.OLD], progress)
+    old_names = external_model.class_names(config, next((card["classes"] for _, card in adopted[lineage.OLD]), ()))
+    dataset = _read_dataset(config, old_names, map_, progress)
+    change = class_change.make(config, map_, old_names, dataset.class_names) if map_ else None
+    old_classes = change.old_names if change else dataset.class_names[: config.update.schedule[0]]
     old_params, new_params = (_parameter_shapes(network, dataset, progress) for network in networks)
     _check_heads(config, networks, dataset.train.images.shape[1:])
     starts = _read_starts(config, networks, dataset, progress)
     contents = _digests(config, dataset) | _start_digests(networks, starts)
+    contents |= {"class map": class_change.digest(map_)} if map_ else {}
     with processes.synchronized():
         if processes.is_first():
             workdir.check_contents(folder, contents)
@@ -78,13 +86,13 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
             np.asarray(getattr(config.old, key) or getattr(config.dataset, key), np.float32) for key in ("mean", "std")
         ]
         adopted[lineage.OLD] = external_model.read_weights(
-            config, dataset, networks[0].module, (of_old_model[0], of_old_model[1])
+            config, dataset, old_classes, networks[0].module, (of_old_model[0], of_old_model[1])
         )
     run = Run(
         config=config,
         workdir=folder,
         dataset=dataset,
-        normalizations=_normalizations(config, dataset, starts, adopted[lineage.OLD]),
+        normalizations=_normalizations(config, dataset, starts, adopted[lineage.OLD], change),
         mesh=mesh,
         cores=cores,
         adopted=adopted,
@@ -92,13 +100,15 @@ def prepare(config: Config, folder: pathlib.Path, progress: Progress) -> Run:
         identity=_identity(folder, config, contents),
         provenance=here,
         progress=progress,
-        precomputed=precomputed_logits.read(config, dataset) if config.old.predictions else None,
+        precomputed=precomputed_logits.read(config, dataset, old_classes) if config.old.predictions else None,
         starts=starts,
+        class_change=change,
     )
+    _check_new_classes(run)
     _check_image_counts(run)
     for release, method in enumerate(ADOPTABLE):
         for _, card in adopted[method]:
-            _check_classes(run, card, run.num_classes(release))
+            _check_classes(run, card, run.class_names(release))
     for classifier, card in adopted[lineage.OLD]:
         _check_old_architecture(config, classifier, card, old_params)
     releases.check_adopted(run)
@@ -187,15 +197,18 @@ def _read_adopted(config: Config, method: str) -> list[tuple[Classifier, dict[st
     return [(read[path][0], {**read[path][1], "adopted_from": str(path)}) for path in paths]
 
 
-def _read_dataset(
-    config: Config, old_models: Sequence[tuple[Classifier, Mapping[str, Any]]], progress: Progress
-) -> data.Dataset:
-    settings = config.dataset
-    order = external_model.class_order(config, next((card["classes"] for _, card in old_models), ()))
+def _read_dataset(config: Config, old_names: Sequence[str], map_: ClassMap | None, progress: Progress) -> data.Dataset:
+    """Read the data, with the classes that the old model knows, under their names of today, before the new ones."""
+    settings, known, becomes = config.dataset, list(old_names), None
+    if map_:
+        becomes, known = class_change.becomes(config, map_, old_names), class_map.carried_over(map_, old_names)
+    order = external_model.class_order(config, known)
     if order != settings.class_order:
-        progress.log(f"class order: the {len(order) - 1} classes of the old model first, then the others")
+        progress.log(f"class order: the {len(known)} classes of the old model first, then the others")
     progress.log(f"reading {settings.name}")
-    dataset = data.load(dataclasses.replace(settings, class_order=order), num_classes=config.update.schedule[-1])
+    dataset = data.load(
+        dataclasses.replace(settings, class_order=order), num_classes=config.update.schedule[-1], becomes=becomes
+    )
     if not len(dataset.validation) and (uses := configs.uses_of_validation(config)):
         raise InputError(
             f"{uses[0]} needs validation images, but {settings.name} has no validation part beside test and "
@@ -332,6 +345,7 @@ def _needs_of_head(config: Config) -> list[str]:
     methods += [method for method in update.methods if method in DERIVED and DERIVED[method].needs_new_classes]
     settings = {
         "update.start=old with more classes": update.start == "old" and schedule[0] < schedule[-1],
+        "update.start=old with update.class_map": update.start == "old" and update.class_map,
         "update.memory_by=herding": update.memory_by == "herding",
         **{f"{section}.pretrained": getattr(config, section).pretrained for section in ("model", "old_model")},
         f"optimizer.freeze={parameters.BACKBONE}": parameters.BACKBONE in optimizer.freeze,
@@ -391,6 +405,7 @@ def _normalizations(
     dataset: data.Dataset,
     starts: Sequence[Pretrained | None],
     old_models: Sequence[tuple[Classifier, Mapping[str, Any]]],
+    change: ClassChange | None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return mean and std of the inputs of the first release and of later ones.
 
@@ -402,11 +417,11 @@ def _normalizations(
         return [_pair(config.dataset.mean, config.dataset.std)] * 2
     old, new = (start and _own_normalization(start.classifier) for start in starts)
     if not old:
-        train, schedule = dataset.train, config.update.schedule
+        train, num_known = dataset.train, change.num_carried if change else config.update.schedule[0]
         old = (
             _pair(config.old.mean, config.old.std)
             if config.old.mean
-            else _pair(*data.statistics(train.images[: data.count(train, schedule[0])]))
+            else _pair(*data.statistics(train.images[: data.count(train, num_known)]))
         )
     if config.update.start != "old":
         return [old, new or old]
@@ -429,18 +444,33 @@ def _pair(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 
+def _check_new_classes(run: Run) -> None:
+    """Refuse what needs new classes if, with a class map, there are none; without one, the config has been checked."""
+    update = run.config.update
+    if run.class_change is None or run.num_old_classes(1) < run.num_classes(1):
+        return
+    run.progress.log("no class is new, so the margin b has no effect")
+    needs = {f"update.methods={m}": m in DERIVED and DERIVED[m].needs_new_classes for m in update.methods}
+    needs[f"update.memory={update.memory}"] = update.memory != "all"
+    for what in (what for what, used in needs.items() if used):
+        raise InputError(
+            f"{what} needs new classes, but by update.class_map all {run.num_classes(1)} classes come from old ones; "
+            "remove it"
+        )
+
+
 def _check_image_counts(run: Run) -> None:
     """Require a batch of images in every stage, and images of every class for methods that divide by their number."""
     config, batch_size, train = run.config, run.config.optimizer.batch_size, run.dataset.train
     memory = config.update.memory
     balanced = [method for method in lineage.trained(config) if objectives.named(method).balance]
     for release in run.releases:
-        counts = data.class_counts(train, run.num_classes(release))
+        counts = data.class_counts(train, run.num_known(release))
         if release == 0:
             rows = training_rows(run, lineage.stages(config, 0)[0])
             if rows is not None:
                 counts = np.bincount(train.labels[rows[0]])
-            what = f"the training part of the {run.num_classes(0)} old classes"
+            what = f"the training part of the {run.num_known(0)} old classes"
         else:
             old = run.num_old_classes(release)
             counts[:old] = data.kept_counts(data.parse_policy(memory), counts[:old])
@@ -476,10 +506,10 @@ def _backbones(run: Run, params: Sequence[Any]) -> Backbones | None:
     return found
 
 
-def _check_classes(run: Run, card: Mapping[str, Any], num_classes: int) -> None:
-    """Require that an adopted model knows exactly the run's classes, in their order, on images of the same shape."""
+def _check_classes(run: Run, card: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Require that an adopted model knows exactly these classes, in their order, on images of the run's shape."""
     path = card["adopted_from"]
-    expected, found = list(run.dataset.class_names[:num_classes]), list(card["classes"])
+    expected, found = list(class_names), list(card["classes"])
     if found != expected:
         pairs = enumerate(zip(found, expected, strict=False))
         difference = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")

@@ -55,11 +55,13 @@ def write(
     predicted = logits[: len(test)].argmax(-1)
     parents: list[pathlib.Path] = []
     if release == 0:
-        values: Mapping[str, float | None] = {"accuracy": float(np.mean(predicted == test.labels))}
+        right = metrics.as_new(predicted, test.labels, test.labels, run.allowed) == test.labels
+        values: Mapping[str, float | None] = {"accuracy": float(np.mean(right))}
     else:
         before = run.folder(*lineage.previous(release, member.method), seed)
         old = run.read_predictions(before)["logits"][: len(test)].argmax(-1)
-        values = metrics.class_growth_metrics(old, predicted, test.labels, num_old_classes=run.num_old_classes(release))
+        num_old = run.num_old_classes(release)
+        values = metrics.class_growth_metrics(old, predicted, test.labels, num_old_classes=num_old, allowed=run.allowed)
         teachers = {TEACHERS[source] for source in objectives.sources(member.objective)} - {lineage.OLD}
         parents = [before, *(run.folder(release, method, seed) for method in sorted({*teachers, *made_from}))]
     ensemble = {"ensemble": True} if weights is not None and weights.ensemble else {}
@@ -73,7 +75,8 @@ def write(
         "objective": objectives.describe(member.objective),
         "image_shape": list(run.test_images.shape[1:]),
         **({"resizing": run.config.dataset.resizing._asdict()} if run.config.dataset.image_size else {}),
-        "classes": list(run.dataset.class_names[: run.num_classes(release)]),
+        "classes": list(run.class_names(release)),
+        **({"class_map": run.class_change.record()} if release and run.class_change else {}),
         "dataset": run.dataset.name,
         "scenario": scenario(run),
         "made_with": run.provenance,

@@ -20,6 +20,7 @@ from mpt_jax.runtime import processes
 from mpt_jax.training import inference
 from mpt_jax.update import chain, lineage
 from mpt_jax.update.backbones import Backbones
+from mpt_jax.update.class_change import ClassChange
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.pretrained import Pretrained
 
@@ -43,6 +44,7 @@ class Run:
     precomputed: PrecomputedLogits | None = None  # in place of the old models
     starts: Sequence[Pretrained | None] = (None, None)  # pretrained weights of release 0 and of later ones
     backbones: Backbones | None = None  # of a run whose features are computed once; then its models are heads
+    class_change: ClassChange | None = None  # None: updates add classes, and all others stay
     cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by release name, filled by `card`
 
     @property
@@ -59,28 +61,46 @@ class Run:
         return self.starts[min(release, 1)]
 
     def num_classes(self, release: int) -> int:
-        """Return how many classes a release knows."""
+        """Return how many classes a release knows: the number of its logits."""
         return self.config.update.schedule[release]
+
+    def num_known(self, release: int) -> int:
+        """Return how many classes of the data, which come first, a release knows, also as a part of another class."""
+        if self.class_change and release == 0:
+            return self.class_change.num_carried
+        return self.num_classes(release)
 
     def num_old_classes(self, release: int) -> int:
         """Return how many classes the previous release knows; for the first release, its own number."""
-        return self.config.update.schedule[max(release - 1, 0)]
+        return self.num_known(max(release - 1, 0))
+
+    def class_names(self, release: int) -> tuple[str, ...]:
+        """Return the classes of a release in the order of its logits."""
+        if self.class_change and release == 0:
+            return self.class_change.old_names
+        return self.dataset.class_names[: self.num_classes(release)]
+
+    @property
+    def allowed(self) -> np.ndarray | None:
+        """Which classes each one of the old model stands for, see `metrics.as_new`; None: its own position."""
+        return self.class_change.allowed if self.class_change else None
 
     def known(self, split: data.Split, release: int) -> data.Split:
-        """Return the part of a split with the classes of a release."""
-        return data.take(split, np.arange(data.count(split, self.num_classes(release))))
+        """Return the part of a split with the classes that a release knows."""
+        return data.take(split, np.arange(data.count(split, self.num_known(release))))
 
     @property
     def test_images(self) -> np.ndarray | data.Stream:
         """The test images, or the given features, that a released model takes."""
         return self.backbones.test_images if self.backbones else self.dataset.test.images
 
-    def module(self, release: int) -> nn.Module:
-        """Return the network that a release trains."""
+    def module(self, release: int, num_classes: int = 0) -> nn.Module:
+        """Return the network that a release trains, by default with as many classes as the release."""
+        num_classes = num_classes or self.num_classes(release)
         if self.backbones:
-            return self.backbones.of_release(release).module(self.num_classes(release))
+            return self.backbones.of_release(release).module(num_classes)
         network = self.config.model if release else configs.old_model_of(self.config)
-        return models.build(network.name, self.num_classes(release), **configs.network_options(network))
+        return models.build(network.name, num_classes, **configs.network_options(network))
 
     def folder(self, release: int, method: str, seed: int) -> pathlib.Path:
         """Return the folder of a released model."""
@@ -195,7 +215,7 @@ def _memories(run: Run, release: int, method: str) -> list[list[np.ndarray]]:
     before, method_before = lineage.previous(release, lineage.INDEPENDENT if method == lineage.ENSEMBLE else method)
     earlier = _memories(run, before, method_before) if before else [[] for _ in run.config.seeds]
     first = data.count(train, run.num_old_classes(before)) if before else 0
-    rows = np.arange(first, data.count(train, run.num_classes(before)))
+    rows = np.arange(first, data.count(train, run.num_known(before)))
     features: Sequence[np.ndarray | None] | np.ndarray = [None for _ in run.config.seeds]
     if update.memory_by == "herding":
         features = run.predict(run.read(before, method_before), data.take(train, rows), models.features)

@@ -82,16 +82,21 @@ def choose(accuracy: Sequence[float], nfr: Sequence[float], *, required_accuracy
 
 
 def rates(
-    old: Iterable[np.ndarray], new: Iterable[np.ndarray], labels: np.ndarray, num_old_classes: int
+    old: Iterable[np.ndarray],
+    new: Iterable[np.ndarray],
+    labels: np.ndarray,
+    num_old_classes: int,
+    allowed: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return accuracy and negative flip rate, averaged over seeds.
 
     Args:
       old: predicted classes of the old model, one array per seed.
       new: predicted classes of the new model, one array per seed.
+      allowed: see `metrics.class_growth_metrics`.
     """
     rows = [
-        metrics.class_growth_metrics(before, after, labels, num_old_classes=num_old_classes)
+        metrics.class_growth_metrics(before, after, labels, num_old_classes=num_old_classes, allowed=allowed)
         for before, after in zip(old, new, strict=True)
     ]
     return {key: float(np.mean([row[key] for row in rows])) for key in ("accuracy", "nfr")}

@@ -10,7 +10,7 @@ from mpt_jax import data, metrics, models, objectives, training
 from mpt_jax.config import TEACHERS, Config
 from mpt_jax.files import sealed
 from mpt_jax.models import Classifier
-from mpt_jax.update import lineage
+from mpt_jax.update import class_change, lineage
 from mpt_jax.update.lineage import Stage
 from mpt_jax.update.precomputed_logits import PrecomputedLogits
 from mpt_jax.update.run import Run, training_rows
@@ -54,7 +54,7 @@ def assemble(run: Run, stage: Stage, members: Sequence[Member]) -> Population:
     if before and fine_tuned:
         previous = run.read(*before)
         assert isinstance(previous, Classifier)  # the config refuses precomputed logits here
-        start = previous
+        start = class_change.with_carried_head(previous, run.class_change) if run.class_change else previous
     keys, rows = stage_keys(np.array(config.seeds, np.uint32), lineage.stream(stage)), training_rows(run, stage)
     if stage.name == lineage.ENSEMBLE:
         size = config.update.ensemble_size
@@ -102,6 +102,7 @@ def _recipe(run: Run, release: int, members: Sequence[Member], image_shape: Sequ
         sampled=all(member.objective.sampler_rate for member in members),
         layers=models.layer_order(module, image_shape) if config.optimizer.layer_decay < 1 else (),
         num_classes=run.num_classes(release),
+        common=run.class_change.common if run.class_change else None,
     )
 
 
@@ -137,7 +138,8 @@ def label_scale(run: Run, release: int, before: tuple[int, str]) -> np.ndarray:
     held_out = run.known(run.dataset.validation, release - 1)
     scale = np.ones((len(run.config.seeds), run.num_classes(release)), np.float32)
     for i, logits in enumerate(run.predict(run.read(*before), held_out)):
-        margins = metrics.margins(logits, held_out.labels)
+        own = run.class_change.in_common(logits, held_out.labels) if run.class_change else (logits, held_out.labels)
+        margins = metrics.margins(*own)
         counts = np.bincount(held_out.labels)
         of_class = np.bincount(held_out.labels, weights=margins) / counts
         ratio = of_class.mean() / np.maximum(of_class, 1e-9)

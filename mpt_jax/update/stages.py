@@ -75,6 +75,8 @@ def _facts(run: Run, command: str) -> dict[str, Any]:
         "findings": found,
         "command": command,
         "contents": dict(run.contents),
+        **({"former_labels": dict(run.dataset.corrected)} if run.config.dataset.label_changes else {}),
+        **({"class_map": run.class_change.record()} if run.class_change else {}),
         **run.provenance,
     }
 
@@ -201,14 +203,15 @@ def _choose(
         run.predict(run.read(*release), held_out).argmax(-1)
         for release in (lineage.previous(stage.release, stage.methods[0]), (stage.release, lineage.INDEPENDENT))
     )
-    required = selection.rates(before, independent, held_out.labels, num_old)["accuracy"] - run.config.update.tolerance
+    counted = held_out.labels, num_old, run.allowed
+    required = selection.rates(before, independent, *counted)["accuracy"] - run.config.update.tolerance
     result: list[tuple[int, dict[str, Any] | None]] = []
     for method in stage.methods:
         indices = [i for i, member in enumerate(members) if member.method == method]
         tried = [
             {
                 "numbers": dict(members[i].numbers),
-                **selection.rates(before, predicted[:, i], held_out.labels, num_old),
+                **selection.rates(before, predicted[:, i], *counted),
                 "diverged": selection.diverged(jax.tree.map(lambda leaf: leaf[:, i], classifiers.params)),  # noqa: B023
             }
             for i in indices

@@ -50,6 +50,22 @@ def test_overrides(override, path, expected):
     assert value == expected and type(value) is type(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("map.toml", "map.toml"),
+        ("2024", "2024"),
+        ("{'merge': {'a b': ['c', 'd']}}", {"merge": {"a b": ["c", "d"]}}),
+        ("", ""),
+    ],
+)
+def test_a_class_map_is_a_file_or_its_content(text, expected):
+    given = [f"update.class_map={text}", "update.old=somewhere"]
+    assert configs.load(DIGITS, given).update.class_map == expected
+    with pytest.raises(InputError, match=r"'update.class_map'=3; expected text"):
+        configs.load(DIGITS, {"update.class_map": 3})
+
+
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_any_override_gives_a_config_or_an_input_error(key, text):
     try:

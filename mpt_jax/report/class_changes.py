@@ -1,0 +1,144 @@
+"""What an update with a class map did to the images of each changed class: numbers, and the section of a report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpt_jax import class_map, metrics
+from mpt_jax.report.blocks import Folded, Points, Table, Text, percent
+from mpt_jax.update.class_change import ClassChange
+
+COUNTS = ("count", "right_before", "flips", "flips_of_groups")
+
+
+def count(
+    change: ClassChange, old_predictions: np.ndarray, new_predictions: np.ndarray, labels: np.ndarray
+) -> dict[str, list[int]]:
+    """Count the images of each group of classes, see `class_map.groups`, and their flips in both readings.
+
+    Args:
+      change: of the classes.
+      old_predictions: positions among the old classes, ``[n]``.
+      new_predictions: positions among the new classes, ``[n]``.
+      labels: positions among the new classes that are not new, ``[n]``.
+
+    Returns:
+      For each group: `count`; `right_before`; `flips`, right before and wrong now; `flips_of_groups`, right before and
+      now predicted as a class of another group, so that the parts of a split class count as one.
+    """
+    _, group_of = class_map.groups(change.allowed)
+    before = metrics.as_new(old_predictions, new_predictions, labels, change.allowed)
+    right = before == labels
+    found = {
+        "count": np.ones_like(right),
+        "right_before": right,
+        "flips": metrics.is_negative_flip(before, new_predictions, labels),
+        "flips_of_groups": right & (group_of[new_predictions] != group_of[labels]),
+    }
+    groups = int(group_of.max()) + 1
+    return {key: np.bincount(group_of[labels[rows]], minlength=groups).tolist() for key, rows in found.items()}
+
+
+def describe(
+    change: ClassChange, counts: Mapping[str, Mapping[str, Sequence[Any]]], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the entry `class_changes` of a report.
+
+    Args:
+      change: of the classes.
+      counts: `classes` of each method: `count` of each seed.
+      class_names: of the run.
+
+    Returns:
+      `digest` of the map; `groups`, one for each group with a changed class and a last one with all others: `old` and
+      `new` names, and by method the sums over the seeds of `COUNTS`; `retired` names; `nfr` by method in both readings.
+    """
+    of_old, of_new = class_map.groups(change.allowed)
+    sums = {m: {key: np.sum([seed[key] for seed in of["classes"]], 0) for key in COUNTS} for m, of in counts.items()}
+    named = [
+        (
+            [name for name, g in zip(change.old_names, of_old, strict=True) if g == group],
+            [name for name, g in zip(class_names, of_new, strict=False) if g == group],
+        )
+        for group in range(of_old.max() + 1)
+    ]
+    changed = [old != new for old, new in named]
+    rows = [
+        {"old": old, "new": new, "methods": {m: {key: int(c[key][g]) for key in COUNTS} for m, c in sums.items()}}
+        for g, (old, new) in enumerate(named)
+        if changed[g]
+    ]
+    stays = [g for g, differs in enumerate(changed) if not differs]
+    if stays:
+        others = {m: {key: int(c[key][stays].sum()) for key in COUNTS} for m, c in sums.items()}
+        rows.append({"old": [], "new": [], "methods": others})
+    return {
+        "digest": change.record()["digest"],
+        "groups": rows,
+        "retired": [name for name, g in zip(change.old_names, of_old, strict=True) if g < 0],
+        "nfr": {
+            method: {key: float(c[key].sum() / c["count"].sum()) for key in ("flips", "flips_of_groups")}
+            for method, c in sums.items()
+        },
+    }
+
+
+def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
+    """Return the section, for some of the methods; nothing if no class changed."""
+    found = report.get("class_changes")
+    if not found:
+        return []
+    rows = []
+    for group in found["groups"]:
+        first = group["methods"][methods[0]]
+        rates = [
+            percent(of[key] / of["count"]) if of["count"] else "-"
+            for of in (group["methods"][method] for method in methods)
+            for key in ("flips", "flips_of_groups")
+        ]
+        right = percent(first["right_before"] / first["count"]) if first["count"] else "-"
+        before, now = (", ".join(group[key]) or "all others" for key in ("old", "new"))
+        rows.append([_change(group), before, now, str(first["count"]), right, *rates])
+    left_out = [
+        f"{each['count']:,} {each['what']}" for each in report["dataset"]["findings"] if each["outcome"] == "left out"
+    ]
+    rows += [["retired", name, "-", "-", "-", *["-"] * (2 * len(methods))] for name in found["retired"]]
+    headings = ["change", "before", "now", "test images", "right before"]
+    headings += [heading for method in methods for heading in (f"flips, {method}", "by groups")]
+    kinds = [row[0] for row in rows]
+    counted = [f"{kinds.count(kind)} {kind}" for kind in _KINDS if kind in kinds]
+    retired = " Images of retired classes are in no rate" + (
+        f": {', '.join(left_out)}." if left_out else "; the data have none."
+    )
+    numbers = [
+        f"**{method}**: {percent(found['nfr'][method]['flips'])} % negative flips, "
+        f"{percent(found['nfr'][method]['flips_of_groups'])} % by groups."
+        for method in methods
+    ]
+    return [
+        Text(
+            f"Classes of the old model: {', '.join(counted)}. It was right on an image if its prediction stands for "
+            "the true class: a renamed or merged class for the new one, a split class for all its parts."
+            + (retired if found["retired"] else "")
+        ),
+        Text(
+            "Two readings of a flip. In all other sections, the new model is right if it predicts the true class. By "
+            "groups, it is right if it predicts any part of what the old model's class became, so a confusion of two "
+            "parts of a split class is no flip."
+        ),
+        Points(numbers),
+        Folded("Changed classes", [Table(headings, rows, 3)]),
+    ]
+
+
+_KINDS = ("renamed", "merged", "split", "merged and split", "retired")
+
+
+def _change(group: Mapping[str, Any]) -> str:
+    old, new = len(group["old"]), len(group["new"])
+    if not old:
+        return "stay"
+    return {(False, False): "renamed", (True, False): "merged", (False, True): "split"}.get(
+        (old > 1, new > 1), "merged and split"
+    )
