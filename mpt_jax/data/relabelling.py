@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def relabelled(source: Source, becomes: Mapping[str, Sequence[str]], name: str) 
         as_stored = [i for indices in members for i in indices]
         label_of = np.repeat(np.arange(len(order), dtype=np.int32), [len(indices) for indices in members])
         parts = source.read((*as_stored, *retired))
-        found, kept = list(parts.findings), {}
+        found, kept = list(parts.findings), dict[str, Any]()
         for part, words in _PARTS.items():
             split: Split | None = getattr(parts, part)
             if split is None:
@@ -95,7 +96,7 @@ def corrected(source: Source, changes: LabelChanges, becomes: Mapping[str, Seque
         involved = {place[label] for label in changes.corrected} | {k for places in former.values() for k in places}
         every = (*order, *sorted(involved - {*order}))
         parts = source.read(every)
-        found, kept, seen = list(parts.findings), {}, set()
+        found, kept, seen = list(parts.findings), dict[str, Any](), set[str]()
         for part, words in _PARTS.items():
             split: Split | None = getattr(parts, part)
             if split is None:

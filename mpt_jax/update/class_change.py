@@ -116,7 +116,7 @@ def make(config: Config, map_: ClassMap, old_names: Sequence[str], class_names: 
     """
     allowed = class_map.matrix(map_, old_names, class_names)
     change = ClassChange(map_, tuple(old_names), allowed)
-    is_new = ~allowed.any(0)
+    is_new = np.asarray(~allowed.any(0))
     if is_new[: change.num_carried].any():
         first = class_names[int(np.flatnonzero(is_new)[0])]
         raise InputError(

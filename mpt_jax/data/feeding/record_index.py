@@ -34,8 +34,8 @@ def read(
     info = builder.info.splits[split]
     if info.num_examples < CACHED_FROM:
         return _read_all(split, source, label)
-    facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes)
-    facts += (label,) if label != "label" else ()
+    of_label = () if label == "label" else (label,)
+    facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes, *of_label)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
     with contextlib.suppress(*damaged):
