@@ -15,6 +15,7 @@ def test_each_key_is_known_to_change_training_images_at_random_or_not_to():
         *("name", "data_dir", "class_order", "image_size", "channels", "test_fraction", "on_bad_image", "mean", "std"),
         *("follow_links", "resize", "interpolation"),
         *("validation_per_class", "train_per_class", "imbalance", "source", "workers", "test_split", "augmentation"),
+        *("labels", "label_changes"),
     }
     assert keys | {*RANDOM} == set(DatasetConfig.__dataclass_fields__)
 

@@ -12,7 +12,6 @@ from mpt_jax import class_map, config, report
 from mpt_jax.class_map import ClassMap
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
-from mpt_jax.files.predictions import released
 from mpt_jax.models import Classifier
 from mpt_jax.update import class_change
 from mpt_jax.update.class_change import ClassChange
@@ -100,8 +99,8 @@ def test_merging_all_classes_into_two_is_what_relabelling_by_hand_gives(executed
         ours, theirs = (released_model.read(run.folder(1, method, 0))[0].params for run in (merged, by_table))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
     test = merged.dataset.test
-    answers = released.read(merged.predictions(merged.folder(0, "old", 0)))["logits"].argmax(-1) % 2
-    new = released.read(merged.predictions(merged.folder(1, "kd", 0)))["logits"].argmax(-1)
+    answers = merged.read_predictions(merged.folder(0, "old", 0))["logits"].argmax(-1) % 2
+    new = merged.read_predictions(merged.folder(1, "kd", 0))["logits"].argmax(-1)
     values = merged.card(merged.folder(1, "kd", 0))["metrics"]
     assert values["nfr"] == np.mean((answers == test.labels) & (new != test.labels))
     assert values["churn"] == np.mean(answers != new)
@@ -146,7 +145,7 @@ def test_an_update_in_which_classes_change_in_every_way(changed, tmp_path):
     assert list(run.class_names(0)) == old_names
     names, test = run.dataset.class_names, run.dataset.test
     known = test.labels < 6
-    told = [released.read(run.predictions(run.folder(*pair, 1)))["logits"] for pair in ((0, "old"), (1, "mpt_kl"))]
+    told = [run.read_predictions(run.folder(*pair, 1))["logits"] for pair in ((0, "old"), (1, "mpt_kl"))]
     assert told[0].shape[1] == 6 and told[1].shape[1] == 7
     old, new = (logits.argmax(-1) for logits in told)
     truth = [names[k] for k in test.labels]
@@ -169,7 +168,7 @@ def test_an_update_in_which_classes_change_in_every_way(changed, tmp_path):
         *((["middle"], ["two", "three", "four"]), (["5"], ["five"]), (["six", "seven"], ["high"]), ([], []))
     ]
     assert changes["retired"] == ["eight"] and changes["nfr"]["mpt_kl"]["flips_of_groups"] > 0
-    rates = [released.read(run.predictions(run.folder(1, "mpt_kl", seed))) for seed in (0, 1)]
+    rates = [run.read_predictions(run.folder(1, "mpt_kl", seed)) for seed in (0, 1)]
     assert len({len(each["labels"]) for each in rates}) == 1
     assert changes["nfr"]["mpt_kl"]["flips"] == pytest.approx(written["summary"]["mpt_kl"]["nfr"]["mean"])
     found = {each["what"]: each["count"] for each in written["dataset"]["findings"]}
@@ -278,7 +277,7 @@ def test_flips_on_images_with_corrected_labels_are_in_the_report(changed, relabe
     test = dict(zip(run.dataset.test.ids.tolist(), run.dataset.test.labels.tolist(), strict=True))
     assert all(KNOWN[test[each]] != label for each, label in chosen)
     written = report.build(run.workdir)
-    old, new = (released.read(run.predictions(run.folder(*pair, 0))) for pair in ((0, "old"), (1, "no_treatment")))
+    old, new = (run.read_predictions(run.folder(*pair, 0)) for pair in ((0, "old"), (1, "no_treatment")))
     place, former = {each: i for i, each in enumerate(new["ids"].tolist())}, dict(chosen)
     expected = {"images": len(chosen), "explained": 0, "revealed": 0, "in_both": 0}
     for each in former:
