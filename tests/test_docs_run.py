@@ -88,7 +88,7 @@ def user_folder(tmp_path_factory, digits_dir, features_file):
         (folder / f"photos/{i}.jpg").write_bytes(picture)
     shutil.copy(features_file, folder / "features.npz")
     page = (ROOT / "docs/class_changes.md").read_text(encoding="utf-8")
-    (folder / "classes.toml").write_text(re.search(r"```toml\n(# classes\.toml\n.*?)```", page, re.DOTALL)[1])
+    (folder / "digits.toml").write_text(re.search(r"```toml\n(# digits\.toml\n.*?)```", page, re.DOTALL)[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(tfds.core.constants, "DATA_DIR", str(digits_dir))
