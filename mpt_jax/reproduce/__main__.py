@@ -72,32 +72,38 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _train_table(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Train the runs of a table one by one; after each, add the results to the existing ones of other seeds."""
+    """Train the runs of a table part by part; after each, add the results to the existing ones of other seeds."""
     from mpt_jax import config as configs
     from mpt_jax import train
     from mpt_jax.reproduce import collection, results
 
-    table, done = TABLES[options.table], []
+    table = TABLES[options.table]
     runs = table.runs(options.budget, _seeds(options.seeds))
     name = configs.load(_config_file(table.plans[options.budget].config)).dataset.name
     takes_folder = name == "cifar100"  # the other data sets are generated or part of a dependency
     file = pathlib.Path(options.results) / f"{options.table}-{options.budget}.json"
     _check_no_seed_is_lost(file, _existing(file, table, options.budget), runs)
-    for number, run in enumerate(runs, 1):
-        scenario, seeds, config, _ = run
-        folder = storage.path(options.workdir) / file.stem / _folder_name(scenario, seeds)
-        paths = ["--workdir", str(folder)]
+    workdir = storage.path(options.workdir)
+    trainings = [(run, part) for run in runs for part in range(len(run.parts))]
+    for number, (run, part) in enumerate(trainings, 1):
+        folder = str(workdir / file.stem / _folder_name(run.scenario, run.seeds))
+        parts = [_part(folder, run, i) for i in range(part + 1)]
+        paths = ["--workdir", parts[-1], f"--config.training.features_dir={workdir / 'features'}"]
         if options.data_dir and takes_folder:
             paths.append(f"--config.dataset.data_dir={options.data_dir}")
-        what = f"{scenario or options.table}, seeds {', '.join(map(str, seeds))}"
-        commands.print_line(f"run {number} of {len(runs)}: {what}")
-        status = train.main(["--config", _config_file(config), *_overrides(run), *paths])
+        what = f"{run.scenario or options.table}, seeds {', '.join(map(str, run.seeds))}"
+        commands.print_line(f"run {number} of {len(trainings)}: {what}")
+        status = train.main(["--config", _config_file(run.config), *_overrides(run, part, folder), *paths])
         if status:
             commands.print_line(f"to resume: python -m mpt_jax.reproduce {shlex.join(argv)}", to_stderr=True)
             return status
-        done.append(collection.collect(folder, scenario, command=_command(run)))
+        made_by = _commands(run)
+        done = collection.collect([storage.path(each) for each in parts], run.scenario, command=made_by[part])
         # Read the file again, because another process may have added other seeds meanwhile.
-        joined = results.join(_existing(file, table, options.budget), done)
+        existing = _existing(file, table, options.budget)
+        if any(found["command"] in made_by[part + 1 :] for found in existing):
+            continue  # it has the rows of later parts too
+        joined = results.join(existing, [done])
         command = f"python -m mpt_jax.reproduce {options.table} --budget {options.budget}"
         made = sorted({seed for run in joined for seed in run["seeds"]})
         if made != sorted(table.plans[options.budget].seeds):
@@ -116,14 +122,16 @@ def _existing(file: pathlib.Path, table: Table, budget: str) -> list[Mapping[str
         commands.print_line(f"{error}: it is replaced")
         return []
     return [
-        run for run in found if run["command"] in {_command(own) for own in table.runs(budget, tuple(run["seeds"]))}
+        run
+        for run in found
+        if run["command"] in {command for own in table.runs(budget, tuple(run["seeds"])) for command in _commands(own)}
     ]
 
 
 def _check_no_seed_is_lost(file: pathlib.Path, existing: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> None:
     """Refuse to replace seeds that were trained together by some of them."""
     for run in existing:
-        requested = {seed for scenario, seeds, *_ in runs if scenario == run["scenario"] for seed in seeds}
+        requested = {seed for own in runs if own.scenario == run["scenario"] for seed in own.seeds}
         if requested & set(run["seeds"]) and set(run["seeds"]) - requested:
             raise InputError(
                 f"{file} holds the seeds {', '.join(map(str, run['seeds']))} as one run, which would be replaced by "
@@ -131,14 +139,29 @@ def _check_no_seed_is_lost(file: pathlib.Path, existing: Sequence[Mapping[str, A
             )
 
 
-def _command(run: Run) -> str:
-    """Return the command that trains this run alone."""
-    return f"python -m mpt_jax.train --config configs/{run[2]} {shlex.join(_overrides(run))}"
+def _commands(run: Run) -> list[str]:
+    """Return the command that trains this run alone, up to each of its parts."""
+    train = f"python -m mpt_jax.train --config configs/{run.config}"
+    folder = "runs/reproduced"
+    lines = [f"{train} {shlex.join(_overrides(run, part, folder))}" for part in range(len(run.parts))]
+    if len(lines) > 1:
+        lines = [f"{line} --workdir {_part(folder, run, part)}" for part, line in enumerate(lines)]
+    return [" && ".join(lines[: part + 1]) for part in range(len(lines))]
 
 
-def _overrides(run: Run) -> list[str]:
-    _, seeds, _, overrides = run
-    return [f"--config.{value}" for value in (*overrides, f"seeds={','.join(map(str, seeds))}")]
+def _overrides(run: Run, part: int, folder: str) -> list[str]:
+    """Return the arguments of a part; later ones take their teachers from the first, in this folder of the run."""
+    values = [*run.overrides, *run.parts[part], f"seeds={','.join(map(str, run.seeds))}"]
+    if part:
+        releases = f"{_part(folder, run, 0)}/releases"
+        teachers = {"old": "r0-old", "independent": "r1-independent"}
+        values += [f"update.{key}={releases}/{name}-seed{{seed}}" for key, name in teachers.items()]
+    return [f"--config.{value}" for value in values]
+
+
+def _part(folder: str, run: Run, part: int) -> str:
+    """Return the work directory of a part of a run: the run's own folder if there is only one."""
+    return folder if len(run.parts) == 1 else f"{folder}-part{part + 1}"
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,32 @@ from mpt_jax.update import chain, workdir
 _CURVE, _HISTORY = 61, 40  # points kept
 
 
-def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, Any]:
-    """Read a finished work directory: protocol, rates per method and seed, and the data of the plots.
+def collect(folders: Sequence[pathlib.Path], scenario: str, *, command: str) -> dict[str, Any]:
+    """Read finished work directories: protocol, rates per method and seed, and the data of the plots.
 
     `at_equal_accuracy` of a row is its negative flip rate and that of `no_treatment` of the same seed, see `equalized`.
+
+    Args:
+      folders: parts of a run, each with other methods and the same seeds and teachers. What they share, such as the
+        independent model, is read from the first.
+      scenario: label of the run.
+      command: that makes these folders.
     """
-    report = schema.read(folder / "report.json")
-    config = report["config"]
-    schedule, seeds, last = config["update"]["schedule"], config["seeds"], len(config["update"]["schedule"]) - 1
-    grows = schedule[-2] < schedule[-1]
-    rows = [
-        {key: row.get(key) for key in ("method", "seed", *RATES)} | ({"diverged": True} if row.get("diverged") else {})
-        for row in report["rows"]
-        if row["release"] == last
-    ]
-    facts = workdir.read_facts(folder)
-    predictions = chain.reader(folder, facts, chain.read_cards(folder, facts))
+    reports = [schema.read(folder / "report.json") for folder in folders]
+    first = reports[0]
+    config, schedule = first["config"], first["config"]["update"]["schedule"]
+    seeds, last, grows = config["seeds"], len(schedule) - 1, schedule[-2] < schedule[-1]
+    rows: list[dict[str, Any]] = []
+    predictions: dict[str, chain.Predictions] = {}  # by method
+    for folder, report in zip(folders, reports, strict=True):
+        of_part = [row for row in report["rows"] if row["release"] == last and row["method"] not in predictions]
+        rows += [_row(row) for row in of_part]
+        facts = workdir.read_facts(folder)
+        reader = chain.reader(folder, facts, chain.read_cards(folder, facts))
+        predictions |= {row["method"]: reader for row in of_part}
     curves = {
         (row["method"], row["seed"]): shift_curve(
-            flips.read(predictions, config, row["method"], row["seed"]), schedule[-2]
+            flips.read(predictions[row["method"]], config, row["method"], row["seed"]), schedule[-2]
         )
         for row in rows
         if grows and not row.get("diverged")
@@ -44,27 +51,43 @@ def collect(folder: pathlib.Path, scenario: str, *, command: str) -> dict[str, A
         if mine and base:
             row["at_equal_accuracy"] = equalized(mine, base)
     mean_curves = {}
-    for method in report["summary"]:
+    for method in predictions:
         if of_seeds := [curve for (name, _), curve in curves.items() if name == method]:
             mean_curves[method] = _points(posttraining.mean_curve(of_seeds))
     kept = {
         "scenario": scenario,
         "seeds": seeds,
         "command": command,
-        "hardware": ", then ".join(report["hardware"]),
-        **{key: report[key] for key in ("git_revisions", "versions")},
+        "hardware": ", then ".join(dict.fromkeys(machine for report in reports for machine in report["hardware"])),
+        "git_revisions": list(dict.fromkeys(commit for report in reports for commit in report["git_revisions"])),
+        "versions": first["versions"],
         "classes": schedule,
         "protocol": _protocol(config),
         "tolerance": config["update"]["tolerance"],
-        "images": report["dataset"]["images"],
+        "images": first["dataset"]["images"],
         "rows": rows,
-        "validation": {m: _chosen(choice) for m, choice in report["selection"].items()},
+        "validation": {m: _chosen(choice) for m, choice in _merged(reports, "selection").items()},
         "curves": mean_curves,
-        "flips": {m: {key: found[key] for key in ("per_class", "margins")} for m, found in report["flips"].items()},
-        "sequences": report["sequences"],
-        "history": _history(folder, last, seeds[0]),
+        "flips": {
+            m: {key: found[key] for key in ("per_class", "margins")} for m, found in _merged(reports, "flips").items()
+        },
+        "sequences": _merged(reports, "sequences"),
+        "history": {m: line for folder in folders for m, line in _history(folder, last, seeds[0]).items()},
     }
     return _rounded(kept)
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: row.get(key) for key in ("method", "seed", *RATES)}
+    return kept | ({"diverged": True} if row.get("diverged") else {})
+
+
+def _merged(reports: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Return an entry by method of several reports, of each method from the first report that has it."""
+    merged: dict[str, Any] = {}
+    for method, value in (entry for report in reports for entry in report[key].items()):
+        merged.setdefault(method, value)
+    return merged
 
 
 def _protocol(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,19 @@ def small_table():
     return tables.Table("Small", "Why?", dict.fromkeys(tables.BUDGETS, SMALL))
 
 
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch):
+    """A function that makes a plan the table `features` and runs its command in a folder."""
+
+    def run(plan, *more, folder=tmp_path):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setitem(tables.TABLES, "features", tables.Table("", "", dict.fromkeys(tables.BUDGETS, plan)))
+        monkeypatch.setattr("mpt_jax.report.plots.draw", lambda report, thumbnails: {})
+        return command.main(["features", *(f"--{name}={folder / name}" for name in ("workdir", "results")), *more])
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def made(small_table, tmp_path_factory):
     """A folder in which the command has made the small table, and a function that gives the command again."""

@@ -1,10 +1,13 @@
 """The command, on a table small enough for a test."""
 
+import dataclasses
+import json
 import re
 
 import pytest
 
 from mpt_jax import train
+from mpt_jax.files.sealed import read_sealed
 from mpt_jax.reproduce import __main__ as command
 from mpt_jax.reproduce import results
 
@@ -74,3 +77,33 @@ def test_the_status_of_a_failed_run_is_returned(made, capsys):
     assert capsys.readouterr().err.startswith("error: --seeds x: expected integers")
     assert make("--seeds=4294967296") == 2  # above the largest seed, which the run checks
     assert "to resume: python -m mpt_jax.reproduce" in capsys.readouterr().err
+
+
+def test_parts_share_teachers_and_their_rows_are_those_of_one_run(made, reproduce, small_table, tmp_path, monkeypatch):
+    (expected,) = (run for run in results.read(made[0] / "results/features-cpu.json")["runs"] if run["seeds"] == [1])
+    plan = small_table.plans["cpu"]
+    methods = ("no_treatment,mpt_kl@bias=1", "mpt_kl@bias=2,posthoc_bias")
+    parts = tuple((f"update.methods={some}",) for some in methods)
+    divided = dataclasses.replace(plan, seeds=(1,), overrides=plan.overrides[:-1], parts=parts)
+    assert reproduce(divided) == 0
+    file = tmp_path / "results/features-cpu.json"
+    (joined,) = results.read(file)["runs"]
+    assert joined | {"command": ""} == expected | {"command": ""}
+    first, second = (tmp_path / "workdir/features-cpu" / f"seeds1-part{part}" for part in (1, 2))
+    for name in ("r0-old-seed1", "r1-independent-seed1"):
+        cards = [json.loads((folder / "releases" / name / "card.json").read_text()) for folder in (first, second)]
+        assert cards[0]["digest"] == cards[1]["digest"]
+        assert cards[1]["adopted_from"] == str(first / "releases" / name)
+    begin, then = joined["command"].split(" && ")  # it names the same teachers
+    assert begin.endswith(" --workdir runs/reproduced-part1")
+    assert "--config.update.old=runs/reproduced-part1/releases/r0-old-seed{seed}" in then.replace("'", "")
+    before = file.read_bytes()  # a finished entry is not replaced by one of its first parts
+    monkeypatch.setattr(train, "main", lambda arguments: 2 if any("-part2" in word for word in arguments) else 0)
+    assert reproduce(divided) == 2
+    assert file.read_bytes() == before
+
+
+def test_the_runs_of_all_tables_share_a_folder_of_features(made):
+    folder, _ = made
+    configs = [read_sealed(path)["config"] for path in folder.glob("workdir/*/*/config.json")]
+    assert configs and {one["training"]["features_dir"] for one in configs} == {str(folder / "workdir/features")}
