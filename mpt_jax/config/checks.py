@@ -138,6 +138,7 @@ RANGES: Mapping[str, Range] = {
     "training.checkpoint_every": _at_least(1),
     "training.checkpoint_seconds": _at_least(0, " (off)"),
     "training.evaluation_batch": _at_least(1),
+    "training.predict_every": _at_least(0, " (off)"),
     "mesh.members": _at_least(1),
     "mesh.fsdp": _at_least(0, " (all)"),
 }

@@ -104,6 +104,7 @@ class TrainingConfig:
     checkpoint_every: int = 1000  # steps between checkpoints of the training state
     checkpoint_seconds: float = 0.0  # also write a checkpoint after about this many seconds; 0: off
     evaluation_batch: int = 1000  # images per prediction step
+    predict_every: int = 0  # epochs between predictions of the test images by students in training; 0: only at the end
     precompute_features: bool = True  # if nothing but the heads is trained: compute all features once
     features_dir: str = ""  # folder of these features, which runs may share; empty: `features` in the work directory
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from mpt_jax import metrics, posttraining
 from mpt_jax.files import schema
 from mpt_jax.report import flips
 from mpt_jax.reproduce.results import BASELINE, RATES
-from mpt_jax.update import chain, workdir
+from mpt_jax.update import chain, lineage, snapshots, workdir
 
 _CURVE, _HISTORY = 61, 40  # points kept
 
@@ -33,19 +34,17 @@ def collect(folders: Sequence[pathlib.Path], scenario: str, *, command: str) -> 
     seeds, last, grows = config["seeds"], len(schedule) - 1, schedule[-2] < schedule[-1]
     rows: list[dict[str, Any]] = []
     predictions: dict[str, chain.Predictions] = {}  # by method
+    places: dict[str, tuple[pathlib.Path, str]] = {}  # the folder and identity of the run, by method
     for folder, report in zip(folders, reports, strict=True):
         of_part = [row for row in report["rows"] if row["release"] == last and row["method"] not in predictions]
         rows += [_row(row) for row in of_part]
         facts = workdir.read_facts(folder)
         reader = chain.reader(folder, facts, chain.read_cards(folder, facts))
         predictions |= {row["method"]: reader for row in of_part}
-    curves = {
-        (row["method"], row["seed"]): shift_curve(
-            flips.read(predictions[row["method"]], config, row["method"], row["seed"]), schedule[-2]
-        )
-        for row in rows
-        if grows and not row.get("diverged")
-    }
+        places |= {row["method"]: (folder, workdir.identity(facts)) for row in of_part}
+    sound = [(row["method"], row["seed"]) for row in rows if grows and not row.get("diverged")]
+    pairs = {of: flips.read(predictions[of[0]], config, *of) for of in sound}
+    curves = {of: shift_curve(pair, schedule[-2]) for of, pair in pairs.items()}
     for row in rows:
         mine, base = (curves.get((method, row["seed"])) for method in (row["method"], BASELINE))
         if mine and base:
@@ -72,6 +71,7 @@ def collect(folders: Sequence[pathlib.Path], scenario: str, *, command: str) -> 
             m: {key: found[key] for key in ("per_class", "margins")} for m, found in _merged(reports, "flips").items()
         },
         "sequences": _merged(reports, "sequences"),
+        **({"training": curve} if (curve := _training(places, pairs, schedule, first)) else {}),
         "history": {m: line for folder in folders for m, line in _history(folder, last, seeds[0]).items()},
     }
     return _rounded(kept)
@@ -130,6 +130,44 @@ def _points(curve: posttraining.PosthocCurve) -> list[list[float]]:
     """Return ``[c, accuracy, negative flip rate]`` at some steps of a curve, evenly spread over its steps."""
     steps = np.unique(np.linspace(0, len(curve.starts) - 1, _CURVE).round().astype(int))
     return [[float(values[i]) for values in (curve.starts, curve.accuracy, curve.nfr)] for i in steps]
+
+
+def _training(
+    places: Mapping[str, tuple[pathlib.Path, str]],
+    pairs: Mapping[tuple[str, int], flips.Pair],
+    schedule: Sequence[int],
+    report: Mapping[str, Any],
+) -> dict[str, list[list[float | None]]]:
+    """Return how the test rates of each method developed, from the snapshots of its training; {} without snapshots.
+
+    Of each snapshot, and of the end: the epoch, accuracy, that of old and of new classes, the negative flip rate, and
+    `equalized`, compared with the baseline of the same step. Means over the seeds.
+    """
+    last, epochs = len(schedule) - 1, report["config"]["optimizer"]["epochs"]
+    total = next(row["steps"] for row in report["rows"] if row["release"] == last)
+    found: dict[tuple[str, int, int], flips.Pair] = {}
+    for (method, seed), end in pairs.items():
+        taken = snapshots.read(places[method][0], lineage.release_name(last, method, seed), places[method][1])
+        for step, new in taken.items():
+            found[method, seed, step] = dataclasses.replace(end, new=new["logits"])
+        if taken:
+            found[method, seed, total] = end
+    curves = {key: shift_curve(pair, schedule[-2]) for key, pair in found.items()}
+    points: dict[tuple[str, int], list[list[float | None]]] = {}
+    for (method, seed, step), pair in found.items():
+        rates = metrics.class_growth_metrics(
+            pair.old.argmax(-1), pair.new.argmax(-1), pair.labels, num_old_classes=schedule[-2]
+        )
+        base = curves.get((BASELINE, seed, step))
+        equal = equalized(curves[method, seed, step], base) if base else [None, None]
+        values = [rates[key] for key in ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr")]
+        points.setdefault((method, step), []).append([*values, *equal])
+    lines: dict[str, list[list[float | None]]] = {}
+    for (method, step), of_seeds in sorted(points.items(), key=lambda item: item[0][1]):
+        columns = zip(*of_seeds, strict=True)
+        means = [None if None in values else statistics.fmean(values) for values in columns]  # type: ignore[type-var]
+        lines.setdefault(method, []).append([step * epochs / total, *means])
+    return lines
 
 
 def _history(folder: pathlib.Path, release: int, seed: int) -> dict[str, list[list[float | None]]]:

@@ -32,6 +32,7 @@ _CAPTIONS = {
     "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed. Dotted: "
     "medians.",
     "learning": "Learning curves, first seed. Rows at several b share a colour.",
+    "epochs": "Test images while the models train, first run. Rows at several b share a colour.",
     "classes": "Negative flips per old class, mean over the runs.",
 }
 

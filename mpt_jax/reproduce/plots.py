@@ -187,6 +187,30 @@ def _learning(runs: Runs) -> Any:
     return figure
 
 
+def _epochs(runs: Runs) -> Any:
+    """Plot accuracy and negative flips on the test images during training, for the first run."""
+    training = runs[0].get("training")
+    if not training:
+        return None
+    of_row = families(list(training))
+    lines = {
+        method: line
+        for values in of_row.values()
+        for method, line in zip(values.values(), ("-", "--", ":", "-."), strict=False)
+    }
+    figure = new_figure(3.6, panels=0)[0]
+    columns = {1: "accuracy on all classes, %", 3: "accuracy on new classes, %", 4: "negative flips, %"}
+    for axes, (column, label) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
+        for method, points in training.items():
+            values = np.array(points, float).T
+            style = {"color": _COLOURS.get(method.partition("@")[0], FADED), "linestyle": lines.get(method, "-")}
+            axes.plot(values[0], 100 * values[column], linewidth=1.1, label=method, **style)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=7)
+    return figure
+
+
 def _classes(runs: Runs) -> Any:
     """Plot the negative flips of every old class over all runs, sorted by those of the baseline."""
     if not _has_details(runs):
@@ -219,5 +243,5 @@ def _sequence(runs: Runs) -> Any:
 
 FIGURES = {
     **{"tradeoff": _tradeoff, "sequence": _sequence, "bias": _bias, "margins": _margins, "learning": _learning},
-    "classes": _classes,
+    **{"epochs": _epochs, "classes": _classes},
 }

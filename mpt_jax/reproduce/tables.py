@@ -136,7 +136,7 @@ TABLES: dict[str, Table] = {
                 "cifar100.py",
                 (0,),
                 seeds_of_a_run=1,
-                overrides=("training.checkpoint_seconds=180",),
+                overrides=("training.checkpoint_seconds=180", "training.predict_every=10"),
                 parts=tuple(
                     (_methods(*methods),)
                     for methods in (
@@ -146,7 +146,7 @@ TABLES: dict[str, Table] = {
                     )
                 ),
             ),
-            "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(_methods(*_NINE),)),
+            "gpu": Plan("cifar100.py", (0, 1, 2), overrides=("training.predict_every=10", _methods(*_NINE))),
         },
     ),
     "cifar100-stem": Table(

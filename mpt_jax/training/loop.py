@@ -47,6 +47,8 @@ def fit(
     log: Callable[[str], None] = print,
     checkpoint_seconds: float = 0.0,
     of: Mapping[str, str] = MappingProxyType({}),
+    snapshot_every: int = 0,
+    on_snapshot: Callable[[int, TrainState], None] = lambda step, state: None,
 ) -> tuple[TrainState, float]:
     """Train a stage to its end, from its newest intact checkpoint if there is one.
 
@@ -67,6 +69,9 @@ def fit(
       log: receives messages about damaged checkpoints.
       checkpoint_seconds: longest time between checkpoints, estimated from the time of a step; 0: no limit.
       of: what the checkpoints belong to, see `checkpoint.save`. Those of something else are not used.
+      snapshot_every: steps between calls of `on_snapshot`; 0: none.
+      on_snapshot: called with the step and the state during training, before a checkpoint of that step. A resumed stage
+        repeats the calls since its checkpoint.
 
     Returns:
       The final state, and the seconds spent over all sessions of this stage, compilation included.
@@ -108,7 +113,8 @@ def fit(
         pending, saved, stopping = None, stage.step, False
         while stage.step < total and not stopping:
             begin, end = stage.step, end_of_interval(stage.step)
-            call(min(end, begin + pace.steps_per_call))
+            snapshot = (begin // snapshot_every + 1) * snapshot_every if snapshot_every else total
+            call(min(end, snapshot, begin + pace.steps_per_call))
             if pending is not None:  # only now, so that the host never makes the device wait
                 settle(*pending)
             pending = (begin, stage.step, stage.since, stage.sums)
@@ -116,11 +122,15 @@ def fit(
                 stage.since, stage.sums = end, zeros
             stopping = processes.stop_requested()
             due = 0 < checkpoint_seconds <= (stage.step - saved) * pace.seconds_per_step
-            if stage.step % checkpoint_every == 0 or stage.step == total or stopping or due:
+            due = due or stage.step % checkpoint_every == 0 or stage.step == total or stopping
+            if stage.step == snapshot < total or due:
                 settle(*pending)  # before the checkpoint: values of saved steps are never reported again
-                pending, saved = None, stage.step
-                stage.seconds = time.perf_counter() - started
-                checkpoints.save(stage)
+                pending = None
+                if stage.step == snapshot < total:
+                    on_snapshot(stage.step, stage.state)
+                if due:
+                    saved, stage.seconds = stage.step, time.perf_counter() - started
+                    checkpoints.save(stage)
                 pace.restart()
         processes.share_stop_request()
     return stage.state, stage.seconds

@@ -27,6 +27,7 @@ from mpt_jax.update import (
     planning,
     releases,
     selection,
+    snapshots,
     stage_inputs,
     stage_metrics,
     workdir,
@@ -154,6 +155,16 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
             workdir.drop_metrics_after(run.workdir, str(stage), step)
         run.progress.start(f"{title}, {planning.population(config, stage)}", step, total)
 
+    mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in run.normalization(stage.release))
+
+    def trained(state: training.TrainState) -> Classifier:
+        # A member without an average has its last weights in it.
+        weights = (state.params, state.batch_stats) if state.average is None else state.average
+        params, batch_stats = jax.device_get(weights)  # on the host, members are taken apart without compiling
+        return Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
+
+    snapshot = snapshots.recorder(run, stage, members)
+    epochs = config.training.predict_every if stage.has_students else 0
     state, seconds = loop.fit(
         recipe,
         mesh,
@@ -168,14 +179,12 @@ def _train(run: Run, stage: Stage, members: Sequence[Member]) -> tuple[Classifie
         start=population.start,
         log=run.progress.log,
         of=_described(run, stage, members),
+        snapshot_every=epochs * (total // config.optimizer.epochs),
+        on_snapshot=lambda step, state: snapshot(step, trained(state)),
     )
     run.progress.finish(f"{title}: {total} steps in {seconds:.1f} s")
-    mean, std = (np.broadcast_to(array, (*shape, *array.shape)) for array in run.normalization(stage.release))
-    # On the host, members are taken apart without compiling. A member without an average has its last weights in it.
-    params, batch_stats = jax.device_get((state.params, state.batch_stats) if state.average is None else state.average)
-    classifiers = Classifier(recipe.module, params=params, batch_stats=batch_stats, mean=mean, std=std)
     rate = round(total * recipe.batch_size / seconds, 2)
-    return classifiers, {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
+    return trained(state), {"steps": total, "seconds": round(seconds, 3), "examples_per_second": rate}
 
 
 def _described(run: Run, stage: Stage, members: Sequence[Member]) -> dict[str, str]:

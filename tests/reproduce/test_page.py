@@ -20,7 +20,7 @@ def test_results_have_every_row_and_the_page_every_figure(made):
         assert run["command"].startswith("python -m mpt_jax.train --config ")
         assert run["history"]["mpt_kl@bias=1"][0][0] > 0
     drawn = {path.stem.removeprefix("features-cpu-") for path in (folder / "results/plots").iterdir()}
-    assert drawn == plots.FIGURES.keys() - {"bias", "sequence"}  # these take three values of b, or updates
+    assert drawn == plots.FIGURES.keys() - {"bias", "sequence", "epochs"}  # of three values of b, updates, snapshots
     text = (folder / "REPRODUCIBILITY.md").read_text()
     assert "| `mpt_kl@bias=2` | 2 |" in text
     assert all(f"features-cpu-{name}.png" in text for name in drawn)

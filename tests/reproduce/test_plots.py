@@ -24,3 +24,15 @@ def test_the_effect_of_b_is_plotted_for_scenarios_with_three_values(made):
     lines = [container.lines[0] for container in figure.axes[0].containers]
     assert [list(line.get_xdata()) for line in lines] == [[1, 2, 4]] * 2
     assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_rates_during_training_are_plotted_where_a_run_has_them(made):
+    run, *_ = results.read(made[0] / "results/features-cpu.json")["runs"]
+    assert plots._epochs([run]) is None
+    line = [[10.0, 0.5, 0.6, 0.4, 0.125, None, None], [20.0, 0.75, 0.8, 0.7, 0.25, None, None]]
+    figure = plots._epochs([run | {"training": {"no_treatment": line, "mpt_kl@bias=1": line, "mpt_kl@bias=2": line}}])
+    for axes, values in zip(figure.axes, ([50, 75], [40, 70], [12.5, 25]), strict=True):
+        assert [list(one.get_xdata()) for one in axes.lines] == [[10, 20]] * 3
+        assert [list(one.get_ydata()) for one in axes.lines] == [values] * 3
+    styles = [(one.get_color(), one.get_linestyle()) for one in figure.axes[0].lines]
+    assert len(set(styles)) == 3

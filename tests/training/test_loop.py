@@ -122,6 +122,33 @@ def test_checkpoint_seconds_add_checkpoints_between_those_of_checkpoint_every(tm
     assert saved == [5, 10, 12]
 
 
+def test_snapshots_have_the_state_of_their_step_and_change_no_result(tmp_path, monkeypatch):
+    recipe, inputs = make_recipe(module=LINEAR, steps_per_call=4), make_inputs(rows=ROWS)
+    whole, _, _, seen = fit(recipe, inputs, tmp_path / "whole")
+    taken, events = {}, []
+
+    def on_snapshot(step, state):
+        taken[step] = jax.device_get(state)
+        events.append(step)
+
+    options = {"snapshot_every": 3, "on_snapshot": on_snapshot}
+    again, _, _, seen_again = fit(recipe, inputs, tmp_path / "taken", **options)
+    assert_same((again, seen_again), (whole, seen))
+    assert events == [3, 6, 9]  # not at the end, whose state is returned
+    saved, save = {}, checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda f, step, state, *rest: saved.update({step: jax.device_get(state)}))
+    fit(recipe, inputs, tmp_path / "five", snapshot_every=5, on_snapshot=on_snapshot)
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert_same([taken[5], taken[10]], [saved[5], saved[10]])
+    del events[:]
+    with pytest.raises(Interrupted):
+        fit(recipe, inputs, tmp_path / "broken", interrupt_at=8, **options)
+    assert events == [3, 6]
+    resumed, *_ = fit(recipe, inputs, tmp_path / "broken", **options)
+    assert events == [3, 6, 6, 9]  # those since the checkpoint of step 5
+    assert_same(resumed, whole)
+
+
 def test_the_next_call_is_dispatched_before_the_loop_waits(tmp_path, monkeypatch, compiled):
     events, steps, save = [], training.train_steps, checkpoint.save
 
