@@ -7,6 +7,7 @@ checkpoints/STAGE/     training states of the current population; removed when i
 metrics.jsonl          one JSON object per line: step, release, stage, member, values
 tensorboard/           the same as TensorBoard events, with --tensorboard
 predictions/NAME.npz   labels, logits (float32) and ids of the test images
+snapshots/NAME/        the same of a student in training, a file per step, with training.predict_every
 gallery.npz            ids and thumbnails of test images that flipped; not written for features
 features/DIGEST/       features of all images by a frozen network, see `files.feature_cache`
 backbone/DIGEST/       frozen weights, to which the `backbone/` of released models are links
