@@ -44,7 +44,7 @@ class ClassMap:
         ):
             for name, members in sizes.items():
                 if len(members) < 2:
-                    raise InputError(f"{what} of {name!r} has {len(members)} class; expected {expected}")
+                    raise InputError(f"{what} of {name!r} is {list(members)}; expected {expected}")
         for old, new in self.rename.items():
             if old == new:
                 raise InputError(

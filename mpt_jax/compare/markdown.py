@@ -45,8 +45,7 @@ def summary(result: Result) -> str:
     ]
     for title, headings, rows in tables:
         if rows:
-            names = 2 if headings is text.SPLIT_HEADINGS else 1
-            parts += [[f"**{title}**"], _table(headings, rows[:_MOST_ROWS], names=names)]
+            parts += [[f"**{title}**"], _table(headings, rows[:_MOST_ROWS])]
     if examples := text.flip_cells(result)[:_MOST_ROWS]:
         title = text.flips_title(result, _MOST_ROWS)
         parts += [[f"<details><summary>{title}</summary>"], _table(text.FLIP_HEADINGS, examples, names=4)]

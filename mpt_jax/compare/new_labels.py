@@ -149,16 +149,17 @@ def _meanings(read: Rows, older: StandsFor, *, must_be_clear: bool) -> dict[str,
     for name in present:
         news = older.get(name, (name,))
         if name in carried and name in older and news != (name,):  # two releases have it, for different classes
-            if bool(of_earlier) == bool(of_last) and (not news or (must_be_clear and of_last)):
-                beside = f", beside {of_earlier[0]!r} from before and {of_last[0]!r} from after it" if of_last else ""
+            both = of_earlier and of_last
+            if (both and must_be_clear) or (not news and not must_be_clear and bool(of_earlier) == bool(of_last)):
+                beside = f", beside {of_earlier[0]!r} from before and {of_last[0]!r} from after it" if both else ""
                 raise InputError(
                     f"{read.source.name} has the label {name!r}, which means another class before the class map than "
                     f"after it{beside}; expected labels of the classes after it in all files"
                 )
-            if of_last or (must_be_clear and not of_earlier):
+            if not of_earlier and (of_last or must_be_clear):
                 news = (name,)
-            elif not of_earlier:
-                news = tuple(dict.fromkeys([name, *news]))  # either, as the other file's label shows
+            elif bool(of_earlier) == bool(of_last):  # either, as the other file's label shows
+                news = tuple(dict.fromkeys([name, *news]))
         found[name] = Meaning(news, "" if news else name)
     return found
 

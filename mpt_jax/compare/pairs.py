@@ -276,8 +276,10 @@ def pair(versions: Versions, old: int, new: int) -> Pair:
     before, after = versions.rows[old], versions.rows[new]
     given = versions.old_classes if old == 0 else None
     meanings = (versions.meanings[old], versions.meanings[new]) if versions.maps else ({}, {})
-    hidden = _hidden(before, after, versions.shared, given is not None, meanings)
-    if problems := [*versions.problems, *hidden]:
+    problems = list(versions.problems)
+    if not (problems and versions.maps):  # then labels may still be those of different releases
+        problems += _hidden(before, after, versions.shared, given is not None, meanings)
+    if problems:
         raise InputError("; ".join(problems))
     if isinstance(given, int):
         known, known_from = _first_classes(given, versions.shared, before.known), "old_classes"

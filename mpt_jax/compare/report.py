@@ -67,12 +67,12 @@ def _pair(result: Result) -> Report:
                 )
                 if cells
             ),
-            Table(text.flips_title(result, len(flips)), text.FLIP_HEADINGS, flips, left=4),
             *(
                 [Table("Flips that corrected labels explain or reveal", text.CORRECTION_HEADINGS, corrections, left=6)]
                 if (corrections := text.correction_cells(result))
                 else []
             ),
+            Table(text.flips_title(result, len(flips)), text.FLIP_HEADINGS, flips, left=4),
         ],
         interval_note=text.interval_note(result),
         meanings=text.meanings(result),

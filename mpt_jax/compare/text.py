@@ -136,8 +136,8 @@ def _class_map_notes(result: Result) -> list[str]:
     lines = [f"Old classes by the class map: {listed(counts) if counts else 'all stay'}"]
     if found["retired"]:
         names = [
-            f"{printable(each['class'])} ({each['rows']:,} rows not compared"
-            + (f"; still predicted by the old model in {each['predicts']:,} others)" if each["predicts"] else ")")
+            f"{printable(each['class'])} ({_rows(each['rows'])} not compared"
+            + (f"; still predicted by the old model in {_rows(each['predicts'])})" if each["predicts"] else ")")
             for each in found["retired"]
         ]
         lines.append(f"Retired: {listed(names, most=10)}")
@@ -157,10 +157,14 @@ def _correction_notes(result: Result) -> list[str]:
     found = result["label_changes"]
     before, after = (found[key]["negative_flips"] for key in ("former", "corrected"))
     return [
-        f"Corrected labels in {found['rows']:,} rows: {before:,} negative flips by the former labels, of which the "
-        f"corrections explain {found['explained']:,}, and {after:,} by the corrected ones, which count, of which they "
-        f"reveal {found['revealed']:,}"
+        f"Corrected labels: {_rows(found['rows'])}. Of {before:,} negative flips by the former labels the corrections "
+        f"explain {found['explained']:,}; of {after:,} by the corrected labels, which count, they reveal "
+        f"{found['revealed']:,}"
     ]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def verdict(result: Result) -> str:

@@ -61,8 +61,8 @@ def test_every_output_shows_what_changed(result):
     }
     for name, shown in outputs.items():
         assert "Old classes by the class map: 1 renamed, 2 merged into 1, 1 split into 2, 1 retired" in shown, name
-        assert "Retired: floppy disk (2 rows not compared; still predicted by the old model in 1 others)" in shown, name
-        assert "Corrected labels in 2 rows: 0 negative flips by the former labels" in shown, name
+        assert "Retired: floppy disk (2 rows not compared; still predicted by the old model in 1 row)" in shown, name
+        assert "Corrected labels: 2 rows. Of 0 negative flips by the former labels" in shown, name
         assert "Not compared: 2 rows of retired classes" in shown, name
         if name != "junit":
             assert "In the old taxonomy, where any part" in shown and "adult dog, puppy" in shown, name
@@ -73,7 +73,7 @@ def test_a_result_without_changes_says_nothing_of_them():
     labels = [each if each != "floppy disk" else "owl" for each in LABELS]
     plain = compare(NEW | {"label": labels}, NEW | {"label": labels})
     assert not {"class_map", "old_taxonomy", "label_changes"} & plain.keys()
-    assert "taxonomy" not in show.page(plain) and "Corrected" not in markdown.summary(plain)
+    assert "taxonomy" not in show.page(plain) and "Corrected labels" not in markdown.summary(plain)
 
 
 def test_corrections_of_many_rows_are_counted_in_full(result):

@@ -90,12 +90,33 @@ def test_a_name_that_means_another_class_afterwards_is_read_as_the_file_shows():
         compare(old, new | {"label": old["label"]}, **known)
     # New labels in both files.
     assert compare(old | {"label": new["label"]}, new, **known)["all_rows"]["negative_flips"] == 1
+    # Labels of both releases in the old file only have to agree with those of the new one.
+    mixed = compare(old | {"label": ["crane", "bird", "dog", "puppy"]}, new, **known)
+    assert mixed["all_rows"] == found["all_rows"]
     # Only names that both releases have: in the last file they are new ones.
     only = [{key: values[1:3] for key, values in table.items()} for table in (old, new)]
     only[0]["label"] = ["crane", "dog"]
     assert compare(*only, **known)["all_rows"]["both_right"] == 2
     with pytest.raises(InputError, match="has the label 'crane', which means another class before the class map than"):
         compare(old, new | {"label": ["crane", "bird", "dog", "puppy"]}, **known)
+
+
+def test_the_name_of_a_retired_class_may_be_that_of_another_afterwards():
+    known = {
+        "old_classes": ["apple", "apple fruit"],
+        "class_map": {"retire": ["apple"], "rename": {"apple fruit": "apple"}},
+    }
+    old = {
+        "id": [1, 2, 3],
+        "label": ["apple", "apple fruit", "apple fruit"],
+        "prediction": ["apple", "apple fruit", "apple"],
+    }
+    new = {"id": [1, 2, 3], "label": ["", "apple", "apple"], "prediction": ["apple", "apple", "apple"]}
+    found = compare(old, new, **known)
+    assert (found["all_rows"]["both_right"], found["all_rows"]["positive_flips"]) == (1, 1)
+    assert found["class_map"]["retired"] == [{"class": "apple", "rows": 1, "predicts": 1}]
+    with pytest.raises(InputError, match="the old arrays has the label 'apple', which means another class before"):
+        compare(old | {"label": ["apple", "apple", "apple"]}, new, **known)
 
 
 CHANGES = {"id": ["a", "b", "x"], "old_label": ["owl", "car", "owl"], "new_label": ["automobile", "cat", "cat"]}
