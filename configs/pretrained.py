@@ -61,13 +61,13 @@ def get_config(variant=""):
     elif variant in ("finetune", "smoke"):
         config.seeds = (0,)
         config.dataset.image_size = (96,)
-        config.dataset.train_per_class = 100
+        config.dataset.train_per_class = 60
         config.dataset.validation_per_class = 20
         config.dataset.random_resized_crop = (0.5, 1.0)
         config.dataset.flip = True
         config.optimizer.freeze = ()
         config.optimizer.learning_rate = 1e-3
-        config.optimizer.epochs = 6
+        config.optimizer.epochs = 4
         config.optimizer.batch_size = 64
         config.optimizer.warmup_epochs = 1
         config.optimizer.decay_exclude = ("bias", "scale")
