@@ -480,7 +480,6 @@ def test_mpt_has_fewer_flips_at_comparable_accuracy_on_the_digits(digits_dir, tm
     assert summary["no_treatment"]["nfr"]["mean"] > 0.01  # the split is hard enough for flips to be measured
 
 
-@pytest.mark.ci
 @pytest.mark.slow
 def test_the_smoke_variant_of_cifar100_runs(cifar_dir, tmp_path):
     line = ["--config", str(ROOT / "configs/cifar100.py:smoke"), f"--workdir={tmp_path}/run"]
