@@ -106,7 +106,7 @@ def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
     rows += [["retired", name, "-", "-", "-", *["-"] * (2 * len(methods))] for name in found["retired"]]
     headings = ["change", "before", "now", "test images", "right before"]
     headings += [heading for method in methods for heading in (f"flips, {method}", "by groups")]
-    kinds = [row[0] for row in rows]
+    table, kinds = Table(headings, rows, 3), [row[0] for row in rows]
     counted = [f"{kinds.count(kind)} {kind}" for kind in _KINDS if kind in kinds]
     retired = " Images of retired classes are in no rate" + (
         f": {', '.join(left_out)}." if left_out else "; the data have none."
@@ -128,10 +128,11 @@ def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
             "parts of a split class is no flip."
         ),
         Points(numbers),
-        Folded("Changed classes", [Table(headings, rows, 3)]),
+        table if len(rows) <= _SHOWN else Folded("Changed classes", [table]),
     ]
 
 
+_SHOWN = 12  # rows of a table that is not folded
 _KINDS = ("renamed", "merged", "split", "merged and split", "retired")
 
 

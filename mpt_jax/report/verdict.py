@@ -36,9 +36,20 @@ def blocks(report: dict[str, Any]) -> list[Any]:
         _headline(report),
         numbers,
         Points([*notes, candidates]),
-        Text("To check one model against a limit of your choice, run in the work directory:"),
-        Command(f"python -m mpt_jax.compare {files} --max-nfr {summary[best]['nfr']['mean']:.2g}"),
+        *_check(report, f"python -m mpt_jax.compare {files} --max-nfr {summary[best]['nfr']['mean']:.2g}"),
     ]
+
+
+def _check(report: dict[str, Any], command: str) -> list[Any]:
+    """Return how to check one model against a limit; the files of a run have no names of classes, which a map needs."""
+    if report["config"]["update"].get("class_map"):
+        return [
+            Text(
+                "To check one model against a limit of your choice, write the predictions of both with "
+                "`python -m mpt_jax.predict`, and compare these files with the class map (`--class-map`)."
+            )
+        ]
+    return [Text("To check one model against a limit of your choice, run in the work directory:"), Command(command)]
 
 
 def _no_method(compared: dict[str, Any]) -> str:

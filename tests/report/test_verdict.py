@@ -72,3 +72,10 @@ def test_without_intervals_and_without_a_best_method_there_is_less_to_say():
     assert (
         table.headings == ["", "no_treatment"] and table.rows[0] == ["negative flips", "5.00"] and len(notes.texts) == 2
     )
+
+
+def test_an_update_with_a_class_map_is_not_checked_on_files_without_names():
+    made = make_report()
+    made["config"]["update"]["class_map"] = "classes.toml"
+    last = verdict.blocks(made)[-1]
+    assert isinstance(last, Text) and "--class-map" in last.text
