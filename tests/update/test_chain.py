@@ -38,23 +38,19 @@ def test_a_checkpoint_under_the_name_of_another_step_is_not_resumed_from(execute
         executed(*OPTIONS, folder=tmp_path / "run", progress=InterruptedAt("students", 11))
     assert checkpoint.saved_steps(tmp_path / "run/checkpoints/r1-students") == [10, 5]
 
-    for name in ("15", "9999"):
-        copy, progress = tmp_path / f"copied-{name}", never()
-        shutil.copytree(tmp_path / "run", copy)
-        states = copy / "checkpoints/r1-students"
-        shutil.copytree(states / "10", states / name)
-        executed(*OPTIONS, folder=copy, progress=progress)
-        text = f"{states / name} was copied or renamed: it is the checkpoint of step 10: trying an older checkpoint"
-        assert text in progress.output.getvalue() and progress.starts == [("students", 10)]
-        assert outcome(copy) == outcome(whole.workdir)
+    copy, progress = tmp_path / "copied", never()
+    shutil.copytree(tmp_path / "run", copy)
+    states = copy / "checkpoints/r1-students"
+    shutil.copytree(states / "10", states / "9999")
+    executed(*OPTIONS, folder=copy, progress=progress)
+    text = f"{states / '9999'} was copied or renamed: it is the checkpoint of step 10: trying an older checkpoint"
+    assert text in progress.output.getvalue() and progress.starts == [("students", 10)]
+    assert outcome(copy) == outcome(whole.workdir)
 
     states = tmp_path / "run/checkpoints/r1-students"
     swap(states / "5", states / "10")
     with pytest.raises(InputError, match=f"no checkpoint in {states} can be used; remove that folder to train"):
         executed(*OPTIONS, folder=tmp_path / "run")
-    shutil.rmtree(states)
-    executed(*OPTIONS, folder=tmp_path / "run")
-    assert outcome(tmp_path / "run") == outcome(whole.workdir)
 
 
 def test_a_checkpoint_of_a_run_with_another_config_is_not_resumed_from(executed, tmp_path):
