@@ -187,7 +187,7 @@ EVERY = (
 def test_every_method_works_and_students_start_from_carried_heads(changed):
     run = changed(
         *(f"update.methods={','.join(EVERY)}", "update.start=old", "update.ensemble_size=2", "seeds=0"),
-        "optimizer.epochs=1",
+        *("optimizer.epochs=1", "optimizer.learning_rate=0.005"),
     )
     for method in EVERY:
         card = run.card(run.folder(1, method, 0))
