@@ -13,7 +13,7 @@ it. `--config.update.methods=mpt_kl,pct_kl` selects methods. Three variants are 
 - `configs/cifar100.py:cpu`: a night on two CPU cores. The same classes and all 50,000 images, of which 20 per class are
   validation images, 8 epochs, and the main methods at several b.
 - `configs/cifar100.py:small`: 71 minutes on two CPU cores that also did other work. All methods that train from
-  scratch, 10 -> 20 classes, 200 training images per class, 8 epochs. Its table is in REPRODUCIBILITY.md.
+  scratch, 10 -> 20 classes, 200 training images per class, 8 epochs. Its table is in docs/results/earlier.md.
 - `configs/cifar100.py:smoke`: a test of the code on ten classes and a few batches.
 """
 

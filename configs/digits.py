@@ -18,8 +18,8 @@ deviation over the seeds, in %:
 On the held-out images of all seeds together, b = 8 has no flip, and 4 and 12 have one each. So where rounding differs,
 the choice can differ: a processor with AVX-512 chose b = 12, with 1.3 ± 0.6 % negative flips at 93.0 ± 0.5 % accuracy.
 
-`configs/digits.py:all` has every method that trains from scratch, at b = 1. Its table in REPRODUCIBILITY.md, with
-twenty seeds, comes from `python -m mpt_jax.reproduce digits`.
+`configs/digits.py:all` has every method that trains from scratch, at b = 1. Its table in docs/results/digits-cpu.md,
+with twenty seeds, comes from `python -m mpt_jax.reproduce digits`.
 """
 
 from mpt_jax.config.shipped import common

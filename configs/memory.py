@@ -5,8 +5,8 @@ Plain cross-entropy then favours the new classes, which have more images. Balanc
 
     python -m mpt_jax.train --config configs/memory.py --config.update.memory=per_class:5
 
-The sweep over 1, 2, 5, 10 and 20 images per class is in REPRODUCIBILITY.md. `--config.update.memory=total:25` divides
-25 images among the classes. `none` keeps no images; Balanced Softmax then has no counts and is rejected.
+The sweep over 1, 2, 5, 10 and 20 images per class is in docs/results/memory-cpu.md. `--config.update.memory=total:25`
+divides 25 images among the classes. `none` keeps no images; Balanced Softmax then has no counts and is rejected.
 """
 
 from mpt_jax.config.shipped import common

@@ -20,7 +20,7 @@ standard deviation over ten seeds, in %, with b and the constant of `posthoc_bia
     balanced_softmax      71.3 ± 0.1    71.3 ± 0.2    71.3 ± 0.2      8.9 ± 0.1     0
     posthoc_bias          70.5 ± 0.1    74.8 ± 0.1    66.2 ± 0.2      5.6 ± 0.1
 
-At equal accuracy no method is ahead of `posthoc_bias`, see REPRODUCIBILITY.md. The variants:
+At equal accuracy no method is ahead of `posthoc_bias`, see docs/results/pretrained-cpu.md. The variants:
 
 - `configs/pretrained.py:finetune` trains the whole network with AdamW at 96 pixels, on 60 images of each class. One
   seed took 67 minutes of CPU time (70 minutes on the same machine beside much other work), in %:

@@ -7,7 +7,7 @@ the previous release (`update.start=old`) and keep 10 images of each old class, 
 
     python -m mpt_jax.train --config configs/sequence.py
 
-Its table is in REPRODUCIBILITY.md, under "Earlier tables". `reproduce sequence` trains another sequence, on CIFAR-100.
+Its table is in docs/results/earlier.md. `reproduce sequence` trains another sequence, on CIFAR-100.
 """
 
 from mpt_jax.config.shipped import common

@@ -11,3 +11,5 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "none"  # signatures have them
 autodoc_member_order = "bysource"
 myst_heading_anchors = 3
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]

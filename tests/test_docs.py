@@ -16,7 +16,11 @@ from mpt_jax import train
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCIBILITY.md"]
-PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.py"))]
+PAGES += [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs/results").glob("*.md")),
+    *sorted((ROOT / "configs").glob("*.py")),
+]
 _COMMAND = re.compile(r"python -m mpt_jax\.(\w+)((?: +[^\s`#&|;)]+)*)")
 _MODULES = {"train": "train", "predict": "predict", "export": "export.__main__", "compare": "compare.__main__"}
 _MODULES |= {"verify": "verify", "sign": "sign"}
@@ -46,6 +50,9 @@ def test_there_are_commands_on_every_page_that_should_have_some():
         "gate_modes.md",
         "benchmark.md",
         "reproduce.md",
+        "digits-cpu.md",
+        "earlier.md",
+        "speed.md",
     } <= found
 
 

@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = new_parser(
         "mpt_jax.reproduce",
-        "Train the runs of a table, keep their numbers in results/ and write REPRODUCIBILITY.md. "
+        "Train the runs of a table, keep their numbers in results/ and write REPRODUCIBILITY.md with docs/results/. "
         "Run the same command again to resume.",
         epilog="Tables: " + "; ".join(f"{name}: {table.title}" for name, table in TABLES.items()),
         shared=["--data-dir"],
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "table",
         choices=[*TABLES, "page"],
         metavar="TABLE",
-        help="name of a table, or `page` to draw the figures and write the page without training",
+        help="name of a table, or `page` to draw the figures and write the pages without training",
     )
     parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="hardware to plan for (default: cpu)")
     parser.add_argument(
@@ -66,7 +66,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--results", metavar="DIR", default=str(ROOT / "results"), help="folder of the result files (default: results)"
     )
     parser.add_argument(
-        "--page", metavar="FILE", default="", help="file to write (default: REPRODUCIBILITY.md next to the results)"
+        "--page",
+        metavar="FILE",
+        default="",
+        help="first page to write; the others go to docs/results/ next to it (default: REPRODUCIBILITY.md next to the "
+        "results)",
     )
     return parser.parse_args(argv)
 

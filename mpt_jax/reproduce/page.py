@@ -1,46 +1,39 @@
-"""`REPRODUCIBILITY.md`: tables and figures from `results/*.json`, with the texts of `results/*.md`."""
+"""`REPRODUCIBILITY.md` and the pages of `docs/results/`, from `results/*.json` with the texts of `results/*.md`.
 
-import itertools
+The first page has the summary. Every table has a page, and so has every text that does not belong to the first page or
+to a table.
+"""
+
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.errors import InputError
 from mpt_jax.files import storage
-from mpt_jax.reproduce import plots, readme_figure, results
+from mpt_jax.reproduce import cells, overview, plots, readme_figure, results, summary_figure, table_page
 from mpt_jax.reproduce.results import BASELINE
-from mpt_jax.reproduce.summary import choose, sequences, summarize
+from mpt_jax.reproduce.summary import margin, representative, summarize
 from mpt_jax.reproduce.tables import BUDGETS, TABLES
 from mpt_jax.runtime import regular_file
 
-_HEADINGS = (
-    *("method", "seeds", "all classes", "old classes", "new classes", "negative flips"),
-    *("flips, paired", "p", "accuracy, paired", "flips at equal accuracy (baseline's)", "change", "p"),
-)
-# The columns of the overview: a method, and its b where it has one.
-_COMPARED = (
-    *(("pct_kl", None), ("mpt_kl", 0.0), ("mpt_kl", 1.0), ("mpt_kl", 4.0), ("mpt_lm", 1.0)),
-    ("balanced_softmax", None),
-)
-_CAPTIONS = {
-    "tradeoff": "Accuracy against negative flips on the test images; lower right is better. Dashed: `no_treatment` "
-    "with a constant subtracted from its new classes' logits, a curve per run. "
-    f"Rows more than {plots.MOST_LOST:g} points less accurate than `no_treatment` are not shown.",
-    "sequence": "Accuracy on the classes known, and negative flips since the previous release, at every release. "
-    "Thin grey: `independent`.",
-    "bias": "The effect of b. Bars: standard deviations over the seeds.",
-    "margins": "Margins of the old classes' test images before the update (grey) and after it, first seed. Dotted: "
-    "medians.",
-    "learning": "Learning curves, first seed. Rows at several b share a colour.",
-    "epochs": "Test images while the models train, first run. Rows at several b share a colour.",
-    "classes": "Negative flips per old class, mean over the runs.",
-}
+PAGES = pathlib.Path("docs/results")  # next to the first page
+_MARK = "<!-- Written by `python -m mpt_jax.reproduce page` from results/. Change that, not this page. -->\n\n"
+_MPT = ("mpt_kl", "mpt_lm")
+_FIRST_PAGE = ("introduction", "judgement", "choose")  # texts, in this order
+_SUMMARY = """\
+- *Plain*: accuracy and negative flips of plain retraining (`no_treatment`), in %.
+- *As trained*: change of the flips, and of the accuracy in points.
+- *At equal accuracy*: change of the flips when a constant on the new classes' logits gives both models the same
+  accuracy. This is the gain beyond a post-hoc bias. *Chance*: plain retraining with other random numbers.
+- Brackets: 95 % interval, from three seeds on. **Bold**: p < 0.05.
+- MPT is the row chosen on validation images. *Fixed*: these do not decide; `mpt_kl` is shown."""
 
 
 def write(folder: pathlib.Path, page: pathlib.Path) -> int:
-    """Draw the figures of all tables in a folder of results and write the page; return the number of tables.
+    """Draw the figures of all tables in a folder of results and write the pages; return the number of tables.
 
-    Figures of tables that no longer exist are removed.
+    Figures and pages of tables that no longer exist are removed.
 
     Raises:
       InputError: the folder has no table.
@@ -53,226 +46,121 @@ def write(folder: pathlib.Path, page: pathlib.Path) -> int:
         for name, table in found.items()
         for figure, picture in plots.draw(table["runs"]).items()
     }
-    if picture := readme_figure.draw(found):
-        figures[folder / "plots" / readme_figure.FILE] = picture
+    for name, picture in (
+        (readme_figure.FILE, readme_figure.draw(found)),
+        (summary_figure.FILE, summary_figure.draw(current(tables(folder)))),
+    ):
+        figures |= {folder / "plots" / name: picture} if picture else {}
     (folder / "plots").mkdir(exist_ok=True)
     for path in (folder / "plots").glob("*.png"):
         if path not in figures and path.stem.rpartition("-")[2] in plots.FIGURES:
             path.unlink()
     for path, picture in figures.items():
         storage.write_bytes(path, picture)
-    storage.write_text(page, render(folder))
+    texts = render(folder, page)
+    (page.parent / PAGES).mkdir(parents=True, exist_ok=True)
+    for path in (page.parent / PAGES).glob("*.md"):
+        if path not in texts and regular_file.read_text(path).startswith(_MARK):
+            path.unlink()
+    for path, text in texts.items():
+        storage.write_text(path, text)
     return len(found)
 
 
-def render(folder: pathlib.Path) -> str:
-    """Render the page from everything in a folder of results."""
+def tables(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Read the results of a folder, in the order of the tables."""
     names = [f"{name}-{budget}.json" for name in TABLES for budget in BUDGETS]
-    found = [results.read(folder / name) for name in names if (folder / name).exists()]
-    parts = [_text(folder / "introduction.md"), overview(found), _text(folder / "judgement.md")]
-    parts += [section(table, folder) for table in found]
-    parts += [_text(folder / f"{name}.md") for name in ("earlier", "speed", "beyond", "survival")]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [results.read(folder / name) for name in names if (folder / name).exists()]
 
 
-def overview(tables: Sequence[Mapping[str, Any]]) -> str:
-    """Render one row per table and scenario: what the methods gain at equal accuracy, and which one was chosen."""
-    columns = [f"`{method}`" + ("" if b is None else f", b = {b:g}") for method, b in _COMPARED]
-    headings = ["table", "seeds", "accuracy", "flips", "`independent`", *columns, "chosen on validation, as trained"]
-    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
-    for table in tables:
-        chosen = choose(table["runs"])
-        for scenario, methods in summarize(table["runs"]).items():
-            protocol = next(run["protocol"] for run in table["runs"] if run["scenario"] == scenario)
-            base = methods.get(BASELINE, {})
-            # If the students start from the old model, `independent` is not the same training: it starts from scratch.
-            same = methods.get("independent") if protocol["start"] == "random" else None
-            compared = [same, *(_with_bias(methods, method, b, protocol["bias"]) for method, b in _COMPARED)]
-            name = f"`{table['table']}`" + f" ({table['budget']})" * (table["budget"] != "cpu")
-            cells = [name + f", {scenario}" * bool(scenario), str(base.get("seeds", "-"))]
-            cells += [f"{100 * base[key]['mean']:.1f}" if key in base else "-" for key in ("accuracy", "nfr")]
-            cells += [_change(found) for found in compared]
-            best = chosen[scenario][0] if len(chosen[scenario]) == 1 else ""
-            against = _as_trained(methods, best)
-            cells.append(f"`{best}`: {', '.join(against)}" if against else "-")
-            lines.append(f"| {' | '.join(cells)} |")
-    return (
-        "## All tables at a glance\n\n"
-        "- *Accuracy* and *flips* are those of the baseline, `no_treatment`.\n"
-        "- The columns of methods show the change of negative flips at equal accuracy. **Bold**: p < 0.05, not "
-        "corrected for the number of comparisons. With one seed there is no p.\n"
-        "- `independent` is the training of `no_treatment` with other random numbers: its change is chance.\n"
-        "- *Chosen on validation, as trained*: negative flips and points of accuracy against `no_treatment`, without a "
-        "correction to equal accuracy. `-`: the validation images do not single out one row.\n\n" + "\n".join(lines)
-    )
+def current(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the tables whose question no other one with results answers better.
 
-
-def _with_bias(methods: Mapping[str, Any], method: str, b: float | None, usual: str) -> Mapping[str, Any] | None:
-    """Return the row of a method at this b: the row that names it, or the plain one if the run's own b is the same."""
-    if b is not None and f"{method}@bias={b:g}" in methods:
-        return methods[f"{method}@bias={b:g}"]
-    return methods.get(method) if b is None or usual == f"{b:g}" else None
-
-
-def _change(found: Mapping[str, Any] | None) -> str:
-    equal = (found or {}).get("equal") or {}
-    if equal.get("change") is None:
-        return "-"
-    text = f"{100 * equal['change']:+.0f} %"
-    return f"**{text}**" if equal.get("p", 1.0) < 0.05 else text
-
-
-def _as_trained(methods: Mapping[str, Any], method: str) -> tuple[str, str] | None:
-    """Return the change of negative flips in % and of accuracy in points against `no_treatment`, on test images."""
-    row, base = (methods.get(name, {}) for name in (method, BASELINE))
-    if "nfr" not in row or "nfr" not in base:  # no such row, or every seed diverged
-        return None
-    change = row["nfr"]["mean"] / base["nfr"]["mean"] - 1 if base["nfr"]["mean"] else 0.0
-    return f"{100 * change:+.0f} %", f"{100 * (row['accuracy']['mean'] - base['accuracy']['mean']):+.1f}"
-
-
-def section(found: Mapping[str, Any], folder: pathlib.Path) -> str:
-    """Render one table with its protocol, figures and text."""
-    name, budget, runs = found["table"], found["budget"], found["runs"]
-    table = TABLES[name]
-    first = runs[0]
-    versions = [", ".join(f"{package} {run['versions'][package]}" for package in ("jax", "flax")) for run in runs]
-    made_on = dict.fromkeys(f"{run['hardware']}; {of_run}" for run, of_run in zip(runs, versions, strict=True))
-    commits = list(dict.fromkeys(_commit(revision) for run in runs for revision in run["git_revisions"]))
-    classes = dict.fromkeys(" -> ".join(map(str, run["classes"])) for run in runs)
-    parts = [
-        f"## {table.title}" + (f" ({budget} budget)" if table.plans["cpu"] != table.plans["gpu"] else ""),
-        table.question,
-        f"    {found['command']}",
-        f"{' and '.join(made_on)}; commit{'s' * (len(commits) > 1)} {', '.join(commits)}. "
-        f"Classes {', '.join(classes)}; {first['images']['train']} training, "
-        f"{first['images']['validation']} validation and {first['images']['test']} test images.",
-    ]
-    chosen, lineages = choose(runs), sequences(runs)
-    for scenario, methods in summarize(runs).items():
-        of_scenario = next(run["protocol"] for run in runs if run["scenario"] == scenario)
-        parts += [*([f"**{scenario}**"] if scenario else []), protocol(of_scenario)]
-        held_out = any(run["validation"] for run in runs if run["scenario"] == scenario)
-        verdict = _verdict(methods, chosen[scenario]) if held_out else "There are no validation images to choose with."
-        parts += [rows(methods), verdict]
-        if scenario in lineages:
-            schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
-            parts.append(updates(lineages[scenario], schedule))
-    for figure in plots.FIGURES:
-        path = pathlib.Path("plots") / f"{name}-{budget}-{figure}.png"
-        if (folder / path).exists():
-            alt = _CAPTIONS[figure].partition(". ")[0].rstrip(".")
-            parts.append(f"![{alt}]({folder.name}/{path})\n\n*{_CAPTIONS[figure]}*")
-    parts.append(_text(folder / f"{name}-{budget}.md"))
-    return "\n\n".join(part for part in parts if part)
-
-
-def protocol(run: Mapping[str, Any]) -> str:
-    """Describe the protocol of a run in a sentence."""
-    networks = [f"`{name}`" for name in (run["old_model"], run["model"]) if name]
-    stem = f" ({run['stem']} stem)" if run["stem"] else ""
-    start = "the previous release" if run["start"] == "old" else "random weights"
-    bias = "the published b" if run["bias"] == "published" else f"b = {run['bias']}"
-    memory = "" if run["memory"] == "all" else f"; old images kept: {run['memory']}, by {run['memory_by']}"
-    epochs = f"{run['epochs']} epoch{'s' * (run['epochs'] != 1)}"
-    return (
-        f"{' -> '.join(networks)}{stem}, {epochs}, batches of {run['batch_size']}, learning rate "
-        f"{run['learning_rate']:g} ({run['schedule']}, by {run['schedule_unit']}); students start from {start}; {bias} "
-        f"unless the row gives one{memory}."
-    )
-
-
-def _commit(revision: str | None) -> str:
-    """Shorten a commit to ten digits, and keep the mark of uncommitted changes.
-
-    Examples:
-      >>> _commit("0123456789abcdef-dirty"), _commit(None)
-      ('0123456789-dirty', 'unknown')
+    The budget of a GPU is better than that of a CPU, and some tables name their successor.
     """
-    commit, dash, changed = (revision or "unknown").partition("-")
-    return commit[:10] + dash + changed
+    names = {table["table"] for table in found}
+    large = {table["table"] for table in found if table["budget"] == "gpu"}
+    return [
+        table
+        for table in found
+        if TABLES[table["table"]].replaced_by not in names and (table["budget"] == "gpu" or table["table"] not in large)
+    ]
 
 
-def rows(methods: Mapping[str, Mapping[str, Any]]) -> str:
-    """Render the Markdown table of one scenario."""
-    lines = [f"| {' | '.join(_HEADINGS)} |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
-    for method, found in methods.items():
-        cells = [f"`{method}`", str(found["seeds"])]
-        if found["diverged"]:
-            cells[1] += f" ({found['diverged']} diverged)"
-        for key in ("accuracy", "accuracy_old_classes", "accuracy_new_classes", "nfr"):
-            cells.append(_spread(found.get(key)))
-        paired = found.get("paired", {})
-        cells += [_difference(paired.get("nfr")), _p(paired.get("nfr")), _difference(paired.get("accuracy"))]
-        cells += _equal(found.get("equal"))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def render(folder: pathlib.Path, page: pathlib.Path) -> dict[pathlib.Path, str]:
+    """Render every page from everything in a folder of results; return the texts by path."""
+    found, pages = tables(folder), page.parent / PAGES
+    texts = {path.stem: regular_file.read_text(path).strip() for path in sorted(folder.glob("*.md"))}
+    drawn = {path.stem: path for path in sorted((folder / "plots").glob("*.png"))}
+    first = {name: texts.pop(name, "") for name in _FIRST_PAGE}
+    of_tables = {}
+    for table in found:
+        name = f"{table['table']}-{table['budget']}"
+        figures = {f: _link(drawn[f"{name}-{f}"], pages) for f in plots.FIGURES if f"{name}-{f}" in drawn}
+        of_tables[name] = table_page.render(table, figures, texts.pop(name, ""))
+    others = {"overview": overview.render(found)}
+    of_no_results = {f"{name}-{budget}" for name in TABLES for budget in BUDGETS}
+    own = {name: text for name, text in texts.items() if name not in of_no_results}
+    others |= dict(sorted(own.items(), key=lambda item: _heading(item[1])))
+    figure = drawn.get(pathlib.Path(summary_figure.FILE).stem)
+    parts = [
+        first["introduction"],
+        summary(current(found)),
+        summary_figure.show(_link(figure, page.parent)) if figure else "",
+        *(first["judgement"], first["choose"]),
+        "## More\n\n"
+        + "\n".join(f"- [{_heading(text)}]({PAGES.as_posix()}/{name}.md)" for name, text in others.items()),
+    ]
+    written = {page: "\n\n".join(part for part in parts if part)}
+    written |= {pages / f"{name}.md": text for name, text in (of_tables | others).items()}
+    written[pages / "index.md"] = _index(_link(page, pages), [*of_tables, *others])
+    return {path: f"{_MARK}{text.strip()}\n" for path, text in written.items()}
 
 
-def updates(methods: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]) -> str:
-    """Render a Markdown table of a sequence of updates, below an explanation of its columns."""
-    steps = [f"{old} -> {new}" for old, new in itertools.pairwise(schedule)]
-    headings = ["method", *steps, "lost from any release", "forgetting", "mean accuracy"]
-    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
-    for method, found in methods.items():
-        last = (found["cumulative_nfr"][-1], found["forgetting"][-1], found["average_incremental_accuracy"])
-        cells = [f"{100 * value:.1f}" for value in (*found["nfr_against_previous"][1:], *last)]
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    table = "\n".join(lines)
+def summary(found: Sequence[Mapping[str, Any]]) -> str:
+    """Render the summary: a row per table and scenario of the `headline`, with what MPT changes there."""
+    headings = ["data", "seeds", "plain: accuracy, flips", "MPT", "as trained: flips", "accuracy"]
+    headings += ["at equal accuracy: MPT", "`pct_kl`", "chance"]
+    lines = []
+    for table in found:
+        chosen, summaries = representative(table["runs"], *_MPT), summarize(table["runs"])
+        for scenario, name in TABLES[table["table"]].headline.items():
+            methods = summaries.get(scenario, {})
+            base, (row, decided) = methods.get(BASELINE, {}), chosen.get(scenario, ("", False))
+            if "nfr" not in base or "paired" not in methods.get(row, {}):
+                continue
+            run = next(run for run in table["runs"] if run["scenario"] == scenario)
+            link = f"{PAGES.as_posix()}/{table['table']}-{table['budget']}.md"
+            paired = methods[row]["paired"]
+            same = methods.get("independent", {}) if run["protocol"]["start"] == "random" else {}
+            lines.append(
+                [
+                    f"[{name or TABLES[table['table']].title}]({link})",
+                    str(base["seeds"]),
+                    ", ".join(f"{100 * base[key]['mean']:.1f}" for key in ("accuracy", "nfr")),
+                    f"`{row.partition('@')[0]}`, {cells.solid(margin(row, run))}" + " (fixed)" * (not decided),
+                    *(cells.estimated_change(paired["nfr"]), cells.difference(paired["accuracy"])),
+                    cells.estimated_change(methods[row].get("equal")),
+                    *(cells.tested_change(of.get("equal")) for of in (methods.get("pct_kl", {}), same)),
+                ]
+            )
+    lines.sort(key=lambda line: int(line[1]) < 3)  # a single seed is weak evidence
+    # An interval may have a line of its own: the page is narrow.
+    lines = [[cell.replace("\N{NO-BREAK SPACE}[", " [") for cell in line] for line in lines]
+    return f"## Summary\n\n{cells.table(headings, lines)}\n\n{_SUMMARY}"
+
+
+def _index(page: str, names: Sequence[str]) -> str:
+    """Return the page that shows the first one in the documentation and lists all others for its navigation."""
     return (
-        "The table above is of the last update. For every update:\n\n"
-        f"- *{steps[0]}* and so on: negative flips against the previous release of the same method.\n"
-        "- *Lost from any release*: images that some release had right and the last one has wrong, as a share of the "
-        "images of the classes known before the last update.\n"
-        "- *Forgetting*: drop of the accuracy on the classes of a release from its best value, in points.\n"
-        "- *Mean accuracy*: over all releases, on the classes known at the time."
-        f"\n\n{table}"
+        f"```{{include}} {page}\n:relative-docs: docs/\n:relative-images:\n```\n\n"
+        f"```{{toctree}}\n:hidden:\n\n{chr(10).join(names)}\n```"
     )
 
 
-def _verdict(methods: Mapping[str, Mapping[str, Any]], best: Sequence[str]) -> str:
-    if "nfr" not in methods.get(BASELINE, {}):
-        return ""
-    if len(best) > 1:
-        return f"Chosen on validation: none, because {len(best)} rows tie there."
-    chosen = next(iter(best), "")
-    against = _as_trained(methods, chosen)
-    if against is None:
-        return (
-            "Chosen on validation: none, because no row is within `update.tolerance` of the accuracy of `no_treatment`."
-        )
-    change, accuracy = against
-    return (
-        f"Chosen on validation: `{chosen}`, with {change} negative flips and {accuracy} points of accuracy on the test "
-        "images."
-    )
+def _heading(text: str) -> str:
+    return text.partition("\n")[0].removeprefix("# ")
 
 
-def _text(path: pathlib.Path) -> str:
-    return regular_file.read_text(path).strip() if path.exists() else ""
-
-
-def _spread(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['std']:.1f}" if found["std"] else "")
-
-
-def _difference(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    ends = found.get("interval")
-    return f"{100 * found['mean']:+.1f}" + (f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else "")
-
-
-def _equal(found: Mapping[str, Any] | None) -> list[str]:
-    if found is None:
-        return ["-", "-", "-"]
-    change = "-" if found["change"] is None else f"{100 * found['change']:+.0f} %"
-    return [f"{100 * found['nfr']:.1f}, {100 * found['baseline']:.1f}", change, _p(found)]
-
-
-def _p(found: Mapping[str, Any] | None) -> str:
-    if found is None or "p" not in found:
-        return "-"
-    return "< 0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
+def _link(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return pathlib.Path(os.path.relpath(path, folder)).as_posix()

@@ -14,7 +14,7 @@ from mpt_jax.reproduce import summary
 from mpt_jax.reproduce.results import BASELINE
 
 Runs = Sequence[Mapping[str, Any]]
-_COLOURS = {
+COLOURS = {
     "mpt_kl": BEST,
     "mpt_lm": "#2f9e44",
     "mpt_no_distillation": "#e8a500",
@@ -68,7 +68,7 @@ def _tradeoff(runs: Runs) -> Any:
         for row, values in found.items():
             axes.plot(
                 *np.transpose([points[method] for method in values.values()]),
-                **{"color": _COLOURS.get(row, FADED), "linewidth": 1.2, "zorder": 2, "label": row},
+                **{"color": COLOURS.get(row, FADED), "linewidth": 1.2, "zorder": 2, "label": row},
             )
         for run in (run for run in runs if run["scenario"] == scenario):
             if curve := run["curves"].get(BASELINE):
@@ -77,7 +77,7 @@ def _tradeoff(runs: Runs) -> Any:
                     **{"color": TRADE, "linestyle": "--", "linewidth": 0.8, "zorder": 1},
                 )
         for method, point in points.items():
-            colour = _COLOURS.get(method.partition("@")[0], FADED)
+            colour = COLOURS.get(method.partition("@")[0], FADED)
             axes.plot(*point, "o", color=colour, markersize=4.5, zorder=3)
         span = np.ptp(list(points.values()), axis=0) + 0.5
         low, high = np.min(list(points.values()), axis=0), np.max(list(points.values()), axis=0)
@@ -118,7 +118,7 @@ def _bias(runs: Runs) -> Any:
                 means, deviations = ([100 * spread[name] for spread in known.values()] for name in ("mean", "std"))
                 axes.errorbar(
                     *(list(known), means, deviations),
-                    **{"color": _COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row + of},
+                    **{"color": COLOURS.get(row, FADED), "marker": "o", "markersize": 4, "label": row + of},
                     **{"linestyle": line, "linewidth": 1.4, "elinewidth": 0.8},
                 )
             level = 100 * methods[BASELINE][key]["mean"]
@@ -179,7 +179,7 @@ def _learning(runs: Runs) -> Any:
     for method, points in history.items():
         row = method.partition("@")[0]
         step, _, accuracy = np.array(points, float).T
-        axes.plot(step, 100 * accuracy, color=_COLOURS.get(row, FADED), linewidth=0.9, label=row)
+        axes.plot(step, 100 * accuracy, color=COLOURS.get(row, FADED), linewidth=0.9, label=row)
     handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     axes.legend(handles.values(), handles.keys(), fontsize=7)
     axes.set_xlabel("step")
@@ -203,7 +203,7 @@ def _epochs(runs: Runs) -> Any:
     for axes, (column, label) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
         for method, points in training.items():
             values = np.array(points, float).T
-            style = {"color": _COLOURS.get(method.partition("@")[0], FADED), "linestyle": lines.get(method, "-")}
+            style = {"color": COLOURS.get(method.partition("@")[0], FADED), "linestyle": lines.get(method, "-")}
             axes.plot(values[0], 100 * values[column], linewidth=1.1, label=method, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -238,7 +238,7 @@ def _sequence(runs: Runs) -> Any:
     if len(found) != 1:
         return None
     (sequences,) = found.values()
-    return drawing.draw_lineages(sequences, runs[0]["classes"], {m: _COLOURS[m] for m in sequences if m in _COLOURS})
+    return drawing.draw_lineages(sequences, runs[0]["classes"], {m: COLOURS[m] for m in sequences if m in COLOURS})
 
 
 FIGURES = {

@@ -1,9 +1,10 @@
 """Statistics over the seeds of a table: means, paired tests against the baseline, and the choice on validation."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from mpt_jax import metrics
@@ -17,8 +18,9 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
     Returns:
       Of each method `seeds`, the number of `diverged` ones, and of each rate `mean`, `std`, `count` and, from three
       seeds on, Student's 95 % `interval`. `paired` has the same of the differences in `accuracy` and `nfr` from
-      `no_treatment` of the same seed, with the two-sided p of the paired t-test. `equal` has the mean `nfr` of the
-      method and of the `baseline` at equal accuracy, their relative `change` and the same test.
+      `no_treatment` of the same seed, with the two-sided p of the paired t-test; that of `nfr` also has the `change`
+      relative to the baseline and its interval. `equal` has the mean `nfr` of the method and of the `baseline` at equal
+      accuracy, and the same test and change.
     """
     rows: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for run in runs:
@@ -42,11 +44,13 @@ def sequences(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
     }
 
 
-def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def choose(
+    runs: Sequence[Mapping[str, Any]], among: Callable[[str], bool] = lambda method: True
+) -> dict[str, list[str]]:
     """Choose the methods with the fewest negative flips on the validation images over all seeds, by scenario.
 
-    Candidates are at most `update.tolerance` less accurate than `no_treatment` on these images. Ties are broken by
-    accuracy; methods that still tie are all returned.
+    Candidates are the methods `among` all that are at most `update.tolerance` less accurate than `no_treatment` on
+    these images. Ties are broken by accuracy; methods that still tie are all returned.
     """
     chosen: dict[str, list[str]] = {}
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
@@ -58,10 +62,51 @@ def choose(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         }
         tolerance = next(run["tolerance"] for run in runs if run["scenario"] == scenario)
         least = means[BASELINE]["accuracy"] - tolerance if BASELINE in means else 2.0
-        reaching = [method for method, mean in means.items() if mean["accuracy"] >= least and method != BASELINE]
+        candidates = [method for method in means if method != BASELINE and among(method)]
+        reaching = [method for method in candidates if means[method]["accuracy"] >= least]
         order = {method: (round(means[method]["nfr"], 9), -round(means[method]["accuracy"], 9)) for method in reaching}
         chosen[scenario] = [method for method in reaching if order[method] == min(order.values())]
     return chosen
+
+
+def representative(runs: Sequence[Mapping[str, Any]], *rows: str) -> dict[str, tuple[str, bool]]:
+    """Return the method that stands for some rows at every value of their numbers, by scenario.
+
+    It is the one that `choose` finds among these rows, and then True. Otherwise it is fixed: the first of the rows that
+    was trained, with the numbers of the run if such a method exists, else at the published b, else the first method.
+    Scenarios without any of the rows are missing.
+
+    Examples:
+      >>> trained = [{"method": "mpt_lm"}, {"method": "mpt_kl@bias=1"}, {"method": "mpt_kl@bias=4"}]
+      >>> representative([{"scenario": "", "seeds": [0], "rows": trained, "validation": {}, "tolerance": 0}], "mpt_kl")
+      {'': ('mpt_kl@bias=4', False)}
+    """
+    chosen = choose(runs, lambda method: method.partition("@")[0] in rows)
+    found: dict[str, tuple[str, bool]] = {}
+    for scenario, best in chosen.items():
+        trained = dict.fromkeys(row["method"] for run in runs if run["scenario"] == scenario for row in run["rows"])
+        of_rows = [method for row in rows for method in trained if method.partition("@")[0] == row]
+        if of_rows:
+            first = of_rows[0].partition("@")[0]
+            fixed = next((name for name in (first, f"{first}@bias=4") if name in trained), of_rows[0])
+            found[scenario] = (best[0], True) if len(best) == 1 else (fixed, False)
+    return found
+
+
+def margin(method: str, run: Mapping[str, Any]) -> str:
+    """Name the b that a run trained a method at.
+
+    Examples:
+      >>> run = {"validation": {"mpt_kl": {"numbers": {"bias": 0.5}}}, "protocol": {"bias": "auto"}}
+      >>> margin("mpt_lm@bias=1.5", run), margin("mpt_kl", run)
+      ('b = 1.5', 'b = 0.5')
+      >>> margin("mpt_kl", {"validation": {}, "protocol": {"bias": "published"}})
+      'published b'
+    """
+    if numbers := method.partition("@")[2]:
+        return numbers.replace("bias=", "b = ")
+    b = run["validation"].get(method, {}).get("numbers", {}).get("bias", run["protocol"]["bias"])
+    return "published b" if b == "published" else f"b = {float(b):g}"
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,11 +121,35 @@ def _summary(rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
     both = [row["at_equal_accuracy"] for row in sound if row.get("at_equal_accuracy")]
     if both and rows is not baseline:
         mine, theirs = (statistics.fmean(values) for values in zip(*both, strict=True))
-        change = mine / theirs - 1 if theirs else None
-        result["equal"] = {"nfr": mine, "baseline": theirs, "change": change, **_test([a - b for a, b in both])}
+        result["equal"] = {"nfr": mine, "baseline": theirs, **_test([a - b for a, b in both]), **relative_change(both)}
     if paired and rows is not baseline:
         result["paired"] = {key: _test([a[key] - b[key] for a, b in paired]) for key in ("accuracy", "nfr")}
+        result["paired"]["nfr"] |= relative_change([(a["nfr"], b["nfr"]) for a, b in paired])
     return result
+
+
+def relative_change(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return the relative change of a mean and, from three pairs on, Fieller's 95 % interval of it.
+
+    The interval has every change ``r - 1`` for which Student's test does not reject that the mean of ``a - r b`` over
+    the pairs ``(a, b)`` is 0. It excludes 0 exactly where the paired t-test of a and b has p < 0.05.
+
+    Returns:
+      `change`, None if the mean of b is 0, and `interval_of_change`, missing where it is not bounded.
+
+    Source: Fieller, Some Problems in Interval Estimation, 1954.
+    """
+    (a, b), n = np.transpose(pairs), len(pairs)
+    found: dict[str, Any] = {"change": float(a.mean() / b.mean()) - 1 if b.mean() else None}
+    if n > 2:
+        squared_t = stats.t.ppf(0.975, n - 1) ** 2 / n
+        covariance = np.cov(a, b)
+        # The ends solve (mean of a - r b)^2 = t^2 / n times the variance of a - r b, a quadratic equation in r.
+        aa, ab, bb = (a.mean() ** 2, a.mean() * b.mean(), b.mean() ** 2) - squared_t * covariance[[0, 0, 1], [0, 1, 1]]
+        if bb > 0:
+            root = max(ab**2 - aa * bb, 0.0) ** 0.5
+            found["interval_of_change"] = [float((ab - root) / bb) - 1, float((ab + root) / bb) - 1]
+    return found
 
 
 def _test(differences: Sequence[float]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 BUDGETS = ("cpu", "gpu")
+FEATURES, RESNET = "frozen ImageNet features", "ResNet-18 from scratch"  # the panels of the figure
 
 
 class Run(NamedTuple):
@@ -36,6 +37,10 @@ class Table:
     title: str
     question: str
     plans: Mapping[str, Plan]  # per budget
+    # Its scenarios in the summary of REPRODUCIBILITY.md -> their name there, or "" for the title of the table.
+    headline: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"": ""})
+    panel: str = ""  # the panel of that page's figure; the first table of a panel that has results is drawn
+    replaced_by: str = ""  # a table that answers the question better: once that has results, this one is an earlier one
 
     def runs(self, budget: str, seeds: tuple[int, ...] = ()) -> list[Run]:
         """List the runs: all scenarios of the first seeds, then of the next."""
@@ -107,6 +112,7 @@ TABLES: dict[str, Table] = {
                 },
             )
         ),
+        headline={"from scratch, by b": "digits, 5 → 10 classes"},
     ),
     "cifar100": Table(
         "CIFAR-100, 50 -> 100 classes, ResNet-18 with the ImageNet stem",
@@ -115,14 +121,7 @@ TABLES: dict[str, Table] = {
             "cpu": Plan("cifar100.py:cpu", (0,)),  # 4.6 hours of two cores
             "gpu": Plan("cifar100.py", (0, 1, 2), overrides=(*_FULL, _methods(*_NINE, "posthoc_bias"))),
         },
-    ),
-    "cifar100-seeds": Table(
-        "CIFAR-100, 50 -> 100 classes, the best rows on three other seeds",
-        "Does the row chosen on validation halve the negative flips without a loss of accuracy?",
-        {
-            budget: Plan(config, (1, 2, 3), seeds_of_a_run=size, overrides=(*overrides, _methods(*_LEADING)))
-            for budget, config, size, overrides in (("cpu", "cifar100.py:cpu", 1, ()), ("gpu", "cifar100.py", 0, _FULL))
-        },
+        headline={},
     ),
     "cifar100-paper": Table(
         "CIFAR-100, 50 -> 100 classes, the published 100 epochs",
@@ -148,6 +147,18 @@ TABLES: dict[str, Table] = {
             ),
             "gpu": Plan("cifar100.py", (0, 1, 2), overrides=("training.predict_every=10", _methods(*_NINE))),
         },
+        headline={"": "CIFAR-100, ResNet-18, 50 → 100, 100 epochs"},
+        panel=RESNET,
+    ),
+    "cifar100-seeds": Table(
+        "CIFAR-100, 50 -> 100 classes, the best rows on three other seeds",
+        "Does the row chosen on validation halve the negative flips without a loss of accuracy?",
+        {
+            budget: Plan(config, (1, 2, 3), seeds_of_a_run=size, overrides=(*overrides, _methods(*_LEADING)))
+            for budget, config, size, overrides in (("cpu", "cifar100.py:cpu", 1, ()), ("gpu", "cifar100.py", 0, _FULL))
+        },
+        headline={"": "CIFAR-100, ResNet-18, 50 → 100"},
+        panel=RESNET,
     ),
     "cifar100-stem": Table(
         "CIFAR-100, ResNet-18 with the CIFAR stem",
@@ -164,6 +175,7 @@ TABLES: dict[str, Table] = {
                 overrides=(*_FULL, "model.stem=cifar", _methods(*_NINE, "posthoc_bias")),
             ),
         },
+        headline={"": "ResNet-18, CIFAR stem, 10 → 20"},
     ),
     "pretrained": Table(
         "CIFAR-100, 50 -> 100 classes, frozen ImageNet features",
@@ -183,6 +195,8 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        headline={"": "CIFAR-100, frozen ImageNet features, 50 → 100"},
+        panel=FEATURES,
     ),
     "pretrained-orders": Table(
         "CIFAR-100, 50 -> 100 random classes, frozen ImageNet features",
@@ -208,6 +222,7 @@ TABLES: dict[str, Table] = {
                 scenarios={f"{old} -> 100": (f"update.schedule=[{old},100]",) for old in (10, 80, 90)},
             )
         ),
+        headline={f"{old} -> 100": f"frozen features, {old} → 100" for old in (10, 90)},
     ),
     "pretrained-sequence": Table(
         "CIFAR-100, 50 -> 100 classes in five updates, frozen ImageNet features",
@@ -245,6 +260,7 @@ TABLES: dict[str, Table] = {
                 scenarios={f"{k} a class": (f"update.memory=per_class:{k}",) for k in (1, 2, 5, 10, 20)},
             )
         ),
+        headline={f"{k} a class": f"frozen features, {k} old image{'s' * (k > 1)} a class kept" for k in (1, 20)},
     ),
     "pretrained-long-tail": Table(
         "CIFAR-100 with a long tail, frozen ImageNet features",
@@ -296,6 +312,8 @@ TABLES: dict[str, Table] = {
                 ("gpu", "cifar100.py", 0, _FULL),
             )
         },
+        headline={"10 -> 100": "ResNet-18, 10 → 100", "90 -> 100": "ResNet-18, 90 → 100"},
+        replaced_by="pretrained-splits",
     ),
     "sequence": Table(
         "CIFAR-100, 50 -> 100 classes in five updates",
@@ -312,6 +330,8 @@ TABLES: dict[str, Table] = {
                 ("gpu", "cifar100.py", 0, (*_FULL, "update.bias=1")),
             )
         },
+        headline={"": "ResNet-18, 50 → 100 in five updates"},
+        replaced_by="pretrained-sequence",
     ),
     "features": Table(
         "A linear head on frozen features",
@@ -326,6 +346,7 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        headline={"": "digits, a linear head on the pixels"},
     ),
     "memory": Table(
         "Few old images kept",
@@ -337,16 +358,21 @@ TABLES: dict[str, Table] = {
                 scenarios={f"{k} a class": (f"update.memory=per_class:{k}",) for k in (1, 2, 5, 10, 20)},
             )
         ),
+        headline={f"{k} a class": f"digits, {k} old image{'s' * (k > 1)} a class kept" for k in (1, 20)},
+        replaced_by="pretrained-memory",
     ),
     "long-tail": Table(
         "A long tail of classes",
         "How does Balanced Softmax compare with plain cross-entropy? (Digits.)",
         _both_budgets(Plan("long_tail.py:digits", _TWENTY)),
+        headline={"": "digits, new classes rare"},
     ),
     "long-tail-cifar100": Table(
         "CIFAR-100 with a long tail",
         "Is Balanced Softmax as far ahead of plain cross-entropy as published?",
         {"cpu": Plan("long_tail.py:cpu", (0,)), "gpu": Plan("long_tail.py", (0, 1, 2))},
+        headline={"": "ResNet-18, 50 → 100 with a long tail"},
+        replaced_by="pretrained-long-tail",
     ),
     "architecture": Table(
         "CIFAR-100, ResNet-18 -> ResNet-50",
@@ -371,5 +397,7 @@ TABLES: dict[str, Table] = {
                 ),
             ),
         },
+        headline={"": "ResNet-18 → ResNet-50, 10 → 20"},
+        replaced_by="pretrained-architecture",
     ),
 }

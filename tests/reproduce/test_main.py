@@ -14,7 +14,10 @@ from mpt_jax.reproduce import results
 
 def test_the_same_command_again_gives_the_same_files(made):
     folder, make = made
-    files = [folder / "REPRODUCIBILITY.md", *(folder / "results").rglob("*.*")]
+    files = [
+        folder / "REPRODUCIBILITY.md",
+        *(path for of in ("docs", "results") for path in (folder / of).rglob("*.*")),
+    ]
     before = {path: path.read_bytes() for path in files}
     assert make() == 0
     assert {path: path.read_bytes() for path in files} == before

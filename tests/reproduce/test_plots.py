@@ -2,6 +2,14 @@
 
 from mpt_jax.reproduce import plots, results
 
+LINEAGE = {
+    "accuracy_of_release": [0.9, 0.8, 0.7],
+    "nfr_against_previous": [None, 0.125, 0.25],
+    "cumulative_nfr": [None, 0.125, 0.375],
+    "forgetting": [None, 0.05, 0.06],
+    "average_incremental_accuracy": 0.8,
+}
+
 
 def test_a_figure_has_one_panel_per_scenario(made):
     runs = results.read(made[0] / "results/features-cpu.json")["runs"]
@@ -36,3 +44,13 @@ def test_rates_during_training_are_plotted_where_a_run_has_them(made):
         assert [list(one.get_ydata()) for one in axes.lines] == [values] * 3
     styles = [(one.get_color(), one.get_linestyle()) for one in figure.axes[0].lines]
     assert len(set(styles)) == 3
+
+
+def test_a_sequence_of_updates_has_its_own_figure(made):
+    runs = results.read(made[0] / "results/features-cpu.json")["runs"]
+    assert plots._sequence(runs) is None
+    for run in runs:
+        run |= {"classes": [5, 7, 10], "sequences": dict.fromkeys(run["flips"], LINEAGE)}
+    accuracy, nfr = plots._sequence(runs).axes
+    assert [list(line.get_xdata()) for line in accuracy.lines] == [[0, 1, 2]] * 5
+    assert [list(line.get_ydata()) for line in nfr.lines] == [[12.5, 25.0]] * 5

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from mpt_jax.reproduce import results, summary
@@ -63,3 +65,52 @@ def test_validation_chooses_within_the_tolerance_and_keeps_ties():
     one, other = {"a": rates(0.8, 0.05), "b": rates(0.8, 0.08)}, {"a": rates(0.8, 0.05), "b": rates(0.8, 0.01)}
     runs = [_run(seeds, {"no_treatment": base, **of}) for seeds, of in (([0, 1], one), ([2], other))]
     assert summary.choose(runs) == {"": ["a"]}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.floats(0.1, 3.0))
+def test_the_interval_of_a_change_has_what_the_paired_t_test_does_not_reject(seed, n, ratio):
+    rng = np.random.default_rng(seed)
+    b = rng.uniform(0.12, 0.2, n)  # far enough from 0 for a bounded interval
+    a = ratio * b + rng.normal(0, 0.01, n)
+    found = summary.relative_change(list(zip(a, b, strict=True)))
+    assert found["change"] == pytest.approx(a.mean() / b.mean() - 1)
+    low, high = found["interval_of_change"]
+    assert low <= found["change"] <= high
+    for end in (low, high):  # p is 0.05 exactly at the ends
+        assert stats.ttest_1samp(a - (1 + end) * b, 0).pvalue == pytest.approx(0.05, rel=1e-6)
+    assert (low <= 0 <= high) == (stats.ttest_rel(a, b).pvalue >= 0.05)
+
+
+def test_a_change_without_flips_to_compare_with_or_with_two_seeds_has_no_interval():
+    assert summary.relative_change([(0.1, 0.0), (0.1, 0.0), (0.2, 0.0)]) == {"change": None}
+    assert summary.relative_change([(0.1, 0.2), (0.1, 0.2)]) == {"change": pytest.approx(-0.5)}
+    unbounded = summary.relative_change([(0.1, 0.0), (0.1, 0.01), (0.2, 0.0)])  # the baseline's mean may be 0
+    assert unbounded["change"] > 0 and "interval_of_change" not in unbounded
+    same = summary.relative_change([(0.1, 0.1)] * 3)
+    assert [same["change"], *same["interval_of_change"]] == pytest.approx([0, 0, 0], abs=1e-7)
+
+
+def test_a_change_has_the_mean_and_the_interval_of_the_paired_rates():
+    found = summary.summarize([_run([0, 1, 2])])[""]["mpt_kl"]["paired"]["nfr"]
+    pairs = zip(NFR["mpt_kl"], NFR["no_treatment"], strict=True)
+    assert {key: found[key] for key in ("change", "interval_of_change")} == summary.relative_change(list(pairs))
+
+
+@pytest.mark.parametrize(
+    ("trained", "validation", "expected"),
+    [
+        (("mpt_lm@bias=1", "mpt_kl@bias=1", "mpt_kl@bias=4"), {}, ("mpt_kl@bias=4", False)),  # the published b
+        (("mpt_lm", "mpt_kl"), {}, ("mpt_kl", False)),
+        (("mpt_kl@bias=1", "mpt_kl@bias=2"), {}, ("mpt_kl@bias=1", False)),
+        (("mpt_lm@bias=2",), {}, ("mpt_lm@bias=2", False)),
+        (("mpt_lm@bias=1", "mpt_kl@bias=4"), {"mpt_lm@bias=1": 0.05, "mpt_kl@bias=4": 0.06}, ("mpt_lm@bias=1", True)),
+        (("mpt_lm@bias=1", "mpt_kl@bias=4"), {"mpt_lm@bias=1": 0.05, "mpt_kl@bias=4": 0.05}, ("mpt_kl@bias=4", False)),
+        (("mpt_kl", "mpt_kl_ema"), {"mpt_kl": 0.05, "mpt_kl_ema": 0.01}, ("mpt_kl", True)),  # another row
+    ],
+)
+def test_rows_are_represented_by_the_choice_on_validation_or_as_published(trained, validation, expected):
+    of_validation = {m: {"accuracy": 0.8, "nfr": nfr} for m, nfr in {"no_treatment": 0.1, **validation}.items()}
+    run = {"scenario": "s", "seeds": [0], "tolerance": 0.0, "validation": of_validation if validation else {}}
+    run["rows"] = [{"method": method} for method in ("no_treatment", "pct_kl", *trained)]
+    assert summary.representative([run], "mpt_kl", "mpt_lm") == {"s": expected}
+    assert summary.representative([run], "elodi") == {}

@@ -4,7 +4,7 @@ import pytest
 
 from mpt_jax import config as configs
 from mpt_jax.reproduce.__main__ import ROOT
-from mpt_jax.reproduce.tables import BUDGETS, TABLES, Plan, Run, Table
+from mpt_jax.reproduce.tables import BUDGETS, FEATURES, RESNET, TABLES, Plan, Run, Table
 
 PLANS = [(name, budget) for name, table in TABLES.items() for budget in BUDGETS]
 
@@ -59,3 +59,12 @@ def test_the_published_protocol_has_the_constants_of_the_paper_and_no_validation
             assert (optimizer.schedule, optimizer.schedule_unit) == ("cosine", "epoch")
             assert (model.name, model.stem, config.update.schedule) == ("resnet18", "imagenet", (50, 100))
             assert (images.train_per_class, images.validation_per_class, images.class_order) == (0, 0, "natural")
+
+
+def test_headlines_are_scenarios_and_replacements_and_panels_exist():
+    for table in TABLES.values():
+        assert all(table.headline.keys() <= plan.scenarios.keys() for plan in table.plans.values())
+        assert table.replaced_by in {"", *TABLES}
+        assert table.panel in {"", FEATURES, RESNET}
+        assert table.headline or not table.panel  # the panel shows the first scenario
+    assert {table.panel for table in TABLES.values()} == {"", FEATURES, RESNET}

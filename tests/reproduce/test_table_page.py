@@ -1,0 +1,52 @@
+"""The page of a table: protocol, choice, rows, figures and text."""
+
+from mpt_jax.reproduce import results, table_page
+
+
+def test_a_page_has_every_row_its_text_and_its_figures(made):
+    found = results.read(made[0] / "results/features-cpu.json")
+    text = table_page.render(found, {"tradeoff": "a.png", "bias": "b.png"}, "## What it shows\n\nLittle.")
+    assert text.startswith("# A linear head on frozen features\n") or text.startswith("# Small\n")
+    for method in ("independent", "no_treatment", "mpt_kl@bias=1", "mpt_kl@bias=2", "posthoc_bias"):
+        assert f"| `{method}` | 2 |" in text
+    assert "](a.png)\n\n*Accuracy against negative flips" in text and "![The effect of b](b.png)" in text
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## What it shows", "## Numbers", "## Figures"]
+    for run in found["runs"]:
+        run["scenario"] = "from scratch"
+    headings = [line for line in table_page.render(found, {}, "").splitlines() if line.startswith("## ")]
+    assert headings == ["## From scratch"]
+
+
+def test_a_sequence_of_updates_has_its_own_table(made):
+    found = results.read(made[0] / "results/features-cpu.json")
+    assert "lost from any release" not in table_page.render(found, {}, "")
+    for run in found["runs"]:
+        run |= {"classes": [5, 7, 10], "sequences": dict.fromkeys(run["flips"], LINEAGE)}
+    text = table_page.render(found, {}, "")
+    assert "| method | 5 -> 7 | 7 -> 10 | lost from any release | forgetting | mean accuracy |" in text
+    assert "| `posthoc_bias` | 12.5 | 25.0 | 37.5 | 6.0 | 80.0 |" in text
+
+
+LINEAGE = {
+    "accuracy_of_release": [0.9, 0.8, 0.7],
+    "nfr_against_previous": [None, 0.125, 0.25],
+    "cumulative_nfr": [None, 0.125, 0.375],
+    "forgetting": [None, 0.05, 0.06],
+    "average_incremental_accuracy": 0.8,
+}
+
+
+def test_a_page_describes_protocol_and_choice(made):
+    found = results.read(made[0] / "results/features-cpu.json")
+    text = table_page.render(found, {}, "")
+    assert "`linear`, 1 epoch, batches of 48, learning rate 0.05 (cosine, by step); students start from random" in text
+    assert "the published b unless the row gives one." in text and "no validation images" not in text
+    for run in found["runs"]:
+        run["validation"] = {}
+        run["protocol"] |= {"bias": "1", "start": "old", "memory": "per_class:2", "memory_by": "herding"}
+        run["protocol"] |= {"old_model": "mlp", "model": "resnet18", "stem": "cifar"}
+    text = table_page.render(found, {}, "")
+    assert "`mlp` -> `resnet18` (cifar stem), 1 epoch," in text and "students start from the previous release" in text
+    assert "b = 1 unless the row gives one; old images kept: per_class:2, by herding." in text
+    assert "There are no validation images to choose with." in text and "Chosen on validation" not in text
