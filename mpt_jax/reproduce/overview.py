@@ -39,13 +39,14 @@ def render(tables: Sequence[Mapping[str, Any]]) -> str:
             # If the students start from the old model, `independent` is not the same training: it starts from scratch.
             same = methods.get("independent") if protocol["start"] == "random" else None
             compared = [same, *(_with_bias(methods, method, b, protocol["bias"]) for method, b in _COMPARED)]
+            changes = [cells.tested_change((found or {}).get("equal")) for found in compared]
             name = f"[`{table['table']}`]({table['table']}-{table['budget']}.md)"
             name += f" ({table['budget']})" * (table["budget"] != "cpu") + f", {scenario}" * bool(scenario)
             rates = [f"{100 * base[key]['mean']:.1f}" if key in base else "-" for key in ("accuracy", "nfr")]
             best = chosen[scenario][0] if len(chosen[scenario]) == 1 else ""
             against = as_trained(methods, best)
             verdict = f"`{best}`: {', '.join(against)}" if against else "-"
-            lines.append([name, str(base.get("seeds", "-")), *rates, *map(cells.tested_change, compared), verdict])
+            lines.append([name, str(base.get("seeds", "-")), *rates, *changes, verdict])
     return f"{_TEXT}\n\n{cells.table(headings, lines)}\n"
 
 
