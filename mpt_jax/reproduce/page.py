@@ -60,7 +60,7 @@ def write(folder: pathlib.Path, page: pathlib.Path) -> int:
     texts = render(folder, page)
     (page.parent / PAGES).mkdir(parents=True, exist_ok=True)
     for path in (page.parent / PAGES).glob("*.md"):
-        if path not in texts and regular_file.read_text(path).startswith(_MARK):
+        if path not in texts and regular_file.read_bytes(path).startswith(_MARK.encode()):
             path.unlink()
     for path, text in texts.items():
         storage.write_text(path, text)
