@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import metrics
-from mpt_jax.compare import changes, gate, modes, pairs, record, scores, suggestion
+from mpt_jax.compare import changes, gate, modes, order, pairs, record, scores, suggestion
 from mpt_jax.compare import policy as policies
 from mpt_jax.compare import slices as slices_
 from mpt_jax.compare.options import Options, Predictions
@@ -171,8 +171,10 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
 
     measured = measure(pair.old, pair.new)
     gate.check_groups(own, measured)
-    if not options.allow_poor_old and (doubt := gate.doubt_of_old(measured, pair.num_old_classes)):
-        raise InputError(f"{pair.names[0]}: {doubt}")
+    if not options.allow_poor_old:
+        doubt = gate.doubt_of_old(measured, pair.num_old_classes)
+        if doubt := doubt or order.doubt_of_old(pair.old, pair.labels, names):
+            raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
     check = _check(options, own)
     checks = check(measured)
@@ -197,6 +199,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         ],
         "never_labels": _never_labels(pair),
         "left_out": dict(pair.left_out),
+        **_weightless(pair),
         "ties": {
             "rows": int(pair.tied.sum()),
             "could_change": gate.could_change(checks, extremes),
@@ -208,24 +211,40 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
 
 
 def _never_labels(pair: pairs.Pair) -> dict[str, list[dict[str, Any]]]:
-    """Return the predictions of each model that are no row's label, the most frequent first; not retired classes."""
+    """Return the predictions of each model that are no row's label, the most frequent first; not retired classes.
+
+    `new_wrong` are their rows where the new model is wrong, too.
+    """
     count = len(pair.classes)
     labelled = np.bincount(pair.labels, minlength=count) > 0
-    order = np.arange(count)
+    in_order = np.arange(count)
     given: dict[str, tuple[np.ndarray, Sequence[str], np.ndarray, np.ndarray]] = {
-        age: (codes, pair.classes, ~labelled, order) for age, codes in (("old", pair.old), ("new", pair.new))
+        age: (codes, pair.classes, ~labelled, in_order) for age, codes in (("old", pair.old), ("new", pair.new))
     }
     if pair.mapped:
         for age, answers in (("old", pair.mapped.old), ("new", pair.mapped.new)):
             never = np.asarray(answers.allowed.any(1) & ~(answers.allowed & labelled).any(1))
             given[age] = answers.codes, answers.names, never, answers.first
     found = {}
-    for age, (codes, names, never, order) in given.items():
+    for age, (codes, names, never, in_order) in given.items():
         predicted = np.bincount(codes, minlength=len(names))
         places = np.flatnonzero((predicted > 0) & never)
-        places = places[np.lexsort((order[places], -predicted[places]))]
-        found[age] = [{"class": names[code], "rows": int(predicted[code])} for code in places.tolist()]
+        places = places[np.lexsort((in_order[places], -predicted[places]))]
+        new_wrong = np.bincount(codes[pair.new != pair.labels], minlength=len(names))
+        found[age] = [
+            {"class": names[code], "rows": int(predicted[code]), "new_wrong": int(new_wrong[code])}
+            for code in places.tolist()
+        ]
     return found
+
+
+def _weightless(pair: pairs.Pair) -> dict[str, Any]:
+    """Return the rows of weight 0 and their flips, which no rate has."""
+    if pair.extras.weights is None or pair.extras.weights.all():
+        return {}
+    found = pair.extras.weights == 0
+    flips = metrics.is_negative_flip(pair.old[found], pair.new[found], pair.labels[found])
+    return {"weightless": {"rows": int(found.sum()), "negative_flips": int(flips.sum())}}
 
 
 def _examples(pair: pairs.Pair, rows: np.ndarray) -> list[dict[str, str]]:

@@ -36,10 +36,28 @@ from mpt_jax.files import storage
 from mpt_jax.files.predictions import packed
 from mpt_jax.runtime import regular_file
 
+_OUTPUTS = {
+    "json": "write the result as JSON; - prints it instead of the tables",
+    "html": "write the result as one page that opens offline",
+    "markdown": "write a short summary for a pull request's comment or a CI job",
+    "junit": "write a test case per limit, for CI",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 pass, 1 regression, 2 bad input, 3 disk full, 130 interrupted."""
-    return command.run(lambda: run(parse(sys.argv[1:] if argv is None else argv)))
+    return command.run(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+class _Once(argparse.Action):
+    """An option that is refused when it is given again: the first value would be dropped without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if option and getattr(namespace, self.dest, None) is not None:
+            parser.error(f"{option} is given twice; expected one value")
+        setattr(namespace, self.dest, values)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -53,6 +71,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "label, and prediction, or scores (also logits, probabilities) with a number per class, or a column per class "
         "such as score_cat. A run's predictions/NAME.npz has this form. Rates are fractions: 0.01 is 1 %.",
     )
+    parser.register("action", None, _Once)
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
@@ -67,10 +86,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="print a proposal for --class-map, from the names and predictions of OLD and NEW; compare nothing",
     )
-    option("--json", metavar="FILE", help="write the result as JSON; - prints it instead of the tables")
-    option("--html", metavar="FILE", help="write the result as one page that opens offline")
-    option("--markdown", metavar="FILE", help="write a short summary for a pull request's comment or a CI job")
-    option("--junit", metavar="FILE", help="write a test case per limit, for CI")
+    for kind, text in _OUTPUTS.items():
+        option(f"--{kind}", metavar="FILE", help=text)
     return parser.parse_intermixed_args(_with_value(argv))  # files may stand between options
 
 
@@ -98,40 +115,29 @@ def _with_value(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
     """Compare, write the requested files, print, and return the exit status."""
     from rich.console import Console
 
-    from mpt_jax.compare import chain, compare, markdown, show, suggest_class_map
+    from mpt_jax.compare import markdown, show
 
     start = time.perf_counter()
-    options = vars(arguments).copy()
-    outputs = {kind: options.pop(kind) for kind in ("json", "html", "markdown", "junit")}
-    inputs = {"old": "the predictions", "new": "the predictions", "policy": "the policy"}
-    inputs |= dict.fromkeys(("classes", "old_classes"), "the names") | {name: f"the {name}" for name in FILES}
-    read = {options[key]: what for key, what in inputs.items() if isinstance(options.get(key), str)}
-    read |= dict.fromkeys(options["more"], "the predictions") | dict.fromkeys(
-        options.get("class_map", ()), "a class map"
-    )
-    files = _output_files(outputs, {os.path.realpath(name): what for name, what in read.items()})
-    suggest = options.pop("suggest_class_map", False)
-    if suggest and (files or outputs["json"] or options["more"]):
-        raise InputError("--suggest-class-map prints a class map for two files; expected no third file and no output")
+    options: dict[str, Any] = {}
     try:
-        options |= {key: _names(options[key]) for key in ("classes", "old_classes") if key in options}
-        if "same" in options:
-            options["same"] = dict(options["same"])
-        with _standard_input(options) as options:
-            versions = [options.pop("old"), options.pop("new"), *options.pop("more")]
-            if suggest:
-                given = {key: value for key, value in options.items() if value is not None}
-                command.print_text(suggest_class_map(*versions, **given))
-                return 0
-            result = chain(versions, **options) if len(versions) > 2 else compare(*versions, **options)
-        result["created"] = _now()
+        options = vars(parse(argv)).copy()
+        outputs = {kind: options.pop(kind) for kind in _OUTPUTS}
+        files = _output_files(outputs, _read(options))
+        suggest = options.pop("suggest_class_map", False)
+        if suggest and (files or outputs["json"] or options["more"]):
+            raise InputError("--suggest-class-map prints a class map for two files; expected no third file and no output")
+        result = _compare(options, suggest)
     except (InputError, OSError) as error:
-        _write_error(files, one_line(error), time.perf_counter() - start)
+        _write_error(_safe_outputs(argv), one_line(error), options, time.perf_counter() - start)
         raise
+    if suggest:
+        command.print_text(result)
+        return 0
+    result["created"] = _now()
     as_json = _json(result)
     render = {
         "json": lambda: as_json,
@@ -152,6 +158,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if result["passed"] else 1
 
 
+def _read(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files that are read, with links resolved, and what they hold."""
+    inputs = {"old": "the predictions", "new": "the predictions", "policy": "the policy"}
+    inputs |= dict.fromkeys(("classes", "old_classes"), "the names") | {name: f"the {name}" for name in FILES}
+    read = {options[key]: what for key, what in inputs.items() if isinstance(options.get(key), str)}
+    read |= dict.fromkeys(options["more"], "the predictions")
+    read |= dict.fromkeys(options.get("class_map", ()), "a class map")
+    return {os.path.realpath(name): what for name, what in read.items()}
+
+
+def _compare(given: Mapping[str, Any], suggest: bool) -> Any:
+    """Return the result of the comparison that the command line asks for, or the text of a class map."""
+    from mpt_jax.compare import chain, compare, suggest_class_map
+
+    options = {**given, **{key: _names(given[key]) for key in ("classes", "old_classes") if key in given}}
+    if "same" in options:
+        options["same"] = dict(options["same"])
+    with _standard_input(options) as options:
+        versions = [options.pop("old"), options.pop("new"), *options.pop("more")]
+        options = {key: value for key, value in options.items() if value is not None}
+        if suggest:
+            return suggest_class_map(*versions, **options)
+        return chain(versions, **options) if len(versions) > 2 else compare(*versions, **options)
+
+
 @contextlib.contextmanager
 def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the options with the content of standard input as a file where one of them is "-"."""
@@ -166,11 +197,14 @@ def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield options | {key: opened("-") for key in given} | {"more": list(map(opened, options["more"]))}
 
 
-def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float) -> None:
-    """Replace the results of an earlier comparison, which CI could publish for this one; what CI shows is new, too."""
+def _write_error(files: Mapping[str, pathlib.Path], reason: str, options: Mapping[str, Any], seconds: float) -> None:
+    """Write the reason into every output, also over an earlier result, which CI could publish for this one."""
     from mpt_jax.compare import markdown, record, show
 
-    result = {"schema": 1, "passed": False, "error": reason, "versions": record.versions(), "created": _now()}
+    result = {
+        **{"schema": 1, "passed": False, "error": reason},
+        **{"inputs": record.of_command(options), "versions": record.versions(), "created": _now()},
+    }
     contents = {
         "json": _json(result),
         "html": show.error_page(reason),
@@ -178,8 +212,27 @@ def _write_error(files: Mapping[str, pathlib.Path], reason: str, seconds: float)
         "junit": show.junit_error(reason, seconds),
     }
     for kind, path in files.items():
-        if kind in ("markdown", "junit") or path.exists():
-            storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
+        storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
+
+
+def _safe_outputs(argv: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Return the outputs of a command line, which may be wrong otherwise: no other word of it names the same file."""
+    parser = new_parser("mpt_jax.compare", "")
+    for kind in _OUTPUTS:
+        parser.add_argument(f"--{kind}", action="append", default=[])
+    try:
+        named, others = parser.parse_known_args(argv)
+    except InputError:
+        return {}
+    given = {kind: names[0] for kind, names in vars(named).items() if len(names) == 1}
+    others += [word.partition("=")[2] for word in others]
+    taken = [os.path.realpath(name) for name in (*others, *given.values())]
+    files = {}
+    for kind, name in given.items():
+        with contextlib.suppress(InputError):
+            if taken.count(os.path.realpath(name)) == 1:
+                files |= _output_files({kind: name}, {})
+    return files
 
 
 def _json(result: Mapping[str, Any]) -> str:

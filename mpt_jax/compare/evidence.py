@@ -7,7 +7,7 @@ rate is beyond the limit, but on so few rows that chance may explain it.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special, stats
@@ -96,59 +96,55 @@ def difference(negative: float, positive: float, rows: float, limit: float) -> E
         if rate == limit:
             return None
         spread = math.sqrt(max(changed - value**2, 0.0))
-        quantiles = stats.norm.isf(level) + stats.norm.isf(MISSED)
+        quantiles = -special.ndtri(level) - special.ndtri(MISSED)
         return _within(math.ceil((quantiles * spread / (rate - limit)) ** 2))
 
     return Evidence(
         value=value,
         limit=limit,
         rows=rows,
-        p_limit=float(stats.norm.sf(score(negative, positive, rows, limit))) if limit else exact,
-        p_twice=float(stats.norm.cdf(score(negative, positive, rows, 2 * limit))),
+        p_limit=float(special.ndtr(-score(negative, positive, rows, limit))) if limit else exact,
+        p_twice=float(special.ndtr(score(negative, positive, rows, 2 * limit))),
         rows_to_find=rows_to_find,
     )
 
 
-def score(negative: float, positive: float, rows: float, loss: float) -> float:
+def score(negative: Any, positive: Any, rows: Any, loss: Any) -> np.ndarray:
     """Return the score statistic of a paired difference of shares, standard normal if the true difference is `loss`.
 
     ``z = (b - c - n d) / sqrt(n (2 q + d (1 - d)))``, where q is the larger root of
     ``2 n q^2 + ((2 n - b + c) d - b - c) q - c d (1 - d) = 0``: the share of positive flips that is most likely if the
-    difference is d. Source: Tango, Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design, 1998.
+    difference is d. Without rows it is 0. Numbers or arrays of one shape. Source: Tango, Equivalence test and
+    confidence interval for the difference in proportions for the paired-sample design, 1998.
     """
-    if not rows:
-        return 0.0
     linear = (2 * rows - negative + positive) * loss - negative - positive
     constant = -positive * loss * (1 - loss)
-    root = (math.sqrt(max(linear**2 - 8 * rows * constant, 0.0)) - linear) / (4 * rows)
+    root = (np.sqrt(np.maximum(linear**2 - 8 * rows * constant, 0.0)) - linear) / (4 * np.maximum(rows, 1e-300))
     variance = rows * (2 * root + loss * (1 - loss))
     distance = negative - positive - rows * loss
-    if variance <= 0:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
+    certain = np.where(distance == 0, 0.0, np.copysign(np.inf, distance))
+    return np.where(variance > 0, distance / np.sqrt(np.where(variance > 0, variance, 1.0)), certain)
 
 
-def difference_interval(negative: float, positive: float, rows: float, confidence: float) -> tuple[float, float]:
-    """Return the losses that the two-sided score test does not reject, by bisection.
+def difference_interval(negative: Any, positive: Any, rows: Any, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses that the two-sided score test does not reject, by bisection; of numbers or of arrays.
 
     Examples:
       >>> low, high = difference_interval(20, 5, 1000, 0.95)
-      >>> round(low, 4), round(high, 4)
+      >>> round(float(low), 4), round(float(high), 4)
       (0.0057, 0.0263)
     """
-    quantile, value = stats.norm.isf((1 - confidence) / 2), (negative - positive) / rows
+    quantile, value = -special.ndtri((1 - confidence) / 2), (negative - positive) / np.maximum(rows, 1e-300)
 
-    def end(inside: float, outside: float, sign: int) -> float:
+    def end(sign: int) -> np.ndarray:
+        inside, outside = np.asarray(value, float), np.full(np.shape(value), float(sign))
         for _ in range(50):
             middle = (inside + outside) / 2
-            if sign * score(negative, positive, rows, middle) <= quantile:
-                inside = middle
-            else:
-                outside = middle
+            is_in = -sign * score(negative, positive, rows, middle) <= quantile
+            inside, outside = np.where(is_in, middle, inside), np.where(is_in, outside, middle)
         return inside
 
-    return end(value, -1.0, 1), end(value, 1.0, -1)
+    return end(-1), end(1)
 
 
 def estimate(value: float, error: float, rows: float, limit: float) -> Evidence:
@@ -157,12 +153,12 @@ def estimate(value: float, error: float, rows: float, limit: float) -> Evidence:
     def rows_to_find(rate: float, level: float) -> int | None:
         if rate == limit:
             return None
-        quantiles = stats.norm.isf(level) + stats.norm.isf(MISSED)
+        quantiles = -special.ndtri(level) - special.ndtri(MISSED)
         return _within(math.ceil(rows * (quantiles * error / (rate - limit)) ** 2))
 
     def below(bound: float) -> float:
         """Return the probability of a smaller estimate if the true value is the bound."""
-        return float(stats.norm.cdf((value - bound) / error)) if error else float(value > bound)
+        return float(special.ndtr((value - bound) / error)) if error else float(value > bound)
 
     return Evidence(value, limit, rows, 1 - below(limit), below(2 * limit), rows_to_find)
 
@@ -237,7 +233,7 @@ def _rows_of_share(limit: float, rate: float, level: float) -> int | None:
         return None
     if rate < limit:  # rows that are not counted exceed a limit of theirs
         limit, rate = 1 - limit, 1 - rate
-    spread = stats.norm.isf(level) * math.sqrt(limit * (1 - limit)) + stats.norm.isf(MISSED) * math.sqrt(
+    spread = -special.ndtri(level) * math.sqrt(limit * (1 - limit)) + -special.ndtri(MISSED) * math.sqrt(
         rate * (1 - rate)
     )
     guess = (spread / (rate - limit)) ** 2

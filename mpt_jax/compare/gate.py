@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from mpt_jax import metrics
 from mpt_jax.compare import evidence
@@ -337,7 +337,7 @@ def _min_accuracy(measured: dict[str, Any], allowed: Allowed, reading: _Reading)
 def _accuracy_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     found = measured[OLD_ROWS]
     where = f"{found['count']:,} rows of old classes"
-    return [_drop(None, where, found, _required(allowed()), reading)]
+    return _drops([(found, None, where, _required(allowed()))], reading)
 
 
 def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
@@ -352,11 +352,12 @@ def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) ->
 
 
 def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
-    return [
-        _drop(row["class"], f"class {row['class']}, {row['count']:,} rows", row, limit, reading)
+    parts = [
+        (row, row["class"], f"class {row['class']}, {row['count']:,} rows", limit)
         for row in measured[CLASS]
         if row["known"] and (limit := allowed(row["class"])) is not None
     ]
+    return _drops(parts, reading)
 
 
 def _macro_f1(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
@@ -377,7 +378,7 @@ def _macro_f1_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading
 
 def _normal(value: float, error: float, confidence: float) -> tuple[float, float]:
     """Return the interval of an estimate that is normally distributed."""
-    half = float(stats.norm.isf((1 - confidence) / 2)) * error
+    half = -float(special.ndtri((1 - confidence) / 2)) * error
     return value - half, value + half
 
 
@@ -403,7 +404,7 @@ def _slice_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) ->
 
 
 def _slice_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
-    return [_drop(name, where, row, limit, reading) for row, name, where, limit in _judged_slices(measured, allowed)]
+    return _drops(list(_judged_slices(measured, allowed)), reading)
 
 
 def _judged_slices(measured: dict[str, Any], allowed: Allowed) -> Iterator[tuple[dict[str, Any], str, str, float]]:
@@ -415,15 +416,22 @@ def _judged_slices(measured: dict[str, Any], allowed: Allowed) -> Iterator[tuple
             yield row | {"count": row["rows"]}, name, f"slice {name}, {row['rows']:,} rows", limit
 
 
-def _drop(name: str | None, where: str, found: dict[str, Any], limit: float, reading: _Reading) -> Group:
-    """Return the group of a limit on a loss of accuracy."""
-    rows = _effective(found)
-    negative, positive = found["nfr"] * rows, found["accuracy_new"] * rows - found["accuracy_old"] * rows
-    positive += negative
-    value = found["accuracy_old"] - found["accuracy_new"]
-    interval = evidence.difference_interval(negative, positive, rows, reading.confidence)
-    tested = evidence.difference(negative, positive, rows, limit)
-    return Group(name, where, found["count"], limit, value, interval, reading.held(value, interval), tested)
+def _drops(parts: Sequence[tuple[dict[str, Any], str | None, str, float]], reading: _Reading) -> list[Group]:
+    """Return the groups of a limit on a loss of accuracy: of the rates, name, place and limit of each."""
+    rows = np.array([_effective(found) for found, *_ in parts])
+    before, after, flipped = (
+        np.array([found[key] for found, *_ in parts]) * rows for key in ("accuracy_old", "accuracy_new", "nfr")
+    )
+    changes = [flipped, after - before + flipped, rows]
+    ends = np.stack(evidence.difference_interval(*changes, reading.confidence), -1)
+    groups = []
+    for (found, name, where, limit), interval, change in zip(
+        parts, ends.tolist(), zip(*changes, strict=True), strict=True
+    ):
+        value, tested = found["accuracy_old"] - found["accuracy_new"], evidence.difference(*map(float, change), limit)
+        held = reading.held(value, interval)
+        groups.append(Group(name, where, found["count"], limit, value, interval, held, tested))
+    return groups
 
 
 def _effective(found: dict[str, Any]) -> float:

@@ -40,7 +40,8 @@ def against_ancestors(count: int) -> list[Step]:
 def lost_from_any(pairs: Iterable[Pair], *, confidence: float, examples: int) -> dict[str, Any]:
     """Find the rows that any earlier version had right and the last has wrong.
 
-    A version counts on the rows whose class it knows; a row counts if any version does.
+    A version counts on the rows whose class it knows; a row counts if any version does. With weights `rows` and `count`
+    stay as they are, the rate is a share of weight, and the interval takes the effective number of rows.
 
     Args:
       pairs: each earlier version with the last, in one order of rows, the oldest first; one at a time is in memory.
@@ -61,12 +62,17 @@ def lost_from_any(pairs: Iterable[Pair], *, confidence: float, examples: int) ->
         raise ValueError("no pairs")
     lost = np.logical_or.reduce([flipped for _, flipped in flips])
     rows, count = int(np.sum(known)), int(lost.sum())
+    weights, rate, effective = last.extras.weights, count / rows, float(rows)
+    if weights is not None:
+        total = float(weights[known].sum())
+        rate = min(1.0, float(weights[lost].sum()) / total)
+        effective = float(metrics.effective_rows(total, float((weights[known] ** 2).sum())))
     shown = np.flatnonzero(lost)[:examples]
     return {
         "rows": rows,
         "count": count,
-        "rate": count / rows,
-        "interval": list(metrics.wilson_interval(count, rows, confidence=confidence)),
+        "rate": rate,
+        "interval": list(metrics.wilson_interval(rate * effective, effective, confidence=confidence)),
         "examples": [
             {
                 "id": id_,

@@ -1,5 +1,6 @@
 """What makes a result evidence that stands alone: the files that were read, the options, and the versions."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -13,6 +14,7 @@ import scipy
 
 from mpt_jax import __version__
 from mpt_jax.class_map import ClassMap
+from mpt_jax.errors import InputError
 from mpt_jax.files.predictions import packed
 from mpt_jax.runtime import regular_file
 
@@ -40,6 +42,31 @@ def inputs(arguments: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
             for each in several
             if each is not None
         ]
+    return found
+
+
+def of_command(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the files of a command that could not compare them, as far as they can be read.
+
+    Args:
+      arguments: those of the command by name; `more` are further versions.
+
+    Examples:
+      >>> of_command({"old": "nowhere.csv", "new": "-", "more": []})
+      [{'role': 'old', 'kind': 'unreadable', 'name': 'nowhere.csv'}, {'role': 'new', 'kind': 'stdin', 'name': '-'}]
+    """
+    more = arguments.get("more", ())
+    roles = {"old": "version 1", "new": "version 2"} if more else {}
+    given = {role: value if isinstance(value, list) else [value] for role, value in arguments.items()}
+    named = [(roles.get(role, role), each) for role in TABLES for each in given.get(role, ()) if _is_path(each)]
+    named += [(f"version {place}", name) for place, name in enumerate(more, 3)]
+    found = []
+    for role, name in named:
+        described: dict[str, Any] = {"kind": "stdin" if name == "-" else "unreadable", "name": str(name)}
+        if os.path.isfile(name) or os.path.isdir(name):  # not a pipe, which would wait for a writer
+            with contextlib.suppress(InputError, OSError):
+                described = file(name)
+        found.append({"role": role, **described})
     return found
 
 

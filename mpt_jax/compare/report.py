@@ -105,8 +105,9 @@ def _chain(result: Result) -> Report:
         for each in lost["examples"]
     ]
     return Report(
-        title=f"{' -> '.join(map(printable, result['models']))}: {len(short):,} versions, {rows:,} rows",
+        title=f"{' -> '.join(map(printable, result['models']))}: {len(result['models']):,} versions, {rows:,} rows",
         notes=[
+            *text.copies(result),
             f"Right in an earlier version and wrong in the last: {lost['count']:,} of {lost['rows']:,} rows, "
             f"{percent(lost['rate'], lost['interval'])}",
             *(f"{arrow}: {note}" for arrow, each in zip(arrows, compared, strict=True) for note in text.notes(each)),

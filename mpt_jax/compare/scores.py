@@ -11,6 +11,8 @@ from mpt_jax.compare.options import Options
 from mpt_jax.compare.pairs import Pair
 from mpt_jax.errors import InputError
 
+_ROUNDING = 0.01  # of probabilities in few bits
+
 
 def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> dict[str, Any]:
     """Measure what the options ask for, see `options.Limits`.
@@ -46,12 +48,30 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
         old_right, new_right = ((each == pair.labels[:, None]).any(-1) for each in pair.top)
         found["top_k"] = {"k": options.top_k, **rated(_kinds(old_right, new_right), known)}
     if pair.confidences and options.threshold is not None:
+        _require_one_scale(pair)
         old_accepts, new_accepts = (each >= options.threshold for each in pair.confidences)
         # An answer that is not accepted does no harm, so that losing one is no flip.
         kinds = _kinds(old == pair.labels, (new == pair.labels) | ~new_accepts)
         accepted = {"threshold": options.threshold, "rows_new": int(np.count_nonzero(known & new_accepts))}
         found["accepted"] = accepted | rated(kinds, known & old_accepts)
     return found
+
+
+def _require_one_scale(pair: Pair) -> None:
+    """Check that a threshold can mean the same for both models' scores.
+
+    Raises:
+      InputError: one file has probabilities, and the other has logits or percentages.
+    """
+    ranges = [(float(each.min()), float(each.max())) for each in pair.confidences or ()]
+    if len({low >= 0 and high <= 1 + _ROUNDING for low, high in ranges}) > 1:
+        found = " and ".join(
+            f"{low:.3g} to {high:.3g} in {name}" for (low, high), name in zip(ranges, pair.names, strict=True)
+        )
+        raise InputError(
+            f"the largest scores are {found}, so one threshold cannot mean the same for both; expected scores of one "
+            "kind, such as probabilities in both files"
+        )
 
 
 def _kinds(old_right: np.ndarray, new_right: np.ndarray) -> np.ndarray:

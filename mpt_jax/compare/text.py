@@ -56,6 +56,7 @@ _RATES = (
     ("pfr", "positive flips (PFR)"),
     ("churn", "predictions changed"),
 )
+_BESIDE = ("labels", "metadata", "must_pass", "class_map", "label_changes", "policy")  # inputs that are no predictions
 _KNOWN_FROM = {
     "answers": "those that it predicts",
     "old_classes": "given by old_classes",
@@ -73,7 +74,7 @@ def title(result: Result) -> str:
 
 def notes(result: Result) -> list[str]:
     """Return what a reader has to know before the rates, such as classes that are new, and tied scores."""
-    lines, new, ties = [], result["new_classes"], result["ties"]
+    lines, new, ties = copies(result), result["new_classes"], result["ties"]
     if new:
         rows = sum(each["rows"] for each in new)
         names = listed([f"{printable(each['class'])} ({each['rows']:,})" for each in new], most=10)
@@ -85,13 +86,20 @@ def notes(result: Result) -> list[str]:
     for age, found in result.get("never_labels", {}).items():
         if found:
             names = listed([f"{printable(each['class'])} ({each['rows']:,})" for each in found], most=10)
+            hidden = sum(each["new_wrong"] for each in found) if age == "old" else 0
+            flips = f", or hide up to {_count(hidden, 'negative flip')}" if hidden else ""
             lines.append(
                 f"Predictions of the {age} model that are never a label, so wrong in each row: {names}; other names of "
-                "a class need --same"
+                f"a class need --same{flips}"
             )
     if effective := result["all_rows"].get("effective_rows"):
         rows = f"{result['all_rows']['count']:,} rows"
         lines.append(f"Rates are weighted: {rows} tell as much as {effective:,.0f} of equal weight")
+    if without := result.get("weightless"):
+        lines.append(
+            f"{_count(without['rows'], 'row')} of weight 0 {'is' if without['rows'] == 1 else 'are'} in no rate, with "
+            f"{_count(without['negative_flips'], 'negative flip')}"
+        )
     chosen = result.get("must_pass", {"flips": [], "both_wrong": 0})
     if chosen["flips"]:
         names = listed([repr(printable(each["id"])) for each in chosen["flips"]], chosen["negative_flips"])
@@ -165,6 +173,19 @@ def _correction_notes(result: Result) -> list[str]:
 
 def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def copies(result: Result) -> list[str]:
+    """Return which of the compared files have the same content, so that nothing can differ, in one line each."""
+    files: dict[str, list[str]] = {}
+    for each in result.get("inputs", []):
+        if "sha256" in each and each["role"] not in _BESIDE:
+            files.setdefault(each["sha256"], []).append(printable(each["name"]))
+    return [
+        f"The same content in {' and '.join(names)}: nothing can differ; expected the predictions of two models"
+        for names in files.values()
+        if len(names) > 1
+    ]
 
 
 def verdict(result: Result) -> str:
@@ -260,7 +281,10 @@ def interval_note(result: Result) -> str:
         if result["confident"]
         else f"a regression is a one-sided test at the level of {100 * LEVEL:g} %, by Holm over classes and slices"
     )
-    return f"In brackets: {100 * result['confidence']:g} % confidence intervals ({result['interval']}); {test}."
+    together = "; those of slices hold for all slices at once (Bonferroni)" if result.get("slices") else ""
+    return (
+        f"In brackets: {100 * result['confidence']:g} % confidence intervals ({result['interval']}){together}; {test}."
+    )
 
 
 def rate_headings(result: Result) -> list[str]:
@@ -312,7 +336,7 @@ def _both_accuracies(part: dict[str, Any]) -> str:
 
 
 def class_cells(result: Result) -> list[list[str]]:
-    """Return one row per class, highest NFR first."""
+    """Return one row per class, the highest NFR first."""
     return [
         [
             printable(row["class"]) + ("" if row["known"] else " (new)"),
@@ -325,7 +349,7 @@ def class_cells(result: Result) -> list[list[str]]:
 
 
 def slice_cells(result: Result) -> list[list[str]]:
-    """Return one row per slice, the worst first; the intervals hold for all of them at once."""
+    """Return one row per slice, by the lower end of its interval; the intervals shown hold for all slices at once."""
     return [
         [
             printable(f"{row['column']} = {row['value']}"),
@@ -412,6 +436,10 @@ def flips_title(result: Result, most: int) -> str:
     count = result["flips"]["count"]
     shown = min(most, len(result["flips"]["examples"]))
     return f"Flipped examples ({f'{shown:,} of ' if shown < count else ''}{count:,})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _precise_enough(check: dict[str, Any], scale: float) -> Callable[[float], str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import assert_no_regression, compare, text
+from mpt_jax.compare import assert_no_regression, chain, compare, report, text
 from mpt_jax.errors import InputError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)  # NumPy cuts texts at \0
@@ -57,10 +57,46 @@ def test_classes_that_are_new_are_named_with_their_rows(files):
 def test_predictions_that_are_never_a_label_are_named_with_their_rows():
     old = {"id": range(5), "label": ["cat"] * 3 + ["dog"] * 2, "prediction": ["cat", "kitty", "kitty", "dog", "owl"]}
     found = compare(old, old | {"prediction": ["cat"] * 3 + ["dog"] * 2})
-    assert found["never_labels"] == {"old": [{"class": "kitty", "rows": 2}, {"class": "owl", "rows": 1}], "new": []}
-    assert "never a label, so wrong in each row: kitty (2), owl (1); other names" in " ".join(text.notes(found))
+    rows = [{"class": "kitty", "rows": 2, "new_wrong": 0}, {"class": "owl", "rows": 1, "new_wrong": 0}]
+    assert found["never_labels"] == {"old": rows, "new": []}
+    assert "wrong in each row: kitty (2), owl (1); other names of a class need --same" in text.notes(found)[0]
+    assert "hide" not in text.notes(found)[0]
+    flipped = compare(old, old | {"prediction": ["cat", "cat", "dog", "dog", "dog"]}, max_nfr=0)
+    assert flipped["passed"] and flipped["never_labels"]["old"][0]["new_wrong"] == 1
+    assert "need --same, or hide up to 1 negative flip" in text.notes(flipped)[0]
     same = compare(old, old | {"prediction": ["cat"] * 3 + ["dog"] * 2}, same={"kitty": "cat"})
     assert same["all_rows"]["positive_flips"] == 1 and len(same["never_labels"]["old"]) == 1
+
+
+def test_classes_of_the_old_model_that_changed_places_are_doubted_unless_that_is_allowed():
+    labels = np.arange(1000) % 10
+    old = {"id": range(1000), "label": labels, "prediction": labels}
+    for places in ([0, 2, 1, *range(3, 10)], [1, 2, 0, *range(3, 10)], [*range(7), 6, 7, 8]):
+        moved = old | {"prediction": np.array(places)[labels]}
+        with pytest.raises(InputError, match=r"the old model predicts '.' for 100 of 100 rows of '.', .*--allow-poor"):
+            compare(moved, old, max_nfr=0)
+        assert compare(moved, old, max_nfr=0, allow_poor_old=True)["passed"]
+        assert not compare(old, moved, max_nfr=0)["passed"]
+
+
+def test_files_with_the_same_content_are_named(tmp_path):
+    rows = "id,label,prediction\n1,a,a\n2,b,b\n"
+    for name, more in (("old", ""), ("new", ""), ("other", "3,b,b\n")):
+        (tmp_path / f"{name}.csv").write_text(rows + more)
+    old, new = (str(tmp_path / f"{name}.csv") for name in ("old", "new"))
+    note = f"The same content in {old} and {new}: nothing can differ; expected the predictions of two models"
+    assert text.notes(compare(old, new, max_nfr=0)) == [note]
+    assert report.of(chain([old, new, new])).notes[0].startswith(f"The same content in {old} and {new} and {new}:")
+    assert not text.notes(compare(old, {"id": [1, 2], "label": ["a", "b"], "prediction": ["a", "b"]}, labels=old))
+
+
+def test_rows_of_weight_0_and_their_flips_are_named():
+    old = {"id": range(4), "label": ["a", "b"] * 2, "prediction": ["a", "b"] * 2, "share": [0, 2, 2, 2]}
+    found = compare(old, old | {"prediction": ["b", "b", "a", "b"]}, weight="share", max_nfr=0)
+    assert found["passed"] and found["weightless"] == {"rows": 1, "negative_flips": 1}
+    assert "1 row of weight 0 is in no rate, with 1 negative flip" in text.notes(found)
+    old["share"] = [1, 2, 2, 2]
+    assert "weightless" not in compare(old, old, weight="share")
 
 
 def test_ties_are_broken_in_the_same_way_in_both_files_and_counted():

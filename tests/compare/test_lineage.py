@@ -53,3 +53,23 @@ def test_a_row_counts_if_any_version_knows_its_class():
     compared = [pairs.pair(versions, *step) for step in lineage.against_ancestors(3)]
     found = lineage.lost_from_any(compared, confidence=0.95, examples=1)
     assert (found["rows"], found["count"]) == (2, 1) and np.isclose(found["rate"], 0.5)
+
+
+@given(st.lists(st.tuples(ROW, st.integers(0, 5)), min_size=1))
+def test_with_weights_the_rate_is_a_share_of_weight(weighted_rows):
+    rows, weights = zip(*weighted_rows, strict=True)
+    labels, *predictions = zip(*rows, strict=True)
+    assume(sum(weight for label, weight in zip(labels, weights, strict=True) if label < 2) > 0)
+    tables = [
+        {"id": range(len(rows)), "label": labels, "prediction": each, "class_names": list("abcd")[:known], "w": weights}
+        for each, known in zip(predictions, (2, 3, 4), strict=True)
+    ]
+    versions = pairs.read_versions(tables, classes=list("abcd"), weight="w")
+    compared = [pairs.pair(versions, *step) for step in lineage.against_ancestors(3)]
+    found = lineage.lost_from_any(compared, confidence=0.9, examples=0)
+    known = [weight for label, weight in zip(labels, weights, strict=True) if label < 3]
+    lost = [w for (y, first, second, last), w in zip(rows, weights, strict=True) if y in (first, second) and y != last]
+    assert (found["rows"], found["count"]) == (len(known), len(lost))
+    assert np.isclose(found["rate"], sum(lost) / sum(known))
+    effective = sum(known) ** 2 / sum(weight**2 for weight in known)
+    assert np.allclose(found["interval"], metrics.wilson_interval(found["rate"] * effective, effective, confidence=0.9))

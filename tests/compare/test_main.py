@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -99,15 +100,71 @@ def test_bad_input_replaces_what_an_earlier_comparison_left(files, tmp_path, cap
     bad = tmp_path / "bad.csv"
     bad.write_text("id,label,prediction\n1,<a>,<A>\n")
     assert main([str(bad), files[1], *options]) == 2
-    assert [path.exists() for path in outputs.values()] == [False, False, True]
+    assert all(path.exists() for path in outputs.values())
     assert main([*files, "--max-nfr=0.1", *options]) == 0
+    capsys.readouterr()
     assert main([str(bad), files[1], *options]) == 2
     suite = ElementTree.fromstring(outputs["junit"].read_text())
     assert suite.get("errors") == "1" and "100 ids are in" in suite.find(".//error").get("message")
     found = json.loads(outputs["json"].read_text())
     assert not found["passed"] and found["error"] in capsys.readouterr().err
+    assert [each["kind"] for each in found["inputs"]] == ["file", "file"]
+    assert found["inputs"][0]["sha256"] == hashlib.sha256(bad.read_bytes()).hexdigest()
     page = outputs["html"].read_text()
     assert "nothing was compared" in page and "PASS" not in page and "<a>" not in page
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--max-nfr=1%"],
+        ["--max-nfr=0.1", "--max-nfr=0.2"],
+        ["--max-nrf=0.1"],
+        ["--confidence=95"],
+        ["--markdown=nowhere/x.md"],
+        ["--policy=nowhere.toml"],
+        ["--unlabelled=all"],
+    ],
+)
+def test_a_wrong_command_line_replaces_what_an_earlier_comparison_left(files, wrong, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    outputs = ["--json=gate.json", "--html", "gate.html", "--junit=gate.xml"]
+    assert main([*files, "--max-nfr=0.1", *outputs]) == 0
+    before = {name: pathlib.Path(name).read_bytes() for name in files}
+    capsys.readouterr()
+    assert main([*files, *wrong, *outputs]) == 2
+    error = capsys.readouterr().err
+    found = json.loads(pathlib.Path("gate.json").read_text())
+    assert not found["passed"] and f"error: {found['error']}\n" == error
+    assert "PASS" not in pathlib.Path("gate.html").read_text()
+    assert ElementTree.parse("gate.xml").getroot().get("errors") == "1"
+    assert before == {name: pathlib.Path(name).read_bytes() for name in files}
+
+
+def test_an_error_overwrites_no_input(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("gate.toml").write_text("max-nfr = 0.1")
+    for output in (files[0], files[1], "gate.toml", "ids.txt"):
+        pathlib.Path("ids.txt").write_text("i1")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        line = [*files, "--policy=gate.toml", "--must-pass", "ids.txt", "--max-nfr=1%", f"--json={output}"]
+        assert main(line) == 2
+        assert main([*line, "--html=gate.html", "--junit=./gate.html"]) == 2
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+
+
+def test_an_option_that_is_given_twice_is_refused_since_one_value_would_be_ignored(files, tmp_path, capsys):
+    ids = {name: tmp_path / name for name in ("flipped", "kept")}
+    ids["flipped"].write_text("i89")
+    ids["kept"].write_text("i0")
+    both = [f"--must-pass={path}" for path in ids.values()]
+    assert main([*files, both[0]]) == 1 and main([*files, both[1]]) == 0
+    capsys.readouterr()
+    assert main([*files, *both]) == 2
+    assert "--must-pass is given twice; expected one value" in capsys.readouterr().err
+    assert main([*files, "--slice=label", "--same=x=0", "--same=y=1"]) == 2  # these may be repeated
+    assert "unknown class 'x' in same" in capsys.readouterr().err
 
 
 def test_the_requested_files_are_written(files, tmp_path, capsys):
@@ -201,7 +258,7 @@ def test_links_are_followed_and_kept(files, tmp_path):
     assert main([str(tmp_path / "loop.csv"), files[1], f"--json={tmp_path / 'y.json'}"]) == 2
 
 
-def test_bad_files_are_one_line_status_2_and_nothing_is_written(files, tmp_path, capsys):
+def test_bad_files_are_one_line_and_status_2(files, tmp_path, capsys):
     bad = tmp_path / "bad.csv"
     bad.write_text("id,label,prediction\n" + "".join(f"i{i},{i % 4},0\n" for i in [*range(98), 97, 200, 201]))
     assert main([str(bad), files[1], f"--json={tmp_path / 'x.json'}"]) == 2
@@ -209,7 +266,7 @@ def test_bad_files_are_one_line_status_2_and_nothing_is_written(files, tmp_path,
     assert error.count("\n") == 1 and "1 id is in" in error and "more than once: 'i97'" in error
     assert "2 ids are in" in error and "'i200', 'i201'" in error and "'i98', 'i99'" in error
     assert "; expected every id once in both, with a label and a prediction" in error
-    assert not (tmp_path / "x.json").exists()
+    assert error == f"error: {json.loads((tmp_path / 'x.json').read_text())['error']}\n"
     assert main([files[0], str(tmp_path / "nowhere.csv")]) == 2 and "no such file" in capsys.readouterr().err
     assert main([files[0]]) == 2 and "NEW" in capsys.readouterr().err
 

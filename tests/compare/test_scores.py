@@ -30,6 +30,23 @@ def ranked(scores, k):
     return sorted(range(4), key=lambda c: (-scores[c], c))[:k]
 
 
+def test_one_threshold_needs_one_kind_of_scores():
+    rng = np.random.default_rng(0)
+    labels, logits = np.arange(60) % 3, 4 * np.eye(3)[np.arange(60) % 3] + rng.normal(size=(60, 3))
+    table = {"id": range(60), "label": labels}
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    kinds = {"logits": logits, "percent": 100 * probabilities, "log": np.log(probabilities)}
+    one = table | {"scores": probabilities}
+    assert compare(one, one, threshold=0.5, max_accepted_nfr=0.1)["passed"]
+    assert compare(one, table | {"scores": probabilities.astype(np.float16)}, threshold=0.5)["accepted"]["rows"] > 10
+    for scores in kinds.values():
+        other = table | {"scores": scores}
+        for old, new in ((one, other), (other, one)):
+            with pytest.raises(InputError, match="one threshold cannot mean the same for both; expected scores of one"):
+                compare(old, new, threshold=0.5)
+        assert compare(other, other, threshold=0.5, max_accepted_nfr=0.1)["passed"]
+
+
 @given(SCORES, st.integers(1, 5))
 def test_the_label_may_be_among_the_largest_scores(rows, k):
     found = compare(*tables(rows), top_k=k, max_top_k_nfr=0.5, old_classes=4, classes=[*"abcd"], allow_poor_old=True)
