@@ -13,11 +13,12 @@ from mpt_jax.compare import align, factors, rows
 from mpt_jax.compare.factors import Factor
 from mpt_jax.compare.rows import NAMED, Rows
 from mpt_jax.errors import InputError, listed, unknown
-from mpt_jax.files.predictions import columns, formats
+from mpt_jax.files.predictions import columns, formats, packed
 from mpt_jax.files.predictions.formats import IDS, Source
 from mpt_jax.runtime import regular_file
 
 _TOP_BIT = np.uint64(63)
+_FEW_ROWS = 100  # of which each may be a slice
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def read(
         having = [part for part in parts if column in part.factors]
         merged, differ = factors.merged([part.factors[column] for part in having])
         found[column] = factors.complete(merged)
+        problems += _too_fine(column, found[column])
         if differ.size:
             where = " and ".join(part.source.name for part in having)
             problems.append(f"column {column!r} differs between {where}: {_named(first, differ)}")
@@ -163,6 +165,8 @@ def _ids(given: Any) -> tuple[str, Iterable[pa.Array]]:
         return name, [pa.array(values, pa.large_string())]
     name = str(given) if isinstance(given, str | os.PathLike) else "must_pass"
     source = formats.open_source(given, name)
+    if isinstance(given, packed.File) and given.path.suffix == ".csv" and not {*IDS} & {*source.columns}:
+        return name, [_lines(given.path)]  # standard input, whose name does not tell a list from a table
     id_ = columns.one_of(source, IDS)
     return source.name, (columns.texts(batch[id_], id_, source.name) for batch in source.batches([id_]))
 
@@ -203,6 +207,17 @@ def _aligned(source: Source, first: Rows, extra: Sequence[str], weight: str | No
             f"{other[0]!r}; expected the same ids"
         )
     return rows.reordered(read, places, first.source)
+
+
+def _too_fine(column: str, factor: Factor) -> list[str]:
+    """Describe a column in which most rows have a value of their own, such as a time, which divides nothing."""
+    values, count = len(factor.names), len(factor.codes)
+    if count < _FEW_ROWS or 2 * values <= count:
+        return []
+    return [
+        f"slice {column!r} has {values:,} values in {count:,} rows; expected a column of groups: divide numbers and "
+        "times into a few parts"
+    ]
 
 
 def _weights(parts: Sequence[Rows], column: str, first: Rows) -> tuple[np.ndarray | None, list[str]]:

@@ -86,13 +86,16 @@ def joined(rows: Mapping[str, int], separator: str, declared: Collection[str] = 
       ["'cat;dog' looks like several names between ';'; expected --multi-label ';', or --classes with all names"]
     """
     found = []
-    for other in (each for each in _USUAL if each != separator):
+    for other in (each for each in (*_USUAL, " ") if each != separator):
+        # Names such as "traffic light" are usual: between spaces each part has to be a name of its own.
+        is_joined = all if other == " " else any
         parts = {name: [part.strip() for part in name.split(other)] for name in rows if other in name}
         of_parts = Counter(part for each in parts.values() for part in set(each) if part)
         suspects = [
             name
             for name, each in parts.items()
-            if name not in declared and any(part in rows or of_parts[part] > 1 for part in each if part)
+            if name not in declared
+            and is_joined(part in rows or (other != " " and of_parts[part] > 1) for part in each if part)
         ]
         if suspects:
             looks = "looks" if len(suspects) == 1 else "look"

@@ -106,7 +106,7 @@ def check_limit(name: str, value: object) -> None:
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not (0 <= number < most or (inclusive and number == most)):
         expected = f"a fraction {'up to' if inclusive else 'below'} 1" if most == 1 else "a ratio"
-        raise InputError(f"{name} is {value}; expected {expected}, such as 0.01 for 1 %")
+        raise InputError(f"{name} is {value!r}; expected {expected}, such as 0.01 for 1 %")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ and slices may have limits of their own::
     [class.stop_sign]
     max-nfr = 0.0
 
-    [slice.country]           # every value of the column
+    [slice.country]           # every value of the column; without limits it is reported
     max-nfr = 0.02
 
     [slice.country.Iceland]   # one value
@@ -111,7 +111,11 @@ def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:
 
 def _tables(given: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(given, Mapping) or not all(isinstance(limits, Mapping) for limits in given.values()):
-        raise InputError(f"{what} is {given!r}; expected limits by name, such as [{what}.cat] max-nfr = 0.01")
+        example = "cat" if what == "class" else "country"
+        raise InputError(
+            f"{what} is {given!r}; expected a table for each, such as [{what}.{example}], which may have limits of its "
+            "own"
+        )
     return list(given.items())
 
 

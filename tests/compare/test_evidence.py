@@ -166,3 +166,14 @@ def test_an_estimate_is_tested_by_the_normal_distribution():
     assert evidence.estimate(0.0, 0.0, 1000, 0.01).p_twice == 0.0
     needed = found.rows_to_find(0.02, 0.05)
     assert needed == pytest.approx(1000 * (stats.norm.isf(0.05) + stats.norm.isf(0.1)) ** 2, abs=1)
+
+
+def test_intervals_of_many_groups_are_those_of_each():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 200, 50)
+    negative = rng.integers(0, rows + 1)
+    positive = rng.integers(0, rows - negative + 1)
+    low, high = evidence.difference_interval(negative, positive, rows, 0.9)
+    for place, counts in enumerate(zip(negative.tolist(), positive.tolist(), rows.tolist(), strict=True)):
+        assert (low[place], high[place]) == pytest.approx(evidence.difference_interval(*counts, 0.9), abs=1e-12)
+    assert ((low <= high) & (low >= -1) & (high <= 1)).all()

@@ -227,3 +227,22 @@ def test_a_limit_on_slices_holds_each_of_them():
         compare(old_table, new_table, max_slice_nfr=0.05)
     with pytest.raises(InputError, match="slices is 'site'; expected a list"):
         compare(old_table, new_table, slices="site")
+
+
+def test_a_slice_is_a_column_of_groups():
+    def table(values):
+        rows = range(len(values))
+        return {"id": rows, "label": [0, 1] * (len(rows) // 2), "prediction": [0, 1] * (len(rows) // 2), "x": values}
+
+    fine, coarse = [i + 0.5 for i in range(120)], [i // 2 for i in range(120)]
+    with pytest.raises(InputError, match=r"slice 'x' has 120 values in 120 rows; expected a column of groups: divide"):
+        compare(table(fine), table(fine), slices=["x"])
+    assert len(compare(table(coarse), table(coarse), slices=["x"])["slices"]) == 60
+    assert len(compare(table(fine[:98]), table(fine[:98]), slices=["x"])["slices"]) == 98
+
+
+def test_a_slice_without_weight_can_be_held_against_every_limit():
+    old = {"id": [1, 2, 3], "label": [0, 1, 0], "prediction": [0, 1, 0], "x": ["a", "a", "b"], "w": [1, 1, 0]}
+    limits = {"max_slice_nfr": 0.1, "max_slice_accuracy_drop": 0.1}
+    found = compare(old, old | {"prediction": [0, 1, 1]}, slices=["x"], weight="w", **limits)
+    assert found["passed"] and found["weightless"] == {"rows": 1, "negative_flips": 1}

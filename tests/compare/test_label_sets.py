@@ -133,4 +133,6 @@ def test_names_joined_by_another_separator_are_found():
     assert not label_sets.joined({"red/green": 1, "a, b": 2}, "|")
     assert "'a, b' looks like several names between ','" in label_sets.joined({"a, b": 2, "b": 1}, "|")[0]
     assert "'a;b', 'b;c' look like" in label_sets.joined({"a;b": 2, "b;c": 1}, "|")[0]
+    assert "'a b' looks like several names between ' '" in label_sets.joined({"a b": 2, "b": 1, "a": 1}, "|")[0]
+    assert not label_sets.joined({"red car": 2, "red bus": 1, "blue bus": 3, "car": 1}, "|")
     assert not label_sets.joined({"a;b": 2, "b": 1}, "|", declared=["a;b"]) and not label_sets.joined({"a;b": 1}, ";")

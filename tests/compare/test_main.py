@@ -82,6 +82,41 @@ def test_one_of_the_files_may_come_from_standard_input(files, monkeypatch, tmp_p
     assert "- is given twice; expected one file" in capsys.readouterr().err
 
 
+PLACES = "id,place\n" + "".join(f"i{i},{i > 80}\n" for i in range(100))
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "value"),
+    [
+        (["--must-pass=-"], "i89\ni0\n", 1 / 2),
+        (["--must-pass=-"], "\ufeffi0\r\ni1\r\n", 0),
+        (["--must-pass=-"], "uid,id\n1,i89\n", 1),
+        (["--must-pass=-"], '{"id": "i89"}\n{"id": "i0"}\n', 1 / 2),
+        (["--metadata=-", "--slice=place", "--max-slice-nfr=0.1"], PLACES, 5 / 9),
+    ],
+)
+def test_ids_and_metadata_may_come_from_standard_input(files, options, content, value, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert main([*files, *options, "--json=-"]) == (1 if value else 0)
+    assert json.loads(capsys.readouterr().out)["checks"][0]["value"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "message"),
+    [
+        (["--must-pass=-"], "i0\nnowhere\n", "1 id of stdin is not in"),
+        (["--must-pass=-"], "", "stdin is empty"),
+        (["--metadata=-", "--slice=place"], "id,other\ni0,1\n", "unknown column 'place' for slice"),
+        (["--metadata=-", "--must-pass=-", "--slice=place"], PLACES, "- is given twice"),
+    ],
+)
+def test_bad_ids_and_metadata_on_standard_input_are_one_line(files, options, content, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert main([*files, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
 def test_columns_and_labels_of_other_files(tmp_path, capsys):
     texts = {"old": "uid,y\n1,a\n2,b\n", "new": "uid;y\n2;a\n1;a\n", "labels": "uid,y_true\n1,a\n2,b\n3,a\n"}
     for name, text in texts.items():
