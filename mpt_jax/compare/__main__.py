@@ -129,7 +129,9 @@ def run(argv: Sequence[str]) -> int:
         files = _output_files(outputs, _read(options))
         suggest = options.pop("suggest_class_map", False)
         if suggest and (files or outputs["json"] or options["more"]):
-            raise InputError("--suggest-class-map prints a class map for two files; expected no third file and no output")
+            raise InputError(
+                "--suggest-class-map prints a class map for two files; expected no third file and no output"
+            )
         result = _compare(options, suggest)
     except (InputError, OSError) as error:
         _write_error(_safe_outputs(argv), one_line(error), options, time.perf_counter() - start)
@@ -227,7 +229,7 @@ def _safe_outputs(argv: Sequence[str]) -> dict[str, pathlib.Path]:
     given = {kind: names[0] for kind, names in vars(named).items() if len(names) == 1}
     others += [word.partition("=")[2] for word in others]
     taken = [os.path.realpath(name) for name in (*others, *given.values())]
-    files = {}
+    files: dict[str, pathlib.Path] = {}
     for kind, name in given.items():
         with contextlib.suppress(InputError):
             if taken.count(os.path.realpath(name)) == 1:

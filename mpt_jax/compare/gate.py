@@ -422,13 +422,12 @@ def _drops(parts: Sequence[tuple[dict[str, Any], str | None, str, float]], readi
     before, after, flipped = (
         np.array([found[key] for found, *_ in parts]) * rows for key in ("accuracy_old", "accuracy_new", "nfr")
     )
-    changes = [flipped, after - before + flipped, rows]
-    ends = np.stack(evidence.difference_interval(*changes, reading.confidence), -1)
+    gained = after - before + flipped
+    ends = np.stack(evidence.difference_interval(flipped, gained, rows, reading.confidence), -1).tolist()
     groups = []
-    for (found, name, where, limit), interval, change in zip(
-        parts, ends.tolist(), zip(*changes, strict=True), strict=True
-    ):
-        value, tested = found["accuracy_old"] - found["accuracy_new"], evidence.difference(*map(float, change), limit)
+    for place, (found, name, where, limit) in enumerate(parts):
+        value, interval = found["accuracy_old"] - found["accuracy_new"], ends[place]
+        tested = evidence.difference(float(flipped[place]), float(gained[place]), float(rows[place]), limit)
         held = reading.held(value, interval)
         groups.append(Group(name, where, found["count"], limit, value, interval, held, tested))
     return groups

@@ -73,7 +73,9 @@ def test_classes_of_the_old_model_that_changed_places_are_doubted_unless_that_is
     old = {"id": range(2000), "label": labels, "prediction": labels}
     for places in ([0, 2, 1, *range(3, 20)], [1, 2, 0, *range(3, 20)], [*range(17), 16, 17, 18]):
         moved = old | {"prediction": np.array(places)[labels]}
-        with pytest.raises(InputError, match=r"the old model predicts '.*' for 100 of 100 rows of '.*', .*--allow-poor"):
+        with pytest.raises(
+            InputError, match=r"the old model predicts '.*' for 100 of 100 rows of '.*', .*--allow-poor"
+        ):
             compare(moved, old, max_nfr=0)
         assert compare(moved, old, max_nfr=0, allow_poor_old=True)["passed"]
         assert not compare(old, moved, max_nfr=0)["passed"]

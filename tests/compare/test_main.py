@@ -1,5 +1,6 @@
 """The gate as a command, with its exit status on good, bad and broken input."""
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -23,6 +24,7 @@ import pytest
 from mpt_jax.compare import policy, show
 from mpt_jax.compare.__main__ import main, parse
 from mpt_jax.files.predictions import released
+from mpt_jax.runtime import regular_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -258,14 +260,16 @@ def test_on_a_full_disk_each_file_is_either_old_or_new(files, name, tmp_path, mo
     outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "html", "junit")}
     for path in outputs.values():
         path.write_text("before")
-    write_bytes = pathlib.Path.write_bytes
+    created = regular_file.created
 
-    def full(path, content):
-        write_bytes(path, content[: len(content) // 2] if name in path.name else content)
-        if name in path.name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    @contextlib.contextmanager
+    def full(path):
+        with created(path) as file:
+            yield file
+            if name in path.name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(regular_file, "created", full)
     assert main([*files, *(f"--{kind}={path}" for kind, path in outputs.items())]) == 3
     assert "No space left" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == sorted([*map(pathlib.Path, files), *outputs.values()])
