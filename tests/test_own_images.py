@@ -54,7 +54,7 @@ def test_faults_of_a_folder_are_reported_and_changed_images_are_refused_on_resum
     report = json.loads((tmp_path / "run/report.json").read_text())
     card = json.loads((tmp_path / "run/releases/r1-no_treatment-seed0/card.json").read_text())
     assert card["resizing"] == {"resize": 9, "interpolation": "bicubic"}
-    assert report["classes"] == {"order": ["zero", "one", "three", "two"], "schedule": [2, 4]}
+    assert report["classes"] == {"order": ["zero", "one", "three", "two"], "schedule": [2, 4], "not_new": 2}
     with np.load(tmp_path / "run/predictions/r1-no_treatment-seed0.npz", allow_pickle=False) as file:
         assert all(name.startswith("train/") and name.endswith(".png") for name in file["ids"])
         assert 8 < len(file["ids"]) < 80

@@ -22,6 +22,7 @@ from mpt_jax.cli import compilation_cache
 from mpt_jax.files import checkpoint, released_model, sealed, storage
 from mpt_jax.training import sharding
 from mpt_jax.update import lock
+from mpt_jax.update import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / "configs/digits.py")
@@ -88,7 +89,7 @@ def test_the_work_directory_has_its_documented_layout(finished):
 def test_the_report_keeps_its_contract_and_agrees_with_the_predictions(finished):
     report = json.loads((finished / "report.json").read_text())
     assert report["schema"] == 1
-    assert report["classes"] == {"order": [str(i) for i in range(10)], "schedule": [5, 10]}
+    assert report["classes"] == {"order": [str(i) for i in range(10)], "schedule": [5, 10], "not_new": 5}
     assert [(row["method"], row["seed"]) for row in report["rows"]] == [(m, s) for m in METHODS for s in (0, 1)]
     for row in report["rows"]:
         assert set(row) == {"method", "seed", "release", "objective", *RATES, "steps", "seconds", "examples_per_second"}
@@ -172,11 +173,14 @@ def test_a_card_names_its_parents_by_digest(finished):
 
 
 def test_the_same_command_again_trains_nothing(finished, digits_dir, capsys):
-    before = files(finished)
+    before, starts = files(finished), workdirs.read_facts(finished)
     (finished / "report.md").unlink()
     assert train.main(arguments(digits_dir, finished)) == 0
     assert "nothing to train" in capsys.readouterr().out
-    assert files(finished) == before
+    config, after, facts = pathlib.Path("config.json"), files(finished), workdirs.read_facts(finished)
+    assert {**after, config: b""} == {**before, config: b""}
+    assert len(facts.pop("sessions")) == len(starts.pop("sessions", [])) + 1  # each start is recorded
+    assert facts | {"seal": ""} == starts | {"seal": ""}
 
 
 def test_a_missing_release_is_trained_again_to_the_same_weights(finished, digits_dir, tmp_path):

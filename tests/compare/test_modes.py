@@ -159,7 +159,7 @@ def test_several_labels_a_row():
         {"id": "c", "label": [], "old": [], "new": ["owl"], "missed": [], "false_alarms": ["owl"]},
     ]
     assert found["classes"] == {"count": 3, "old": ["cat", "dog"], "known_from": "answers"}
-    assert [check["where"] for check in found["checks"]] == ["3 rows", "class dog, 1 rows"]
+    assert [check["where"] for check in found["checks"]] == ["3 rows", "class dog, 1 row"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
