@@ -73,6 +73,7 @@ def test_renaming_all_classes_is_what_relabelling_by_hand_gives(executed, relabe
         executed(*ONE, old, f"update.class_map={tmp_path}/map.json", folder=tmp_path / "renamed")
 
 
+@pytest.mark.slow
 def test_merging_all_classes_into_two_is_what_relabelling_by_hand_gives(executed, relabel, tmp_path):
     before = executed(*ONE, "update.methods=no_treatment", folder=tmp_path / "before")
     old = f"update.old={before.folder(1, 'no_treatment', 0)}"

@@ -330,6 +330,7 @@ update.execute(run, "command")
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_computes_features_resumes_with_identical_predictions(
     frozen, pretrained, images, tmp_path, monkeypatch
 ):

@@ -73,6 +73,7 @@ def kernels(run, *which):
     return [each["kernel"] for each in found], [each["bias"] for each in found]
 
 
+@pytest.mark.slow
 def test_every_release_has_the_frozen_weights_and_an_update_can_start_from_the_old_model(executed, given):
     run = executed(f"model.pretrained={given}/mlp", "update.start=old", *SETTINGS)
     expected = released_model.read(given / "mlp")[0].params["hidden"]

@@ -34,6 +34,7 @@ class KilledAt(Progress):
 EVERY = ("optimizer.epochs=4", "training.predict_every=1", "training.checkpoint_every=5", "update.tune={}")
 
 
+@pytest.mark.slow
 def test_snapshots_develop_towards_the_release_and_survive_a_kill(executed, tmp_path):
     methods = "update.methods=no_treatment,mpt_kl@bias=2"
     without = executed(methods, *EVERY[:1], "update.tune={}", folder=tmp_path / "without")
