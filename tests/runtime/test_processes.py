@@ -50,7 +50,8 @@ class Group:
         environment = {
             **{**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(cache)},
             **{"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1",
+            # The flags of this process, which goes on with the run: with others it would be refused.
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         }
         line = [sys.executable, "-m", "mpt_jax.train", *arguments, f"--coordinator=127.0.0.1:{port}"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
