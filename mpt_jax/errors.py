@@ -26,6 +26,16 @@ class InputError(ValueError):
     """Bad input from a user. The message says what was given, what was expected, and what would work."""
 
 
+def counted_rows(count: int) -> str:
+    """Return a number of rows in words.
+
+    Examples:
+      >>> counted_rows(1), counted_rows(1200)
+      ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
 def listed(names: Sequence[str], total: int | None = None, *, most: int = 5) -> str:
     """Join the first names for a message, each printable and at most 200 characters long, and count the rest.
 

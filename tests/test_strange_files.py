@@ -6,7 +6,6 @@ line. What a link points to stays as it is.
 """
 
 import ast
-import contextlib
 import os
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ import commands
 import numpy as np
 import pytest
 import strange_files
+from chaos import time_limit
 
 from mpt_jax import config as configs
 from mpt_jax import train
@@ -51,22 +51,6 @@ OF_TRAINING = (
 FEW = {place: strange_files.KINDS[i % len(strange_files.KINDS)] for i, place in enumerate(OF_RUN)}
 
 
-@contextlib.contextmanager
-def in_time():
-    """Raise an error in a block that takes too long, as one that opened a pipe."""
-
-    def late(*_):
-        raise AssertionError(f"not ended after {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture(scope="module")
 def runs(features_file, tmp_path_factory):
     """A finished run, and one that was interrupted when it had two checkpoints of its students."""
@@ -99,7 +83,7 @@ def check(runs, capsys, start, place, kind, tmp_path):
     path.parent.mkdir(exist_ok=True)
     victim = strange_files.put(path, kind, tmp_path)
     capsys.readouterr()
-    with in_time():
+    with time_limit(SECONDS):
         status = run("copy")
     errors = capsys.readouterr().err
     assert victim is None or victim.read_bytes() == strange_files.VICTIM
@@ -207,7 +191,7 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 def test_what_commands_read(tmp_path, name, kind):
     strange_files.put(tmp_path / name, kind)
-    with in_time():
+    with time_limit(SECONDS):
         try:
             READERS[name](tmp_path / name)
         except (InputError, OSError) as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mpt_jax.compare import align, factors, rows
 from mpt_jax.compare.factors import Factor
 from mpt_jax.compare.rows import NAMED, Rows
-from mpt_jax.errors import InputError, listed, unknown
+from mpt_jax.errors import InputError, counted_rows, listed, unknown
 from mpt_jax.files.predictions import columns, formats, packed
 from mpt_jax.files.predictions.formats import IDS, Source
 from mpt_jax.runtime import regular_file
@@ -247,4 +247,4 @@ def _weights(parts: Sequence[Rows], column: str, first: Rows) -> tuple[np.ndarra
 
 def _named(first: Rows, differ: np.ndarray) -> str:
     ids = list(map(repr, rows.ids_of(first.order, differ[:NAMED])))
-    return f"{differ.size:,} {'row' if differ.size == 1 else 'rows'}, such as {listed(ids, differ.size)}"
+    return f"{counted_rows(differ.size)}, such as {listed(ids, differ.size)}"

@@ -13,7 +13,7 @@ from mpt_jax import metrics
 from mpt_jax.compare import evidence
 from mpt_jax.compare.evidence import PASS, REGRESSION, UNDECIDED, Evidence
 from mpt_jax.compare.options import MINIMA, OF_SLICES, Limits
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import InputError, counted_rows, listed
 
 INTERVAL = (
     "Wilson's score interval; for the relative NFR, which is (NFR / new error) / old accuracy, that of the share of "
@@ -345,7 +345,8 @@ def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) ->
     for row in measured[CLASS]:
         if row["known"] and (limit := allowed(row["class"])) is not None:
             rows, value, interval = _effective(row), row["nfr"], row["interval"]
-            tested, where = evidence.share(value * rows, rows, limit), f"class {row['class']}, {_rows(row['count'])}"
+            tested = evidence.share(value * rows, rows, limit)
+            where = f"class {row['class']}, {counted_rows(row['count'])}"
             held = reading.held(value, interval)
             groups.append(Group(row["class"], where, row["count"], limit, value, interval, held, tested))
     return groups
@@ -353,7 +354,7 @@ def _class_nfr(measured: dict[str, Any], allowed: Allowed, reading: _Reading) ->
 
 def _recall_drop(measured: dict[str, Any], allowed: Allowed, reading: _Reading) -> list[Group]:
     parts = [
-        (row, row["class"], f"class {row['class']}, {_rows(row['count'])}", limit)
+        (row, row["class"], f"class {row['class']}, {counted_rows(row['count'])}", limit)
         for row in measured[CLASS]
         if row["known"] and (limit := allowed(row["class"])) is not None
     ]
@@ -413,7 +414,7 @@ def _judged_slices(measured: dict[str, Any], allowed: Allowed) -> Iterator[tuple
         name = f"{row['column']}={row['value']}"
         limit = allowed(name, row["column"])
         if row["rows"] and limit is not None:
-            yield row | {"count": row["rows"]}, name, f"slice {name}, {_rows(row['rows'])}", limit
+            yield row | {"count": row["rows"]}, name, f"slice {name}, {counted_rows(row['rows'])}", limit
 
 
 def _drops(parts: Sequence[tuple[dict[str, Any], str | None, str, float]], reading: _Reading) -> list[Group]:
@@ -436,10 +437,6 @@ def _drops(parts: Sequence[tuple[dict[str, Any], str | None, str, float]], readi
 def _effective(found: dict[str, Any]) -> float:
     """Return the number of rows, or with weights the number that tells as much."""
     return found.get("effective_rows", found["count"])
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def _required(limit: float | None) -> float:

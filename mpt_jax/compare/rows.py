@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mpt_jax.compare import align, factors
 from mpt_jax.compare.factors import Factor
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import InputError, counted_rows, listed
 from mpt_jax.files.predictions import columns
 from mpt_jax.files.predictions.formats import IDS, LABELS, PREDICTIONS, SCORE, Column, Source
 
@@ -228,7 +228,7 @@ def read(
     if not start:
         raise InputError(f"{source.name} has no rows; expected at least one")
     problems = tuple(
-        f"{count:,} {'row' if count == 1 else 'rows'} of {source.name} with {what}: {listed(examples, count)}"
+        f"{counted_rows(count)} of {source.name} with {what}: {listed(examples, count)}"
         for what, (count, examples) in unusable.items()
     )
     first, second = (np.concatenate(part) for part in zip(*keys, strict=True))
@@ -269,9 +269,7 @@ def named(read: Rows, rows: np.ndarray, what: str) -> str:
     """Count some rows, by their places ``[m]``, and name the first by their ids."""
     first = rows[:NAMED]
     ids = [repr(id_) if id_ else f"row {row + 1}" for id_, row in zip(ids_of(read.order, first), first, strict=True)]
-    return f"{rows.size:,} {'row' if rows.size == 1 else 'rows'} of {read.source.name} with {what}: " + listed(
-        ids, rows.size
-    )
+    return f"{counted_rows(rows.size)} of {read.source.name} with {what}: " + listed(ids, rows.size)
 
 
 def ids_of(source: Source, rows: np.ndarray) -> list[str]:

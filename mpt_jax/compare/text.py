@@ -7,7 +7,7 @@ from typing import Any
 
 from mpt_jax.compare import gate, options
 from mpt_jax.compare.evidence import LEVEL, PASS, REGRESSION, UNDECIDED
-from mpt_jax.errors import listed, printable
+from mpt_jax.errors import counted_rows, listed, printable
 
 Result = dict[str, Any]
 
@@ -113,9 +113,9 @@ def notes(result: Result) -> list[str]:
         lines.append(f"Not compared: {listed([f'{count:,} {reason}' for reason, count in left_out.items()])}")
     if ties["rows"]:
         change = f"; another choice could change {', '.join(ties['could_change'])}" if ties["could_change"] else ""
-        rows = f"{ties['rows']:,} {'row' if ties['rows'] == 1 else 'rows'}"
         lines.append(
-            f"Tied scores in {rows}: the prediction is the first of these classes, in one order for both files{change}"
+            f"Tied scores in {counted_rows(ties['rows'])}: the prediction is the first of these classes, in one order "
+            f"for both files{change}"
         )
     return lines
 
@@ -144,8 +144,8 @@ def _class_map_notes(result: Result) -> list[str]:
     lines = [f"Old classes by the class map: {listed(counts) if counts else 'all stay'}"]
     if found["retired"]:
         names = [
-            f"{printable(each['class'])} ({_rows(each['rows'])} not compared"
-            + (f"; still predicted by the old model in {_rows(each['predicts'])})" if each["predicts"] else ")")
+            f"{printable(each['class'])} ({counted_rows(each['rows'])} not compared"
+            + (f"; still predicted by the old model in {counted_rows(each['predicts'])})" if each["predicts"] else ")")
             for each in found["retired"]
         ]
         lines.append(f"Retired: {listed(names, most=10)}")
@@ -165,14 +165,10 @@ def _correction_notes(result: Result) -> list[str]:
     found = result["label_changes"]
     before, after = (found[key]["negative_flips"] for key in ("former", "corrected"))
     return [
-        f"Corrected labels: {_rows(found['rows'])}. Of {before:,} negative flips by the former labels the corrections "
-        f"explain {found['explained']:,}; of {after:,} by the corrected labels, which count, they reveal "
+        f"Corrected labels: {counted_rows(found['rows'])}. Of {before:,} negative flips by the former labels the "
+        f"corrections explain {found['explained']:,}; of {after:,} by the corrected labels, which count, they reveal "
         f"{found['revealed']:,}"
     ]
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def copies(result: Result) -> list[str]:

@@ -9,7 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from mpt_jax.errors import listed
+from mpt_jax.errors import counted_rows, listed
 
 Counts = Mapping[str, int]  # rows by class
 
@@ -166,9 +166,7 @@ def _places(name: str, labels: Counts, old: Counts, new: Counts, names: tuple[st
 
 
 def _with_rows(names: Sequence[str], counts: Counts) -> str:
-    return listed(
-        [f"{name!r} ({counts[name]:,} {'row' if counts[name] == 1 else 'rows'})" for name in names], most=SHOWN
-    )
+    return listed([f"{name!r} ({counted_rows(counts[name])})" for name in names], most=SHOWN)
 
 
 def _quoted(name: str) -> str:

@@ -81,7 +81,8 @@ _TWENTY = tuple(range(20))
 # A hundred classes with a fifth of the images: feasible for several runs on two cores.
 _FEW_IMAGES = ("dataset.train_per_class=100", "dataset.validation_per_class=20", "update.bias=1")
 # Heads on frozen features. A head took 3 to 6 seconds of two cores; the numbers of heads below include the old and the
-# independent ones. A checkpoint every few minutes: a population of heads may have fewer steps than `checkpoint_every`.
+# independent ones, and the minutes are estimates. A checkpoint every few minutes: a population of heads may have fewer
+# steps than `checkpoint_every`.
 _FEATURES = ("update.bias=1", "training.checkpoint_seconds=180")
 _HEADS = (
     *("no_treatment", "pct_kl", *(f"mpt_kl@bias={b}" for b in (0, 1, 2, 4)), "mpt_lm@bias=0", "mpt_lm@bias=1"),

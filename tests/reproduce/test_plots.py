@@ -1,14 +1,8 @@
 """The figures of a table."""
 
-from mpt_jax.reproduce import plots, results
+from lineages import LINEAGE
 
-LINEAGE = {
-    "accuracy_of_release": [0.9, 0.8, 0.7],
-    "nfr_against_previous": [None, 0.125, 0.25],
-    "cumulative_nfr": [None, 0.125, 0.375],
-    "forgetting": [None, 0.05, 0.06],
-    "average_incremental_accuracy": 0.8,
-}
+from mpt_jax.reproduce import plots, results
 
 
 def test_a_figure_has_one_panel_per_scenario(made):

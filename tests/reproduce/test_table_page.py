@@ -1,5 +1,7 @@
 """The page of a table: protocol, choice, rows, figures and text."""
 
+from lineages import LINEAGE
+
 from mpt_jax.reproduce import results, table_page
 
 
@@ -26,15 +28,6 @@ def test_a_sequence_of_updates_has_its_own_table(made):
     text = table_page.render(found, {}, "")
     assert "| method | 5 -> 7 | 7 -> 10 | lost from any release | forgetting | mean accuracy |" in text
     assert "| `posthoc_bias` | 12.5 | 25.0 | 37.5 | 6.0 | 80.0 |" in text
-
-
-LINEAGE = {
-    "accuracy_of_release": [0.9, 0.8, 0.7],
-    "nfr_against_previous": [None, 0.125, 0.25],
-    "cumulative_nfr": [None, 0.125, 0.375],
-    "forgetting": [None, 0.05, 0.06],
-    "average_incremental_accuracy": 0.8,
-}
 
 
 def test_a_page_describes_protocol_and_choice(made):
