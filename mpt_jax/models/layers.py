@@ -158,7 +158,24 @@ class Linear(nn.Module):
         kernel = self.param("kernel", init, (inputs.shape[-1], self.features), self.param_dtype)
         bias = self.param("bias", init, (self.features,), self.param_dtype)
         dtype = at_least_float32(self.dtype)
-        return inputs.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)[None]
+        return _product(inputs.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)[None]
+
+
+@jax.custom_vjp
+def _product(x: Array, matrix: Array) -> Array:
+    """Return ``x @ matrix`` of two matrices."""
+    return x @ matrix
+
+
+def _product_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, matrix = inputs
+    # On a CPU the gradient of a head is twice as fast if its transpose is computed, `[outputs, inputs]`; without the
+    # barrier XLA would turn one into the other.
+    transposed = jax.lax.dot_general(gradient, x, (((0,), (0,)), ((), ())))
+    return gradient @ matrix.T, jax.lax.optimization_barrier(transposed).T
+
+
+_product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
 
 
 def stochastic_depth(rate: float, blocks: int) -> Iterator[float]:
