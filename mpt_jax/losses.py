@@ -20,7 +20,7 @@ import optax
 from jax.experimental import checkify
 
 DISTANCES = ("kl", "lm")
-MATCHINGS = ("half_mean", "mean", "half_sum")
+MATCHINGS = ("half_mean", "mean", "half_sum", "centred")
 UNKNOWN_CLASSES = ("keep", "drop")
 
 
@@ -298,9 +298,11 @@ def logit_matching(
     Args:
       student_logits: z, floating point, ``[..., K]``.
       teacher_logits: z_s, floating point, ``[..., K_s]`` with K_s <= K; no gradient flows into them.
-      matching: `"half_mean"` as above, `"mean"` without the half, `"half_sum"` with the sum over classes.
-      top_k: number of the teacher's largest logits of each example that count; the mean is still over all K_s classes.
-        None for all classes.
+      matching: `"half_mean"` as above, `"mean"` without the half, `"half_sum"` with the sum over classes. `"centred"`
+        first subtracts the mean difference of each example, ``1/2 mean_k (d_k - mean_j d_j)^2`` with
+        ``d = z[:K_s] - z_s``, so that a constant added to the logits of either side has no effect.
+      top_k: number of the teacher's largest logits of each example that count; the mean is still over all K_s classes,
+        except the one that is subtracted. None for all classes.
       where: boolean mask over classes.
 
     Returns:
@@ -317,11 +319,11 @@ def logit_matching(
     Source: Yan et al., Positive-Congruent Training: Towards Regression-Free Model Updates, 2021.
     """
     _choice("matching", matching, MATCHINGS)
-    difference, count = _difference(student_logits, teacher_logits, top_k, where)
+    difference, count = _difference(student_logits, teacher_logits, top_k, where, centred=matching == "centred")
     total = jnp.sum(jnp.square(difference), axis=-1)
     if matching == "half_sum":
         return total / 2
-    return total / count / 2 if matching == "half_mean" else total / count
+    return total / count if matching == "mean" else total / count / 2
 
 
 def logit_difference_inhibition(
@@ -771,8 +773,13 @@ def _difference(
     teacher_logits: jax.typing.ArrayLike,
     top_k: int | None,
     where: jax.typing.ArrayLike | None,
+    *,
+    centred: bool = False,
 ) -> tuple[jax.Array, int | jax.Array]:
-    """Return ``z - z_s`` over the classes that count, ``[..., K_s or top_k]``, and the divisor of their mean."""
+    """Return ``z - z_s`` over the classes that count, ``[..., K_s or top_k]``, and the divisor of their mean.
+
+    If it is centred, its own mean over the classes that count is subtracted.
+    """
     student_logits, teacher_logits, where = _pair(student_logits, teacher_logits, where)
     num_classes = teacher_logits.shape[-1]
     count = num_classes if where is None else jnp.maximum(where.sum(-1), 1).astype(teacher_logits.dtype)
@@ -786,7 +793,13 @@ def _difference(
         )
         where = None if where is None else jnp.take_along_axis(where, largest, axis=-1)
     difference = student_logits - teacher_logits
-    return difference if where is None else jnp.where(where, difference, 0.0), count
+    if where is not None:
+        difference = jnp.where(where, difference, 0.0)
+    if centred:
+        counting = jnp.ones_like(difference) if where is None else where.astype(difference.dtype)
+        mean = difference.sum(-1, keepdims=True) / jnp.maximum(counting.sum(-1, keepdims=True), 1)
+        difference = difference - counting * mean
+    return difference, count
 
 
 def _without_impossible(log_p: jax.Array, log_target: jax.Array) -> tuple[jax.Array, jax.Array]:

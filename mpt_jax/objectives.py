@@ -14,7 +14,9 @@ in a single vmapped program. To add a method, add a row to `METHODS`. To add a g
 """
 
 import dataclasses
+import functools
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,7 +40,8 @@ GATES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
 """Gates by name: functions of (student logits, teacher logits, labels) that return ``[...]``, without gradient.
 
 A gate selects the images on which a term's beta counts. On images of classes that a teacher does not know, it counts as
-wrong and as not better.
+wrong and as not better. Several names joined by "&" are a gate too: it is open where all of them are, as
+"teacher_right&student_wrong" is on the negative flips of the moment.
 """
 
 SOURCES = ("old", "new", "ensemble", "old_head")
@@ -136,7 +139,7 @@ class Term(struct.PyTreeNode):
     Attributes:
       source: the teacher, one of `SOURCES` (static).
       distance: one of `DISTANCES` (static).
-      gate: one of `GATES` (static).
+      gate: one of `GATES`, or several joined by "&" (static).
       weight: of the term.
       alpha: weight of every image.
       beta: additional weight where the gate is open.
@@ -178,8 +181,10 @@ class Term(struct.PyTreeNode):
         options = {"source": SOURCES, "distance": DISTANCES, "gate": GATES}
         options |= {"unknown_classes": losses.UNKNOWN_CLASSES, "matching": losses.MATCHINGS}
         for name, valid in options.items():
-            if getattr(self, name) not in valid:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; valid: {', '.join(valid)}")
+            chosen = getattr(self, name)
+            for one in chosen.split("&") if name == "gate" else (chosen,):
+                if one not in valid:
+                    raise ValueError(f"unknown {name} {one!r}; valid: {', '.join(valid)}")
 
 
 class Objective(struct.PyTreeNode):
@@ -713,7 +718,7 @@ def _term_loss(
     _, common_logits, common_labels = views["common"]
     weighted = losses.focal_weighting(
         DISTANCES[term.distance](term, *views[_CLASSES_OF.get(term.distance, "common")]),
-        jax.lax.stop_gradient(GATES[term.gate](*views[_CLASSES_OF.get(term.gate, "common")])),
+        jax.lax.stop_gradient(_opened(term.gate, views)),
         common_labels,
         num_teacher_classes=common_logits.shape[-1],
         alpha=term.alpha,
@@ -721,6 +726,12 @@ def _term_loss(
         unknown_classes=term.unknown_classes,
     )
     return jnp.where(present, jnp.asarray(term.weight, weighted.dtype), 0.0) * weighted
+
+
+def _opened(gate: str, views: Mapping[str, tuple[jax.Array, jax.Array, jax.Array]]) -> jax.Array:
+    """Return where a gate is open, ``[...]``: each of its parts on the classes that it needs."""
+    parts = [GATES[part](*views[_CLASSES_OF.get(part, "common")]) for part in gate.split("&")]
+    return functools.reduce(operator.mul, parts)
 
 
 def _views(

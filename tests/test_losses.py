@@ -42,10 +42,12 @@ def ref_kl(z, t, tau=5.0, squared=False):
 
 
 def ref_lm(z, t, matching="half_mean"):
-    squares = [(a - b) ** 2 for a, b in zip(z, t, strict=False)]
-    return {"half_mean": sum(squares) / len(t) / 2, "mean": sum(squares) / len(t), "half_sum": sum(squares) / 2}[
-        matching
-    ]
+    differences = z[: len(t)] - t
+    squares, own = sum(differences**2), differences - sum(differences) / len(t)
+    return {
+        **{"half_mean": squares / len(t) / 2, "mean": squares / len(t), "half_sum": squares / 2},
+        "centred": sum(own**2) / len(t) / 2,
+    }[matching]
 
 
 def ref_focal(
@@ -147,7 +149,7 @@ CASES = {
             ),
             rows(lambda z, t, y, m=m, u=unknown: ref_focal(z, t, y, "lm", unknown=u, m=m), STUDENT, OLD, LABELS),
         )
-        for m in ("half_mean", "mean", "half_sum")
+        for m in ("half_mean", "mean", "half_sum", "centred")
         for unknown in ("keep", "drop")
     },
     **{
@@ -255,6 +257,8 @@ def calls(z, old, new, y, where=None):
         ),
         "kl": losses.kl_distance(z, old, where=where),
         "lm": losses.logit_matching(z, old, where=where),
+        "lm_centred": losses.logit_matching(z, old, matching="centred", where=where),
+        "lm_top_centred": losses.logit_matching(z, old, matching="centred", top_k=2, where=where),
         "fd_kl": losses.focal_distillation(z, old, y, where=where),
         "fd_lm": losses.focal_distillation(z, old, y, distance="lm", matching="half_sum", where=where),
         "double": losses.double_source_focal_distillation(z, old, new, y, where=where),
@@ -513,6 +517,15 @@ def test_inhibition_without_slack_is_logit_matching():
         ldi = losses.logit_difference_inhibition(z, teacher, slack=0.0, power=2.0, top_k=top_k)
         np.testing.assert_allclose(ldi, losses.logit_matching(z, teacher, matching="mean", top_k=top_k), rtol=1e-5)
     np.testing.assert_array_equal(losses.logit_matching(z, new, top_k=K), losses.logit_matching(z, new, top_k=100))
+
+
+def test_centred_matching_sees_no_constant_of_either_side():
+    z, old, _ = arrays(jnp.float32)
+    for top_k in (None, 2):
+        matching = functools.partial(losses.logit_matching, matching="centred", top_k=top_k)
+        shifted = matching(z + jnp.linspace(-3, 3, N)[:, None], old + jnp.linspace(5, 0, N)[:, None])
+        np.testing.assert_allclose(shifted, matching(z, old), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(matching(z[:, :K_OLD] + 2.0, z[:, :K_OLD]), 0.0, atol=1e-10)
 
 
 def test_top_k_uses_the_teachers_largest_logits_of_each_row():

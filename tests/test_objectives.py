@@ -232,7 +232,7 @@ def test_every_number_and_option_has_an_effect():
 gradient_of_soft_cross_entropy = jax.jit(jax.grad(lambda z, t: losses.soft_cross_entropy(z, t).sum()))
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate", [*GATES, "teacher_right&student_wrong", "teacher_knows&student_wrong&better_teacher"])
 def test_gates(gate):
     expected = {
         "none": lambda z, o, y: False,
@@ -242,11 +242,14 @@ def test_gates(gate):
         "better_teacher": better,
         "student_right": lambda z, o, y: right(z, y),
         "student_wrong": lambda z, o, y: not right(z, y),
+        "teacher_right&student_wrong": lambda z, o, y: right(o, y) and not right(z, y),
+        "teacher_knows&student_wrong&better_teacher": lambda z, o, y: not right(z, y) and better(z, o, y),
     }[gate]
     opened = np.array([bool(expected(z, o, y)) for z, o, y in zip(STUDENT, OLD, LABELS, strict=True)])
     assert gate == "none" or (opened[LABELS < K_OLD].any() and not opened.all())
     z, teachers = arrays()
-    np.testing.assert_array_equal(GATES[gate](z, teachers["old"], jnp.asarray(LABELS)), opened)
+    if gate in GATES:
+        np.testing.assert_array_equal(GATES[gate](z, teachers["old"], jnp.asarray(LABELS)), opened)
     terms = (Term("old", "soft_ce", gate, alpha=0.0, beta=1.0),)
     gated = lambda z: per_example_loss(Objective(0.0, terms=terms), z, LABELS, teachers, **MOMENT)  # noqa: E731
     expected = np.array([soft_ce(z, o) for z, o in zip(STUDENT, OLD, strict=True)]) * opened
@@ -676,6 +679,11 @@ def test_errors():
         Term("old", "l2")
     with pytest.raises(ValueError, match="unknown gate 'open'; valid: teacher_right, none"):
         Term("old", "kl", "open")
+    for gate in ("teacher_right&open", "open&teacher_right"):
+        with pytest.raises(ValueError, match="unknown gate 'open'; valid: teacher_right, none"):
+            Term("old", "kl", gate)
+    with pytest.raises(ValueError, match="unknown gate ''; valid: teacher_right, none"):
+        Term("old", "kl", "teacher_right&")
     for bad, valid in (
         ({"source": "olds"}, "unknown source 'olds'; valid: old, new"),
         ({"unknown_classes": "dropp"}, "unknown unknown_classes 'dropp'; valid: keep, drop"),
@@ -874,6 +882,16 @@ def test_a_prediction_is_right_before_by_what_it_stands_for_and_not_by_the_commo
     np.testing.assert_allclose(values[7], ce(STUDENT[7], 1) + kl(u, t, 5), rtol=1e-5)
     retired = LABELS == 4  # image 4 is predicted as a retired class, image 10 is of the same new class
     assert np.argmax(OLD_5[4]) == 3 and retired[4] and not any(4 in news for news in STANDS_FOR)
+
+
+def test_each_part_of_a_gate_sees_the_classes_that_it_needs():
+    z, teachers = changed_arrays()
+    term = Term("old", "ce", "teacher_right&student_wrong", alpha=0.0, beta=1.0)
+    values = per_example_loss(Objective(0.0, terms=(term,)), z, LABELS, teachers, common=COMMON, **MOMENT)
+    flips = [y in STANDS_FOR[np.argmax(o)] and not right(z, y) for z, o, y in zip(STUDENT, OLD_5, LABELS, strict=True)]
+    assert 0 < np.sum(flips) < np.sum([y in STANDS_FOR[np.argmax(o)] for o, y in zip(OLD_5, LABELS, strict=True)])
+    expected = [flip * ce(z, y) for flip, z, y in zip(flips, STUDENT, LABELS, strict=True)]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_classes_that_only_move_are_compared_as_before():
