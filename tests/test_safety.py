@@ -67,7 +67,7 @@ def test_the_package_has_no_way_to_load_objects():
                 name = ast.unparse(node.func)
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert name not in CALLS, where
-                if name in ("np.load", "numpy.load"):
+                if name in ("np.load", "numpy.load", "np.lib.format.read_array"):
                     assert given.get("allow_pickle") == "False", where
                 if name == "torch.load":
                     assert given.get("weights_only") == "True", where
@@ -104,7 +104,7 @@ print("read", card["name"])
 
 
 def test_what_a_run_writes_is_read_without_a_pickle(release, tmp_path):
-    checkpoint.save(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0})
+    checkpoint.save(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}})
     ids, logits = np.array(["a", "b"]), np.zeros((2, 3), np.float32)
     released.write(tmp_path / "one.npz", labels=np.arange(2), logits=logits, ids=ids)
     paths = [release, tmp_path / "states", tmp_path / "one.npz"]

@@ -264,10 +264,11 @@ import sys, pathlib
 import jax.numpy as jnp
 from mpt_jax.files import array_folder, checkpoint
 folder, small, large = pathlib.Path(sys.argv[1]), {"w": jnp.ones(9)}, {"w": jnp.arange(10**6)}
-checkpoint.save(folder, 1, small, {})
+notes = {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}}
+checkpoint.save(folder, 1, small, notes)
 array_folder._require_space = lambda *args: None  # as on a disk that fills up only now, or has a quota
 try:
-    checkpoint.save(folder, 2, large, {})
+    checkpoint.save(folder, 2, large, notes)
 except OSError as error:
     print(error.strerror, [path.name for path in folder.iterdir()])
 print(checkpoint.restore(folder, small, print)[0])

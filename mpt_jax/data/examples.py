@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +13,7 @@ from mpt_jax.compare import vocabulary
 from mpt_jax.data import images, tfds_source
 from mpt_jax.data.dataset_config import COVER, Resizing
 from mpt_jax.data.own import arrays, folder, table
-from mpt_jax.errors import InputError, describe
+from mpt_jax.errors import DAMAGED, InputError, describe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,12 +170,12 @@ def _npz(path: pathlib.Path, shape: tuple[int, ...], classes: Sequence[str] | No
         if key not in file:
             has = ", ".join(sorted(file))
             raise InputError(f"{path} has no {kind} and no {key}, only {has}; the model takes {kind}")
-        with _open_array(path, key) as (_, found, found_dtype, _):
-            arrays.refuse_bomb(path, key)
-        if found[1:] != shape or found_dtype != dtype:
+        with _readable(path, key), file.opened(key) as (_, found):
+            pass
+        if found.shape[1:] != shape or found.dtype != dtype:
             expected = f"{np.dtype(dtype)} [N, {', '.join(map(str, shape))}]"
-            raise InputError(f"{path}: {key} are {found_dtype} {list(found)}; the model takes {expected}")
-        if not (count := found[0]):
+            raise InputError(f"{path}: {key} are {found.dtype} {list(found.shape)}; the model takes {expected}")
+        if not (count := found.shape[0]):
             raise InputError(f"{path}: {key} are empty; expected at least one row")
         names = _texts(path, file, "class_names") if "class_names" in file else classes
         ids = [f"{split}_{row:0{max(5, len(str(count - 1)))}d}" for row in range(count)]
@@ -223,31 +221,19 @@ def _class_name(path: pathlib.Path, label: str, names: Sequence[str] | None) -> 
 
 
 @contextlib.contextmanager
-def _open_array(path: pathlib.Path, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, bool]]:
-    """Open an array of an .npz file: give the file, positioned at the first value, shape, dtype and Fortran order."""
+def _readable(path: pathlib.Path, key: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = header(file)
-            yield file, shape, dtype, fortran_order
+        yield
     except InputError:
         raise
-    except arrays.DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: {key} cannot be read ({describe(error)}); write it with np.savez") from error
 
 
 def _rows(path: pathlib.Path, key: str, size: int) -> Iterator[np.ndarray]:
     """Yield an array of an .npz file in pieces of at most `size` rows."""
-    with _open_array(path, key) as (file, shape, dtype, fortran_order):
-        whole = None
-        if fortran_order:  # rows are not contiguous in the file
-            with arrays.open_file(path) as opened:
-                whole = arrays.get(path, opened, key)
-        for start in range(0, shape[0], size):
-            rows = (min(size, shape[0] - start), *shape[1:])
-            if whole is not None:
-                yield whole[start : start + size]
-                continue
-            content = file.read(math.prod(rows) * dtype.itemsize)
-            yield np.frombuffer(content, dtype, math.prod(rows)).reshape(rows)
+    with _readable(path, key), arrays.open_file(path) as file, file.opened(key, size) as (stream, header):
+        whole = file[key] if header.by_columns else None
+        for start in range(0, header.shape[0], size):
+            count = min(size, header.shape[0] - start)
+            yield header.rows(stream, count) if whole is None else whole[start : start + count]

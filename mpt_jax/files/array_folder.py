@@ -26,6 +26,9 @@ from mpt_jax.files import storage
 from mpt_jax.files.sealed import read_sealed, sealed
 from mpt_jax.runtime import processes
 
+FILES = {"files": {...: str}, "sizes?": {...: int}}
+"""What every metadata must hold."""
+
 
 def write(
     folder: pathlib.Path,
@@ -96,7 +99,7 @@ def read(
       InputError: a file is missing or damaged, or the arrays do not have these shapes.
     """
     with processes.synchronized():
-        metadata = read_sealed(folder / metadata_name)
+        metadata = read_sealed(folder / metadata_name, FILES)
         for fault in faults(folder, metadata_name, metadata, (part,)):
             raise InputError(fault)
     try:

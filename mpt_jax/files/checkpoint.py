@@ -22,9 +22,9 @@ NOTES = "notes.json"
 KEPT = 2  # checkpoints of a stage: the newest, and one to fall back to
 CONTENT = {
     **{"files": {...: str}, "sizes?": {...: int}, "step?": int, "of?": {...: str}},
-    **{"seconds?": float, "since?": int, "teachers?": [str], "sums?": {...: list}},
+    **{"seconds": float, "since": int, "teachers": [str], "sums": {...: list}},
 }
-"""What notes must hold; those of the caller are not known here in full."""
+"""What notes must hold: all that `training.loop` reads. Those of earlier versions name neither step nor training."""
 _OWN = ("files", "sizes", "seal", "step", "of")  # keys of the notes that are not the caller's
 
 

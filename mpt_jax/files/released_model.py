@@ -24,6 +24,7 @@ NETWORK = "network.py"  # the file of a network of one's own
 PARTS = ("model", "backbone")  # subfolders with arrays; the second only where it is shared
 _RATE = (float, None)
 _CANDIDATE = {"numbers": {...: float}, "accuracy": _RATE, "nfr": _RATE, "diverged?": bool}
+_CHOICE = {"candidates": [_CANDIDATE], "chosen": int, "validation_images": int, "required_accuracy": float}
 CARD = {
     **{"name": str, "method": str, "release": int, "seed": int, "dataset": str, "digest": str, "files": {...: str}},
     **{"sizes?": {...: int}, "run?": str},
@@ -32,9 +33,11 @@ CARD = {
     **{"classes": [str], "image_shape": [int], "steps": int, "seconds": float, "examples_per_second": float},
     **{"made_with?": PROVENANCE, "scenario?": dict, "backbone?": str, "diverged?": bool, "adopted_from?": str},
     **{"pretrained?": dict, "resizing?": {"resize": int, "interpolation": str}},
-    "selection?": ({"candidates": [_CANDIDATE], "chosen": int}, None),
+    "selection?": (_CHOICE, None),
 }
 """What a card must hold."""
+_OF_WEIGHTS = {"architecture": {"name": str, "options": dict}, "normalization": {"mean": list, "std": list}}
+"""What the card of a release with weights must hold as well."""
 
 
 def identity(classifier: Classifier) -> str:
@@ -123,9 +126,19 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{error}; {_remedy(folder)}") from error
     if card.get("schema") != 2:
         raise InputError(f"{path} has schema {card.get('schema')!r}; expected a card of schema 2")
-    if found := schema.fault(card, CARD):
+    if found := _fault(card):
         raise InputError(f"{path} is damaged: {found}; {_remedy(folder)}")
     return card
+
+
+def _fault(card: Mapping[str, Any]) -> str:
+    """Return the first thing that a card lacks or has of another kind, in words; "" if there is none."""
+    if found := schema.fault(card, CARD) or (schema.fault(card, _OF_WEIGHTS) if card["files"] else ""):
+        return found
+    choice = card.get("selection") or {"chosen": 0, "candidates": [{}]}
+    if not 0 <= choice["chosen"] < len(choice["candidates"]):
+        return f"selection.chosen is {choice['chosen']}; expected one of the {len(choice['candidates'])} candidates"
+    return ""
 
 
 def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.files import schema, storage
+from mpt_jax.errors import DAMAGED, InputError, listed
+from mpt_jax.files import npz, schema, storage
 from mpt_jax.runtime import regular_file
 
 AGAIN = "run the same command again to regenerate it"  # remedy for a file that a run can write again
@@ -80,12 +80,30 @@ def read_arrays(path: pathlib.Path, names: Collection[str], *, optional: Collect
     Raises:
       InputError: the file is missing or damaged, or holds other arrays.
     """
-    try:
-        with storage.opened(path) as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = dict(file)
-        expected = str(arrays.pop("digest"))
-    except DAMAGED as error:
-        raise InputError(f"{path} is missing or damaged ({regular_file.reason(error)}); {AGAIN}") from error
+    arrays = _arrays(path, {*names, *optional, "digest"})
+    expected = str(arrays.pop("digest", ""))
     if set(arrays) - set(optional) != set(names) or digest(arrays) != expected:
         raise InputError(f"{path} is damaged: its arrays do not match the digest in it; {AGAIN}")
     return arrays
+
+
+def read_array(path: pathlib.Path, name: str) -> np.ndarray | None:
+    """Read one of the arrays, without the digest; None if there is none of this name.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    return _arrays(path, {name}, others=True).get(name)
+
+
+def _arrays(path: pathlib.Path, names: Collection[str], *, others: bool = False) -> dict[str, np.ndarray]:
+    """Read the arrays of these names that are there; any other one is an error, unless `others` are allowed."""
+    try:
+        with storage.opened(path) as stream, npz.Archive(stream, str(path)) as file:
+            if not others and (unknown := file.keys() - names):
+                raise InputError(f"{path} is damaged: it has {listed(sorted(unknown))}")
+            return {name: file[name] for name in file if name in names}
+    except InputError as error:
+        raise InputError(f"{error}; {AGAIN}") from error
+    except DAMAGED as error:
+        raise InputError(f"{path} is missing or damaged ({regular_file.reason(error)}); {AGAIN}") from error

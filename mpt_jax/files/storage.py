@@ -31,12 +31,14 @@ def path(text: str) -> pathlib.Path:
     """Return the path that a user typed.
 
     Raises:
-      InputError: another kind of store, no bucket, or gcsfs is not installed.
+      InputError: another kind of store, no bucket, one slash in place of two, or gcsfs is not installed.
 
     Examples:
       >>> path("runs/digits").parts
       ('runs', 'digits')
     """
+    if text.startswith("gs:/") and not text.startswith(SCHEME):
+        raise InputError(f"{text!r} has one slash; expected gs://BUCKET/FOLDER as text (a pathlib.Path loses a slash)")
     scheme, found, rest = text.partition("://")
     if not found:
         return pathlib.Path(text)
@@ -113,11 +115,16 @@ def _error_within(seconds: float, attempt: Callable[[], Any]) -> Exception | Non
 
 
 def check_name(path: pathlib.Path) -> None:
-    """Check that a path is one for orbax, which takes UTF-8 alone, and a bracket for a pattern.
+    """Check that a path is one for orbax, which takes UTF-8 alone, a bracket for a pattern, and `gs:/` for a bucket.
 
     Raises:
       InputError: it is not.
     """
+    if not is_remote(path) and "gs:/" in f"{absolute(path)}/":
+        raise InputError(
+            f"{path} has a name that ends in 'gs:', which orbax takes for a bucket; rename it, or give another folder, "
+            "or gs://BUCKET/FOLDER"
+        )
     if "[" in str(absolute(path)):
         raise InputError(f"{path} has a '[' in its name, which orbax cannot read; rename it, or give another folder")
     try:

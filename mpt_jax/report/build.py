@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax import metrics
-from mpt_jax.files import storage
+from mpt_jax.errors import InputError
+from mpt_jax.files import schema, storage
 from mpt_jax.report import class_changes, comparison, contents, corrected_labels, flips, markdown, page, plots
 from mpt_jax.runtime import hardware
 from mpt_jax.update import chain, class_change, lineage, workdir
@@ -20,6 +21,8 @@ RATES = (
 )
 COSTS = ("steps", "seconds", "examples_per_second")
 BASELINE = "no_treatment"
+UPDATED = {"metrics": dict.fromkeys(RATES, (float, None)), "objective": {"bias": float}}
+"""What the card of an update must hold for the report, beside `released_model.CARD`."""
 
 
 def write(folder: pathlib.Path) -> dict[str, Any]:
@@ -52,9 +55,12 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
       was started or resumed with.
     """
     facts = read_facts(folder)
-    config, all_cards = facts["config"], chain.read_cards(folder, facts)
+    config, all_cards = workdir.config_of(facts), chain.read_cards(folder, facts)
     methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
     cards = [card for card in map(all_cards.__getitem__, chain.releases(config)) if card["release"]]
+    for card in cards:
+        if found := schema.fault(card, UPDATED):
+            raise InputError(f"the card of {card['name']} in {folder}/releases is damaged: {found}; restore it")
     predictions = chain.reader(folder, facts, all_cards)
     made_with = [facts, *(card["made_with"] for card in cards if "made_with" in card)]
     rows = [_row(card) for card in cards]
@@ -94,9 +100,9 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "config": config,
         "versions": facts["versions"],
         "other_versions": workdir.other_versions(facts, facts["versions"]),
-        "git_revision": facts["git_revision"],
+        "git_revision": facts.get("git_revision"),
         "hardware": list(dict.fromkeys(hardware.in_words(made["device"]) for made in made_with)),
-        "git_revisions": list(dict.fromkeys(made["git_revision"] for made in made_with)),
+        "git_revisions": list(dict.fromkeys(made.get("git_revision") for made in made_with)),
         "command": facts["command"],
     }
 

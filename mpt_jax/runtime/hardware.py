@@ -74,7 +74,7 @@ def in_words(device: Mapping[str, Any]) -> str:
       '2 x cpu'
     """
     devices = f"{device['count']} x {device['kind']}"
-    if "processor" not in device:
+    if not {"processor", "cores"} <= device.keys():
         return devices
     machine = f"{device['cores']} cores of {device['processor']}"
     return machine if device["platform"] == "cpu" else f"{devices}, {machine}"

@@ -17,7 +17,7 @@ from mpt_jax.runtime import regular_file
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 PROVENANCE = {
     "versions": {...: str},
-    "device": {"platform": str, "kind?": str, "count?": int, "processor?": str, "cores?": (int, None)},
+    "device": {"platform": str, "kind": str, "count": int, "processor?": str, "cores?": (int, None)},
     "git_revision?": (str, None),
     "settings?": dict,
 }

@@ -209,8 +209,16 @@ class _Checkpoints:
                 "it to train this stage again"
             )
         stage.seconds, stage.since = notes["seconds"], notes["since"]
-        sums = {name: np.array(notes["sums"][name], zero.dtype) for name, zero in stage.sums.items()}
+        try:
+            sums = {name: np.array(notes["sums"][name], zero.dtype) for name, zero in stage.sums.items()}
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{self._other_sums()} ({type(error).__name__})") from error
+        if any(sums[name].shape != zero.shape for name, zero in stage.sums.items()):
+            raise InputError(self._other_sums())
         stage.sums = processes.device_put(sums, of_members)
+
+    def _other_sums(self) -> str:
+        return f"{self.folder} has the sums of other values than this stage; remove it to train this stage again"
 
     def save(self, stage: _Stage) -> None:
         """Save the stage; its steps must have been settled."""

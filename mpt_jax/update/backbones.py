@@ -54,7 +54,7 @@ class Backbone:
         """Return whether it is the backbone of a release that has one of its own."""
         ours = {"mean": self.classifier.mean, "std": self.classifier.std}
         same = [np.all(np.asarray(card["normalization"][key], np.float32) == ours[key]) for key in ours]
-        return self.folder is not None and self.folder.name == card["backbone"] and all(same)
+        return self.folder is not None and self.folder.name == card.get("backbone") and all(same)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

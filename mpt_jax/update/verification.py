@@ -150,12 +150,12 @@ def _backbones(folder: pathlib.Path, *, digests: bool) -> Row:
 def _faults_of_backbones(folder: pathlib.Path, names: Sequence[str], *, digests: bool) -> Iterator[str]:
     for path in (folder / name for name in names):
         try:
-            facts = sealed.read_sealed(path / "backbone.json")
+            facts = sealed.read_sealed(path / "backbone.json", {"digest": str, **array_folder.FILES})
         except InputError as error:
             yield str(error)
             continue
-        if facts.get("digest") != path.name:
-            yield f"{path} holds the backbone {facts.get('digest')}"
+        if facts["digest"] != path.name:
+            yield f"{path} holds the backbone {facts['digest']}"
         yield from array_folder.faults(path, "backbone.json", facts, digests=digests)
 
 

@@ -40,11 +40,12 @@ _FREE_SECTIONS = ("training.", "mesh.")
 _FREE_KEYS = ("dataset.data_dir", "dataset.workers")
 _SESSION = ("command", *(key.removesuffix("?") for key in PROVENANCE))  # what `config.json` records of every session
 FACTS = {
-    **{"config": dict, "images": {...: int}, "command": str, **PROVENANCE},
+    "config": {"seeds": [int], "update": {"schedule": [int], "methods": [str]}},
+    **{"images": {"train": int, "validation": int, "test": int}, "command": str, **PROVENANCE},
     **{"findings?": [{"what": str, "count": int, "outcome": str}], "contents?": {...: str}},
-    "sessions?": [{"started": str, "command": str, **PROVENANCE}],
+    **{"sessions?": [{"started": str, "command": str, **PROVENANCE}], "former_labels?": {...: str}},
 }
-"""What `config.json` must hold."""
+"""What `config.json` must hold. Other keys of the config may be newer than the run, see `config_of`."""
 LINE = {"step": int, "release": int, "stage": str, "member": str, "values": {...: (float, None)}}
 """What a line of `metrics.jsonl` must hold."""
 MOST_METRICS = 2**32  # bytes of `metrics.jsonl`
@@ -142,6 +143,11 @@ def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
         place = "" if str(path) in str(error) else f"{path}: "
         raise InputError(f"{place}{error}; restore it from a copy, or give another --workdir") from error
     return facts
+
+
+def config_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run, with the defaults of keys that did not exist when it began."""
+    return configs.to_dict(conversion.build(Config, facts["config"]))
 
 
 def claim(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:

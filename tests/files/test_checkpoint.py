@@ -1,5 +1,6 @@
 """Checkpoints are restored bit-identical, and a damaged one is reported and replaced by the one before it."""
 
+import json
 import shutil
 
 import jax
@@ -8,14 +9,16 @@ import pytest
 from damage import damaged_copies
 
 from mpt_jax.errors import InputError
-from mpt_jax.files import array_folder, checkpoint
+from mpt_jax.files import array_folder, checkpoint, sealed
+
+NOTES = {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}}
 
 
 def saved_states(folder, *steps):
     state = {"w": jax.numpy.arange(4.0), "n": jax.numpy.int32(0)}
     for step in steps:
         grown = {"w": state["w"] * step, "n": jax.numpy.int32(step)}
-        checkpoint.save(folder, step, grown, {"seconds": step / 2})
+        checkpoint.save(folder, step, grown, {**NOTES, "seconds": step / 2})
     return state
 
 
@@ -25,7 +28,7 @@ def test_the_newest_two_are_kept(tmp_path):
     (tmp_path / "states/.7.unfinished/model").mkdir(parents=True)  # a process was killed
     saved_states(tmp_path / "states", 1, 2, 10)
     step, restored, notes = checkpoint.restore(tmp_path / "states", state, pytest.fail)
-    assert (step, notes) == (10, {"seconds": 5.0})
+    assert (step, notes) == (10, {**NOTES, "seconds": 5.0})
     assert checkpoint.read_notes(tmp_path / "states", 2)["seconds"] == 1.0
     np.testing.assert_array_equal(restored["w"], np.arange(4.0) * 10)
     assert restored["n"] == 10 and isinstance(restored["w"], jax.Array)
@@ -81,9 +84,9 @@ def test_a_checkpoint_under_the_name_of_another_step_is_reported_and_not_used(tm
 @pytest.mark.parametrize("changed", [{"run": "b"}, {"stage": "r1-students"}, {"run": "b", "stage": "r1-students"}])
 def test_a_checkpoint_of_another_training_is_reported_and_not_used(changed, tmp_path):
     state, of = {"w": jax.numpy.arange(4.0)}, {"run": "a", "stage": "r0-old"}
-    checkpoint.save(tmp_path, 1, state, {"seconds": 1.0}, of)
-    assert checkpoint.restore(tmp_path, state, pytest.fail, of)[::2] == (1, {"seconds": 1.0})
-    checkpoint.save(tmp_path, 2, state, {}, of | changed)
+    checkpoint.save(tmp_path, 1, state, NOTES, of)
+    assert checkpoint.restore(tmp_path, state, pytest.fail, of)[::2] == (1, NOTES)
+    checkpoint.save(tmp_path, 2, state, NOTES, of | changed)
     lines = []
     assert checkpoint.restore(tmp_path, state, lines.append, of)[0] == 1
     assert lines == [f"{tmp_path}/2 is the checkpoint of another {', '.join(changed)}: trying an older checkpoint"]
@@ -91,10 +94,21 @@ def test_a_checkpoint_of_another_training_is_reported_and_not_used(changed, tmp_
 
 def test_a_checkpoint_of_a_version_that_did_not_record_its_step_is_used_with_a_line(tmp_path):
     state = {"w": jax.numpy.arange(4.0)}
-    array_folder.write(tmp_path / "7", "notes.json", {"seconds": 1.0}, state)
+    array_folder.write(tmp_path / "7", "notes.json", NOTES, state)
     lines = []
     assert checkpoint.restore(tmp_path, state, lines.append, {"run": "a"})[0] == 7
     assert lines == [f"{tmp_path}/7 was made before checkpoints named their step: it is used unchecked"]
+
+
+@pytest.mark.parametrize("key", ["files", *NOTES])
+def test_notes_without_a_key_that_is_read_are_reported_although_their_digest_fits(key, tmp_path):
+    state, lines = saved_states(tmp_path, 1, 2), []
+    path = tmp_path / "2/notes.json"
+    notes = json.loads(path.read_text())
+    del notes[key]
+    path.write_text(json.dumps(sealed.sealed(notes)))
+    assert checkpoint.restore(tmp_path, state, lines.append)[0] == checkpoint.newest(tmp_path)[0] == 1
+    assert lines == [f"{path} is damaged: it has no {key}: trying an older checkpoint"]
 
 
 def test_if_all_are_damaged_the_user_decides(tmp_path):
@@ -112,17 +126,17 @@ def test_in_a_bucket(store, bucket):
     state = {"w": jax.numpy.arange(6.0).reshape(2, 3), "n": jax.numpy.int32(7)}
     folder, lines = bucket / "stage", []
     for step in (2, 4, 6):
-        checkpoint.save(folder, step, jax.tree.map(lambda x, s=step: x * s, state), {"teachers": ["t"]})
+        checkpoint.save(folder, step, jax.tree.map(lambda x, s=step: x * s, state), {**NOTES, "teachers": ["t"]})
     assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]  # the newest two
     step, restored, notes = checkpoint.restore(folder, state, lines.append)
-    assert (step, notes, lines) == (6, {"teachers": ["t"]}, [])
+    assert (step, notes, lines) == (6, {**NOTES, "teachers": ["t"]}, [])
     np.testing.assert_array_equal(restored["w"], 6 * state["w"])
 
     # One whose notes were never written does not count; a damaged one is reported.
     root = str(folder).removeprefix("gs://bucket/")
     del store.objects[f"{root}/6/notes.json"]
     assert checkpoint.restore(folder, state, lines.append)[0] == 4 and not lines
-    checkpoint.save(folder, 6, state, {})
+    checkpoint.save(folder, 6, state, NOTES)
     name = next(name for name in store.objects if name.startswith(f"{root}/6/model/") and "/d/" in name)
     content, generation = store.objects[name]
     store.objects[name] = (content[:-1] + bytes([content[-1] ^ 1]), generation)

@@ -20,7 +20,9 @@ def test_a_local_path_is_a_pathlib_path():
     assert storage.path("a/b.c") == pathlib.Path("a/b.c") and type(storage.path("a")) is type(pathlib.Path("a"))
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/run", "gs://", "gs://bucket", "gs://bucket//", "gs:///run", "://x"])
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/run", "gs://", "gs://bucket", "gs://bucket//", "gs:///run", "://x", "gs:/bucket/run", "gs:/"]
+)
 def test_unknown_stores_are_refused(text, capsys):
     with pytest.raises(InputError, match="expected"):
         storage.path(text)
@@ -138,6 +140,17 @@ def test_a_name_that_orbax_takes_for_a_pattern_is_refused(capfd, tmp_path):
     assert train.main(["--config", "digits", "--workdir", str(tmp_path / "run[1]")]) == 2
     assert "has a '[' in its name, which orbax cannot read; rename it" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["gs:", "dogs:", "gs:/run", "dogs:/run"])
+def test_a_local_name_that_orbax_takes_for_a_bucket_is_refused(capfd, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for given in (tmp_path / name, f"./{name}"):
+        assert train.main(["--config", "digits", "--workdir", str(given)]) == 2
+        assert "'gs:', which orbax takes for a bucket; rename it, or give" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "gs:x").mkdir()
+    storage.check_name(tmp_path / "gs:x")
 
 
 def test_metadata_are_removed_before_the_files_they_describe(store, bucket):

@@ -11,8 +11,9 @@ from mpt_jax.runtime import provenance
 
 
 def test_versions_device_and_revision_are_recorded():
-    found = provenance.provenance({"platform": "cpu"})
-    assert found.keys() == {"versions", "device", "settings", "git_revision"} and found["device"] == {"platform": "cpu"}
+    device = {"platform": "cpu", "kind": "cpu", "count": 1}
+    found = provenance.provenance(device)
+    assert found.keys() == {"versions", "device", "settings", "git_revision"} and found["device"] == device
     assert not schema.fault(json.loads(json.dumps(found)), provenance.PROVENANCE)
     assert {"mpt_jax", "python", *provenance.PACKAGES} == found["versions"].keys()
 

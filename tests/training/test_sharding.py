@@ -267,7 +267,7 @@ def test_a_checkpoint_of_one_layout_resumes_in_another(tmp_path):
     )
     with jax.enable_x64(True):
         state, _ = steps(place(beginning(plain, ROWS)), 0, 2)
-        checkpoint.save(tmp_path, 2, state, {})
+        checkpoint.save(tmp_path, 2, state, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}})
         like = place_elsewhere(beginning(plain, ROWS))
         step, restored, _ = checkpoint.restore(tmp_path, like, print)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))

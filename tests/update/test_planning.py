@@ -71,7 +71,7 @@ def test_existing_releases_are_reused_and_lost_ones_are_timed(executed):
     assert "about" not in update.plan(dataclasses.replace(run, provenance=elsewhere))[0]
 
     saved = run.workdir / "checkpoints/r1-students"
-    checkpoint.save(saved, 2, {"w": np.zeros(1)}, {"seconds": 40.0})
+    checkpoint.save(saved, 2, {"w": np.zeros(1)}, {"seconds": 40.0, "since": 0, "teachers": [], "sums": {}})
     left = planning.duration(20.0 * (steps - 2))
     students = update.plan(run)[3]
     assert students.endswith(f"{steps - 2} steps of 32 examples, resumed from step 2 of {steps}, about {left}")

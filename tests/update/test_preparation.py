@@ -63,7 +63,10 @@ def test_a_run_resumes_with_its_settings_and_reports_other_versions(prepared, fe
         return prepared(*options, progress=Progress(Console(file=log, width=500), None))
 
     run = resume()
-    workdir.claim(run.workdir, {"config": configs.to_dict(run.config), "images": {}, "command": "", **run.provenance})
+    images = {"train": 1, "validation": 0, "test": 1}
+    workdir.claim(
+        run.workdir, {"config": configs.to_dict(run.config), "images": images, "command": "", **run.provenance}
+    )
     resume()
     assert "other versions" not in log.getvalue()
     now = {**run.provenance, "versions": {**run.provenance["versions"], "jax": "0.1"}}

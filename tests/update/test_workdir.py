@@ -15,6 +15,7 @@ from mpt_jax.update import workdir
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = {
     "seeds": [0],
+    "update": {"schedule": [5, 10], "methods": ["mpt_kl"]},
     "optimizer": {"epochs": 3},
     "dataset": {"data_dir": "here"},
     "training": {"steps_per_dispatch": 5},
@@ -22,8 +23,8 @@ CONFIG = {
 
 
 def facts(**changes):
-    made_with = {"versions": {"jax": "0"}, "device": {"platform": "cpu"}, "git_revision": None}
-    return {"config": CONFIG, "images": {"train": 1}, "command": "", **made_with, **changes}
+    made_with = {"versions": {"jax": "0"}, "device": {"platform": "cpu", "kind": "cpu", "count": 1}, "git_revision": None}
+    return {"config": CONFIG, "images": {"train": 1, "validation": 0, "test": 1}, "command": "", **made_with, **changes}
 
 
 def test_a_new_run_may_start_in_a_missing_or_an_empty_folder(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mpt_jax.files import cache_dir
+from mpt_jax.files import cache_dir, npz
 from mpt_jax.runtime import regular_file
 
 CACHED_FROM = 100_000  # records; fewer are read quickly
@@ -40,7 +40,7 @@ def read(
     damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
     with contextlib.suppress(*damaged):
         file = regular_file.opened(cache_dir.path("records") / f"{name}.npz")
-        with file as stream, np.load(stream, allow_pickle=False) as cached:
+        with file as stream, npz.Archive(stream, name) as cached:
             labels, ids = cached["labels"], cached["ids"]
         if len(labels) == len(ids) == len(source) and labels.dtype == np.int32 and ids.dtype.kind == "U":
             return labels, ids

@@ -1,8 +1,6 @@
 """Arrays of images, or of features of a frozen network, from an .npz file or a Python program."""
 
-import math
 import pathlib
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,11 +10,10 @@ from mpt_jax.data.dataset_config import DatasetConfig
 from mpt_jax.data.own import listing
 from mpt_jax.data.splits import Parts, Source, Split, pick
 from mpt_jax.errors import DAMAGED, InputError, describe
+from mpt_jax.files import npz
 from mpt_jax.runtime import user_program
 
 _KEYS = "train_images or train_features, train_labels, test_images or test_features, test_labels"
-_LARGE = 2**30  # bytes; smaller arrays are read however well they compress
-_MAX_COMPRESSION = 100  # real data compress less
 
 Arrays = Mapping[str, np.ndarray]  # an open .npz file, or what a program returned
 Faults = dict[str, list[str]]  # kind of fault -> rows that have it
@@ -99,7 +96,7 @@ def read(path: pathlib.Path, data_dir: str = "") -> tuple[list[str], dict[str, S
         return _parts(path, file)
 
 
-def open_file(path: pathlib.Path) -> np.lib.npyio.NpzFile:
+def open_file(path: pathlib.Path) -> npz.Archive:
     """Open an .npz file; only its table of contents is read.
 
     Raises:
@@ -108,12 +105,11 @@ def open_file(path: pathlib.Path) -> np.lib.npyio.NpzFile:
     if not path.is_file():
         raise InputError(f"no file {path}; expected an .npz file with {_KEYS}")
     try:
-        file = np.load(path, allow_pickle=False)
+        return npz.Archive(path, str(path))
+    except InputError:
+        raise
     except DAMAGED as error:
         raise InputError(f"{path} cannot be read as .npz ({describe(error)}); write it with np.savez") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"{path} contains one array; expected a file written by np.savez with {_KEYS}")
-    return file
 
 
 def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
@@ -125,35 +121,13 @@ def get(path: pathlib.Path, file: Arrays, key: str) -> np.ndarray:
     if key not in file:
         raise InputError(f"{path} has no {key}; it has {', '.join(sorted(file)) or 'no arrays'}; expected {_KEYS}")
     try:
-        if isinstance(file, np.lib.npyio.NpzFile):
-            refuse_bomb(path, key)
         return file[key]
     except InputError:
         raise
-    except DAMAGED as error:  # damaged, or Python objects, which can run code when loaded
+    except DAMAGED as error:
         raise InputError(
             f"{path}: {key} cannot be read ({describe(error)}); write it as an array of numbers or text"
         ) from error
-
-
-def refuse_bomb(path: pathlib.Path, key: str) -> None:
-    """Raise `InputError` if an array declares another size than the archive contains, or compresses implausibly."""
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
-        with archive.open(entry) as stream:
-            version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(stream)
-            declared = stream.tell() + math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and declared != entry.file_size:
-        raise InputError(
-            f"{path}: {key} declares {declared} bytes but has {entry.file_size}; write it again with np.savez"
-        )
-    if declared > _LARGE and declared > _MAX_COMPRESSION * entry.compress_size:
-        raise InputError(
-            f"{path}: {key} expands from {entry.compress_size} to {declared} bytes; expected at most "
-            f"{_MAX_COMPRESSION} times its size: write it with np.savez"
-        )
 
 
 def text(values: np.ndarray) -> np.ndarray | None:

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from mpt_jax.errors import DAMAGED, InputError, listed, one_line, unknown
+from mpt_jax.files import npz
 from mpt_jax.files.predictions import cells, delimited, json_table, packed
 from mpt_jax.files.predictions.packed import File
 
@@ -256,50 +256,23 @@ def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
 
 
 def _npz(path: File, ids: Sequence[str]) -> Source:
-    with zipfile.ZipFile(path.path) as archive:
-        columns = [member.removesuffix(".npy") for member in archive.namelist()]
-    names = None
-    if "class_names" in columns:
-        columns.remove("class_names")
-        with np.load(path.path, allow_pickle=False) as file:
-            names = _class_names(path.name, file["class_names"])
+    with npz.Archive(path.path, path.name) as archive:
+        columns = tuple(column for column in archive if column != "class_names")
+        names = _class_names(path.name, archive["class_names"]) if "class_names" in archive else None
 
     def batches(columns: Sequence[str]) -> Batches:
-        with _readable(path), zipfile.ZipFile(path.path) as archive, contextlib.ExitStack() as stack:
-            members = {column: stack.enter_context(archive.open(f"{column}.npy")) for column in columns}
-            headers = {column: _npy_header(member) for column, member in members.items()}
-            rows = _rows(path.name, {column: shape for column, (shape, _, _) in headers.items()})
-            whole = {}
-            for column, (shape, by_columns, dtype) in headers.items():
-                if dtype.hasobject:
-                    raise InputError(f"{path}: {column!r} holds Python objects; expected numbers or text")
-                if by_columns and len(shape) > 1:  # in column-major order its rows cannot be streamed
-                    whole[column] = np.load(path.path, allow_pickle=False)[column]
+        with _readable(path), npz.Archive(path.path, path.name) as archive, contextlib.ExitStack() as stack:
+            opened = {column: stack.enter_context(archive.opened(column, ROWS)) for column in columns}
+            rows = _rows(path.name, {column: header.shape for column, (_, header) in opened.items()})
+            whole = {column: archive[column] for column, (_, header) in opened.items() if header.by_columns}
             for start in range(0, rows, ROWS):
                 count = min(ROWS, rows - start)
                 yield {
-                    column: whole[column][start : start + count]
-                    if column in whole
-                    else _npy_rows(members[column], (count, *shape[1:]), dtype)
-                    for column, (shape, _, dtype) in headers.items()
+                    column: whole[column][start : start + count] if column in whole else header.rows(stream, count)
+                    for column, (stream, header) in opened.items()
                 }
 
-    return Source(path.name, tuple(columns), batches, names)
-
-
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _npy_rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = dtype.itemsize * int(np.prod(shape))
-    read = file.read(size)
-    if len(read) != size:
-        raise ValueError("the file is truncated")
-    return np.frombuffer(read, dtype).reshape(shape)
+    return Source(path.name, columns, batches, names)
 
 
 def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:

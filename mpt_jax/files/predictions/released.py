@@ -11,8 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mpt_jax.errors import DAMAGED, InputError
-from mpt_jax.files import sealed, storage
-from mpt_jax.runtime import regular_file
+from mpt_jax.files import sealed
 
 ABOUT = "about"
 
@@ -43,11 +42,7 @@ def read(path: pathlib.Path, about: Mapping[str, str] = MappingProxyType({})) ->
       InputError: the file is missing or damaged, or holds other predictions, or arrays of other types or shapes.
     """
     arrays = sealed.read_arrays(path, ("labels", "logits", "ids"), optional=(ABOUT,))
-    try:
-        found = _parsed(arrays.pop(ABOUT, None))
-    except DAMAGED as error:
-        raise InputError(f"{path} does not say what it holds ({type(error).__name__}); {sealed.AGAIN}") from error
-    _require(path, found, about)
+    _require(path, _parsed(path, arrays.pop(ABOUT, None)), about)
     _require_shapes(path, arrays)
     return arrays
 
@@ -58,11 +53,7 @@ def check(path: pathlib.Path, about: Mapping[str, str]) -> bool:
     Raises:
       InputError: the file is missing or unreadable, or holds other predictions.
     """
-    try:
-        with storage.opened(path) as stream, np.load(stream, allow_pickle=False) as file:
-            found = _parsed(file[ABOUT] if ABOUT in file.files else None)
-    except DAMAGED as error:
-        raise InputError(f"{path} is missing or damaged ({regular_file.reason(error)}); {sealed.AGAIN}") from error
+    found = _parsed(path, sealed.read_array(path, ABOUT))
     _require(path, found, about)
     return found is not None
 
@@ -79,8 +70,11 @@ def _require_shapes(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> Non
         )
 
 
-def _parsed(text: np.ndarray | None) -> dict[str, str] | None:
-    return None if text is None else dict(json.loads(str(text)))
+def _parsed(path: pathlib.Path, text: np.ndarray | None) -> dict[str, str] | None:
+    try:
+        return None if text is None else dict(json.loads(str(text)))
+    except DAMAGED as error:
+        raise InputError(f"{path} does not say what it holds ({type(error).__name__}); {sealed.AGAIN}") from error
 
 
 def _require(path: pathlib.Path, found: Mapping[str, str] | None, about: Mapping[str, str]) -> None:

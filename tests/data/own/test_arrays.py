@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from mpt_jax.data.own import arrays as arrays_module
 from mpt_jax.errors import InputError
+from mpt_jax.files import npz
 
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/own_data.md"
 
@@ -89,7 +89,7 @@ def test_images_with_default_names_and_ids(tmp_path):
 
 def test_rows_in_order_are_not_copied(tmp_path, monkeypatch):
     kept = {}
-    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", spying(np.lib.npyio.NpzFile.__getitem__, kept))
+    monkeypatch.setattr(npz.Archive, "__getitem__", spying(npz.Archive.__getitem__, kept))
     arrays = whole() | {"train_labels": np.array([0, 0, 1, 1, 2, 2]), "test_labels": np.array([0, 1, 2])}
     dataset = load(write(tmp_path, **arrays))
     assert np.shares_memory(dataset.train.images, kept["train_features"])
@@ -131,7 +131,7 @@ def test_files_that_are_not_npz(tmp_path):
         assert "cannot be read as .npz" in message(tmp_path / "bad.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    assert "contains one array" in message(tmp_path / "one.npz")
+    assert "cannot be read as .npz" in message(tmp_path / "one.npz")
     path = pathlib.Path(write(tmp_path, **whole()))
     content = bytearray(path.read_bytes())
     start = content.index(whole()["train_features"].tobytes())
@@ -146,7 +146,7 @@ def test_python_objects_are_never_loaded(tmp_path):
             return exec, (f"open({str(tmp_path / 'trapped')!r}, 'w')",)
 
     arrays = whole() | {"train_labels": np.array([Trap()] * 6, object)}
-    assert "train_labels cannot be read" in message(write(tmp_path, **arrays))
+    assert "train_labels holds Python objects" in message(write(tmp_path, **arrays))
     assert not (tmp_path / "trapped").exists()
 
 
@@ -289,19 +289,19 @@ def test_headers_that_declare_another_size_than_the_archive_contains_are_refused
 
 
 def test_archives_that_expand_implausibly_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "_LARGE", 2**20)
+    monkeypatch.setattr(npz, "LARGE", 2**20)
     content = header((2**17, 5), np.float32) + bytes(2**17 * 5 * 4)
     path = archive(tmp_path, train_features=content)
     assert path.stat().st_size < 2**15
     assert "train_features expands from" in message(path)
-    monkeypatch.setattr(arrays_module, "_LARGE", 2**30)
+    monkeypatch.setattr(npz, "LARGE", 2**30)
     assert "train_features has 131072 rows for 6 labels" in message(path)  # small enough to be read
 
 
 def test_members_that_are_not_arrays_or_have_paths_as_names(tmp_path):
     assert "train_features cannot be read" in message(archive(tmp_path, train_features=b"text"))
     path = archive(tmp_path, train_labels=header((6,), "O") + pickle.dumps([0, 1, 2]))
-    assert "train_labels cannot be read" in message(path)
+    assert "train_labels holds Python objects" in message(path)
     escape = archive(tmp_path, **{"../../escaped": header((1,), np.int8) + b"x"})
     assert len(load(escape).train) == 6  # names of members are not used as paths
     assert {file.name for file in tmp_path.rglob("*")} == {"file.npz"} and not (tmp_path.parent / "escaped").exists()
