@@ -57,6 +57,24 @@ def test_help_imports_no_jax():
     assert "--quick" in output and "PUBLIC" in output and output.strip().endswith("False")
 
 
+def test_the_quick_check_imports_no_jax(folder, tmp_path):
+    """So that it starts at once; of a release alone too."""
+    states = tmp_path / "run/checkpoints/r1-students/3"
+    states.mkdir(parents=True)
+    notes = {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}, "files": {}}
+    (states / "notes.json").write_text(json.dumps(sealed.sealed(notes)))
+    release(tmp_path / "one", "linear")
+    code = (
+        "import sys\nfrom mpt_jax import verify\nstatuses = [verify.main([path, '--quick']) for path in sys.argv[1:]]\n"
+        "heavy = {'jax', 'jaxlib', 'flax', 'orbax', 'optax', 'grain', 'tensorflow_datasets', 'ml_collections'}\n"
+        "print(statuses, heavy & {*sys.modules})"
+    )
+    line = [sys.executable, "-c", code, str(folder), str(tmp_path / "one")]
+    output = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert re.search(r"^checkpoints +1 +0$", output, re.MULTILINE)
+    assert output.splitlines()[-1] == "[0, 0] set()"
+
+
 def test_a_release_alone(tmp_path, capsys):
     folder = tmp_path / "anywhere"
     release(folder, "linear")

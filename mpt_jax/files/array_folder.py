@@ -2,7 +2,8 @@
 
 `model/` holds the arrays, written by orbax, which only this module imports. Other subfolders may hold arrays that the
 folder shares with others. The metadata file has the size and the SHA-256 of every file in them, and the SHA-256 of
-itself; reading checks them before anything else. A folder appears completely or not at all.
+itself; reading checks them before anything else. A folder appears completely or not at all. Only reading and writing
+arrays imports orbax and JAX.
 """
 
 import contextlib
@@ -17,14 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from mpt_jax.errors import InputError, one_line
 from mpt_jax.files import storage
 from mpt_jax.files.sealed import read_sealed, sealed
-from mpt_jax.runtime import processes
 
 FILES = {"files": {...: str}, "sizes?": {...: int}}
 """What every metadata must hold."""
@@ -50,6 +48,11 @@ def write(
     Raises:
       OSError: the disk is full, or the folder cannot be written.
     """
+    import jax
+    import orbax.checkpoint as ocp
+
+    from mpt_jax.runtime import processes
+
     remote, first = storage.is_remote(folder), processes.is_first()
     unfinished = folder if remote else folder.with_name(f".{folder.name}.unfinished")
     try:
@@ -98,6 +101,11 @@ def read(
     Raises:
       InputError: a file is missing or damaged, or the arrays do not have these shapes.
     """
+    import jax
+    import orbax.checkpoint as ocp
+
+    from mpt_jax.runtime import processes
+
     with processes.synchronized():
         metadata = read_sealed(folder / metadata_name, FILES)
         for fault in faults(folder, metadata_name, metadata, (part,)):
@@ -116,6 +124,8 @@ def read(
 
 def _require_fit(folder: pathlib.Path, saved: Any, expected: Any) -> None:
     """Refuse arrays of other shapes or types than expected: orbax converts some types, and prints what fails."""
+    import jax
+
     both = [
         {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
         for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, expected))

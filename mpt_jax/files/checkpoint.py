@@ -1,7 +1,7 @@
 """Checkpoints: the states of a training while it runs, a folder per step with `model/` and `notes.json`.
 
 The notes name the step and the training that the state belongs to. A folder that was copied, renamed or taken from
-another training is not used.
+another training is not used. Only reading and writing states imports JAX.
 """
 
 import contextlib
@@ -11,12 +11,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
 from mpt_jax.errors import InputError
-from mpt_jax.files import array_folder, storage
+from mpt_jax.files import storage
 from mpt_jax.files.sealed import read_sealed
-from mpt_jax.runtime import processes
 
 NOTES = "notes.json"
 KEPT = 2  # checkpoints of a stage: the newest, and one to fall back to
@@ -62,6 +59,11 @@ def save(
     Raises:
       OSError: the disk is full, or cannot be written.
     """
+    import jax
+
+    from mpt_jax.files import array_folder
+    from mpt_jax.runtime import processes
+
     state = state if processes.is_distributed() else jax.device_get(state)
     array_folder.write(step_folder(folder, step), NOTES, {**notes, "step": step, "of": dict(of)}, state)
     if processes.is_first():
@@ -87,6 +89,11 @@ def restore(
     Raises:
       InputError: no checkpoint can be used.
     """
+    import jax
+
+    from mpt_jax.files import array_folder
+    from mpt_jax.runtime import processes
+
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     steps = processes.from_first(lambda: saved_steps(folder))
     for step in steps:

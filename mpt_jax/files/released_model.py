@@ -3,22 +3,22 @@
 The card holds the architecture, class names in order, parents, digest and metrics. If a run has trained only heads, the
 weights of its releases are in two parts: `model/` has the head, and `backbone/` the frozen rest, whose files are links
 to one copy in the work directory. A copied folder is complete. The release of a network of one's own has a copy of its
-file, `network.py`, which is never run from there.
+file, `network.py`, which is never run from there. Reading and checking cards imports no JAX.
 """
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from mpt_jax import models
 from mpt_jax.errors import InputError
 from mpt_jax.files import array_folder, schema, storage
 from mpt_jax.files.sealed import digest, read_sealed
-from mpt_jax.models import Classifier, own_network
 from mpt_jax.runtime.provenance import PROVENANCE
+
+if TYPE_CHECKING:
+    from mpt_jax.models import Classifier
 
 NETWORK = "network.py"  # the file of a network of one's own
 PARTS = ("model", "backbone")  # subfolders with arrays; the second only where it is shared
@@ -40,13 +40,23 @@ _OF_WEIGHTS = {"architecture": {"name": str, "options": dict}, "normalization": 
 """What the card of a release with weights must hold as well."""
 
 
-def identity(classifier: Classifier) -> str:
+def identity(classifier: "Classifier") -> str:
     """Return the digest of a classifier's weights, which is also in the card of its release."""
     return digest(_weights(classifier))
 
 
-def _weights(classifier: Classifier) -> dict[str, Any]:
-    return jax.tree.map(np.asarray, {"params": classifier.params, "batch_stats": classifier.batch_stats})
+def _on_host(tree: Any) -> Any:
+    return _each(np.asarray, tree)
+
+
+def _each(function: Callable[[Any], Any], tree: Any) -> Any:
+    import jax  # not needed for cards
+
+    return jax.tree.map(function, tree)
+
+
+def _weights(classifier: "Classifier") -> dict[str, Any]:
+    return _on_host({"params": classifier.params, "batch_stats": classifier.batch_stats})
 
 
 def write_backbone(folder: pathlib.Path, params: Any, batch_stats: Any) -> pathlib.Path:
@@ -59,7 +69,7 @@ def write_backbone(folder: pathlib.Path, params: Any, batch_stats: Any) -> pathl
     Raises:
       InputError: it is there, but damaged.
     """
-    arrays = jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats})
+    arrays = _on_host({"params": params, "batch_stats": batch_stats})
     own = folder / digest(arrays)
     if not (own / "backbone.json").is_file():
         array_folder.write(own, "backbone.json", {"digest": own.name}, arrays)
@@ -73,7 +83,7 @@ def write_backbone(folder: pathlib.Path, params: Any, batch_stats: Any) -> pathl
 
 def write(
     folder: pathlib.Path,
-    classifier: Classifier | None,
+    classifier: "Classifier | None",
     card: Mapping[str, Any],
     backbone: pathlib.Path | None = None,
 ) -> None:
@@ -101,6 +111,8 @@ def write(
 
 def _texts(card: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the copy of the file of a network of one's own, by its name in the release."""
+    from mpt_jax.models import own_network
+
     name, sha256 = card["architecture"]["name"], card["architecture"]["options"].get("sha256")
     return {NETWORK: own_network.text(name, sha256)} if sha256 and own_network.is_own(name) else {}
 
@@ -141,12 +153,15 @@ def _fault(card: Mapping[str, Any]) -> str:
     return ""
 
 
-def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
+def read(folder: pathlib.Path) -> "tuple[Classifier, dict[str, Any]]":
     """Read a released model and its card, and check its files and weights against the digests in the card.
 
     Raises:
       InputError: not a released model, damaged, or an architecture that this version does not have.
     """
+    from mpt_jax import models
+    from mpt_jax.models import own_network
+
     card = read_card(folder)
     if not card["files"]:
         source = card["architecture"].get("predictions")
@@ -167,7 +182,7 @@ def read(folder: pathlib.Path) -> tuple[Classifier, dict[str, Any]]:
         remedy = f"a copy of the text is {copy}" if own_network.is_own(name) and copy.exists() else _remedy(folder)
         raise InputError(f"{folder}: {error}; {remedy}") from error
     ensemble = card["architecture"].get("ensemble") is True
-    return Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
+    return models.Classifier(module=module, mean=mean, std=std, ensemble=ensemble, **weights), card
 
 
 def check(folder: pathlib.Path, card: Mapping[str, Any], *, digests: bool = False) -> None:
@@ -193,7 +208,7 @@ def read_head(folder: pathlib.Path) -> Any:
       InputError: damaged.
     """
     try:
-        return jax.tree.map(np.asarray, array_folder.read(folder, "card.json", None)[0]["params"]["head"])
+        return _on_host(array_folder.read(folder, "card.json", None)[0]["params"]["head"])
     except (InputError, KeyError) as error:
         raise InputError(f"{error}; {_remedy(folder)}") from error
 
@@ -214,13 +229,13 @@ def _checked_weights(folder: pathlib.Path, card: Mapping[str, Any]) -> dict[str,
 def _read_weights(folder: pathlib.Path, card: Mapping[str, Any]) -> dict[str, Any]:
     weights, _ = array_folder.read(folder, "card.json", None)
     if "backbone" not in card:
-        return jax.tree.map(np.asarray, {key: weights[key] for key in ("params", "batch_stats")})
+        return _on_host({key: weights[key] for key in ("params", "batch_stats")})
     backbone, _ = array_folder.read(folder, "card.json", None, "backbone")
     head = weights["params"]["head"]
     networks = head["kernel"].shape[:-2]  # of an ensemble, which share the backbone
-    shared = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (*networks, *np.shape(leaf))), backbone)
+    shared = _each(lambda leaf: np.broadcast_to(leaf, (*networks, *np.shape(leaf))), backbone)
     whole = {"params": {**shared["params"], "head": head}, "batch_stats": shared["batch_stats"]}
-    return jax.tree.map(np.asarray, whole)
+    return _on_host(whole)
 
 
 def _remedy(folder: pathlib.Path) -> str:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import jax
-
 from mpt_jax import __version__
 from mpt_jax.runtime import regular_file
 
@@ -42,6 +40,8 @@ def settings() -> dict[str, Any]:
 
     Texts name flags in a fixed order; None or "" is a setting that has no value.
     """
+    import jax  # not needed for `PROVENANCE`
+
     values = {name: jax.config.values[name] for name in _JAX if name in jax.config.values}
     plain = {
         name: value if isinstance(value, bool | int | float | None) else str(value) for name, value in values.items()

@@ -8,11 +8,25 @@
   values, `selection` chooses numbers on validation images, `derivation` computes the derived methods,
   and `releases` writes models, cards and predictions.
 - `chain` checks that each file of the work directory is the one that belongs there; `verification` checks all of them.
+  Both read what a run records of itself by `records`.
 - `workdir` has the layout of the work directory, `lock` keeps other processes out of it, `gallery` and `loggers` write
   thumbnails and TensorBoard events to it.
 """
 
-from mpt_jax.update.planning import plan as plan
-from mpt_jax.update.preparation import prepare as prepare
-from mpt_jax.update.run import Run as Run
-from mpt_jax.update.stages import execute as execute
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpt_jax.update.planning import plan as plan
+    from mpt_jax.update.preparation import prepare as prepare
+    from mpt_jax.update.run import Run as Run
+    from mpt_jax.update.stages import execute as execute
+
+_MODULES = {"plan": "planning", "prepare": "preparation", "Run": "run", "execute": "stages"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `chain` and `verification` need no JAX."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ import numpy as np
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model, sealed
 from mpt_jax.files.predictions import released
-from mpt_jax.update import lineage, workdir
+from mpt_jax.update import records
 
 Cards = Mapping[str, Mapping[str, Any]]  # by the name of the release
 Predictions = Callable[[str], Mapping[str, np.ndarray]]  # from the name of a release
@@ -29,13 +29,13 @@ def read_card(folder: pathlib.Path, run: str) -> dict[str, Any]:
 
     Args:
       folder: of the release.
-      run: `workdir.identity` of the run. Cards of a version that did not record it are not checked for it.
+      run: `records.identity` of the run. Cards of a version that did not record it are not checked for it.
 
     Raises:
       InputError: it is missing or damaged, or that of another release or of another run.
     """
     card = released_model.read_card(folder)
-    name = lineage.release_name(card["release"], card["method"], card["seed"])
+    name = records.release_name(card["release"], card["method"], card["seed"])
     if folder.name != name:
         raise InputError(
             f"{folder} holds the release {name}, because folders were renamed, copied or linked; move it to its own "
@@ -67,12 +67,12 @@ def read_cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, dict
 
     Args:
       folder: the work directory.
-      facts: of `workdir.read_facts`.
+      facts: of `records.read_facts`.
 
     Raises:
       InputError: a card is missing, damaged or out of place, or a release was made with another parent.
     """
-    run, cards = workdir.identity(facts), {}
+    run, cards = records.identity(facts), {}
     waiting = list(releases(facts["config"]))
     while waiting:
         name = waiting.pop(0)
@@ -93,9 +93,9 @@ def releases(config: Mapping[str, Any]) -> Iterator[str]:
     """
     update = config["update"]
     for release in range(len(update["schedule"])):
-        for method in (lineage.INDEPENDENT, *update["methods"]) if release else (lineage.OLD,):
+        for method in (records.INDEPENDENT, *update["methods"]) if release else (records.OLD,):
             for seed in config["seeds"]:
-                yield lineage.release_name(release, method, seed)
+                yield records.release_name(release, method, seed)
 
 
 def about(name: str, digest: str, contents: Mapping[str, str]) -> dict[str, str]:
@@ -148,7 +148,7 @@ def reader(folder: pathlib.Path, facts: Mapping[str, Any], cards: Cards) -> Pred
 
     Args:
       folder: the work directory.
-      facts: of `workdir.read_facts`.
+      facts: of `records.read_facts`.
       cards: of `read_cards`.
     """
     return lambda name: read_predictions(folder, name, cards[name], facts.get("contents", {}))

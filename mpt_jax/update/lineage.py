@@ -13,8 +13,8 @@ from mpt_jax import config as configs
 from mpt_jax import objectives
 from mpt_jax.config import Config
 from mpt_jax.methods import DERIVED
-
-OLD, INDEPENDENT, ENSEMBLE = "old", "independent", "ensemble"
+from mpt_jax.update.records import ENSEMBLE, INDEPENDENT, OLD
+from mpt_jax.update.records import release_name as release_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +88,6 @@ def made(config: Config, release: int) -> list[str]:
 def previous(release: int, method: str) -> tuple[int, str]:
     """Return the previous release of the same method, which a release is compared with: at first the old model."""
     return (release - 1, OLD if release == 1 else method)
-
-
-def release_name(release: int, method: str, seed: int) -> str:
-    """Return the name of a release: its number, method and seed.
-
-    Examples:
-      >>> release_name(1, "mpt_kl", 0)
-      'r1-mpt_kl-seed0'
-    """
-    return f"r{release}-{method}-seed{seed}"
 
 
 def stream(stage: Stage, methods: Sequence[str] = (OLD, INDEPENDENT, "students", ENSEMBLE)) -> int:

@@ -1,4 +1,7 @@
-"""The check of a whole work directory: every digest, and every link of its chain, without changing anything."""
+"""The check of a whole work directory: every digest, and every link of its chain, without changing anything.
+
+What reads no model imports no JAX.
+"""
 
 import dataclasses
 import pathlib
@@ -8,7 +11,7 @@ from typing import Any
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files import array_folder, checkpoint, released_model, schema, sealed, storage
 from mpt_jax.files.predictions import released
-from mpt_jax.update import chain, lineage, workdir
+from mpt_jax.update import chain, records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ def verify(folder: pathlib.Path, *, digests: bool = True) -> list[Row]:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} is not a work directory of mpt_jax: it has no config.json; expected a --workdir")
     try:
-        facts = workdir.read_facts(folder)
+        facts = records.read_facts(folder)
     except InputError as error:
         return [Row("config", 1, [str(error)])]
     cards, row_of_cards = _cards(folder, facts)
@@ -46,7 +49,7 @@ def verify(folder: pathlib.Path, *, digests: bool = True) -> list[Row]:
         _links(folder, cards),
         _models(folder, cards, digests=digests),
         _predictions(folder, cards, facts.get("contents", {}), digests=digests),
-        _checkpoints(folder, workdir.identity(facts), digests=digests),
+        _checkpoints(folder, records.identity(facts), digests=digests),
         _backbones(folder, digests=digests),
         _gallery(folder, digests=digests),
         _report(folder, facts, cards),
@@ -78,7 +81,7 @@ def _cards(folder: pathlib.Path, facts: Mapping[str, Any]) -> tuple[dict[str, di
     expected = chain.releases(facts["config"]) if (folder / "report.json").exists() else ()  # of a finished run
     missing = [name for name in expected if name not in present]
     faults = [f"{folder / 'releases' / name} is missing" for name in missing]
-    run, cards, unnamed = workdir.identity(facts), {}, 0
+    run, cards, unnamed = records.identity(facts), {}, 0
     for name in present:
         try:
             cards[name] = chain.read_card(folder / "releases" / name, run)
@@ -162,6 +165,8 @@ def _faults_of_backbones(folder: pathlib.Path, names: Sequence[str], *, digests:
 def _gallery(folder: pathlib.Path, *, digests: bool) -> Row:
     exists = (folder / "gallery.npz").exists()
     if digests and exists:
+        from mpt_jax.update import workdir
+
         try:
             workdir.read_gallery(folder)
         except InputError as error:
@@ -176,7 +181,7 @@ def _report(folder: pathlib.Path, facts: Mapping[str, Any], cards: chain.Cards) 
         return Row("report", 0, [])
     try:
         rows = schema.read(path)["rows"]
-        by_name = {lineage.release_name(row["release"], row["method"], row["seed"]): row for row in rows}
+        by_name = {records.release_name(row["release"], row["method"], row["seed"]): row for row in rows}
     except InputError as error:
         return Row("report", 1, [f"{error}; {sealed.AGAIN}"])
     except (LookupError, TypeError, AttributeError) as error:

@@ -16,7 +16,6 @@ lock                   process and host of the current or last session; in a buc
 """
 
 import datetime
-import hashlib
 import json
 import pathlib
 import shlex
@@ -32,20 +31,11 @@ from mpt_jax.errors import InputError
 from mpt_jax.files import schema, sealed, storage
 from mpt_jax.runtime import regular_file
 from mpt_jax.runtime.provenance import PROVENANCE
-from mpt_jax.update import lock
+from mpt_jax.update import lock, records
+from mpt_jax.update.records import identity as identity
 
 _FIRST_FILES = {lock.FILE, ".config.json.unfinished"}  # all that exists if a run is killed right after its start
-# Config values that may change between sessions: they do not change the result.
-_FREE_SECTIONS = ("training.", "mesh.")
-_FREE_KEYS = ("dataset.data_dir", "dataset.workers")
 _SESSION = ("command", *(key.removesuffix("?") for key in PROVENANCE))  # what `config.json` records of every session
-FACTS = {
-    "config": {"seeds": [int], "update": {"schedule": [int], "methods": [str]}},
-    **{"images": {"train": int, "validation": int, "test": int}, "command": str, **PROVENANCE},
-    **{"findings?": [{"what": str, "count": int, "outcome": str}], "contents?": {...: str}},
-    **{"sessions?": [{"started": str, "command": str, **PROVENANCE}], "former_labels?": {...: str}},
-}
-"""What `config.json` must hold. Other keys of the config may be newer than the run, see `config_of`."""
 LINE = {"step": int, "release": int, "stage": str, "member": str, "values": {...: (float, None)}}
 """What a line of `metrics.jsonl` must hold."""
 MOST_METRICS = 2**32  # bytes of `metrics.jsonl`
@@ -68,12 +58,12 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         if workdir.is_dir() and {path.name for path in workdir.iterdir()} - _FIRST_FILES:
             raise InputError(f"{workdir} is not empty and not a work directory of mpt_jax; give another --workdir")
         return
-    defaults = _flatten(configs.to_dict(Config()))  # for keys that did not exist when the run began
-    before, now = defaults | _flatten(read_facts(workdir)["config"]), defaults | _flatten(config)
+    defaults = records.fixed(configs.to_dict(Config()))  # for keys that did not exist when the run began
+    before, now = (defaults | records.fixed(each) for each in (read_facts(workdir)["config"], config))
     differences = [
         f"{key}={before.get(key)!r}, now it is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE_SECTIONS) and key not in _FREE_KEYS
+        if before.get(key) != now.get(key)
     ]
     if differences:
         raise InputError(
@@ -98,21 +88,6 @@ def check_contents(workdir: pathlib.Path, contents: Mapping[str, str]) -> None:
         )
 
 
-def identity(facts: Mapping[str, Any]) -> str:
-    """Return the digest of what the results of a run depend on: its data, and the config values that may not change.
-
-    Args:
-      facts: as `claim` writes them.
-    """
-    config = {
-        key: value
-        for key, value in _flatten(facts["config"]).items()
-        if not key.startswith(_FREE_SECTIONS) and key not in _FREE_KEYS
-    }
-    text = json.dumps({"config": config, "contents": facts.get("contents", {})}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def next_free(workdir: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path:
     """Return the first of `workdir`, `workdir-2`, `workdir-3`, ... that is free or holds a run of this config."""
     storage.check_name(workdir)
@@ -133,20 +108,24 @@ def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
     """Read what `claim` wrote.
 
     Raises:
-      InputError: `config.json` is damaged.
+      InputError: `config.json` is damaged, or its config holds something that is none.
     """
-    path = workdir / "config.json"
+    facts = records.read_facts(workdir)
     try:
-        facts = sealed.read_sealed(path, FACTS)
-        conversion.build(Config, facts["config"])
+        config_of(facts)
     except InputError as error:
-        place = "" if str(path) in str(error) else f"{path}: "
-        raise InputError(f"{place}{error}; restore it from a copy, or give another --workdir") from error
+        raise InputError(
+            f"{workdir / 'config.json'}: {error}; restore it from a copy, or give another --workdir"
+        ) from error
     return facts
 
 
 def config_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a run, with the defaults of keys that did not exist when it began."""
+    """Return the config of a run, with the defaults of keys that did not exist when it began.
+
+    Raises:
+      InputError: an unknown key, or a value of another type than the key's.
+    """
     return configs.to_dict(conversion.build(Config, facts["config"]))
 
 
@@ -288,10 +267,3 @@ def _is_before(line: Any, stage: str, step: int) -> bool:
     if schema.fault(line, {"step": int, "release": int, "stage": str}):
         return False
     return f"r{line['release']}-{line['stage']}" != stage or line["step"] <= step
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
