@@ -104,7 +104,9 @@ print("read", card["name"])
 
 
 def test_what_a_run_writes_is_read_without_a_pickle(release, tmp_path):
-    checkpoint.save(tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}})
+    checkpoint.save(
+        tmp_path / "states", 2, {"w": jax.numpy.arange(4.0)}, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}}
+    )
     ids, logits = np.array(["a", "b"]), np.zeros((2, 3), np.float32)
     released.write(tmp_path / "one.npz", labels=np.arange(2), logits=logits, ids=ids)
     paths = [release, tmp_path / "states", tmp_path / "one.npz"]

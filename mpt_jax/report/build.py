@@ -59,8 +59,8 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
     methods, schedule = (lineage.INDEPENDENT, *config["update"]["methods"]), config["update"]["schedule"]
     cards = [card for card in map(all_cards.__getitem__, chain.releases(config)) if card["release"]]
     for card in cards:
-        if found := schema.fault(card, UPDATED):
-            raise InputError(f"the card of {card['name']} in {folder}/releases is damaged: {found}; restore it")
+        if fault := schema.fault(card, UPDATED):
+            raise InputError(f"the card of {card['name']} in {folder}/releases is damaged: {fault}; restore it")
     predictions = chain.reader(folder, facts, all_cards)
     made_with = [facts, *(card["made_with"] for card in cards if "made_with" in card)]
     rows = [_row(card) for card in cards]

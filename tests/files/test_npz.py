@@ -114,7 +114,7 @@ def test_an_archive_that_lies_about_the_size_of_its_members(tmp_path, monkeypatc
     place = content.index(b"PK\1\2") + 20
     content[place : place + 4] = struct.pack("<I", GIB)  # compressed size in the table of contents
     path.write_bytes(content)
-    with npz.Archive(path, "a") as file, pytest.raises(InputError, match="a: ids expands from .* to 4,194,304 bytes"):
+    with npz.Archive(path, "a") as file, pytest.raises(InputError, match=r"a: ids expands from .* to 4,194,304 bytes"):
         file["ids"]
 
 
@@ -145,14 +145,13 @@ def test_what_was_written_is_read(array, compressed, by_columns):
         with found.opened("a") as (stream, header):
             assert (header.shape, header.dtype, header.nbytes()) == (array.shape, array.dtype, array.nbytes)
             if array.ndim and array.size and not header.by_columns:
-                rows = [header.rows(stream, 1) for _ in range(len(array))]
-                assert np.concatenate(rows).tobytes() == array.tobytes()
+                assert b"".join(header.rows(stream, 1).tobytes() for _ in array) == array.tobytes()
 
 
 def test_many_rows_that_compress_well_are_streamed(tmp_path, monkeypatch):
     """Scores may be 0 and 1: the rows of a batch count, not those of the file."""
     monkeypatch.setattr(npz, "LARGE", 4 * MIB)
-    scores = np.tile(np.eye(8, dtype=np.float32), (2**15, 1))
+    scores = np.tile(np.float32([0, 0, 1, 0]), (2**19, 1))
     np.savez_compressed(tmp_path / "a.npz", scores=scores)
     batches = formats.open_source(tmp_path / "a.npz", "a").batches(["scores"])
     np.testing.assert_array_equal(np.concatenate([batch["scores"] for batch in batches]), scores)

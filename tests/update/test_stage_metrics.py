@@ -93,6 +93,8 @@ def test_training_ends_if_all_students_or_a_teacher_diverged(run, stage, loss, m
 def test_the_error_names_the_last_good_checkpoint(run):
     record, _ = recorder(run, OLD_STAGE)
     folder = checkpoint.step_folder(run.checkpoints(OLD_STAGE), 12)
-    checkpoint.save(folder.parent, 12, {"weights": np.ones(2)}, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}})
+    checkpoint.save(
+        folder.parent, 12, {"weights": np.ones(2)}, {"seconds": 1.0, "since": 0, "teachers": [], "sums": {}}
+    )
     with pytest.raises(InputError, match=f"the last good checkpoint is {re.escape(str(folder))}"):
         record(15, {"loss": np.array([[1.0], [np.inf]])})

@@ -23,7 +23,11 @@ CONFIG = {
 
 
 def facts(**changes):
-    made_with = {"versions": {"jax": "0"}, "device": {"platform": "cpu", "kind": "cpu", "count": 1}, "git_revision": None}
+    made_with = {
+        "versions": {"jax": "0"},
+        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "git_revision": None,
+    }
     return {"config": CONFIG, "images": {"train": 1, "validation": 0, "test": 1}, "command": "", **made_with, **changes}
 
 

@@ -95,8 +95,8 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, damage):
     ("place", "offset", "byte", "message"),
     [
         (b"PK\1\2", 8, 1, "is encrypted"),
-        (b"PK\1\2", 10, 1, "compression method"),
-        (b"PK\1\2", 10, 14, ""),  # read as LZMA
+        (b"PK\1\2", 10, 1, "method 1 of zip"),
+        (b"PK\1\2", 10, 14, "method 14 of zip"),  # LZMA
         (b"PK\3\4", 30, 0xFF, "differ"),
         (b"}", 0, ord(" "), "EOF in multi-line statement"),
         (b"<i8", 0, ord(","), "invalid syntax"),
@@ -110,7 +110,7 @@ def test_a_changed_byte_of_an_archive_is_one_clear_error(tmp_path, place, offset
     content = bytearray(path.read_bytes())
     content[content.index(place) + offset] = byte
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"cannot be read: .*{message}.*; expected"):
+    with pytest.raises(InputError, match=f"(cannot be read:|is compressed by) .*{message}.*; expected"):
         list(formats.open_source(path, str(path)).batches(["id"]))
 
 
