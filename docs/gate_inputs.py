@@ -267,6 +267,17 @@ GROUPS: dict[str, list[Kind]] = {
         Kind("`.npz`", file("old.npz", npz(OLD))),
         Kind("`.npz` with `class_names`", file("old.npz", npz(INDEXED, class_names=CLASSES))),
         Kind(
+            "`.npz` with `class_names` and `label_names`",
+            file(
+                "old.npz",
+                npz(
+                    INDEXED | {"prediction": [2 - place for place in INDEXED["prediction"]]},
+                    class_names=CLASSES[::-1],
+                    label_names=CLASSES,
+                ),
+            ),
+        ),
+        Kind(
             "`.npz` with Python objects",
             file("old.npz", npz(OLD, label=np.array(LABELS, object))),
             refused="holds Python objects",

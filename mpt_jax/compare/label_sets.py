@@ -54,23 +54,23 @@ def with_texts(
       source: labels and predictions are lists of names or indices, or text: names between separators, a JSON list, or
         a list as Python writes it.
       separator: between the names in a cell of text; `LISTS` if there is none.
-      index_names: what an index means, None if an index is a class.
+      index_names: what an index means, None if an index is a class; `label_names` of the source for labels.
       same: names that mean another name's class.
 
     Raises:
       InputError: when batches are read: cells that are none of this, or that repeat a name.
     """
 
+    means = {**dict.fromkeys(LABELS, source.label_names or index_names), **dict.fromkeys(PREDICTIONS, index_names)}
+
     def batches(names: Sequence[str]) -> Batches:
         for batch in source.batches(names):
             yield {
-                name: _texts(values, name, source.name, separator, index_names, same)
-                if name in (*LABELS, *PREDICTIONS)
-                else values
+                name: _texts(values, name, source.name, separator, means[name], same) if name in means else values
                 for name, values in batch.items()
             }
 
-    return replace(source, batches=batches, class_names=None)
+    return replace(source, batches=batches, class_names=None, label_names=None)
 
 
 def joined(rows: Mapping[str, int], separator: str, declared: Collection[str] = ()) -> list[str]:

@@ -4,7 +4,7 @@ A label of an earlier release means the new labels that its class stands for: on
 if it is retired. The truth of a row is one new label. A label that means several only has to agree with it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -57,7 +57,8 @@ class Labelled:
 
 def with_new_labels(
     versions: Sequence[Rows],
-    earlier: Sequence[StandsFor],
+    earlier: Sequence[Sequence[StandsFor]],
+    declared: Sequence[Collection[str]],
     changes: LabelChanges | None = None,
     shared: tuple[str, ...] | None = None,
 ) -> Labelled:
@@ -65,7 +66,8 @@ def with_new_labels(
 
     Args:
       versions: aligned rows of models, the oldest first, and perhaps of a file of labels.
-      earlier: of each of them, what a label stands for if it is one of an earlier release.
+      earlier: of each of them, what a label stands for if it is one of each earlier release that it may be of.
+      declared: of each of them, names that are said to be those of its labels, also of no row; none if nothing is said.
       changes: corrected labels; they count in place of those in the files, which may be former or corrected ones.
       shared: what an index means in `changes`.
 
@@ -78,15 +80,16 @@ def with_new_labels(
         return code_of.setdefault(meaning, len(code_of))
 
     codes = []
-    for place, (read, older) in enumerate(zip(versions, earlier, strict=True)):
-        meanings = _meanings(read, older, must_be_clear=place > 0)
+    for place, (read, older, listed_) in enumerate(zip(versions, earlier, declared, strict=True)):
+        meanings = _meanings(read, older, listed_, must_be_clear=place >= len(earlier[-1]))
         table = np.array([*(code(meanings.get(name, Meaning((name,)))) for name in read.classes), -1], np.int32)
         codes.append(table[read.labels])
     corrected, after = _corrections(changes, versions[0], earlier, shared) if changes else (None, [])
     after_codes = np.array([code(meaning) for meaning in after], np.int32)
     former_codes = np.array([code(meaning) for meaning in corrected.former] if corrected else [], np.int32)
     meanings_ = list(code_of)
-    size = np.array([*(len(meaning.labels) for meaning in meanings_), -1])  # the last is that of a missing label
+    # How many labels each means, 2 for more; the last is that of a missing label.
+    size = np.array([*(min(len(meaning.labels), 2) for meaning in meanings_), -1], np.int8)
 
     truth = np.full(len(versions[0].labels), -1, np.int32)
     for wanted in (1, 0):  # a file with one label for a row tells more than one with a retired class
@@ -135,37 +138,92 @@ def at(corrected: Corrected | None, kept: np.ndarray, count: int) -> Corrected |
     )
 
 
-def _meanings(read: Rows, older: StandsFor, *, must_be_clear: bool) -> dict[str, Meaning]:
+def _meanings(
+    read: Rows, earlier: Sequence[StandsFor], declared: Collection[str], *, must_be_clear: bool
+) -> dict[str, Meaning]:
     """Return what each label of a file means.
 
-    A name that two releases give to different classes is read as the file's other labels show. A file of the last
-    release is expected to have its labels.
+    A name that several releases give to different classes is read as that of the release which has all of the file's
+    labels. If more than one has them, or none, the truth is what another file shows, and a file of the last release has
+    to be clear by itself: labels that were not changed yet would make flips of images that are right.
+
+    Args:
+      read: the file's rows.
+      earlier: what the classes of each release stand for that its labels may be of, besides the last.
+      declared: further names that are said to be those of its labels.
+      must_be_clear: whether it is a file of the last release.
+
+    Raises:
+      InputError: a label that may be one of several releases.
     """
-    carried = {new for news in older.values() for new in news}
-    present = read.labelled_classes()
-    of_earlier = [name for name in present if older.get(name) and name not in carried]
-    of_last = [name for name in present if name in carried and name not in older]
+    last = dict.fromkeys(new for older in earlier for news in older.values() for new in news)
+    readings_of = {
+        name: _readings(name, last, earlier) for name in {*last, *(name for each in earlier for name in each)}
+    }
+    gone = {name for name, readings in readings_of.items() if readings == [()]}  # labels of any release may be of these
+    shown = {*read.labelled_classes(), *declared} & readings_of.keys() - gone
+
+    def fits(classes: Collection[str]) -> bool:
+        return shown == {*classes} - gone if declared else shown <= {*classes}
+
+    of_last, fitting = fits(last), [older for older in earlier if fits(older)]
     found = {}
-    for name in present:
-        news = older.get(name, (name,))
-        if name in carried and name in older and news != (name,):  # two releases have it, for different classes
-            both = of_earlier and of_last
-            if (both and must_be_clear) or (not news and not must_be_clear and bool(of_earlier) == bool(of_last)):
-                beside = f", beside {of_earlier[0]!r} from before and {of_last[0]!r} from after it" if both else ""
-                raise InputError(
-                    f"{read.source.name} has the label {name!r}, which means another class before the class map than "
-                    f"after it{beside}; expected labels of the classes after it in all files"
-                )
-            if not of_earlier and (of_last or must_be_clear):
-                news = (name,)
-            elif bool(of_earlier) == bool(of_last):  # either, as the other file's label shows
-                news = tuple(dict.fromkeys([name, *news]))
+    for name in read.labelled_classes():
+        readings = readings_of.get(name, [(name,)])
+        possible = _readings(name, last if of_last else {}, fitting)
+        several = possible if len(possible) > 1 else readings
+        coarse = of_last and bool(_other_parts(name, readings, shown))  # perhaps not labelled anew yet
+        if len(readings) == 1:
+            news = readings[0]
+        elif len(possible) == 1 and not coarse:
+            news = possible[0]
+        elif must_be_clear and of_last and not coarse and all(last.keys() <= older.keys() for older in fitting):
+            news = (name,)  # as the last release has no class that an earlier one lacks, nothing could show it better
+        elif must_be_clear or () in several:
+            raise InputError(_ambiguous(read, name, readings, shown, last, earlier))
+        else:
+            news = tuple(dict.fromkeys(label for reading in several for label in reading))
         found[name] = Meaning(news, "" if news else name)
     return found
 
 
+def _readings(name: str, last: Collection[str], earlier: Sequence[StandsFor]) -> list[tuple[str, ...]]:
+    """Return what a label may mean as one of the last release and of each earlier one."""
+    own = [(name,)] if name in last else []
+    return [*dict.fromkeys([*own, *(older[name] for older in earlier if name in older)])]
+
+
+def _other_parts(name: str, readings: Sequence[tuple[str, ...]], shown: Collection[str]) -> list[str]:
+    """Return the other parts of a class that is split and keeps its name for one, if no label is of any of them."""
+    parts = dict.fromkeys(label for reading in readings if name in reading for label in reading if label != name)
+    return [] if parts.keys() & {*shown} else [*parts]
+
+
+def _ambiguous(
+    read: Rows,
+    name: str,
+    readings: Sequence[tuple[str, ...]],
+    shown: Collection[str],
+    last: Collection[str],
+    earlier: Sequence[StandsFor],
+) -> str:
+    """Describe a label that means different classes, what beside it shows which, and what would."""
+    before = dict.fromkeys(old for older in earlier for old in older)
+    of_earlier = [f"{old!r} from before" for old in before if old in shown and old not in last]
+    of_last = [f"{new!r} from after it" for new in last if new in shown and new not in before]
+    beside = [*of_earlier[:1], *of_last[:1]]
+    missing = _other_parts(name, readings, shown) or [new for new in last if new not in before and not of_last]
+    return (
+        f"{read.source.name} has the label {name!r}, which means another class before the class map than after it"
+        + (f", beside {' and '.join(beside)}" if beside else "")
+        + (f", and no label {listed(list(map(repr, missing)), most=3)}" if missing else "")
+        + "; expected labels of the classes after it in all files"
+        + (", or --classes with the names of all of these, if they are" if missing else "")
+    )
+
+
 def _corrections(
-    changes: LabelChanges, first: Rows, earlier: Sequence[StandsFor], shared: tuple[str, ...] | None
+    changes: LabelChanges, first: Rows, earlier: Sequence[Sequence[StandsFor]], shared: tuple[str, ...] | None
 ) -> tuple[Corrected, list[Meaning]]:
     """Return the corrected rows, and what their labels mean now."""
     places = align.places(rows.fingerprints(pa.array(changes.ids, pa.large_string())), first.keys)
@@ -176,7 +234,7 @@ def _corrections(
             f"{ids_of(first.source, np.array([0]))[0]!r}; expected the same ids"
         )
     known: dict[str, tuple[str, ...]] = {}
-    for older in earlier:
+    for older in earlier[-1]:
         known = {**older, **known}
     carried = {new for news in known.values() for new in news}
 
@@ -204,11 +262,17 @@ def _fits(
 ) -> np.ndarray:
     """Return whether a label is missing, or the truth is among what it means, ``[n]``."""
     fits = (codes == truth) | (codes < 0) | (truth < 0)
-    for code, meaning in enumerate(meanings):
-        if len(meaning.labels) > 1:
-            here = codes == code
-            members = [code_of[one] for label in meaning.labels if (one := Meaning((label,))) in code_of]
-            fits[here] |= np.isin(truth[here], members)
+    several = [code for code, meaning in enumerate(meanings) if len(meaning.labels) > 1]
+    unsure = np.flatnonzero(~fits)
+    if not several or not unsure.size:
+        return fits
+    row = np.full(len(meanings), len(several))
+    row[several] = np.arange(len(several))
+    allowed = np.zeros((len(several) + 1, len(meanings)), bool)  # the last row is for labels that mean one class
+    for place, code in enumerate(several):
+        members = (code_of.get(Meaning((label,))) for label in meanings[code].labels)
+        allowed[place, [member for member in members if member is not None]] = True
+    fits[unsure] = allowed[row[codes[unsure]], truth[unsure]]
     return fits
 
 

@@ -154,7 +154,7 @@ def read_versions(
     same, names = same or {}, _names(given)
     maps = _class_maps(class_map)
     changes = None if label_changes is None else class_changes.read_label_changes(label_changes)
-    if maps and old_classes is not None and (own is None or (shared and all(name.isdecimal() for name in own))):
+    if maps and old_classes is not None and own is None:
         raise InputError(
             f"old_classes is {old_classes}; expected names with class_map: the classes that the old model knows"
         )
@@ -176,14 +176,17 @@ def read_versions(
     problems: list[str] = []
     present: set[str] = set()
     for place, source in enumerate(opened):
+        is_last = place == len(opened) - 1
         version = rows.read(
-            *(source, shared, None if place else own, scores),
+            *(source, shared if is_last or not maps else None, None if place else own, scores),
             needs_label=needs_label,
             extra=extra,
             weight=weight,
             top_k=top_k,
             confidences=confidences,
         )
+        if maps:
+            rows.require_names(version, "classes" * is_last if place else "old_classes")
         present |= set(version.classes)
         version = rows.renamed(version, same)
         problems += version.problems
@@ -210,12 +213,17 @@ def read_versions(
         meanings = taxonomy.stands_for(versions[: len(given)], maps, labelled_as)
     if (maps or changes) and all(version.order is opened[0] for version in versions):
         # A file may have labels of its own release, of an earlier one, or of the last.
-        earlier: list[StandsFor] = [
-            {name: news for older in meanings[: place + 1] for name, news in older.items()}
-            for place in range(len(given) - 1)
+        earlier = [meanings[: place + 1] for place in range(len(given) - 1)]
+        earlier += [meanings[:-1]] * (len(versions) - len(earlier))
+        of_last = shared or ()
+        declared = [
+            {
+                same.get(name, name)
+                for name in version.source.label_names or (of_last if place >= len(given) - 1 else ())
+            }
+            for place, version in enumerate(versions)
         ]
-        earlier += [earlier[-1]] * (len(versions) - len(earlier))
-        relabelled = new_labels.with_new_labels(versions, earlier, changes, shared)
+        relabelled = new_labels.with_new_labels(versions, earlier, declared, changes, shared)
         versions, problems = list(relabelled.versions), [*problems, *relabelled.problems]
     retired, retired_names, corrected = relabelled.retired, relabelled.retired_names, relabelled.corrected
     if labels is None and not unlabelled:
@@ -628,9 +636,9 @@ def _class_maps(given: Any) -> list[ClassMap]:
 
 
 def _require_own_names(earlier: Sequence[Rows], shared: Sequence[str] | None) -> None:
-    """Reject `classes` with a class map if they would name the indices of an earlier release, too."""
+    """Reject `classes` with a class map and indices in an earlier release, which they do not name."""
     for place, read in enumerate(earlier):
-        if shared and not read.listed:
+        if shared and not read.listed and any(name.isdecimal() for name in read.classes):
             first = "old_classes with the names of those before it, or " if not place else ""
             raise InputError(
                 f"classes are those after the class map, and {read.source.name} has those before it; expected "

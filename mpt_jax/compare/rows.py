@@ -25,9 +25,10 @@ class Rows:
     """Rows in the order of a source; labels and predictions are positions in `classes`, -1 if missing.
 
     `known` are the classes that the model knows according to the file, None if the file does not list them; `listed`
-    tells whether they come from a list, and not from the names of columns. `tied` are the rows with several largest
-    scores, none without scores. `problems` counts and names the rows without an id or a prediction,
-    one sentence for each kind. `factors` are further columns by name, and `weights` float64 ``[n]``, NaN if missing.
+    tells whether they come from a list, and not from the names of columns. `unnamed` tells whether nothing says what
+    the positions of the scores mean, so that a class is called by its position. `tied` are the rows with several
+    largest scores, none without scores. `problems` counts and names the rows without an id or a prediction, one
+    sentence for each kind. `factors` are further columns by name, and `weights` float64 ``[n]``, NaN if missing.
     `top` are the classes of the k largest scores, ``[n, k]``, and `confidences` the largest scores, ``[n]``, if wanted.
     """
 
@@ -46,6 +47,7 @@ class Rows:
     weights: np.ndarray | None = None
     top: np.ndarray | None = None
     confidences: np.ndarray | None = None
+    unnamed: bool = False
 
     def labelled_classes(self) -> tuple[str, ...]:
         """Return the classes that are some row's label."""
@@ -146,7 +148,9 @@ def read(
     """
     own_are_indices = own is not None and all(name.isdecimal() for name in own)
     if own is None and shared and source.class_names:
-        _require_same_order(source.class_names, shared, source.name)
+        _require_same_order("class_names", source.class_names, shared, source.name)
+    if shared and source.label_names:
+        _require_same_order("label_names", source.label_names, shared, source.name)
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_ = columns.one_of(source, IDS, ", or --columns id=NAME")
@@ -166,8 +170,14 @@ def read(
         own = tuple(str(columns.class_name(name, names, source.name)) for name in scored)
     code_of: dict[str, int] = {}
 
+    index_names = shared if own_are_indices else names
+
     def code(value: Any) -> int:
-        name = columns.class_name(value, shared if own_are_indices else names, source.name)
+        name = columns.class_name(value, index_names, source.name)
+        return -1 if name is None else code_of_class(name)
+
+    def code_of_label(value: Any) -> int:
+        name = columns.class_name(value, source.label_names or index_names, source.name)
         return -1 if name is None else code_of_class(name)
 
     def code_of_class(name: str) -> int:
@@ -176,7 +186,7 @@ def read(
     keys, labels, predictions, tied = [], [], [], [np.zeros(0, bool)]
     top, highest = [], []
     unusable: dict[str, tuple[int, list[str]]] = {}
-    start, known = 0, own
+    start, known, unnamed = 0, own, False
     code_of_score = order = np.zeros(0, np.int32)
     extra = [column for column in dict.fromkeys(extra) if column in source.columns]
     weight = weight if weight in source.columns else None
@@ -188,13 +198,14 @@ def read(
         ids = columns.texts(batch[id_], id_, source.name)
         keys.append(fingerprints(ids))
         none = np.full(len(ids), -1, np.int32)
-        labels.append(_codes(batch[label], code, label, source.name) if label else none)
+        labels.append(_codes(batch[label], code_of_label, label, source.name) if label else none)
         if has_scores:
             values, named = columns.scores(batch, predicted, source.name)
             if not start:
                 found = columns.classes_of_scores(values.shape[1], named, names, own, source.name)
                 key = class_order(shared or ())
                 order = np.array(sorted(range(len(found)), key=lambda i: key(found[i])), np.int32)
+                unnamed = named is None and not names
                 known, code_of_score = known or found, np.array([code_of_class(name) for name in found], np.int32)
             if values.shape[1] != len(code_of_score):
                 raise InputError(
@@ -248,6 +259,7 @@ def read(
         weights=np.concatenate(weights) if weight else None,
         top=np.concatenate(top) if top_k and needs_prediction else None,
         confidences=np.concatenate(highest) if confidences and needs_prediction else None,
+        unnamed=unnamed,
     )
     _require_same_kind(result)
     return result
@@ -263,6 +275,21 @@ def class_order(shared: Sequence[str]) -> Callable[[str], tuple[int, int, str]]:
         return (1, int(name), name) if name.isdecimal() and len(name) <= columns.DIGITS else (2, 0, name)
 
     return key
+
+
+def require_names(read: Rows, option: str = "classes") -> None:
+    """Reject scores whose positions have no names, which mean other classes before a class map than after it.
+
+    Args:
+      option: which one gives the names.
+    """
+    if read.unnamed:
+        raise InputError(
+            f"{read.source.name} has scores without names of the classes, and their order changes with a class map; "
+            "expected class_names in the file, as python -m mpt_jax.predict writes them"
+            + f", or {option} with the names in the order of the scores"
+            * bool(option)
+        )
 
 
 def named(read: Rows, rows: np.ndarray, what: str) -> str:
@@ -288,12 +315,12 @@ def ids_of(source: Source, rows: np.ndarray) -> list[str]:
     return [found[place] for place in places]
 
 
-def _require_same_order(own: tuple[str, ...], shared: tuple[str, ...], name: str) -> None:
-    """Reject `classes` that contradict the class names in a file."""
+def _require_same_order(what: str, own: tuple[str, ...], shared: tuple[str, ...], name: str) -> None:
+    """Reject `classes` that contradict the names of classes in a file."""
     for index, (stored, given) in enumerate(zip_longest(own, shared[: len(own)])):
         if stored != given:
             raise InputError(
-                f"{name}: index {index} is {stored!r} by its class_names, and {given or 'nothing'!r} by classes; "
+                f"{name}: index {index} is {stored!r} by its {what}, and {given or 'nothing'!r} by classes; "
                 "expected the same order, or old_classes without classes: they apply to the old model's file alone"
             )
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpt_jax.compare import vocabulary
+from mpt_jax.compare import rows, vocabulary
 from mpt_jax.compare.pairs import Versions
 from mpt_jax.compare.rows import Rows
 from mpt_jax.errors import InputError, listed, printable
@@ -38,6 +38,8 @@ def toml(versions: Versions) -> str:
     """
     if versions.problems:
         raise InputError("; ".join(versions.problems))
+    for read in versions.rows:
+        rows.require_names(read)
     before, after = versions.rows
     found = evidence(before, after)
     lines = [
@@ -74,20 +76,28 @@ def toml(versions: Versions) -> str:
 
 
 def evidence(before: Rows, after: Rows) -> Evidence:
-    """Return how many rows are of which classes in both files: by labels where these differ in their names."""
-    labels = [each.labelled_classes() for each in (before, after)]
+    """Return how many rows are of which classes in both files: by labels if some are of different releases."""
+    labels = [{*each.labelled_classes()} for each in (before, after)]
     known = [{*(each.known or ()), *each.predicted_classes()} for each in (before, after)]
-    by_labels = all(labels) and any(name not in labels[1] and name not in known[1] for name in labels[0])
-    codes = [each.labels if by_labels else each.predictions for each in (before, after)]
-    classes = [known[place] | ({*labels[place]} if by_labels else set()) for place in range(2)]
-    both = (codes[0] >= 0) & (codes[1] >= 0)
-    keys = codes[0][both].astype(np.int64) * len(after.classes) + codes[1][both]
-    pairs, counts = np.unique(keys, return_counts=True)
-    named = {
+    counts = _pairs(before, after, before.labels, after.labels)
+    by_labels = any(
+        old != new and (old not in labels[1] | known[1] or new not in labels[0] | known[0]) for old, new in counts
+    )
+    if not by_labels:
+        return Evidence(
+            "predictions", _pairs(before, after, before.predictions, after.predictions), *map(sorted, known)
+        )
+    return Evidence("labels", counts, *(sorted(known[place] | labels[place]) for place in range(2)))
+
+
+def _pairs(before: Rows, after: Rows, old: np.ndarray, new: np.ndarray) -> dict[tuple[str, str], int]:
+    """Return the number of rows of each pair of classes, without those where one is missing."""
+    both = (old >= 0) & (new >= 0)
+    pairs, counts = np.unique(old[both].astype(np.int64) * len(after.classes) + new[both], return_counts=True)
+    return {
         (before.classes[key // len(after.classes)], after.classes[key % len(after.classes)]): count
         for key, count in zip(pairs.tolist(), counts.tolist(), strict=True)
     }
-    return Evidence("labels" if by_labels else "predictions", named, *(sorted(each) for each in classes))
 
 
 def groups(found: Evidence) -> list[tuple[list[str], list[str]]]:

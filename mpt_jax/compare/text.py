@@ -142,6 +142,10 @@ def _class_map_notes(result: Result) -> list[str]:
         if count
     ]
     lines = [f"Old classes by the class map: {listed(counts) if counts else 'all stay'}"]
+    if all(row["class"].isdecimal() for row in result["per_class"]):
+        lines.append(
+            "Numbers are taken for names: one that the class map does not have is the same class in both files"
+        )
     if found["retired"]:
         names = [
             f"{printable(each['class'])} ({counted_rows(each['rows'])} not compared"

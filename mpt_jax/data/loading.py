@@ -52,10 +52,10 @@ def load(
         faulty examples, or class names that print alike.
     """
     source = _open(settings)
+    changes = class_changes.read_label_changes(settings.label_changes) if settings.label_changes else None
     if becomes is not None:
-        source = relabelling.relabelled(source, becomes, settings.name)
-    if settings.label_changes:
-        changes = class_changes.read_label_changes(settings.label_changes)
+        source = relabelling.relabelled(source, becomes, settings.name, changes)
+    if changes:
         source = relabelling.corrected(source, changes, becomes or {}, settings.name)
     similar = findings.similar_names(f"data set {settings.name}", source.class_names)
     order = _class_order(settings, source.class_names, num_classes)

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from mpt_jax import class_map
 from mpt_jax.class_map import ClassMap
 from mpt_jax.errors import InputError, listed
-from mpt_jax.files import storage
+from mpt_jax.files import sealed, storage
 from mpt_jax.files.predictions import columns, formats
 from mpt_jax.files.predictions.formats import IDS
 from mpt_jax.runtime import regular_file
 
+CARD = "card.json"  # of a release, see `released_model`
 FORMER, CORRECTED = ("old_label", "old"), ("new_label", "new")
 """Names of the columns of a file of corrected labels, beside the id."""
 
@@ -32,7 +33,8 @@ def read_class_map(given: Any, where: str = "class_map") -> ClassMap:
     """Return the class map in a TOML or JSON file, or that of a mapping.
 
     Args:
-      given: a path, also in a bucket, or what `class_map.parse` takes.
+      given: a path, also in a bucket, or what `class_map.parse` takes. The file may be the `card.json` of a release
+        that was trained with a map.
       where: what errors call a mapping.
 
     Raises:
@@ -45,6 +47,11 @@ def read_class_map(given: Any, where: str = "class_map") -> ClassMap:
     if not isinstance(given, str | os.PathLike):
         return class_map.parse(given, where)
     path = storage.path(str(given))
+    if path.name == CARD:
+        card = sealed.read_sealed(path)
+        if not card.get("class_map"):
+            raise InputError(f"{path} has no class map; expected the card of a release that was trained with one")
+        return class_map.parse({key: value for key, value in card["class_map"].items() if key != "digest"}, str(path))
     suffix = pathlib.PurePath(path.name).suffix.lower()
     if suffix not in _PARSERS:
         raise InputError(f"{path}: expected a class map in a file that ends in {' or '.join(_PARSERS)}")

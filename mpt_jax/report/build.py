@@ -95,7 +95,11 @@ def build(folder: pathlib.Path) -> dict[str, Any]:
         "fronts": fronts(selection),
         "comparison": compared,
         "flips": found,
-        **({"class_changes": class_changes.describe(change, more, last[0]["classes"])} if change and found else {}),
+        **(
+            {"class_changes": class_changes.describe(change, more, last[0]["classes"], compared)}
+            if change and found
+            else {}
+        ),
         **({"corrected_labels": {m: _sums(of["corrected"]) for m, of in more.items()}} if former[0] and found else {}),
         "config": config,
         "versions": facts["versions"],

@@ -6,10 +6,18 @@ from typing import Any
 import numpy as np
 
 from mpt_jax import class_map, metrics
-from mpt_jax.report.blocks import Folded, Points, Table, Text, percent
+from mpt_jax.report import comparison
+from mpt_jax.report.blocks import Folded, Table, Text, interval, percent
 from mpt_jax.update.class_change import ClassChange
 
-COUNTS = ("count", "right_before", "flips", "flips_of_groups")
+COUNTS = ("count", "right_before", "right", "right_of_groups", "flips", "flips_of_groups")
+RATES = {
+    "nfr": "flips",
+    "nfr_of_groups": "flips_of_groups",
+    "accuracy": "right",
+    "accuracy_of_groups": "right_of_groups",
+}
+"""The count behind each rate; "of groups" is the second reading."""
 
 
 def count(
@@ -24,24 +32,29 @@ def count(
       labels: positions among the new classes that are not new, ``[n]``.
 
     Returns:
-      For each group: `count`; `right_before`; `flips`, right before and wrong now; `flips_of_groups`, right before and
-      now predicted as a class of another group, so that the parts of a split class count as one.
+      For each group: `count`; `right_before`; `right`, now; `right_of_groups`, now predicted as a class of its group,
+      so that the parts of a split class count as one; `flips` and `flips_of_groups`, right before and not so now.
     """
     _, group_of = class_map.groups(change.allowed)
     before = metrics.as_new(old_predictions, new_predictions, labels, change.allowed)
-    right = before == labels
+    right, in_group = before == labels, group_of[new_predictions] == group_of[labels]
     found = {
         "count": np.ones_like(right),
         "right_before": right,
+        "right": new_predictions == labels,
+        "right_of_groups": in_group,
         "flips": metrics.is_negative_flip(before, new_predictions, labels),
-        "flips_of_groups": right & (group_of[new_predictions] != group_of[labels]),
+        "flips_of_groups": right & ~in_group,
     }
     groups = int(group_of.max()) + 1
     return {key: np.bincount(group_of[labels[rows]], minlength=groups).tolist() for key, rows in found.items()}
 
 
 def describe(
-    change: ClassChange, counts: Mapping[str, Mapping[str, Sequence[Any]]], class_names: Sequence[str]
+    change: ClassChange,
+    counts: Mapping[str, Mapping[str, Sequence[Any]]],
+    class_names: Sequence[str],
+    compared: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the entry `class_changes` of a report.
 
@@ -49,10 +62,12 @@ def describe(
       change: of the classes.
       counts: `classes` of each method: `count` of each seed.
       class_names: of the run.
+      compared: of `comparison.compare`.
 
     Returns:
       `digest` of the map; `groups`, one for each group with a changed class and a last one with all others: `old` and
-      `new` names, and by method the sums over the seeds of `COUNTS`; `retired` names; `nfr` by method in both readings.
+      `new` names, and by method the sums over the seeds of `COUNTS`; `retired` names; `readings`, by method that has
+      not diverged each of `RATES` on the images of old classes: `mean`, `interval` and `difference` from the baseline.
     """
     of_old, of_new = class_map.groups(change.allowed)
     sums = {m: {key: np.sum([seed[key] for seed in of["classes"]], 0) for key in COUNTS} for m, of in counts.items()}
@@ -77,10 +92,34 @@ def describe(
         "digest": change.record()["digest"],
         "groups": rows,
         "retired": [name for name, g in zip(change.old_names, of_old, strict=True) if g < 0],
-        "nfr": {
-            method: {key: float(c[key].sum() / c["count"].sum()) for key in ("flips", "flips_of_groups")}
-            for method, c in sums.items()
-        },
+        "readings": _readings(counts, compared),
+    }
+
+
+def _readings(counts: Mapping[str, Mapping[str, Sequence[Any]]], compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rates of each method, with intervals over seeds if there are enough; differences are paired."""
+    rates = {
+        method: {
+            key: [sum(seed[count]) / sum(seed["count"]) for seed in counts[method]["classes"]]
+            for key, count in RATES.items()
+        }
+        for method in compared["methods"]
+    }
+    base = rates.get(compared["baseline"], {})
+
+    def estimate(values: Sequence[float]) -> dict[str, Any]:
+        over_seeds = compared["interval_over"] == "seeds"
+        return {"mean": float(np.mean(values)), "interval": comparison.student(values) if over_seeds else None}
+
+    return {
+        method: {
+            key: {
+                **estimate(values),
+                "difference": estimate(np.subtract(values, base[key]).tolist()),
+            }
+            for key, values in of_method.items()
+        }
+        for method, of_method in rates.items()
     }
 
 
@@ -111,11 +150,6 @@ def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
     retired = " Images of retired classes are in no rate" + (
         f": {', '.join(left_out)}." if left_out else "; the data have none."
     )
-    numbers = [
-        f"**{method}**: {percent(found['nfr'][method]['flips'])} % negative flips, "
-        f"{percent(found['nfr'][method]['flips_of_groups'])} % by groups."
-        for method in methods
-    ]
     return [
         Text(
             f"Classes of the old model: {', '.join(counted)}. It was right on an image if its prediction stands for "
@@ -125,11 +159,33 @@ def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
         Text(
             "Two readings of a flip. In all other sections, the new model is right if it predicts the true class. By "
             "groups, it is right if it predicts any part of what the old model's class became, so a confusion of two "
-            "parts of a split class is no flip."
+            "parts of a split class is no flip. Rates of the old classes' test images in %."
         ),
-        Points(numbers),
+        *_both_readings(report),
         table if len(rows) <= _SHOWN else Folded("Changed classes", [table]),
     ]
+
+
+def _both_readings(report: Mapping[str, Any]) -> list[Any]:
+    """Return the rates of all methods in both readings, with their differences from the baseline."""
+    found, baseline = report["class_changes"]["readings"], report["comparison"]["baseline"]
+    if baseline not in found:
+        return []
+    rows = []
+    for method, rates in found.items():
+        row = [method]
+        for key in ("nfr", "nfr_of_groups"):
+            of, difference = rates[key], rates[key]["difference"]
+            row.append(percent(of["mean"]) + interval(of["interval"]))
+            row.append(
+                "-"
+                if method == baseline
+                else f"{100 * difference['mean']:+.2f}{interval(difference['interval'], sign='+')}"
+            )
+        rows.append([*row, *(percent(rates[key]["mean"]) for key in ("accuracy", "accuracy_of_groups"))])
+    against = f"against {baseline}"
+    headings = ["method", "negative flips", against, "by groups", against, "accuracy", "accuracy by groups"]
+    return [Table(headings, rows)]
 
 
 _SHOWN = 12  # rows of a table that is not folded

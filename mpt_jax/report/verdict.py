@@ -32,24 +32,15 @@ def blocks(report: dict[str, Any]) -> list[Any]:
     last, seed = len(report["classes"]["schedule"]) - 1, report["rows"][0]["seed"]
     names = [lineage.release_name(r, method, seed) for r, method in (lineage.previous(last, best), (last, best))]
     files = " ".join(f"predictions/{name}.npz" for name in names)
+    has_map = bool(report["config"]["update"].get("class_map"))
+    changed = f" --class-map releases/{names[1]}/card.json" * has_map
     return [
         _headline(report),
         numbers,
         Points([*notes, candidates]),
-        *_check(report, f"python -m mpt_jax.compare {files} --max-nfr {summary[best]['nfr']['mean']:.2g}"),
+        Text("To check one model against a limit of your choice, run in the work directory:"),
+        Command(f"python -m mpt_jax.compare {files}{changed} --max-nfr {summary[best]['nfr']['mean']:.2g}"),
     ]
-
-
-def _check(report: dict[str, Any], command: str) -> list[Any]:
-    """Return how to check one model against a limit; the files of a run have no names of classes, which a map needs."""
-    if report["config"]["update"].get("class_map"):
-        return [
-            Text(
-                "To check one model against a limit of your choice, write the predictions of both with "
-                "`python -m mpt_jax.predict`, and compare these files with the class map (`--class-map`)."
-            )
-        ]
-    return [Text("To check one model against a limit of your choice, run in the work directory:"), Command(command)]
 
 
 def _no_method(compared: dict[str, Any]) -> str:

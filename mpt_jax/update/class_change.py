@@ -135,14 +135,21 @@ def from_cards(card: Mapping[str, Any], old_card: Mapping[str, Any]) -> ClassCha
 def with_carried_head(classifier: Classifier, change: ClassChange) -> Classifier:
     """Return a model whose head has the columns that students start from, for the run's classes that are not new.
 
-    A column moves with its class; that of a merged class is the mean of its classes', and each part of a split class
-    has a copy. The network stays that of the old number of classes, for its weights alone are used.
+    A column moves with its class; that of a merged class is the mean of its m classes', and each of the n parts of a
+    split class has a copy. The bias changes by log m and by -log n, so that the probabilities start where the old
+    model's are: for a split class exactly, its parts together, and for a merged class where its classes have equal
+    logits. Elsewhere log m is still nearer, as ``logsumexp z >= mean z + log m``. Without it, a class that is split
+    into n would start with n times its odds.
+
+    The network stays that of the old number of classes, for its weights alone are used.
 
     Args:
       classifier: an old model, or a stack of some.
       change: of its classes.
     """
     columns = [np.flatnonzero(rows) for rows in change.allowed.T[: change.num_carried]]
+    share = 1 / np.maximum(change.allowed.sum(1), 1)  # of an old class in each of its parts
+    offsets = np.log([share[rows].sum() for rows in columns])
 
     def carry(leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf)
@@ -150,6 +157,8 @@ def with_carried_head(classifier: Classifier, change: ClassChange) -> Classifier
         return np.stack(carried, axis=-1)
 
     head = jax.tree.map(carry, dict(classifier.params[parameters.HEAD]))
+    if "bias" in head:
+        head["bias"] = (head["bias"] + offsets).astype(head["bias"].dtype)
     return classifier.replace(params={**classifier.params, parameters.HEAD: head})
 
 

@@ -50,7 +50,7 @@ def write(
     if weights is not None and run.backbones:
         weights, backbone = run.backbones.whole(weights)
     digest = notes["digest"] if weights is None else released_model.identity(weights)
-    logits = write_predictions(run, folder, classifier, digest)
+    logits = write_predictions(run, folder, classifier, digest, run.class_names(release))
     test = run.known(run.dataset.test, release)
     predicted = logits[: len(test)].argmax(-1)
     parents: list[pathlib.Path] = []
@@ -90,12 +90,13 @@ def write(
 
 
 def write_predictions(
-    run: Run, folder: pathlib.Path, classifier: Classifier | PrecomputedLogits, digest: str
+    run: Run, folder: pathlib.Path, classifier: Classifier | PrecomputedLogits, digest: str, classes: Sequence[str]
 ) -> np.ndarray:
     """Write a model's logits on the test images to the predictions of a release, and return them.
 
     Args:
       digest: of its weights, as in the card of the release.
+      classes: of its logits.
     """
     test = run.dataset.test
     alone = classifier
@@ -103,8 +104,15 @@ def write_predictions(
         alone = jax.tree.map(lambda leaf: leaf[None], classifier)
     logits = run.predict(alone, test)[0]
     if processes.is_first():
-        about = chain.about(folder.name, digest, run.contents)
-        released.write(run.predictions(folder), labels=test.labels, logits=logits, ids=test.ids, about=about)
+        released.write(
+            run.predictions(folder),
+            labels=test.labels,
+            logits=logits,
+            ids=test.ids,
+            about=chain.about(folder.name, digest, run.contents),
+            class_names=classes,
+            label_names=run.dataset.class_names,
+        )
     return logits
 
 
@@ -121,7 +129,8 @@ def restore_predictions(run: Run) -> bool:
             model = run.precomputed.one(run.config.seeds.index(run.card(folder)["seed"]))
         else:
             model = run.read_one(folder)
-        write_predictions(run, folder, model, run.card(folder)["digest"])
+        card = run.card(folder)
+        write_predictions(run, folder, model, card["digest"], card["classes"])
     return bool(lost)
 
 

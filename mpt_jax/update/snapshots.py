@@ -38,7 +38,15 @@ def recorder(run: Run, stage: Stage, members: Sequence[Member]) -> Callable[[int
             path = _folder(run.workdir, name) / f"{step}.npz"
             storage.make_folder(path.parent)
             about = _about(name, step, run.identity)
-            released.write(path, labels=test.labels, logits=of_member, ids=test.ids, about=about)
+            released.write(
+                path,
+                labels=test.labels,
+                logits=of_member,
+                ids=test.ids,
+                about=about,
+                class_names=run.class_names(stage.release),
+                label_names=run.dataset.class_names,
+            )
 
     return record
 

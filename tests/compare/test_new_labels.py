@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mpt_jax.compare import compare
+from mpt_jax.compare import chain, compare
 from mpt_jax.errors import InputError
 
 MAP = {
@@ -93,12 +93,83 @@ def test_a_name_that_means_another_class_afterwards_is_read_as_the_file_shows():
     # Labels of both releases in the old file only have to agree with those of the new one.
     mixed = compare(old | {"label": ["crane", "bird", "dog", "puppy"]}, new, **known)
     assert mixed["all_rows"] == found["all_rows"]
-    # Only names that both releases have: in the last file they are new ones.
+    # Only names that both releases have.
     only = [{key: values[1:3] for key, values in table.items()} for table in (old, new)]
     only[0]["label"] = ["crane", "dog"]
-    assert compare(*only, **known)["all_rows"]["both_right"] == 2
+    with pytest.raises(InputError, match=r"has the label 'crane', .* and no label 'machine', 'puppy'; expected labels"):
+        compare(*only, **known)
+    assert compare(*only, **known, classes=["machine", "crane", "dog", "puppy"])["all_rows"]["both_right"] == 2
     with pytest.raises(InputError, match="has the label 'crane', which means another class before the class map than"):
         compare(old, new | {"label": ["crane", "bird", "dog", "puppy"]}, **known)
+
+
+KEPT = {"split": {"dog": ["dog", "puppy"]}, "rename": {"car": "automobile"}}
+KEPT_OLD = {"id": [1, 2, 3, 4], "prediction": ["dog", "dog", "cat", "car"], "class_names": ["dog", "cat", "car"]}
+KEPT_NEW = KEPT_OLD | {
+    "prediction": ["dog", "puppy", "cat", "automobile"],
+    "class_names": ["dog", "puppy", "cat", "automobile"],
+}
+OF_OLD, OF_NEW = ["dog", "dog", "cat", "car"], ["dog", "puppy", "cat", "automobile"]
+HALF = ["dog", "dog", "cat", "automobile"]  # renamed, and the dogs not labelled anew yet
+
+
+@pytest.mark.parametrize("of_old", [OF_OLD, OF_NEW, HALF])
+@pytest.mark.parametrize("of_new", [OF_OLD, OF_NEW, HALF])
+@pytest.mark.parametrize("of_file", [None, OF_OLD, OF_NEW, HALF])
+def test_a_split_that_keeps_the_name_never_takes_a_label_from_before_it_for_one_after_it(of_old, of_new, of_file):
+    """Image 2 is a puppy, which both models recognise. With "dog" for its label, the new one would seem to be wrong."""
+    old, new = KEPT_OLD | {"label": of_old}, KEPT_NEW | {"label": of_new}
+    given = {} if of_file is None else {"labels": {"id": KEPT_OLD["id"], "label": of_file}}
+    last = [of_new] + ([] if of_file is None else [of_file])
+    if HALF in last:
+        with pytest.raises(
+            InputError,
+            match="has the label 'dog', which means another class before the class map than after it, beside "
+            "'automobile' from after it, and no label 'puppy'; expected labels of the classes after it in all files, "
+            "or --classes with the names of all of these, if they are",
+        ):
+            compare(old, new, class_map=KEPT, **given)
+    elif OF_NEW in [*last, of_old]:
+        rows = compare(old, new, class_map=KEPT, **given)["all_rows"]
+        assert (rows["both_right"], rows["negative_flips"]) == (4, 0)
+    else:
+        with pytest.raises(InputError, match="a label that the class map splits: '1', '2', the first into 'dog', 'pup"):
+            compare(old, new, class_map=KEPT, **given)
+
+
+def test_labels_of_a_split_class_alone_are_of_the_new_release_if_its_classes_are_given():
+    """No image is a puppy, and none a car: nothing but the user can know that the labels are new ones."""
+    rows = [0, 2]
+    labels = {"label": ["dog", "cat"]}
+    old, new = (
+        {key: values[:3:2] for key, values in each.items() if key != "class_names"} for each in (KEPT_OLD, KEPT_NEW)
+    )
+    known = {"class_map": {"split": KEPT["split"]}}
+    for of_new in ({}, {"class_names": ["dog", "puppy", "cat"]}):  # what the model knows is not what the labels are
+        with pytest.raises(
+            InputError, match=r"label 'dog', which means another .* after it, and no label 'puppy'; expected"
+        ):
+            compare(old | labels, new | labels | of_new, **known)
+    found = compare(old | labels, new | labels, **known, classes=["dog", "puppy", "cat"])
+    assert found["all_rows"]["both_right"] == len(rows)
+    declared = {"label": [0, 2], "label_names": ["dog", "puppy", "cat"]}
+    assert compare(old | labels, new | declared, **known)["all_rows"] == found["all_rows"]
+
+
+def test_in_a_chain_a_name_may_have_been_split_in_any_step():
+    ids = [1, 2, 3]
+    old = {"id": ids, "label": ["dog", "dog", "cat"], "prediction": ["dog", "dog", "cat"]}
+    between = {"id": ids, "label": ["dog", "puppy", "cat"], "prediction": ["dog", "puppy", "cat"]}
+    maps = [{"split": {"dog": ["dog", "puppy"]}}, {}]
+    assert chain([old, between, between], class_map=maps)["lost_from_any"]["count"] == 0
+    for place in (1, 2):
+        versions = [old, between, between]
+        versions[place] = versions[place] | {"label": old["label"]}
+        if place == 1:  # its truth is in the last file
+            assert chain(versions, class_map=maps)["lost_from_any"]["count"] == 0
+        else:
+            with pytest.raises(InputError, match="the version 3 arrays has the label 'dog', which means another class"):
+                chain(versions, class_map=maps)
 
 
 def test_the_name_of_a_retired_class_may_be_that_of_another_afterwards():

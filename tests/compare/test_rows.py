@@ -20,6 +20,27 @@ def test_codes_are_positions_in_the_classes_in_order_of_appearance():
     assert found.problems == () and rows.named(found, np.array([2]), "no label") == "1 row of it with no label: '3'"
 
 
+def test_an_index_may_mean_another_class_as_a_label_than_as_a_prediction():
+    table = {"id": [1, 2], "label": [0, 2], "prediction": [0, 1], "class_names": ["a", "b"], "label_names": list("bca")}
+    found = read(table)
+    assert found.labelled_classes() == ("b", "a") and found.predicted_classes() == ("b", "a")
+    assert found.labels.tolist() == [0, 1] and found.predictions.tolist() == [1, 0] and found.known == ("a", "b")
+    assert read(table, shared=("b", "c", "a"), own=("a", "b")).labels.tolist() == [0, 1]
+    with pytest.raises(InputError, match="index 0 is 'b' by its label_names, and 'a' by classes"):
+        read(table, shared=("a", "b", "c"))
+    with pytest.raises(InputError, match="the class 3; there are 3 class names"):
+        read(table | {"label": [0, 3]})
+
+
+def test_scores_without_names_are_known_as_such():
+    scores = {"id": [1, 2], "label": [0, 1], "logits": np.eye(2)}
+    assert read(scores).unnamed
+    assert not read(scores, shared=("a", "b")).unnamed and not read(scores, own=("a", "b")).unnamed
+    assert not read(scores | {"class_names": ["a", "b"]}).unnamed
+    assert not read({"id": [1], "label": ["a"], "score_a": [1.0], "score_b": [0.0]}).unnamed
+    assert not read({"id": [1], "label": [0], "prediction": [0]}).unnamed
+
+
 def test_the_known_classes_are_those_of_scores_also_beside_predictions():
     scores = {"id": [1, 2], "label": ["a", "b"], "score_a": [1.0, 1.0], "score_b": [0.0, 0.0]}
     for table in (scores, scores | {"prediction": ["a", "a"]}):

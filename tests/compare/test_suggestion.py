@@ -41,6 +41,14 @@ def test_labels_of_each_release_show_more_than_predictions():
     )
 
 
+def test_labels_show_a_split_that_keeps_the_name():
+    known = table(["dog", "dog", "cat"], ["dog", "dog", "cat"]), table(["dog", "dog", "cat"], ["dog", "puppy", "cat"])
+    assert suggested(*known) == ClassMap(split={"dog": ("dog", "puppy")})
+    # Labels of the same release in both files show nothing, whatever is missing in one of them.
+    same = table(["car", "owl"], ["automobile", ""]), table(["automobile", "fox"], ["automobile", "fox"])
+    assert suggested(*same).rename["car"] == "automobile"
+
+
 def test_that_an_old_model_takes_a_new_class_for_one_that_stays_is_no_split():
     text = suggest_class_map(table(["owl", "owl"]), table(["owl", "barn owl"]))
     assert parse(tomllib.loads(text)) == ClassMap() and "# new: barn owl (10 rows)" in text

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpt_jax.class_map import ClassMap
-from mpt_jax.compare import chain, compare
+from mpt_jax.compare import chain, compare, suggest_class_map
 from mpt_jax.errors import InputError
+from mpt_jax.files.predictions import released
 
 OLD = ["tabby", "siamese", "dog", "car", "floppy disk", "owl"]
 NEW = ["cat", "puppy", "adult dog", "automobile", "owl", "fox"]
@@ -295,6 +296,66 @@ def test_without_a_list_of_classes_a_map_may_only_name_classes_that_occur():
     assert compare(old, new, class_map=MAP, old_classes=OLD)["all_rows"]["negative_flips"] == 1
 
 
+def positions(rows, of_old, of_new):
+    """Return rows of names as a run writes them: labels and scores by position, each in its own order of classes."""
+    labels, old, new = zip(*rows, strict=True)
+    shared = {"ids": np.arange(len(rows)), "labels": np.array([of_new.index(each) for each in labels])}
+    return [
+        shared | {"logits": np.eye(len(classes), dtype=np.float32)[[classes.index(each) for each in told]]}
+        for told, classes in ((old, of_old), (new, of_new))
+    ]
+
+
+def test_the_files_of_a_run_are_compared_by_the_names_in_them(tmp_path):
+    """Digits, of which "2" is split into "2" and "10": without names every position would fit, and mean another one."""
+    of_old, of_new = [str(k) for k in range(10)], ["0", "1", "2", "10", *map(str, range(3, 10))]
+    rows = [(label, "2" if label == "10" else label, label) for label in of_new] + [("10", "2", "2"), ("2", "7", "10")]
+    rows += [("3", "3", "10")]
+    split = {"split": {"2": ["2", "10"]}}
+    tables = positions(rows, of_old, of_new)
+    for place, (table, names) in enumerate(zip(tables, (of_old, of_new), strict=True)):
+        arrays = dict(
+            zip(("labels", "logits", "ids"), (table[key] for key in ("labels", "logits", "ids")), strict=True)
+        )
+        released.write(tmp_path / f"r{place}.npz", **arrays, class_names=names, label_names=of_new)
+    result = compare(tmp_path / "r0.npz", tmp_path / "r1.npz", class_map=split)
+    assert [(each["id"], each["label"], each["old"], each["new"]) for each in result["flips"]["examples"]] == [
+        ("11", "10", "2", "2"),
+        ("13", "3", "3", "10"),
+    ]
+    assert result["all_rows"]["both_right"] == 11 and result["classes"]["known_from"] == "class_names or scores"
+    named = {"class_names": of_old, "label_names": of_new}, {"class_names": of_new}
+    for old, new, which, option in (
+        (tables[0], tables[1] | named[1], "old", "old_classes"),
+        (tables[0] | named[0], tables[1], "new", "classes"),
+    ):
+        with pytest.raises(
+            InputError,
+            match=f"the {which} arrays has scores without names .* expected class_names .*, or {option} with",
+        ):
+            compare(old, new, class_map=split)
+    given = compare(tables[0] | {"label_names": of_new}, tables[1], class_map=split, old_classes=of_old, classes=of_new)
+    assert given["all_rows"] == result["all_rows"]
+    with pytest.raises(InputError, match="scores without names of the classes"):
+        suggest_class_map(*tables)
+
+
+def test_without_a_map_files_with_names_in_another_order_are_compared_by_name():
+    ids, of_old, of_new = [1, 2, 3, 4], ["a", "b", "c"], ["d", "c", "a", "b"]
+    truth, old_says, new_says = list("abcd"), list("abba"), list("acba")
+    tables = [
+        {"ids": ids, "labels": [given.index(each) for each in truth], "label_names": given, "class_names": classes}
+        | {"logits": np.eye(len(classes))[[classes.index(each) for each in says]]}
+        for given, classes, says in ((list("cdab"), of_old, old_says), (of_new, of_new, new_says))
+    ]
+    by_name = [
+        {"id": ids, "label": truth, "prediction": says, "class_names": classes}
+        for classes, says in ((of_old, old_says), (of_new, new_says))
+    ]
+    found, expected = compare(*tables, **ANYTHING), compare(*by_name, **ANYTHING)
+    assert without_record(found) == without_record(expected) and found["flips"]["count"] == 1
+
+
 def test_indices_need_the_names_of_both_releases():
     old = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
     new = {"id": [1, 2], "label": [1, 0], "prediction": [1, 1]}
@@ -305,9 +366,10 @@ def test_indices_need_the_names_of_both_releases():
         InputError, match="classes are those after the class map, and the old arrays has those before it"
     ):
         compare(old, new, class_map=swapped, classes=["c", "a"])
-    for count in (2, ["0", "1"]):
-        with pytest.raises(InputError, match="expected names with class_map: the classes that the old model knows"):
-            compare(old, new, class_map=swapped, classes=["c", "a"], old_classes=count)
+    with pytest.raises(InputError, match="expected names with class_map: the classes that the old model knows"):
+        compare(old, new, class_map=swapped, classes=["c", "a"], old_classes=2)
+    with pytest.raises(InputError, match="unknown old class 'b' in the class map; valid: 0, 1"):
+        compare(old, new, class_map=swapped, classes=["c", "a"], old_classes=["0", "1"])
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,32 @@ def test_corrected_labels_count_whichever_label_the_data_have():
     assert found["rows of fixes.csv for images that are not read"] == (("z",), "ignored")
 
 
+def test_corrections_from_and_to_a_retired_class_count_as_in_the_gate():
+    # a03, b00 and b04 are disks; a03 and b00 were never any. b02 is one, and was taken for a siamese. a02 gets the name
+    # that its class had before.
+    rows = (("a03", "disk", "owl"), ("b00", "disk", "tabby"), ("b02", "siamese", "disk"), ("a02", "owl", "car"))
+    of_files = changes(*rows)
+    parts = corrected(relabelled(source(), BECOMES, "pets", of_files), of_files, BECOMES, "pets").read((0, 1, 2))
+    assert list(zip(parts.test.ids.tolist(), parts.test.labels.tolist(), strict=True)) == [
+        *(("b00", 0), ("b01", 0), ("b03", 2))
+    ]
+    assert parts.train.ids.tolist() == ["a00", "a01", "a05", "a06", "a02", "a07", "a03", "a04"]
+    assert parts.test.images[:, 0].tolist() == [0, 1, 3] and parts.corrected == {"b00": "disk"}
+    found = {finding.what: (finding.names, finding.outcome) for finding in parts.findings}
+    assert found["test images of retired classes"] == (("b04",), "left out")
+    assert found["test images corrected to a retired class"] == (("b02",), "left out")
+    assert found["test images with corrected labels"] == (("b00",), "the corrected label counts")
+    assert found["training images with corrected labels"][0] == ("a02", "a03")
+    # An image whose former label is not the one that it has stays what it is.
+    other = changes(("b00", "car", "owl"))
+    parts = corrected(relabelled(source(), BECOMES, "pets", other), other, BECOMES, "pets").read((0, 1, 2))
+    assert "b00" not in parts.test.ids.tolist()
+    wide = {**BECOMES, "dog": ("puppy", "adult")}
+    for row, words in ((("a00", "tabby", "dog"), "splits into 'puppy', 'adult'; expected one of these"),):
+        with pytest.raises(InputError, match=words):
+            corrected(relabelled(source(), BECOMES, "pets"), changes(row), wide, "pets")
+
+
 def test_images_move_into_and_out_of_the_classes_of_a_run():
     plain = source(["cat", "dog", "owl"], (0, 1, 2, 1), (0, 1))
     rows = (("a02", "owl", "cat"), ("a01", "dog", "owl"))

@@ -1,5 +1,6 @@
 """Class maps and corrected labels are read from files of every form, and refused in one line."""
 
+import json
 import re
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ from pyarrow import parquet
 
 from mpt_jax.class_map import ClassMap
 from mpt_jax.errors import InputError
+from mpt_jax.files import sealed
 from mpt_jax.files.class_changes import LabelChanges, read_class_map, read_label_changes
 
 TOML = """
@@ -29,6 +31,18 @@ def test_toml_and_json_are_the_same_map(tmp_path):
     )
     assert read_class_map(tmp_path / "map.toml") == read_class_map(str(tmp_path / "map.JSON")) == MAP
     assert read_class_map(MAP) is MAP and read_class_map(MAP.as_dict()) == MAP
+
+
+def test_the_card_of_a_release_has_the_map_that_it_was_trained_with(tmp_path):
+    card = {"name": "r1-a-seed0", "classes": ["cat"], "class_map": {**MAP.as_dict(), "digest": "00ff"}}
+    (tmp_path / "card.json").write_text(json.dumps(sealed.sealed(card)))
+    assert read_class_map(tmp_path / "card.json") == MAP
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"card\.json is damaged or was edited"):
+        read_class_map(tmp_path / "card.json")
+    (tmp_path / "card.json").write_text(json.dumps(sealed.sealed({"classes": ["cat"]})))
+    with pytest.raises(InputError, match="has no class map; expected the card of a release that was trained with one"):
+        read_class_map(tmp_path / "card.json")
 
 
 @pytest.mark.parametrize(

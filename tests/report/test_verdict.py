@@ -74,8 +74,10 @@ def test_without_intervals_and_without_a_best_method_there_is_less_to_say():
     )
 
 
-def test_an_update_with_a_class_map_is_not_checked_on_files_without_names():
+def test_an_update_with_a_class_map_is_checked_with_the_map_in_the_card_of_the_release():
     made = make_report()
     made["config"]["update"]["class_map"] = "classes.toml"
-    last = verdict.blocks(made)[-1]
-    assert isinstance(last, Text) and "--class-map" in last.text
+    files = "predictions/r0-old-seed0.npz predictions/r1-mpt_kl-seed0.npz"
+    assert verdict.blocks(made)[-1] == Command(
+        f"python -m mpt_jax.compare {files} --class-map releases/r1-mpt_kl-seed0/card.json --max-nfr 0.02"
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from mpt_jax import class_map, config, report
 from mpt_jax.class_map import ClassMap
+from mpt_jax.compare import compare
 from mpt_jax.errors import InputError
 from mpt_jax.files import released_model
 from mpt_jax.models import Classifier
@@ -161,6 +162,13 @@ def test_an_update_in_which_classes_change_in_every_way(changed, tmp_path):
     error_old, error_new = 1 - np.mean(right[known]), 1 - values["accuracy_old_classes"]
     assert error_new - error_old == pytest.approx(values["nfr"] - values["pfr"])
     assert run.card(run.folder(0, "old", 1))["metrics"]["accuracy"] == values["accuracy_previous"]
+    # The release gate finds the same on the run's own files, by the names in them and the map in the card.
+    files = [run.predictions(run.folder(*pair, 1)) for pair in ((0, "old"), (1, "mpt_kl"))]
+    gate = compare(*files, class_map=run.folder(1, "mpt_kl", 1) / "card.json", allow_poor_old=True)
+    for key in ("nfr", "pfr", "churn", "btc"):
+        assert gate["old_classes_rows"][key] == pytest.approx(values[key])
+    assert gate["old_taxonomy"]["negative_flips"] == by_group[known].sum()
+    assert {each["label"] for each in gate["flips"]["examples"]} <= set(KNOWN)
     written = report.build(run.workdir)
     changes = written["class_changes"]
     counts = [group["methods"]["mpt_kl"] for group in changes["groups"]]
@@ -168,10 +176,12 @@ def test_an_update_in_which_classes_change_in_every_way(changed, tmp_path):
     assert [(group["old"], group["new"]) for group in changes["groups"]] == [
         *((["middle"], ["two", "three", "four"]), (["5"], ["five"]), (["six", "seven"], ["high"]), ([], []))
     ]
-    assert changes["retired"] == ["eight"] and changes["nfr"]["mpt_kl"]["flips_of_groups"] > 0
+    readings = changes["readings"]["mpt_kl"]
+    assert changes["retired"] == ["eight"] and readings["nfr_of_groups"]["mean"] > 0
     rates = [run.read_predictions(run.folder(1, "mpt_kl", seed)) for seed in (0, 1)]
     assert len({len(each["labels"]) for each in rates}) == 1
-    assert changes["nfr"]["mpt_kl"]["flips"] == pytest.approx(written["summary"]["mpt_kl"]["nfr"]["mean"])
+    for key, of_run in (("nfr", "nfr"), ("accuracy", "accuracy_old_classes")):
+        assert readings[key]["mean"] == pytest.approx(written["summary"]["mpt_kl"][of_run]["mean"])
     found = {each["what"]: each["count"] for each in written["dataset"]["findings"]}
     eights = int((np.load(tmp_path / "fine.npz")["test_labels"] == 6).sum())  # "eight" is the seventh name of the file
     assert found["test images of retired classes"] == eights > 0
@@ -206,6 +216,31 @@ def test_a_memory_limits_the_images_of_classes_that_are_not_new(changed, memory)
     assert counts.tolist() == [*[5 if memory != "none" else 0] * 6, (run.dataset.train.labels == 6).sum()]
 
 
+def test_a_student_starts_with_the_probabilities_of_the_old_model():
+    """A split class has them exactly, in total; a merged one where its classes are equal, elsewhere it is nearer."""
+    random = np.random.default_rng(3)
+    old, new = ["a", "b", "c", "d"], ["m", "x", "y", "z", "d"]
+    map_ = ClassMap(merge={"m": ("a", "c")}, split={"b": ("x", "y", "z")})
+    change = ClassChange(map_, tuple(old), class_map.matrix(map_, old, new))
+    head = {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=4)}
+    for equal in (False, True):
+        if equal:
+            head = {key: values[..., [0, 1, 0, 3]] for key, values in head.items()}
+        carried = class_change.with_carried_head(Classifier(None, {"head": head}, {}, None, None), change).params[
+            "head"
+        ]
+        assert carried["kernel"].dtype == carried["bias"].dtype == np.float64
+        features = random.normal(size=(50, 3))
+        of_old, of_student = (np.exp(features @ each["kernel"] + each["bias"]) for each in (head, carried))
+        total = np.stack([of_student[:, 0], of_student[:, 1:4].sum(-1), of_student[:, 4]], -1)
+        expected = np.stack([of_old[:, [0, 2]].sum(-1), of_old[:, 1], of_old[:, 3]], -1)
+        np.testing.assert_allclose(total[:, 1:], expected[:, 1:], rtol=1e-12)
+        if equal:
+            np.testing.assert_allclose(total, expected, rtol=1e-12)
+        else:  # never more than the old model's, and nearer than the mean alone
+            assert np.all(total[:, 0] <= expected[:, 0] * (1 + 1e-12))
+
+
 def test_heads_carry_over_moved_merged_and_split_columns():
     old, new = ["a", "b", "c", "d", "e"], ["m", "x", "y", "e", "f"]
     map_ = ClassMap(merge={"m": ("a", "c")}, split={"b": ("x", "y")}, retire=("d",))
@@ -213,7 +248,8 @@ def test_heads_carry_over_moved_merged_and_split_columns():
     head = {"kernel": np.arange(10, dtype=np.float32).reshape(2, 5), "bias": np.float32([1, 2, 5, 7, 9])}
     carried = class_change.with_carried_head(Classifier(None, {"body": 1, "head": head}, {}, None, None), change)
     kernel, bias = carried.params["head"]["kernel"], carried.params["head"]["bias"]
-    assert kernel.tolist() == [[1, 1, 1, 4], [6, 6, 6, 9]] and bias.tolist() == [3, 2, 2, 9]
+    assert kernel.tolist() == [[1, 1, 1, 4], [6, 6, 6, 9]] and bias.dtype == np.float32
+    np.testing.assert_allclose(bias, [3 + np.log(2), 2 - np.log(2), 2 - np.log(2), 9], rtol=1e-6)
     assert carried.params["body"] == 1 and change.num_carried == 4
     again = class_change.from_cards({"classes": new, "class_map": change.record()}, {"classes": old})
     np.testing.assert_array_equal(again.allowed, change.allowed)

@@ -23,6 +23,7 @@ from mpt_jax.files.predictions.packed import File
 
 IDS, LABELS, PREDICTIONS = ("id", "ids"), ("label", "labels"), ("prediction", "predictions")
 SCORES = ("scores", "logits", "probabilities")
+NAMES = ("class_names", "label_names")
 USUAL = {"id": IDS, "label": LABELS, "prediction": PREDICTIONS, "scores": SCORES}
 PREFIXES = ("score", "logit", "probability")
 SCORE = re.compile(f"(?:{'|'.join(PREFIXES)})_(.+)", re.DOTALL)  # one column per class
@@ -36,13 +37,15 @@ Batches = Iterator[dict[str, Column]]
 class Source:
     """Columns of equal length that can be streamed several times; `class_names` are in the order of the scores.
 
-    `batches` takes the names of columns and yields them in pieces, as arrays by name.
+    `batches` takes the names of columns and yields them in pieces, as arrays by name. `label_names` are what an index
+    means as a label, if that is not what it means as a prediction.
     """
 
     name: str
     columns: tuple[str, ...]
     batches: Callable[[Sequence[str]], Batches]
     class_names: tuple[str, ...] | None = None
+    label_names: tuple[str, ...] | None = None
 
 
 def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
@@ -171,7 +174,8 @@ def repeated(names: Sequence[str]) -> list[str]:
 
 
 def _arrays(name: str, given: dict[str, Any]) -> Source:
-    names = given.pop("class_names", None)
+    names = {key: _names(name, key, given.pop(key)) for key in NAMES if given.get(key) is not None}
+    given = {key: values for key, values in given.items() if key not in NAMES}
 
     def array(column: str) -> np.ndarray:  # converted on request, as unused columns may hold anything
         try:
@@ -201,7 +205,7 @@ def _arrays(name: str, given: dict[str, Any]) -> Source:
         for start in range(0, rows, ROWS):
             yield {column: values[start : start + ROWS] for column, values in arrays.items()}
 
-    return Source(name, tuple(given), batches, None if names is None else _class_names(name, np.asarray(names)))
+    return Source(name, tuple(given), batches, **names)
 
 
 def _table(name: str, given: Any) -> Source:
@@ -229,8 +233,8 @@ def _table(name: str, given: Any) -> Source:
 
 def _of_lists(name: str, table: Mapping[str, list[Any]]) -> Source:
     """Open columns of Python values, of which only the requested ones become arrays."""
-    names = table.get("class_names")
-    table = {column: values for column, values in table.items() if column != "class_names"}
+    names = {key: _names(name, key, table[key]) for key in NAMES if table.get(key) is not None}
+    table = {column: values for column, values in table.items() if column not in NAMES}
     if len(lengths := {len(values) for values in table.values()}) > 1:
         raise InputError(f"{name} has columns of {listed(sorted(map(str, lengths)))} rows; expected equal numbers")
 
@@ -243,22 +247,23 @@ def _of_lists(name: str, table: Mapping[str, list[Any]]) -> Source:
                 raise InputError(f"{name}: column {column!r}: {one_line(error)}; expected one type of value") from error
         yield from map(_columns, pa.table(arrays).to_batches(ROWS))
 
-    return Source(name, tuple(table), batches, None if names is None else _class_names(name, np.asarray(names)))
+    return Source(name, tuple(table), batches, **names)
 
 
-def _class_names(name: str, names: np.ndarray) -> tuple[str, ...]:
+def _names(name: str, key: str, given: Any) -> tuple[str, ...]:
+    names = np.asarray(given)
     if names.ndim != 1:
-        raise InputError(f"{name}: class_names have shape {list(names.shape)}; expected a list with one name per class")
+        raise InputError(f"{name}: {key} have shape {list(names.shape)}; expected a list with one name per class")
     texts = [each.decode() if isinstance(each, bytes) else str(each) for each in names.tolist()]
     if twice := repeated(texts):
-        raise InputError(f"{name}: class_names have {twice[0]!r} twice; expected a unique name for each class")
+        raise InputError(f"{name}: {key} have {twice[0]!r} twice; expected a unique name for each class")
     return tuple(texts)
 
 
 def _npz(path: File, ids: Sequence[str]) -> Source:
     with npz.Archive(path.path, path.name) as archive:
-        columns = tuple(column for column in archive if column != "class_names")
-        names = _class_names(path.name, archive["class_names"]) if "class_names" in archive else None
+        columns = tuple(column for column in archive if column not in NAMES)
+        names = {key: _names(path.name, key, archive[key]) for key in NAMES if key in archive}
 
     def batches(columns: Sequence[str]) -> Batches:
         with _readable(path), npz.Archive(path.path, path.name) as archive, contextlib.ExitStack() as stack:
@@ -272,7 +277,7 @@ def _npz(path: File, ids: Sequence[str]) -> Source:
                     for column, (stream, header) in opened.items()
                 }
 
-    return Source(path.name, columns, batches, names)
+    return Source(path.name, columns, batches, **names)
 
 
 def _rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:

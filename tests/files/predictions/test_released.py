@@ -58,6 +58,32 @@ def test_arrays_that_do_not_fit_each_other_are_refused_although_their_digest_fit
         released.read(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, True),
+        ({"class_names": []}, True),
+        ({"class_names": ["a", "b"]}, False),
+        ({"class_names": [1, 2, 3]}, False),
+        ({"label_names": []}, True),
+        ({"label_names": ["a", "b", "c", "d"]}, False),
+        ({"label_names": [["a", "b", "c", "d", "e"]]}, False),
+    ],
+)
+def test_the_names_of_classes_are_those_of_the_logits_and_of_the_labels(tmp_path, changes, named):
+    path = tmp_path / "one.npz"
+    arrays = {"labels": np.array([4, 0]), "logits": np.eye(3, dtype=np.float32)[:2], "ids": np.array(["x", "y"])}
+    names = {"class_names": ["a", "b", "cä"], "label_names": ["a", "b", "cä", "d", "e"], **changes}
+    released.write(path, **arrays, **names)
+    if named:
+        assert released.read(path).keys() == arrays.keys()
+        assert {key: np.load(path)[key].tolist() for key in released.NAMES if names[key]} == {
+            key: values for key, values in names.items() if values
+        }
+    else:
+        assert not readable(path)
+
+
 def test_a_flipped_bit_or_other_arrays_are_never_used(tmp_path):
     path, random = tmp_path / "one.npz", np.random.default_rng(0)
     arrays = {"labels": np.arange(9, dtype=np.int32), "logits": np.eye(9, dtype=np.float32), "ids": np.arange(9)}
