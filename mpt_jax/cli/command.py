@@ -1,5 +1,6 @@
 """How every command ends: one line on stderr and an exit status."""
 
+import errno
 import io
 import os
 import sys
@@ -43,7 +44,9 @@ def run(
         return _fail(str(error))
     except OSError as error:
         disk_full = error.errno in storage.DISK_FULL
-        remedy = when_disk_full if disk_full else "give paths that exist and can be used"
+        remedy = "give paths that exist and can be used"
+        if disk_full or error.errno == errno.EIO:  # of a disk or a store
+            remedy = when_disk_full if disk_full else "run the same command again to continue"
         reason = f"{error.filename or 'disk'}: {error.strerror or str(error) or type(error).__name__}"
         return _fail(f"{reason}; {remedy}", DISK_FULL if disk_full else BAD_INPUT)
     except (RuntimeError, AssertionError) as error:

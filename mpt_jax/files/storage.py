@@ -7,6 +7,7 @@ are no folders, no renames, no appending, and no locks that end with their proce
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import io
 import logging
@@ -14,6 +15,7 @@ import os
 import pathlib
 import queue
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -55,9 +57,26 @@ def path(text: str) -> pathlib.Path:
     from etils import epath
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of errors that we report in one line
+    _ignore_late_responses()
     for name in ("gs", "gcs"):  # see what other processes write
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
     return epath.Path(text)
+
+
+@functools.cache
+def _ignore_late_responses() -> None:
+    """Keep TensorStore's threads from printing tracebacks.
+
+    If one of several writes fails, orbax closes the event loop that waits for all of them. The others find it closed,
+    which they can tell nobody.
+    """
+    before = sys.unraisablehook
+
+    def report(found: "sys.UnraisableHookArgs") -> None:
+        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+            before(found)
+
+    sys.unraisablehook = report
 
 
 def is_remote(path: pathlib.Path) -> bool:

@@ -3,7 +3,10 @@
 import os
 import pathlib
 import resource
+import subprocess
+import sys
 import time
+import types
 
 import pytest
 import strange_files
@@ -50,6 +53,51 @@ def test_a_failing_store_is_reported_in_one_line(store, bucket, monkeypatch, cap
     assert train.main(["--config", "configs/digits.py"]) == 2
     out = capsys.readouterr().err.splitlines()
     assert [line for line in out if line.startswith("error: ")] == out[-1:] and "made to fail" in out[-1]
+
+
+def test_responses_after_the_loop_was_closed_are_not_printed_and_all_else_is(store, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    storage._ignore_late_responses.cache_clear()
+    storage.path("gs://bucket/run")
+    found = [types.SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "no loop")]
+    for each in found:
+        sys.unraisablehook(each)
+    assert shown == found[1:]
+
+
+FAILING = """
+import pathlib, sys
+import numpy as np
+from mpt_jax.cli import command
+from mpt_jax.files import array_folder, storage
+def work():
+    arrays = {f"a{i}": np.zeros(9) for i in range(20)}
+    array_folder.write(storage.path(sys.argv[1]), "card.json", {}, arrays)
+sys.exit(command.run(work))
+"""
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_anywhere_is_one_line(store, bucket, monkeypatch):
+    """TensorStore's line about the token of tests is none of ours."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    count = 0
+    for first in range(1, 60, 4):
+        left = [first]
+
+        def fail(method, path, left=left):
+            left[0] -= method == "POST"
+            return 400 if left[0] <= 0 and method == "POST" else None
+
+        store.fail = fail
+        line = [sys.executable, "-c", FAILING, str(bucket / str(first))]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+        errors = [line for line in done.stderr.splitlines() if "GOOGLE_AUTH_TOKEN_FOR_TESTING" not in line]
+        assert done.returncode in (0, 2) and len(errors) == (done.returncode == 2), done.stderr
+        assert not errors or (errors[0].startswith("error: ") and "run the same command again" in errors[0])
+        count += done.returncode == 2
+    assert count > 5
 
 
 @pytest.mark.parametrize("place", ["bucket", "tmp_path"])
