@@ -288,6 +288,18 @@ METHODS: dict[str, Objective] = {
         doc="mpt_kl with the mean logits of `update.ensemble_size` new models as the new source",
         **_VARIATION,
     ),
+    "mpt_lm_centred": Objective(
+        bias=1.0,
+        terms=(_OLD_LM.replace(matching="centred"), _NEW_LM.replace(matching="centred")),
+        doc="mpt_lm with b = 1 and logits matched up to a constant",
+        **_VARIATION,
+    ),
+    "mpt_lm_ensemble": Objective(
+        bias=1.0,
+        terms=(_OLD_LM.replace(matching="centred"), Term("ensemble", "lm", weight=0.4, matching="centred")),
+        doc="mpt_lm_centred with the mean logits of `update.ensemble_size` new models as the new source",
+        **_VARIATION,
+    ),
     "elodi": Objective(
         cross_entropy=0.2,
         terms=(Term("ensemble", "ldi", weight=0.8, slack=0.2, **_EVERYWHERE),),

@@ -94,6 +94,10 @@ def ldi(z, t, slack, largest=K):
     return np.sum(np.maximum(np.abs(z[chosen] - t[chosen]) - slack, 0) ** 2) / len(t)
 
 
+def fd_centred(z, t, y):
+    return (1 + 5 * right(t, y)) * np.var(z[: len(t)] - t) / 2
+
+
 def fd_lm(z, t, y):
     return (1 + 5 * right(t, y)) * ldi(z, t, 0) / 2
 
@@ -129,6 +133,8 @@ TABLE = {
     "mpt_kl_per_class": lambda z, o, n, e, h, y: ce(z, y, 4 * SCALE[y]) + fd_kl(z, o, y) + fd_kl(z, n, y),
     "mpt_kl_ema": lambda z, o, n, e, h, y: ce(z, y, 4) + fd_kl(z, o, y) + fd_kl(z, n, y),
     "mpt_kl_ensemble": lambda z, o, n, e, h, y: ce(z, y, 4) + fd_kl(z, o, y) + fd_kl(z, e, y),
+    "mpt_lm_centred": lambda z, o, n, e, h, y: ce(z, y, 1) + 0.4 * fd_centred(z, o, y) + 0.4 * fd_centred(z, n, y),
+    "mpt_lm_ensemble": lambda z, o, n, e, h, y: ce(z, y, 1) + 0.4 * fd_centred(z, o, y) + 0.4 * fd_centred(z, e, y),
     "elodi": lambda z, o, n, e, h, y: 0.2 * ce(z, y) + 0.8 * ldi(z, e, 0.2),
     "elodi_mpt": lambda z, o, n, e, h, y: ce(z, y) + 0.6 * ldi(z, o, 0) / 2 + 0.4 * ldi(z, e, 0) / 2,
     "elodi_mpt_topk": lambda z, o, n, e, h, y: ce(z, y) + 0.6 * ldi(z, o, 0, 10) / 2 + 0.4 * ldi(z, e, 0, 10) / 2,
@@ -434,8 +440,8 @@ def test_sources():
         "old": "pct_naive pct_kl pct_lm ldi kd better_teacher churn_distillation anchor strict_imitation "
         "balanced_softmax_kd",
         "old new": "mpt_kl mpt_lm mpt_kl_no_bias mpt_lm_no_bias mpt_kl_annealed mpt_kl_grown mpt_kl_per_class "
-        "mpt_kl_ema muscle",
-        "old ensemble": "mpt_kl_ensemble elodi_mpt elodi_mpt_topk",
+        "mpt_kl_ema mpt_lm_centred muscle",
+        "old ensemble": "mpt_kl_ensemble mpt_lm_ensemble elodi_mpt elodi_mpt_topk",
         "ensemble": "elodi",
         "old_head": "bct",
     }
@@ -808,6 +814,12 @@ CHANGED = {
     "mpt_kl_per_class": mpt_kl_in_common(lambda y: 4 * SCALE[y]),
     "mpt_kl_ema": mpt_kl_in_common(lambda y: 4),
     "mpt_kl_ensemble": lambda z, y, u, t, gate, e, **_: ce(z, y, 4) + (1 + 5 * gate) * kl(u, t, 5) + fd_kl(z, e, y),
+    "mpt_lm_centred": lambda z, y, u, t, gate, n, **_: (
+        ce(z, y, 1) + 0.4 * (1 + 5 * gate) * np.var(u[: len(t)] - t) / 2 + 0.4 * fd_centred(z, n, y)
+    ),
+    "mpt_lm_ensemble": lambda z, y, u, t, gate, e, **_: (
+        ce(z, y, 1) + 0.4 * (1 + 5 * gate) * np.var(u[: len(t)] - t) / 2 + 0.4 * fd_centred(z, e, y)
+    ),
     "elodi_mpt": elodi_in_common(K),
     "elodi_mpt_topk": elodi_in_common(10),
     "ldi": lambda z, y, u, t, v, **_: 0.5 * ce(z, y) + 0.5 * ldi(u, t, 0.5) * (v < len(t)),
