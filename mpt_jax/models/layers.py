@@ -178,6 +178,27 @@ def _product_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Arr
 _product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
 
 
+@jax.custom_vjp
+def fork(x: Array) -> tuple[Array, Array]:
+    """Return ``x`` twice, for the two ways through a residual block ``x + f(x)``.
+
+    On a CPU the sum of their gradients is stored once. XLA would compute it anew wherever it is read, from the last
+    block on: the time for the gradients of a network would grow with the square of its blocks.
+    """
+    return x, x
+
+
+def _fork_backward(_: None, gradients: tuple[Array, Array]) -> tuple[Array]:
+    def stored(ours: Array, theirs: Array) -> Array:
+        # A reduction is never computed twice; without the barrier XLA would make an addition of it.
+        return jax.lax.optimization_barrier(jnp.stack([ours, theirs])).sum(axis=0)
+
+    return (jax.lax.platform_dependent(*gradients, cpu=stored, default=jnp.add),)
+
+
+fork.defvjp(lambda x: (fork(x), None), _fork_backward)
+
+
 def stochastic_depth(rate: float, blocks: int) -> Iterator[float]:
     """Yield the rate of each block: it grows linearly from 0 at the first block to ``rate`` at the last.
 

@@ -16,7 +16,7 @@ from jax import Array
 
 from mpt_jax.errors import InputError
 from mpt_jax.models.dialect import HALF, Dialect, Shape
-from mpt_jax.models.layers import Linear, at_least_float32, layer_norm, skipped_at_random, stochastic_depth
+from mpt_jax.models.layers import Linear, at_least_float32, fork, layer_norm, skipped_at_random, stochastic_depth
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
@@ -119,11 +119,12 @@ class Block(nn.Module):
         init = nn.initializers.xavier_uniform()
         dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=init)
         norm = partial(layer_norm, dtype=self.dtype, epsilon=self.epsilon)
-        y = dense(3 * width, name="qkv")(norm(x, name="norm1"))
+        x, y = fork(x)
+        y = dense(3 * width, name="qkv")(norm(y, name="norm1"))
         y = attention(*jnp.moveaxis(y.reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0))
         y = dense(width, name="proj")(y.reshape(batch, tokens, width))
-        x = x + skipped_at_random(y, self.drop_path, train)
-        y = ACTIVATIONS[self.activation](dense(4 * width, name="fc1")(norm(x, name="norm2")))
+        x, y = fork(x + skipped_at_random(y, self.drop_path, train))
+        y = ACTIVATIONS[self.activation](dense(4 * width, name="fc1")(norm(y, name="norm2")))
         return x + skipped_at_random(dense(width, name="fc2")(y), self.drop_path, train)
 
 

@@ -1,5 +1,7 @@
 """Layers: batch normalisation, its folding into convolutions, and initialisation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +131,43 @@ def test_a_rate_of_zero_needs_no_key():
     x = np.ones((2, 2), np.float32)
     assert list(layers.stochastic_depth(0.3, 1)) == [0.0] == list(layers.stochastic_depth(0.0, 1))
     np.testing.assert_array_equal(Residual((0.0, 0.0)).apply({}, x, True), 4 * x)
+
+
+def gradients_of_blocks(ways, depth):
+    """Return the gradients of residual blocks of which each gets its input twice from `ways`."""
+
+    def output(weights, x):
+        for weight in weights:
+            x, y = ways(x)
+            y = (y - y.mean(-1, keepdims=True)) * jax.lax.rsqrt(y.var(-1, keepdims=True) + 1e-6)
+            x = x + jnp.tanh(y @ weight)
+        return (x * jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)).sum()
+
+    random = np.random.default_rng(0)
+    weights = [random.standard_normal((8, 8)).astype(np.float32) for _ in range(depth)]
+    x = random.standard_normal((4, 8)).astype(np.float32)
+    return jax.jit(jax.grad(output, (0, 1))).lower(weights, x).compile(), (weights, x)
+
+
+def twice(x):
+    return x, x
+
+
+def test_the_two_ways_through_a_block_have_the_gradient_of_their_sum():
+    ours, arguments = gradients_of_blocks(layers.fork, 3)
+    plain, _ = gradients_of_blocks(twice, 3)
+    for one, other in zip(*map(jax.tree.leaves, (ours(*arguments), plain(*arguments))), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+    x, gradients = jnp.ones(3, jnp.bfloat16), (jnp.full(3, 1e-3, jnp.bfloat16), jnp.full(3, 2.0, jnp.bfloat16))
+    (total,) = jax.vjp(layers.fork, x)[1](gradients)
+    np.testing.assert_array_equal(total, gradients[0] + gradients[1])
+
+
+def test_the_gradient_of_a_block_is_not_computed_anew_in_the_blocks_before_it():
+    def most_operands(ways, depth):
+        program = gradients_of_blocks(ways, depth)[0].as_text()
+        entry = program[program.index("ENTRY") :]
+        return max(operands.count("%") for operands in re.findall(r" fusion\((.*?)\)", entry))
+
+    assert most_operands(layers.fork, 8) == most_operands(layers.fork, 4)
+    assert most_operands(twice, 8) > most_operands(twice, 4)  # or XLA has learned it, and `fork` is not needed
