@@ -12,13 +12,15 @@ import pytest
 from mpt_jax import report, update
 from mpt_jax.files import released_model, storage
 from mpt_jax.files.predictions import released
+from mpt_jax.report import plots
 from mpt_jax.update import verification
 
+DRAW = plots.draw
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, executed, tmp_path):
+def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, executed, tmp_path, monkeypatch):
     """The store fails during a checkpoint of the students; the resumed run equals an undisturbed one."""
     options = (
         "seeds=0",
@@ -27,6 +29,7 @@ def test_a_run_in_a_bucket_resumes_and_equals_a_local_one(store, bucket, execute
         "training.checkpoint_every=2",
         "training.steps_per_dispatch=1",
     )
+    monkeypatch.setattr(plots, "draw", DRAW)  # `executed` has replaced it
     local = executed(*options, folder=tmp_path / "run")
     broken = []
 

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -21,6 +23,7 @@ from mpt_jax.files.predictions import released
 from mpt_jax.update import chain, workdir
 from mpt_jax.update.verification import verify
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPTIONS = ("update.methods=mpt_kl", "seeds=0,1")
 
 
@@ -178,9 +181,14 @@ def test_the_check_of_a_hundred_releases_without_digests_takes_less_than_two_sec
         started = time.perf_counter()
         assert faults(folder, digests=digests) == {}
         seconds[digests] = time.perf_counter() - started
-    count = len(storage.listing(folder / "releases"))
+    count, commands = len(storage.listing(folder / "releases")), []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mpt_jax.verify", str(folder), "--quick"], cwd=ROOT, check=True)
+        commands.append(time.perf_counter() - started)
     print(f"{len(paths)} releases, {count} files: {seconds[False]:.2f} s, with digests {seconds[True]:.1f} s")
-    assert len(paths) == 100 and seconds[False] < 2
+    print(f"the whole command without digests, five times: {', '.join(f'{each:.2f}' for each in sorted(commands))} s")
+    assert len(paths) == 100 and seconds[False] < 2 and min(commands) < 2
 
 
 def test_the_config_is_part_of_the_chain(run, tmp_path):
