@@ -21,7 +21,7 @@ from mpt_jax.errors import InputError
 LARGE = 2**28  # bytes; fewer are read however well they compress
 MOST = 100  # times its size in the archive; real data expand less
 _HEADER = 2**14  # bytes of a header; NumPy takes 10,000
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of NumPy; others expand a few bytes to gigabytes in one step
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of NumPy; others expand a few bytes to gigabytes in one step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Archive(Mapping[str, np.ndarray]):
           InputError: it has another size than its header, expands too much, or holds Python objects.
         """
         entry, where = self._entries[name], f"{self._label}: {name}"
-        if entry.compress_type not in _METHODS:
+        if entry.compress_type not in METHODS:
             raise InputError(
                 f"{where} is compressed by method {entry.compress_type} of zip; expected np.savez or "
                 "np.savez_compressed"

@@ -28,6 +28,7 @@ USUAL = {"id": IDS, "label": LABELS, "prediction": PREDICTIONS, "scores": SCORES
 PREFIXES = ("score", "logit", "probability")
 SCORE = re.compile(f"(?:{'|'.join(PREFIXES)})_(.+)", re.DOTALL)  # one column per class
 ROWS, BYTES = 1 << 14, 1 << 22  # per batch
+MOST_TEXT = 1 << 30  # bytes of JSON that are held at once, of a document or a line; a small file may expand to any size
 
 Column: TypeAlias = pa.Array | np.ndarray
 Batches = Iterator[dict[str, Column]]
@@ -315,7 +316,7 @@ def _parquet(path: File, ids: Sequence[str]) -> Source:
 
 def _jsonl(path: File, ids: Sequence[str]) -> Source:
     with packed.open_text(path) as file:
-        types = _json_types(next(_blocks(file), b"").splitlines()[:1000], path)
+        types = _json_types(next(_blocks(file, path), b"").splitlines()[:1000], path)
     if not types:
         raise InputError(f"{path} has no rows; expected a JSON object on each line")
 
@@ -331,7 +332,7 @@ def _jsonl(path: File, ids: Sequence[str]) -> Source:
 
         first = 1
         with _readable(path), packed.open_text(path) as file:
-            for block in _blocks(file):
+            for block in _blocks(file, path):
                 if named and _may_have_new_scores(partial(read, block, "infer"), set(types), objects):
                     _reject_new_scores(_json_rows(block.splitlines(), path, first), set(types), objects, path)
                 try:
@@ -346,9 +347,13 @@ def _jsonl(path: File, ids: Sequence[str]) -> Source:
 
 def _json(path: File, ids: Sequence[str]) -> Source:
     """Open one JSON document, which is held in memory, or JSON lines under that name."""
+    pieces, size = [], 0
     with packed.open_text(path) as file:
-        text = file.read()
-    if not text.strip():
+        while piece := file.read(BYTES):
+            pieces.append(piece)
+            if (size := size + len(piece)) > MOST_TEXT:
+                raise _too_large(path)
+    if not (text := b"".join(pieces)).strip():
         raise InputError(f"{path} is empty; expected an array of objects")
     try:
         return _of_lists(path.name, json_table.read(text, path.name, ids))
@@ -388,10 +393,18 @@ def _by_line(reason: str, block: bytes, path: File, first: int) -> str:
     return re.sub(r"in row (\d+)", lambda found: f"in line {lines[int(found[1])]}", reason)
 
 
-def _blocks(file: pa.NativeFile) -> Iterator[bytes]:
+def _too_large(path: File) -> InputError:
+    return InputError(
+        f"{path} holds a JSON text of more than {MOST_TEXT:,} bytes; expected .jsonl, a row on each line, or .parquet"
+    )
+
+
+def _blocks(file: pa.NativeFile, path: File) -> Iterator[bytes]:
     """Yield the file in pieces of complete lines."""
     rest = b""
     while read := file.read(BYTES):
+        if len(rest) > MOST_TEXT:
+            raise _too_large(path)
         lines, end, rest = (rest + read).rpartition(b"\n")
         if lines.strip():
             yield lines + end

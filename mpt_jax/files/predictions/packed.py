@@ -16,6 +16,7 @@ from typing import IO
 import pyarrow as pa
 
 from mpt_jax.errors import DAMAGED, InputError, listed
+from mpt_jax.files import npz
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".xz": "xz"}
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -154,6 +155,10 @@ def _suffix_in_archive(file: File) -> str:
         raise InputError(
             f"{file} holds {listed(list(map(repr, names))) or 'nothing'}; expected one file, {', '.join(TEXTS)}, or "
             "the files themselves"
+        )
+    if members[0].compress_type not in npz.METHODS:
+        raise InputError(
+            f"{file} is compressed by method {members[0].compress_type} of zip; expected the usual one, deflate"
         )
     return found
 

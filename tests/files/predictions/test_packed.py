@@ -56,6 +56,24 @@ def contents():
     }
 
 
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.gz", "a.json.xz"])
+def test_a_json_text_that_expands_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(formats, "MOST_TEXT", 1 << 20)
+    pack = lzma.compress if name.endswith("xz") else gzip.compress
+    (tmp_path / name).write_bytes(pack(b'[{"id": "' + b"0" * (9 << 20)))
+    with pytest.raises(InputError, match=r"holds a JSON text of more than 1,048,576 bytes; expected \.jsonl"):
+        rows_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_no_usual_program_writes_is_refused(tmp_path, method):
+    """A few of its bytes may expand to gigabytes in one step."""
+    with zipfile.ZipFile(tmp_path / "a.csv.zip", "w", method) as made:
+        made.writestr("a.csv", TEXT)
+    with pytest.raises(InputError, match=f"is compressed by method {method} of zip; expected the usual one"):
+        rows_of(tmp_path / "a.csv.zip")
+
+
 @pytest.mark.parametrize(("kind", "content"), contents().items(), ids=contents())
 def test_a_stream_is_read_by_its_content(kind, content):
     with packed.spooled(io.BytesIO(content), "stdin") as file:
