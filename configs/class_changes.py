@@ -12,8 +12,9 @@ splits each of 20 superclasses into its five classes. The reverse merges 100 cla
     python -m mpt_jax.train --config configs/class_changes.py:fine --config.dataset.data_dir=DIR
     python -m mpt_jax.train --config configs/class_changes.py:merge --config.dataset.data_dir=DIR
 
-What came of it is in docs/class_changes.md. DIR is a TFDS data folder with `cifar100/3.0.2`. No class is new, so MPT's bias b has no effect, and the rows are those
-without it. `--config.training.features_dir=FOLDER` shares the features between the runs.
+DIR is a TFDS data folder with `cifar100/3.0.2`. No class is new, so MPT's bias b has no effect, and the rows are those
+without it. `--config.training.features_dir=FOLDER` shares the features between the runs. What five seeds gave is in
+docs/class_changes.md.
 
 `configs/class_changes.py:coarse_smoke` and `configs/class_changes.py:smoke` test the code on a few small images.
 """
