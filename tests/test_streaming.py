@@ -102,6 +102,8 @@ def fit(recipe, inputs, images, folder, devices=1, members=1, stop_at=None):
     return jax.device_get(state), seen
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_resumed_stream_gives_the_weights_of_images_in_memory(digits, tmp_path, compiled):
     recipe = make_recipe(module=Tiny(), epochs=1)
     inputs = make_inputs(digits["memory"], objective_rows=("no_treatment",))

@@ -75,6 +75,8 @@ def test_tfds_knows_the_builder_by_name(digits_dir):
     assert set(source[0]) == {"id", "image", "label"}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_processes_prepare_the_default_folder_concurrently_without_output_network_or_tensorflow(tmp_path):
     processes = [run("", TFDS_DATA_DIR=str(tmp_path / "new/folder")) for _ in range(2)]
     results = [(*process.communicate(), process.returncode) for process in processes]

@@ -11,6 +11,8 @@ from mpt_jax.training import batches, sharding, teachers
 from mpt_jax.training.state import SeedInputs
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_frozen_teachers_give_the_same_students():
     with jax.enable_x64(True):
         module = models.build("linear", ALL, dtype="float64")  # the students'; the teachers have BatchNorm

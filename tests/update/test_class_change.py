@@ -51,6 +51,8 @@ def assert_same_models(one, other, methods=("independent", "no_treatment", "kd",
         assert values[0] == values[1]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_renaming_all_classes_is_what_relabelling_by_hand_gives(executed, relabel, tmp_path):
     before = executed(*ONE, folder=tmp_path / "before")
     (tmp_path / "map.json").write_text(json.dumps({"rename": {digit(k): NEW_NAMES[k] for k in range(5)}}))

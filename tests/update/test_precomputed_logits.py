@@ -45,6 +45,8 @@ def same_students(executed, tmp_path, methods, *more):
     return run
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_file_of_logits_teaches_the_same_as_the_old_model(executed, tmp_path):
     run = same_students(executed, tmp_path, ("pct_kl", "posthoc_bias"))
     card = released_model.read_card(run.folder(0, "old", 0))

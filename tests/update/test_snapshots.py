@@ -59,6 +59,8 @@ def test_snapshots_develop_towards_the_release_and_survive_a_kill(executed, tmp_
     assert {path.name[:3] for path in (run.workdir / "snapshots").iterdir()} == {"r1-"}  # of students alone
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_candidates_have_their_own_snapshots_and_foreign_ones_are_refused(executed):
     run = executed(*EVERY[:3], "update.tune.bias=0,2", "update.methods=mpt_kl")
     names = {path.name for path in (run.workdir / "snapshots").iterdir()}

@@ -19,6 +19,8 @@ from mpt_jax.training import inference
 from mpt_jax.update.lineage import Stage
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_every_stage_is_compiled_once_also_if_it_resumes(executed, monkeypatch, compiled):
     overrides = ["update.methods=no_treatment,mpt_kl", "update.tune.bias=0,2"]
     overrides += ["training.checkpoint_every=5"]
