@@ -48,8 +48,10 @@ def of_map(pair: Pair, *, confidence: float) -> dict[str, Any]:
     mapped = _mapped(pair)
     old = mapped.old
     predicted = np.bincount(old.codes, minlength=len(old.names))
-    stands_for = old.allowed.sum(1)
-    gone = [name for name, labels in zip(old.names, stands_for.tolist(), strict=True) if not labels]
+    is_gone = (
+        old.first >= len(pair.classes) - mapped.retired_codes
+    )  # not a name that is only a label of another release
+    gone = [name for name, retired in zip(old.names, is_gone.tolist(), strict=True) if retired]
     predicts = dict(zip(old.names, predicted.tolist(), strict=True))
     return {
         "maps": [each.as_dict() for each in mapped.maps],

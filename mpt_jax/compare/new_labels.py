@@ -57,7 +57,7 @@ class Labelled:
 
 def with_new_labels(
     versions: Sequence[Rows],
-    earlier: Sequence[Sequence[StandsFor]],
+    earlier: Sequence[StandsFor],
     declared: Sequence[Collection[str]],
     changes: LabelChanges | None = None,
     shared: tuple[str, ...] | None = None,
@@ -65,8 +65,9 @@ def with_new_labels(
     """Return the rows with labels of the last release.
 
     Args:
-      versions: aligned rows of models, the oldest first, and perhaps of a file of labels.
-      earlier: of each of them, what a label stands for if it is one of each earlier release that it may be of.
+      versions: aligned rows of models, the oldest first, and perhaps of a file of labels; each may have labels of any
+        release.
+      earlier: what the classes of each release before the last stand for, the oldest first.
       declared: of each of them, names that are said to be those of its labels, also of no row; none if nothing is said.
       changes: corrected labels; they count in place of those in the files, which may be former or corrected ones.
       shared: what an index means in `changes`.
@@ -80,8 +81,8 @@ def with_new_labels(
         return code_of.setdefault(meaning, len(code_of))
 
     codes = []
-    for place, (read, older, listed_) in enumerate(zip(versions, earlier, declared, strict=True)):
-        meanings = _meanings(read, older, listed_, must_be_clear=place >= len(earlier[-1]))
+    for place, (read, names_) in enumerate(zip(versions, declared, strict=True)):
+        meanings = _meanings(read, earlier, names_, must_be_clear=place >= len(earlier))
         table = np.array([*(code(meanings.get(name, Meaning((name,)))) for name in read.classes), -1], np.int32)
         codes.append(table[read.labels])
     corrected, after = _corrections(changes, versions[0], earlier, shared) if changes else (None, [])
@@ -149,7 +150,7 @@ def _meanings(
 
     Args:
       read: the file's rows.
-      earlier: what the classes of each release stand for that its labels may be of, besides the last.
+      earlier: what the classes of each release before the last stand for.
       declared: further names that are said to be those of its labels.
       must_be_clear: whether it is a file of the last release.
 
@@ -223,7 +224,7 @@ def _ambiguous(
 
 
 def _corrections(
-    changes: LabelChanges, first: Rows, earlier: Sequence[Sequence[StandsFor]], shared: tuple[str, ...] | None
+    changes: LabelChanges, first: Rows, earlier: Sequence[StandsFor], shared: tuple[str, ...] | None
 ) -> tuple[Corrected, list[Meaning]]:
     """Return the corrected rows, and what their labels mean now."""
     places = align.places(rows.fingerprints(pa.array(changes.ids, pa.large_string())), first.keys)
@@ -234,7 +235,7 @@ def _corrections(
             f"{ids_of(first.source, np.array([0]))[0]!r}; expected the same ids"
         )
     known: dict[str, tuple[str, ...]] = {}
-    for older in earlier[-1]:
+    for older in earlier:
         known = {**older, **known}
     carried = {new for news in known.values() for new in news}
 

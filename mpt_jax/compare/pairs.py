@@ -212,9 +212,6 @@ def read_versions(
         labelled_as = {name for version in versions for name in version.labelled_classes()}
         meanings = taxonomy.stands_for(versions[: len(given)], maps, labelled_as)
     if (maps or changes) and all(version.order is opened[0] for version in versions):
-        # A file may have labels of its own release, of an earlier one, or of the last.
-        earlier = [meanings[: place + 1] for place in range(len(given) - 1)]
-        earlier += [meanings[:-1]] * (len(versions) - len(earlier))
         of_last = shared or ()
         declared = [
             {
@@ -223,7 +220,7 @@ def read_versions(
             }
             for place, version in enumerate(versions)
         ]
-        relabelled = new_labels.with_new_labels(versions, earlier, declared, changes, shared)
+        relabelled = new_labels.with_new_labels(versions, meanings[:-1], declared, changes, shared)
         versions, problems = list(relabelled.versions), [*problems, *relabelled.problems]
     retired, retired_names, corrected = relabelled.retired, relabelled.retired_names, relabelled.corrected
     if labels is None and not unlabelled:
@@ -590,6 +587,10 @@ def _with_labels_of(read: Rows, other: Rows) -> tuple[Rows, list[str]]:
     names = f"{read.source.name} and {other.source.name}"
     kinds = {any(name.isdecimal() for name in each.labelled_classes()) for each in (read, other)}
     hint = HINT if len(kinds) > 1 else "; expected the same label in both"
+    if {*read.labelled_classes()} - {*other.labelled_classes()} and {*other.labelled_classes()} - {
+        *read.labelled_classes()
+    }:
+        hint += ", or --class-map FILE if classes were renamed, merged or split"
     return merged, [f"{found.size:,} {disagree} between {names}: {listed(examples, found.size)}{hint}"]
 
 

@@ -87,7 +87,8 @@ def evidence(before: Rows, after: Rows) -> Evidence:
         return Evidence(
             "predictions", _pairs(before, after, before.predictions, after.predictions), *map(sorted, known)
         )
-    return Evidence("labels", counts, *(sorted(known[place] | labels[place]) for place in range(2)))
+    retired = known[0] & labels[1] - known[1]  # the new model does not know them, and their images keep the label
+    return Evidence("labels", counts, sorted(known[0] | labels[0]), sorted(known[1] | labels[1] - retired))
 
 
 def _pairs(before: Rows, after: Rows, old: np.ndarray, new: np.ndarray) -> dict[tuple[str, str], int]:

@@ -66,8 +66,9 @@ def describe(
 
     Returns:
       `digest` of the map; `groups`, one for each group with a changed class and a last one with all others: `old` and
-      `new` names, and by method the sums over the seeds of `COUNTS`; `retired` names; `readings`, by method that has
-      not diverged each of `RATES` on the images of old classes: `mean`, `interval` and `difference` from the baseline.
+      `new` names, `images`, and by method the sums over the seeds of `COUNTS`; `retired` names; `readings`, by method
+      that has not diverged each of `RATES` on the images of old classes: `mean`, `interval` and `difference` from the
+      baseline.
     """
     of_old, of_new = class_map.groups(change.allowed)
     sums = {m: {key: np.sum([seed[key] for seed in of["classes"]], 0) for key in COUNTS} for m, of in counts.items()}
@@ -78,16 +79,19 @@ def describe(
         )
         for group in range(of_old.max() + 1)
     ]
+    images = np.array(next(iter(counts.values()))["classes"][0]["count"])  # the same for all seeds and methods
     changed = [old != new for old, new in named]
-    rows = [
-        {"old": old, "new": new, "methods": {m: {key: int(c[key][g]) for key in COUNTS} for m, c in sums.items()}}
-        for g, (old, new) in enumerate(named)
-        if changed[g]
-    ]
+    shown = [(old, new, [g]) for g, (old, new) in enumerate(named) if changed[g]]
     stays = [g for g, differs in enumerate(changed) if not differs]
-    if stays:
-        others = {m: {key: int(c[key][stays].sum()) for key in COUNTS} for m, c in sums.items()}
-        rows.append({"old": [], "new": [], "methods": others})
+    rows = [
+        {
+            "old": old,
+            "new": new,
+            "images": int(images[together].sum()),
+            "methods": {m: {key: int(c[key][together].sum()) for key in COUNTS} for m, c in sums.items()},
+        }
+        for old, new, together in [*shown, *([([], [], stays)] if stays else [])]
+    ]
     return {
         "digest": change.record()["digest"],
         "groups": rows,
@@ -138,7 +142,7 @@ def blocks(report: Mapping[str, Any], methods: Sequence[str]) -> list[Any]:
         ]
         right = percent(first["right_before"] / first["count"]) if first["count"] else "-"
         before, now = (", ".join(group[key]) or "all others" for key in ("old", "new"))
-        rows.append([_change(group), before, now, str(first["count"]), right, *rates])
+        rows.append([_change(group), before, now, str(group["images"]), right, *rates])
     left_out = [
         f"{each['count']:,} {each['what']}" for each in report["dataset"]["findings"] if each["outcome"] == "left out"
     ]

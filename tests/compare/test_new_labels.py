@@ -172,6 +172,21 @@ def test_in_a_chain_a_name_may_have_been_split_in_any_step():
                 chain(versions, class_map=maps)
 
 
+def test_in_a_chain_a_file_may_have_labels_of_a_release_after_it():
+    """The fox is a class of the second release alone: no label of the first, and merged in the last."""
+    v1 = {"id": [1, 2], "label": ["cat", "fox"], "prediction": ["cat", "cat"]}
+    v2 = v1 | {"prediction": ["cat", "fox"]}
+    v3 = {
+        "id": [1, 2],
+        "label": ["mammal", "mammal"],
+        "prediction": ["mammal", "owl"],
+        "class_names": ["mammal", "owl"],
+    }
+    result = chain([v1, v2, v3], class_map=[{}, {"merge": {"mammal": ["cat", "fox"]}}])
+    assert [each["id"] for each in result["lost_from_any"]["examples"]] == ["2"]
+    assert [step["class_map"]["retired"] for step in result["steps"]] == [[], []]  # a label of another release is not
+
+
 def test_the_name_of_a_retired_class_may_be_that_of_another_afterwards():
     known = {
         "old_classes": ["apple", "apple fruit"],

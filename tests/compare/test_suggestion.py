@@ -44,6 +44,14 @@ def test_labels_of_each_release_show_more_than_predictions():
 def test_labels_show_a_split_that_keeps_the_name():
     known = table(["dog", "dog", "cat"], ["dog", "dog", "cat"]), table(["dog", "dog", "cat"], ["dog", "puppy", "cat"])
     assert suggested(*known) == ClassMap(split={"dog": ("dog", "puppy")})
+    # A class that the new model does not know is retired, also if its images keep the label.
+    known = (
+        table(["dog", "dog", "disk"], ["dog", "dog", "disk"]),
+        table(["dog", "puppy", "dog"], ["dog", "puppy", "disk"]),
+    )
+    text = suggest_class_map(*known)
+    assert parse(tomllib.loads(text)) == ClassMap(split={"dog": ("dog", "puppy")}, retire=("disk",))
+    assert "# retired: disk: disk 10 of 10 rows" in text
     # Labels of the same release in both files show nothing, whatever is missing in one of them.
     same = table(["car", "owl"], ["automobile", ""]), table(["automobile", "fox"], ["automobile", "fox"])
     assert suggested(*same).rename["car"] == "automobile"

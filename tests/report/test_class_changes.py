@@ -59,6 +59,7 @@ def test_the_entry_of_the_report_has_the_changed_classes_and_all_others():
         (["car"], ["automobile"]),
         ([], []),
     ]
+    assert [group["images"] for group in found["groups"]] == [4, 2, 1, 2]
     assert found["groups"][0]["methods"]["no_treatment"] == {
         **{"count": 8, "right_before": 6, "right": 4, "right_of_groups": 6, "flips": 4, "flips_of_groups": 2}
     }

@@ -200,6 +200,7 @@ EVERY = (
 def test_every_method_works_and_students_start_from_carried_heads(changed):
     run = changed(
         *(f"update.methods={','.join(EVERY)}", "update.start=old", "update.ensemble_size=2", "seeds=0"),
+        # At 0.05 logit matching on so few classes diverges, without a map, too: its curvature is 0.4 * 6 / K a source.
         *("optimizer.epochs=1", "optimizer.learning_rate=0.005"),
     )
     for method in EVERY:
