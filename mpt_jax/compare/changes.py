@@ -48,9 +48,8 @@ def of_map(pair: Pair, *, confidence: float) -> dict[str, Any]:
     mapped = _mapped(pair)
     old = mapped.old
     predicted = np.bincount(old.codes, minlength=len(old.names))
-    is_gone = (
-        old.first >= len(pair.classes) - mapped.retired_codes
-    )  # not a name that is only a label of another release
+    # Not a name that is only a label of another release.
+    is_gone = old.first >= len(pair.classes) - mapped.retired_codes
     gone = [name for name, retired in zip(old.names, is_gone.tolist(), strict=True) if retired]
     predicts = dict(zip(old.names, predicted.tolist(), strict=True))
     return {
