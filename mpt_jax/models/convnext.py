@@ -14,7 +14,7 @@ from jax import Array
 
 from mpt_jax.models.convolution import at_least_float32, conv2d, depthwise_conv2d
 from mpt_jax.models.dialect import Dialect
-from mpt_jax.models.layers import Linear, fork, layer_norm, skipped_at_random, stochastic_depth
+from mpt_jax.models.layers import Linear, layer_norm, skipped_at_random, stochastic_depth
 
 
 class ConvNeXt(nn.Module):
@@ -123,8 +123,7 @@ class Block(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_INIT)
         channels = x.shape[-1]
-        x, y = fork(x)
-        y = layer_norm(DepthwiseConv(**dtypes, name="depthwise_conv")(y), dtype=self.dtype, name="norm")
+        y = layer_norm(DepthwiseConv(**dtypes, name="depthwise_conv")(x), dtype=self.dtype, name="norm")
         y = dense(channels, name="fc2")(nn.gelu(dense(4 * channels, name="fc1")(y), approximate=False))
         scale = self.param("layer_scale", nn.initializers.constant(1e-6), (channels,), self.param_dtype)
         return x + skipped_at_random(y * _vector(scale, self.dtype), self.drop_path, train)

@@ -121,7 +121,7 @@ class Block(nn.Module):
         norm = partial(layer_norm, dtype=self.dtype, epsilon=self.epsilon)
         x, y = fork(x)
         y = dense(3 * width, name="qkv")(norm(y, name="norm1"))
-        y = attention(*jnp.moveaxis(y.reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0))
+        y = attention(*jnp.unstack(y.reshape(batch, tokens, 3, self.heads, width // self.heads), axis=2))
         y = dense(width, name="proj")(y.reshape(batch, tokens, width))
         x, y = fork(x + skipped_at_random(y, self.drop_path, train))
         y = ACTIVATIONS[self.activation](dense(4 * width, name="fc1")(norm(y, name="norm2")))
