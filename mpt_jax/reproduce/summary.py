@@ -1,5 +1,6 @@
 """Statistics over the seeds of a table: means, paired tests against the baseline, and the choice on validation."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -90,6 +91,45 @@ def representative(runs: Sequence[Mapping[str, Any]], *rows: str) -> dict[str, t
             first = of_rows[0].partition("@")[0]
             fixed = next((name for name in (first, f"{first}@bias=4") if name in trained), of_rows[0])
             found[scenario] = (best[0], True) if len(best) == 1 else (fixed, False)
+    return found
+
+
+def against(
+    runs: Sequence[Mapping[str, Any]], rows: tuple[str, str]
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Compare two rows at equal accuracy, at every value of their numbers, by scenario, method and method.
+
+    Each method has a ratio per seed: its flips over those of `no_treatment` at the same accuracy.
+
+    Returns:
+      The `change` of the first row's ratio relative to the second's, and its interval as in `relative_change`; `p` is
+      that of the paired t-test over the seeds that both have.
+
+    Examples:
+      >>> equal = {"a@bias=0": [[1, 4], [2, 4], [3, 8]], "b": [[2, 4], [4, 4], [3, 4]]}
+      >>> rows = [
+      ...     {"method": method, "seed": seed, "at_equal_accuracy": found}
+      ...     for method, of_seeds in equal.items()
+      ...     for seed, found in enumerate(of_seeds)
+      ... ]
+      >>> against([{"scenario": "", "rows": rows}], ("a", "b"))[""]["a@bias=0"]["b"]["change"]
+      -0.5
+    """
+    ratios: dict[str, dict[str, dict[int, float]]] = {}
+    for run in runs:
+        for row in run["rows"]:
+            of_method = ratios.setdefault(run["scenario"], {}).setdefault(row["method"], {})
+            mine, base = (not row.get("diverged") and row.get("at_equal_accuracy")) or (0, 0)
+            if base:
+                of_method[row["seed"]] = mine / base
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for scenario, methods in ratios.items():
+        ours, theirs = ([method for method in methods if method.partition("@")[0] == row] for row in rows)
+        for one, other in itertools.product(ours, theirs):
+            pairs = [(methods[one][seed], methods[other][seed]) for seed in methods[one].keys() & methods[other].keys()]
+            if pairs:
+                result = {**_test([a - b for a, b in pairs]), **relative_change(pairs)}
+                found.setdefault(scenario, {}).setdefault(one, {})[other] = result
     return found
 
 

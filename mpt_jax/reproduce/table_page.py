@@ -6,7 +6,7 @@ from typing import Any
 
 from mpt_jax.reproduce import cells, plots
 from mpt_jax.reproduce.results import BASELINE, RATES
-from mpt_jax.reproduce.summary import choose, sequences, summarize
+from mpt_jax.reproduce.summary import against, choose, sequences, summarize
 from mpt_jax.reproduce.tables import TABLES
 
 _HEADINGS = (
@@ -58,6 +58,8 @@ def render(found: Mapping[str, Any], figures: Mapping[str, str], text: str) -> s
         text,
     ]
     chosen, lineages = choose(runs), sequences(runs)
+    versus = TABLES[found["table"]].versus
+    compared = against(runs, versus) if versus else {}
     for scenario, methods in summarize(runs).items():
         of_scenario = next(run["protocol"] for run in runs if run["scenario"] == scenario)
         held_out = any(run["validation"] for run in runs if run["scenario"] == scenario)
@@ -68,6 +70,8 @@ def render(found: Mapping[str, Any], figures: Mapping[str, str], text: str) -> s
             rows(methods),
             verdict,
         ]
+        if versus and scenario in compared:
+            parts.append(duel(compared[scenario], versus))
         if scenario in lineages:
             schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
             parts.append(updates(lineages[scenario], schedule))
@@ -118,6 +122,27 @@ def rows(methods: Mapping[str, Mapping[str, Any]]) -> str:
             [f"`{method}`", seeds, *rates, *paired, cells.solid(both), cells.estimated_change(equal), cells.p(equal)]
         )
     return cells.table(_HEADINGS, lines)
+
+
+def duel(methods: Mapping[str, Mapping[str, Mapping[str, Any]]], rows: tuple[str, str]) -> str:
+    """Render a Markdown table of the methods of one row against those of another, below an explanation.
+
+    Args:
+      methods: the comparisons of `summary.against`.
+      rows: the two rows.
+    """
+    theirs = list(dict.fromkeys(other for found in methods.values() for other in found))
+    lines = [
+        [
+            f"`{one}`",
+            *(f"{cells.estimated_change(found.get(other))}, p {cells.p(found.get(other))}" for other in theirs),
+        ]
+        for one, found in methods.items()
+    ]
+    return (
+        f"`{rows[0]}` against `{rows[1]}`: change of the negative flips at equal accuracy, both relative to "
+        f"`no_treatment` at their accuracy.\n\n{cells.table(['', *(f'`{other}`' for other in theirs)], lines)}"
+    )
 
 
 def updates(methods: Mapping[str, Mapping[str, Any]], schedule: Sequence[int]) -> str:

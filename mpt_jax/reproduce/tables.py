@@ -39,6 +39,7 @@ class Table:
     plans: Mapping[str, Plan]  # per budget
     # Its scenarios in the summary of REPRODUCIBILITY.md -> their name there, or "" for the title of the table.
     headline: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"": ""})
+    versus: tuple[str, str] | None = None  # two rows that its page compares with each other at equal accuracy
     panel: str = ""  # the panel of that page's figure; the first table of a panel that has results is drawn
     replaced_by: str = ""  # a table that answers the question better: once that has results, this one is an earlier one
 
@@ -231,6 +232,7 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        versus=("mpt_lm_centred", "mpt_kl"),
     ),
     "pretrained-splits": Table(
         "CIFAR-100, other splits of the classes, frozen ImageNet features",

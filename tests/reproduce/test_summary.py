@@ -52,6 +52,34 @@ def test_a_diverged_seed_is_counted_and_excluded_with_its_pair():
     assert found["paired"]["nfr"]["mean"] == pytest.approx(np.mean([0.06 - 0.10, 0.05 - 0.11]))
 
 
+def test_two_rows_are_compared_by_their_flips_relative_to_the_baseline_at_equal_accuracy():
+    equal = {
+        "ours@bias=0": [(0.02, 0.04), (0.03, 0.05), (0.01, 0.03), (0.9, 0.9)],
+        "ours@bias=1": [(0.04, 0.04), None, (0.02, 0.02), (0.5, 0.0)],  # the last has no flips to compare with
+        "theirs": [(0.05, 0.04), (0.05, 0.05), (0.02, 0.03), None],
+        "other": [(0.1, 0.1)] * 4,
+    }
+    rows = [
+        {"method": method, "seed": seed, "at_equal_accuracy": found, "diverged": False}
+        for method, of_seeds in equal.items()
+        for seed, found in enumerate(of_seeds)
+    ]
+    runs = [{"scenario": "a", "rows": rows[::2]}, {"scenario": "a", "rows": rows[1::2]}]
+    found = summary.against(runs, ("ours", "theirs"))["a"]
+    assert {one: list(others) for one, others in found.items()} == {
+        "ours@bias=0": ["theirs"],
+        "ours@bias=1": ["theirs"],
+    }
+    ours, theirs = np.array([1 / 2, 3 / 5, 1 / 3]), np.array([5 / 4, 1, 2 / 3])
+    first = found["ours@bias=0"]["theirs"]
+    assert first["change"] == pytest.approx(ours.mean() / theirs.mean() - 1)
+    assert first["p"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert found["ours@bias=1"]["theirs"]["count"] == 2
+    rows[0]["diverged"] = True
+    assert summary.against(runs, ("ours", "theirs"))["a"]["ours@bias=0"]["theirs"]["count"] == 2
+    assert summary.against(runs, ("ours", "missing")) == {}
+
+
 def test_validation_chooses_within_the_tolerance_and_keeps_ties():
     rates = lambda accuracy, nfr: {"accuracy": accuracy, "nfr": nfr}  # noqa: E731
     base, good, costly = rates(0.80, 0.10), rates(0.795, 0.05), rates(0.70, 0.01)

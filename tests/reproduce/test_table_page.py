@@ -1,8 +1,10 @@
 """The page of a table: protocol, choice, rows, figures and text."""
 
+import dataclasses
+
 from lineages import LINEAGE
 
-from mpt_jax.reproduce import results, table_page
+from mpt_jax.reproduce import results, table_page, tables
 
 
 def test_a_page_has_every_row_its_text_and_its_figures(made):
@@ -18,6 +20,19 @@ def test_a_page_has_every_row_its_text_and_its_figures(made):
         run["scenario"] = "from scratch"
     headings = [line for line in table_page.render(found, {}, "").splitlines() if line.startswith("## ")]
     assert headings == ["## From scratch"]
+
+
+def test_a_table_can_compare_two_rows_with_each_other(made, monkeypatch):
+    found = results.read(made[0] / "results/features-cpu.json")
+    table = tables.TABLES["features"]
+    monkeypatch.setitem(tables.TABLES, "features", dataclasses.replace(table, versus=("mpt_kl", "independent")))
+    text = table_page.render(found, {}, "")
+    assert "`mpt_kl` against `independent`: change of the negative flips at equal accuracy" in text
+    (heading,) = [line for line in text.splitlines() if line.startswith("|  |")]
+    assert heading == "|  | `independent` |"
+    assert sum(line.startswith("| `mpt_kl@bias=") and line.count("|") == 3 for line in text.splitlines()) == 2
+    monkeypatch.setitem(tables.TABLES, "features", dataclasses.replace(table, versus=("mpt_kl", "elodi")))
+    assert "against `elodi`" not in table_page.render(found, {}, "")
 
 
 def test_a_sequence_of_updates_has_its_own_table(made):
