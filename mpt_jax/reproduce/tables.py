@@ -211,6 +211,7 @@ TABLES: dict[str, Table] = {
                 overrides=(*_FEATURES, "dataset.class_order=seed:{seed}", _methods(*_HEADS)),
             )
         ),
+        headline={"": "frozen features, 50 → 100 random classes"},
     ),
     "pretrained-centred": Table(
         "CIFAR-100, 50 -> 100 random classes, frozen ImageNet features, logits matched up to a constant",
@@ -233,6 +234,7 @@ TABLES: dict[str, Table] = {
             )
         ),
         versus=("mpt_lm_centred", "mpt_kl"),
+        headline={},
     ),
     "pretrained-splits": Table(
         "CIFAR-100, other splits of the classes, frozen ImageNet features",
@@ -263,6 +265,7 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        headline={"": "frozen features, 50 → 100 in five updates"},
     ),
     "pretrained-memory": Table(
         "CIFAR-100, few old images kept, frozen ImageNet features",
@@ -301,6 +304,7 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        headline={"": "frozen features, 50 → 100 with a long tail"},
     ),
     "pretrained-architecture": Table(
         "CIFAR-100, EfficientNet-Lite0 -> EfficientNet-Lite2, frozen ImageNet features",
@@ -319,6 +323,7 @@ TABLES: dict[str, Table] = {
                 ),
             )
         ),
+        headline={"": "EfficientNet-Lite0 → -Lite2, frozen features"},
     ),
     "splits": Table(
         "CIFAR-100, other splits of the classes",
