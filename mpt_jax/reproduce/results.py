@@ -31,11 +31,23 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write(path: pathlib.Path, table: str, budget: str, command: str, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Write the runs of a table, all or nothing."""
+    """Write the runs of a table, all or nothing.
+
+    The figures of margins and learning show the first run, so only that one keeps what they need.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    runs = [*runs[:1], *map(_without_details, runs[1:])]
     values = {"schema": SCHEMA, "table": table, "budget": budget, "command": command}
     lines = ",\n".join(json.dumps(run, allow_nan=False) for run in runs)  # a line per run, for readable diffs
     storage.write_text(path, json.dumps(values)[:-1] + f', "runs": [\n{lines}\n]}}\n')
+
+
+def _without_details(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **run,
+        "history": {},
+        "flips": {method: {**found, "margins": None} for method, found in run["flips"].items()},
+    }
 
 
 def join(existing: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

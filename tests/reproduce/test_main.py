@@ -83,17 +83,17 @@ def test_the_status_of_a_failed_run_is_returned(made, capsys):
 
 
 def test_parts_share_teachers_and_their_rows_are_those_of_one_run(made, reproduce, small_table, tmp_path, monkeypatch):
-    (expected,) = (run for run in results.read(made[0] / "results/features-cpu.json")["runs"] if run["seeds"] == [1])
+    (expected,) = (run for run in results.read(made[0] / "results/features-cpu.json")["runs"] if run["seeds"] == [0])
     plan = small_table.plans["cpu"]
     methods = ("no_treatment,mpt_kl@bias=1", "mpt_kl@bias=2,posthoc_bias")
     parts = tuple((f"update.methods={some}",) for some in methods)
-    divided = dataclasses.replace(plan, seeds=(1,), overrides=plan.overrides[:-1], parts=parts)
+    divided = dataclasses.replace(plan, seeds=(0,), overrides=plan.overrides[:-1], parts=parts)
     assert reproduce(divided) == 0
     file = tmp_path / "results/features-cpu.json"
     (joined,) = results.read(file)["runs"]
     assert joined | {"command": ""} == expected | {"command": ""}
-    first, second = (tmp_path / "workdir/features-cpu" / f"seeds1-part{part}" for part in (1, 2))
-    for name in ("r0-old-seed1", "r1-independent-seed1"):
+    first, second = (tmp_path / "workdir/features-cpu" / f"seeds0-part{part}" for part in (1, 2))
+    for name in ("r0-old-seed0", "r1-independent-seed0"):
         cards = [json.loads((folder / "releases" / name / "card.json").read_text()) for folder in (first, second)]
         assert cards[0]["digest"] == cards[1]["digest"]
         assert cards[1]["adopted_from"] == str(first / "releases" / name)

@@ -22,7 +22,10 @@ def test_results_have_every_row_and_the_page_every_figure(made):
         base = next(row for row in run["rows"] if row["method"] == "no_treatment")
         assert base["at_equal_accuracy"][0] == base["at_equal_accuracy"][1]  # compared with itself
         assert run["command"].startswith("python -m mpt_jax.train --config ")
-        assert run["history"]["mpt_kl@bias=1"][0][0] > 0
+    first, second = found["runs"]  # the figures need the margins and the learning curves of the first run
+    assert first["history"]["mpt_kl@bias=1"][0][0] > 0 and first["flips"]["mpt_kl@bias=1"]["margins"]["edges"]
+    assert second["history"] == {} and {of["margins"] for of in second["flips"].values()} == {None}
+    assert second["flips"]["mpt_kl@bias=1"]["per_class"] and second["curves"]
     drawn = {path.stem.removeprefix("features-cpu-") for path in (folder / "results/plots").iterdir()}
     assert drawn == plots.FIGURES.keys() - {"bias", "sequence", "epochs"}  # of three values of b, updates, snapshots
     assert "docs/results/features-cpu.md" in (folder / "REPRODUCIBILITY.md").read_text()
