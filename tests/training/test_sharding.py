@@ -205,6 +205,21 @@ def test_every_layout_of_eight_devices_gives_the_same_result_as_one(layout):
     assert not np.allclose(kernel[0, 0], kernel[1, 0]) and not np.allclose(kernel[0, 0], kernel[0, 1])
 
 
+def efficientnet(num_classes=ALL):
+    return models.build("efficientnet_lite0", num_classes, dtype="float64")
+
+
+@pytest.mark.slow  # compiles for two minutes
+def test_a_deep_network_with_batch_norm_takes_the_same_step_on_eight_devices_as_on_one():
+    # Its steps amplify rounding, in float32 by a factor of thirty and more: only float64 can tell a fault from that.
+    rows = ("no_treatment",)
+    start = beginning(efficientnet, rows)
+    expected, found = (trained(efficientnet, rows=rows, steps=1, **layout)[0] for layout in ({}, DATA))
+    assert_close(found.params, expected.params, tolerance=1e-9)
+    stem = [np.asarray(state.params["stem_conv"]["kernel"]) for state in (start, expected)]
+    assert np.abs(stem[0] - stem[1]).max() > 1e-3
+
+
 FROZEN = (
     *(("name", "adamw"), ("learning_rate", 0.01), ("freeze", ("block1",)), ("decay_exclude", ("bias",))),
     *(("clip_norm", 0.5), ("warmup_epochs", 0.5), ("head_learning_rate", 0.02)),
