@@ -233,12 +233,21 @@ def _classes(runs: Runs) -> Any:
 
 
 def _sequence(runs: Runs) -> Any:
-    """Plot accuracy and negative flips at every release, if the only scenario of a table has several updates."""
+    """Plot accuracy and negative flips at every release, if the only scenario of a table has several updates.
+
+    Of a row at several values of b, the one that was chosen on validation images is named.
+    """
     found = summary.sequences(runs)
     if len(found) != 1:
         return None
     (sequences,) = found.values()
-    return drawing.draw_lineages(sequences, runs[0]["classes"], {m: COLOURS[m] for m in sequences if m in COLOURS})
+    named = {
+        method: colour
+        for row, colour in COLOURS.items()
+        for method, _ in summary.representative(runs, row).values()
+        if method in sequences
+    }
+    return drawing.draw_lineages(sequences, runs[0]["classes"], named)
 
 
 FIGURES = {

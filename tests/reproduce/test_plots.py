@@ -48,3 +48,6 @@ def test_a_sequence_of_updates_has_its_own_figure(made):
     accuracy, nfr = plots._sequence(runs).axes
     assert [list(line.get_xdata()) for line in accuracy.lines] == [[0, 1, 2]] * 5
     assert [list(line.get_ydata()) for line in nfr.lines] == [[12.5, 25.0]] * 5
+    names = [text.get_text() for text in accuracy.figure.legends[0].get_texts()]
+    assert len([name for name in names if name.startswith("mpt_kl@bias=")]) == 1  # of two values of b
+    assert {"no_treatment", "posthoc_bias", "other methods"} <= {*names}
