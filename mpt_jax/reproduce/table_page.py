@@ -71,7 +71,7 @@ def render(found: Mapping[str, Any], figures: Mapping[str, str], text: str) -> s
             verdict,
         ]
         if versus and scenario in compared:
-            parts.append(duel(compared[scenario], versus))
+            parts.append(comparison(compared[scenario], versus))
         if scenario in lineages:
             schedule = next(run["classes"] for run in runs if run["scenario"] == scenario)
             parts.append(updates(lineages[scenario], schedule))
@@ -124,7 +124,7 @@ def rows(methods: Mapping[str, Mapping[str, Any]]) -> str:
     return cells.table(_HEADINGS, lines)
 
 
-def duel(methods: Mapping[str, Mapping[str, Mapping[str, Any]]], rows: tuple[str, str]) -> str:
+def comparison(methods: Mapping[str, Mapping[str, Mapping[str, Any]]], rows: tuple[str, str]) -> str:
     """Render a Markdown table of the methods of one row against those of another, below an explanation.
 
     Args:
