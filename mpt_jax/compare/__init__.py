@@ -18,7 +18,7 @@ from mpt_jax import metrics
 from mpt_jax.compare import changes, gate, modes, order, pairs, record, scores, suggestion
 from mpt_jax.compare import policy as policies
 from mpt_jax.compare import slices as slices_
-from mpt_jax.compare.options import Options, Predictions
+from mpt_jax.compare.options import Options, Predictions, from_mapping
 from mpt_jax.compare.policy import Own
 from mpt_jax.errors import InputError, unknown
 
@@ -129,7 +129,9 @@ def suggest_class_map(old: Predictions, new: Predictions, **given: Any) -> str:
     for name in given:
         if name not in valid:
             raise InputError(unknown(f"option {name!r} with suggest_class_map", name, valid))
-    return suggestion.toml(pairs.read_versions([old, new], unlabelled="only", **given))
+    chosen = from_mapping(given)
+    reading = {name: getattr(chosen, name) for name in valid}
+    return suggestion.toml(pairs.read_versions([old, new], unlabelled="only", **reading))
 
 
 def _record(arguments: Mapping[str, Any], own: Own, inputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
-    option("more", metavar="V3", nargs="*", help="further versions: each is compared with the next and with the last")
+    # With a default, argparse does not name it among the files that are missing.
+    option("more", metavar="V3", nargs="*", action="store", default=[], help="further versions: each is compared with the next and with the last")
     option("--policy", metavar="FILE", help="options in a TOML file; those of the command line override it")
     for each in dataclasses.fields(Options):
         flag = "slice" if each.name == "slices" else each.name.replace("_", "-")
@@ -134,7 +135,7 @@ def run(argv: Sequence[str]) -> int:
             )
         result = _compare(options, suggest)
     except (InputError, OSError) as error:
-        _write_error(_safe_outputs(argv), one_line(error), options, time.perf_counter() - start)
+        _write_error(_given_outputs(argv), one_line(error), options, time.perf_counter() - start)
         raise
     if suggest:
         command.print_text(result)
@@ -199,12 +200,14 @@ def _standard_input(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield options | {key: opened("-") for key in given} | {"more": list(map(opened, options["more"]))}
 
 
-def _write_error(files: Mapping[str, pathlib.Path], reason: str, options: Mapping[str, Any], seconds: float) -> None:
+def _write_error(
+    outputs: Mapping[str, pathlib.Path | None], reason: str, options: Mapping[str, Any], seconds: float
+) -> None:
     """Write the reason into every output, also over an earlier result, which CI could publish for this one."""
     from mpt_jax.compare import markdown, record, show
 
     result = {
-        **{"schema": 1, "passed": False, "error": reason},
+        **{"schema": 1, "passed": False, "verdict": "error", "error": reason},
         **{"inputs": record.of_command(options), "versions": record.versions(), "created": _now()},
     }
     contents = {
@@ -213,12 +216,18 @@ def _write_error(files: Mapping[str, pathlib.Path], reason: str, options: Mappin
         "markdown": markdown.error(reason),
         "junit": show.junit_error(reason, seconds),
     }
-    for kind, path in files.items():
-        storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
+    for kind, path in outputs.items():
+        if path is None:
+            command.print_text(contents[kind])
+        else:
+            storage.write_bytes(path, contents[kind].encode("utf-8", "backslashreplace"))
 
 
-def _safe_outputs(argv: Sequence[str]) -> dict[str, pathlib.Path]:
-    """Return the outputs of a command line, which may be wrong otherwise: no other word of it names the same file."""
+def _given_outputs(argv: Sequence[str]) -> dict[str, pathlib.Path | None]:
+    """Return the outputs of a command line, None for standard output.
+
+    The command line may be wrong otherwise; a file that another word of it names too is not among them.
+    """
     parser = new_parser("mpt_jax.compare", "")
     for kind in _OUTPUTS:
         parser.add_argument(f"--{kind}", action="append", default=[])
@@ -229,7 +238,7 @@ def _safe_outputs(argv: Sequence[str]) -> dict[str, pathlib.Path]:
     given = {kind: names[0] for kind, names in vars(named).items() if len(names) == 1}
     others += [word.partition("=")[2] for word in others]
     taken = [os.path.realpath(name) for name in (*others, *given.values())]
-    files: dict[str, pathlib.Path] = {}
+    files: dict[str, pathlib.Path | None] = {"json": None} if given.get("json") == "-" else {}
     for kind, name in given.items():
         with contextlib.suppress(InputError):
             if taken.count(os.path.realpath(name)) == 1:

@@ -5,7 +5,8 @@ No text is kept once its hash is known: for 10 million ids of 16 characters this
 """
 
 import functools
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +125,34 @@ def _order(keys: Keys) -> np.ndarray:
     order = np.argsort(keys[0])
     first = keys[0][order]
     return np.lexsort(keys[::-1]) if np.any(first[1:] == first[:-1]) else order
+
+
+def written_otherwise(old: Sequence[str], new: Sequence[str]) -> str:
+    """Return in what an id of one table differs from one of another that may be the same, with both; "" if in nothing.
+
+    Examples:
+      >>> written_otherwise(["007", "x"], ["7", "y"])
+      "'007' and '7' differ only in leading zeros: expected the same text in both"
+      >>> written_otherwise(["img/a.png"], ["a.png"])
+      "'img/a.png' and 'a.png' differ only in their folder: expected the same text in both"
+    """
+    for what, form in _WRITINGS.items():
+        others = {form(text): text for text in reversed(new)}
+        for text in old:
+            if form(text) in others:
+                pair = " and ".join(map(ascii, (text, others[form(text)])))
+                return f"{pair} differ only in {what}: expected the same text in both"
+    return ""
+
+
+_WRITINGS = {
+    "Unicode form": lambda text: unicodedata.normalize("NFC", text),
+    "white space": lambda text: "".join(text.split()),
+    "case": str.casefold,
+    "leading zeros": lambda text: text.lstrip("0") or "0",
+    "their folder": lambda text: text.replace("\\", "/").rpartition("/")[2],
+    "their ending": lambda text: text.replace("\\", "/").rpartition(".")[0] or text,
+}
 
 
 def _same(keys: Keys, order: np.ndarray) -> np.ndarray:

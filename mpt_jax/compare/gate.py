@@ -143,7 +143,7 @@ def checks(
       measured: as of `measure`; also `slices` of `slices.measure`, and `must_pass` with `rows` and `negative_flips`.
       limits: of the new model.
       confidence: of the intervals.
-      min_rows: classes and slices with fewer rows are not judged.
+      min_rows: classes and slices with fewer rows are not judged, but for those with a limit of their own.
       undecided: "pass" if an undecided check has passed.
       own: limits of single classes by limit and class, in place of those for all.
 
@@ -165,7 +165,7 @@ def checks(
             return next((special[name] for name in names if name in special), limit)
 
         groups = LIMITS[name](measured, allowed, _Reading(limits.confident, confidence))
-        check = _check(name, limit, groups, limits.confident, confidence, min_rows)
+        check = _check(name, limit, groups, special, limits.confident, confidence, min_rows)
         found.append(check | {"passed": check["verdict"] in ((PASS, UNDECIDED) if undecided == "pass" else (PASS,))})
     if "must_pass" in measured:
         found.append(_must_pass(measured["must_pass"]))
@@ -218,10 +218,20 @@ def could_change(checks: Sequence[Mapping[str, Any]], others: Sequence[Sequence[
 
 
 def _check(
-    name: str, limit: float | None, groups: Sequence[Group], confident: bool, confidence: float, min_rows: int
+    name: str,
+    limit: float | None,
+    groups: Sequence[Group],
+    own: Mapping[str, float],
+    confident: bool,
+    confidence: float,
+    min_rows: int,
 ) -> dict[str, Any]:
     family = name in FAMILIES
-    judged = [group for group in groups if not family or group.rows >= min_rows]
+
+    def is_judged(group: Group) -> bool:
+        return not family or group.rows >= min_rows or group.name in own
+
+    judged = [group for group in groups if is_judged(group)]
     verdicts = evidence.judge(
         [group.evidence for group in judged],
         [_is_within(name, group) for group in judged],
@@ -246,7 +256,8 @@ def _check(
             "verdict": verdict.verdict,
             "more_rows": max((each.more_rows for _, each in pairs if each.more_rows), default=None),
         }
-    return check | ({"groups": _groups(pairs, groups, min_rows)} if family else {})
+    left_out = [group for group in groups if not is_judged(group)]
+    return check | ({"groups": _groups(pairs, left_out)} if family else {})
 
 
 def _in_rows(judged: evidence.Judged, group: Group) -> evidence.Judged:
@@ -271,7 +282,7 @@ def _is_within(name: str, group: Group) -> bool:
     return group.held >= group.allowed if name in MINIMA else group.held <= group.allowed
 
 
-def _groups(pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Group], min_rows: int) -> dict[str, Any]:
+def _groups(pairs: Sequence[tuple[Group, evidence.Judged]], left_out: Sequence[Group]) -> dict[str, Any]:
     """Return the groups of a family that did not pass, the worst first, and those with too few rows."""
 
     def of(verdict: str) -> list[dict[str, Any]]:
@@ -281,8 +292,8 @@ def _groups(pairs: Sequence[tuple[Group, evidence.Judged]], groups: Sequence[Gro
             for group, each in sorted(chosen, key=lambda pair: -pair[0].value)
         ]
 
-    left_out = [{"group": group.name, "rows": group.rows} for group in groups if group.rows < min_rows]
-    return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": left_out}
+    not_judged = [{"group": group.name, "rows": group.rows} for group in left_out]
+    return {"count": len(pairs), "regression": of(REGRESSION), "undecided": of(UNDECIDED), "not_judged": not_judged}
 
 
 Allowed = Callable[..., float | None]  # the limit of the first of some names that has one, else that of all

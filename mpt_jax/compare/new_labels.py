@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mpt_jax.compare import align, rows
 from mpt_jax.compare.rows import NAMED, Rows, ids_of
-from mpt_jax.errors import InputError, listed
+from mpt_jax.errors import InputError, listed, unknown
 from mpt_jax.files.class_changes import LabelChanges
 from mpt_jax.files.predictions import columns
 
@@ -73,7 +73,8 @@ def with_new_labels(
       shared: what an index means in `changes`.
 
     Raises:
-      InputError: a label that may be one of an earlier release or of the last, or corrected labels of no row.
+      InputError: a label that may be one of an earlier release or of the last, or corrected labels of no row or of a
+        class that no file has.
     """
     code_of: dict[Meaning, int] = {}
 
@@ -85,7 +86,7 @@ def with_new_labels(
         meanings = _meanings(read, earlier, names_, must_be_clear=place >= len(earlier))
         table = np.array([*(code(meanings.get(name, Meaning((name,)))) for name in read.classes), -1], np.int32)
         codes.append(table[read.labels])
-    corrected, after = _corrections(changes, versions[0], earlier, shared) if changes else (None, [])
+    corrected, after = _corrections(changes, versions, earlier, shared) if changes else (None, [])
     after_codes = np.array([code(meaning) for meaning in after], np.int32)
     former_codes = np.array([code(meaning) for meaning in corrected.former] if corrected else [], np.int32)
     meanings_ = list(code_of)
@@ -224,9 +225,10 @@ def _ambiguous(
 
 
 def _corrections(
-    changes: LabelChanges, first: Rows, earlier: Sequence[StandsFor], shared: tuple[str, ...] | None
+    changes: LabelChanges, versions: Sequence[Rows], earlier: Sequence[StandsFor], shared: tuple[str, ...] | None
 ) -> tuple[Corrected, list[Meaning]]:
     """Return the corrected rows, and what their labels mean now."""
+    first = versions[0]
     places = align.places(rows.fingerprints(pa.array(changes.ids, pa.large_string())), first.keys)
     chosen = np.flatnonzero(places >= 0).tolist()
     if not chosen:
@@ -238,6 +240,8 @@ def _corrections(
     for older in earlier:
         known = {**older, **known}
     carried = {new for news in known.values() for new in news}
+    in_files = {name for read in versions for name in (*read.classes, *(read.known or ()))}
+    valid = {*in_files, *carried, *known, *(shared or ())}
 
     def name(text: str) -> str:
         return str(columns.class_name(text, shared, changes.name))
@@ -248,6 +252,9 @@ def _corrections(
         news = known.get(before, (before,))
         former.append(Meaning(news, "" if news else before))
         names.append(before)
+        if now not in valid:  # a slip would make a new class, whose rows cannot flip
+            what = f"class {now!r}, to which {changes.name} corrects the label of {changes.ids[place]!r}"
+            raise InputError(unknown(what, now, sorted(valid)))
         news = (now,) if now in carried else known.get(now, (now,))
         if len(news) > 1:
             raise InputError(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -115,7 +115,7 @@ class Options(Limits):
 
     Attributes:
       undecided: whether a limit that is exceeded, but by too few rows to be sure, is a "pass" or a "fail".
-      min_rows: classes and slices with fewer rows are not held against limits.
+      min_rows: classes and slices with fewer rows are not held against limits, but for those with a limit of their own.
       confidence: of the intervals, between 0 and 1.
       classes: class names in the order of the indices; by default an index is its own name.
       old_classes: the classes that the old model knows: their number, their names (which are then also what an index
@@ -247,14 +247,13 @@ class Options(Limits):
                 raise InputError(f"{name} is {value!r}; expected {' or '.join(choices)}")
             if kind == COUNT and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0):
                 raise InputError(f"{name} is {value!r}; expected 0 or more")
-            if kind == FLAG and not isinstance(value, bool):
-                raise InputError(f"{name} is {value!r}; expected true or false")
-            if kind == SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
-                raise InputError(f"{name} is {value!r}; expected a list of names")
+            is_valid, expected = _EXPECTED.get(kind, (lambda value: True, ""))
+            if value is not None and not is_valid(value):
+                raise InputError(f"{name} is {value!r}; expected {expected}")
         for limit, needed in NEEDED.items():
             if getattr(self, limit) is not None and not getattr(self, needed):
                 raise InputError(f"{limit} is given without {needed}; expected --{needed.replace('_', '-')}, too")
-        if self.threshold is not None and (isinstance(self.threshold, bool) or not math.isfinite(self.threshold)):
+        if self.threshold is not None and not math.isfinite(self.threshold):
             raise InputError(f"threshold is {self.threshold}; expected a score, such as 0.9")
         if not self.slices and any(getattr(self, name) is not None for name in OF_SLICES):
             raise InputError("a limit on slices is given without slices; expected the columns that define them")
@@ -269,6 +268,28 @@ class Options(Limits):
             **{"extra": self.slices, "top_k": self.top_k, "confidences": self.threshold is not None}
         }
 
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+
+
+def _is_texts_by_text(value: object) -> bool:
+    return isinstance(value, Mapping) and _is_texts([*value.keys(), *value.values()])
+
+
+_EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    RATE: (_is_number, "a number, such as 0.95"),
+    FLAG: (lambda value: isinstance(value, bool), "true or false"),
+    TEXT: (lambda value: isinstance(value, str), "text"),
+    SAME: (_is_texts_by_text, "names by name, such as {'car': 'automobile'}"),
+    COLUMNS: (_is_texts_by_text, "names by usual name, such as {'id': 'uid'}"),
+    SEVERAL: (_is_texts, "a list of names"),
+}
+"""What a value of a kind must be."""
 
 _KINDS = {
     each.name: (each.metadata["kind"], each.metadata["choices"])

@@ -22,9 +22,12 @@ def moved(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> list
     """Return the classes that a model seems to have in another place, in the order of the classes.
 
     A class with its rows predicted as another one has moved there if a third class, or the other one itself, has moved
-    to its place: two classes that changed places, a cycle, or a list that is shifted by one. "Most" means that the
-    lower end of the 95 % interval (Wilson) of the share is above one half, so that a few rows say nothing. Classes that
-    look alike do not form such a chain: the model would have to take most of A for B and most of B for C.
+    to its place: two classes that changed places, a cycle, or a list that is shifted by one. It has also moved if it is
+    never predicted and the other class is seldom right or has no rows: a list of indices with a new class before its
+    last one. "Most" means that the lower end of the 95 % interval (Wilson) of the share is above one half, "seldom"
+    that the upper end is below, so that a few rows say nothing. Classes that look alike do not form such a chain: the
+    model would have to take most of A for B and most of B for C. Nor does a new class that looks like an old one: the
+    model would have to be wrong on the old one too.
 
     Args:
       predictions: positions of classes, ``[n]``.
@@ -41,14 +44,20 @@ def moved(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> list
     rows = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels[predictions == labels], minlength=num_classes)
     suspects = (rows > 0) & (2 * right < rows)
-    if suspects.sum() < 2:
+    if not suspects.any():
         return []
     chosen = suspects[labels] & (predictions != labels)
     keys, counts = np.unique(labels[chosen].astype(np.int64) * num_classes + predictions[chosen], return_counts=True)
     of, to = np.divmod(keys, num_classes)
     most = metrics.wilson_intervals(counts.astype(float), rows[of].astype(float))[:, 0] > 1 / 2
     places = dict(zip(of[most].tolist(), to[most].tolist(), strict=True))
-    chain = {label for label, place in places.items() if place in places or label in places.values()}
+    predicted = np.bincount(predictions, minlength=num_classes)
+    seldom = metrics.wilson_intervals(right.astype(float), rows.astype(float))[:, 1] < 1 / 2
+    chain = {
+        label
+        for label, place in places.items()
+        if place in places or label in places.values() or (not predicted[label] and (seldom[place] or not rows[place]))
+    }
     return [
         Moved(int(label), int(prediction), int(count), int(rows[label]))
         for label, prediction, count in zip(of[most], to[most], counts[most], strict=True)
@@ -75,5 +84,6 @@ def doubt_of_old(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[
         return ""
     return (
         f"the old model predicts {listed(found)}; its wrong predictions can never be flips, so expected the same "
-        "classes in the same order for labels and predictions (see --classes), or --allow-poor-old if it confuses these"
+        "classes in the same order for labels and predictions (see --classes), --class-map FILE if a class was renamed, "
+        "or --allow-poor-old if it confuses these"
     )

@@ -26,6 +26,7 @@ from mpt_jax.files.predictions.formats import Source
 
 RETIRED, UNLABELLED = "rows of retired classes", "rows without a label"
 SKIP = "; --unlabelled skip leaves out the rows without a label"
+MOST_IDS = 1000  # compared to find out how their writing differs
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
 Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
@@ -158,8 +159,6 @@ def read_versions(
         raise InputError(
             f"old_classes is {old_classes}; expected names with class_map: the classes that the old model knows"
         )
-    if columns and not (isinstance(columns, Mapping) and all(isinstance(each, str) for each in columns.values())):
-        raise InputError(f"columns are given as {columns!r}; expected names by usual name, such as {{'id': 'uid'}}")
     tables = {role: each for role, each in (("labels", labels), ("metadata", metadata)) if each is not None}
     names += [
         str(each) if isinstance(each, str | os.PathLike) else f"the {role}' {_kind(each)}"
@@ -192,7 +191,7 @@ def read_versions(
         problems += version.problems
         if place and versions[0].ids_complete and version.ids_complete:
             match = align.match(versions[0].keys, version.keys)
-            problems += _unmatched(versions[0], version, match)
+            problems += _unmatched(versions[0], version, match, {name for each in maps for name in each.retire})
             if match.new_of_old is not None:
                 version = rows.reordered(version, match.new_of_old, versions[0].source)
         versions.append(version)
@@ -506,7 +505,8 @@ def _respelled(before: Rows, after: Rows, shared: Sequence[str]) -> list[str]:
     )
 
 
-def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
+def _unmatched(before: Rows, after: Rows, match: align.Match, retired: Collection[str]) -> list[str]:
+    """Describe ids that are not once in both files, and why that may be so."""
     problems = []
     for read, found, what in (
         (before, match.repeated_old, "more than once"),
@@ -518,6 +518,16 @@ def _unmatched(before: Rows, after: Rows, match: align.Match) -> list[str]:
             ids = [repr(text) for text in ids_of(read.source, found[:NAMED])]
             is_in = "id is" if found.size == 1 else "ids are"
             problems.append(f"{found.size:,} {is_in} in {read.source.name} {what}: {listed(ids, found.size)}")
+    if match.only_old.size and match.only_new.size:
+        texts = [ids_of(r.source, each[:MOST_IDS]) for r, each in ((before, match.only_old), (after, match.only_new))]
+        if how := align.written_otherwise(*texts):
+            problems[-1] += f"; {how}"
+    labels = {before.classes[code] for code in np.unique(before.labels[match.only_old]) if code >= 0}
+    if labels and labels <= {*retired}:
+        problems[-1] += (
+            f"; the rows that only {before.source.name} has are of retired classes: expected them in both files, "
+            "without a label where the class is gone, or in neither"
+        )
     return problems
 
 
@@ -620,6 +630,10 @@ def _hidden(
     def known(read: Rows, meaning: StandsFor) -> set[str]:
         return {label for label in shown(read.known or (), meaning) if label is not None}
 
+    def labels_of(prediction: str) -> dict[str, int]:
+        codes = [code for code, label in enumerate(shown(before.classes, meanings[0])) if label == prediction]
+        return before.rows_by_label(np.isin(before.predictions, codes))
+
     read = [(before, meanings[0]), (after, meanings[1])]
     return vocabulary.problems(
         labels,
@@ -628,6 +642,7 @@ def _hidden(
         declared={*shared, *(name for each in read if each[0].listed for name in known(*each))},
         from_columns=() if before.listed else known(*read[0]),
         old_classes_given=old_classes_given or before.known is not None,
+        labels_of=labels_of,
     )
 
 

@@ -18,6 +18,7 @@ and slices may have limits of their own::
 """
 
 import pathlib
+import re
 import tomllib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -99,10 +100,15 @@ def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:
     if isinstance(policy, Mapping):
         return "the policy", pathlib.Path(), dict(policy)
     path = pathlib.Path(policy)
+    text = ""
     try:
-        return str(path), path.parent, tomllib.loads(regular_file.read_text(path, "utf-8-sig"))
+        text = regular_file.read_text(path, "utf-8-sig")
+        return str(path), path.parent, tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}; expected options in TOML, such as max-nfr = 0.01") from error
+        expected = "options in TOML, such as max-nfr = 0.01"
+        if key := re.search(r"^\s*(slice|class)\s*=", text, re.MULTILINE):
+            expected = f"[{key[1]}.NAME] for each {key[1]} in place of {key[0].strip()}"
+        raise InputError(f"{path}: {error}; expected {expected}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file; expected a policy in TOML") from error
     except OSError as error:

@@ -57,9 +57,9 @@ class Rows:
         """Return the classes that are some row's prediction."""
         return _present(self.predictions, self.classes)
 
-    def rows_by_label(self) -> dict[str, int]:
-        """Return the number of rows of each label."""
-        return _counted(self.labels, self.classes)
+    def rows_by_label(self, rows: np.ndarray | None = None) -> dict[str, int]:
+        """Return the number of rows of each label, among all rows or those of a mask ``[n]``."""
+        return _counted(self.labels if rows is None else self.labels[rows], self.classes)
 
     def rows_by_prediction(self, rows: np.ndarray | None = None) -> dict[str, int]:
         """Return the number of rows of each prediction, among all rows or those of a mask ``[n]``."""

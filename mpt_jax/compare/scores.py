@@ -31,7 +31,7 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
         that both accept, right before and wrong now; also `rows_new`, how many the new model accepts
 
     Raises:
-      InputError: mean F1 with a class map that splits.
+      InputError: mean F1 with a class map that splits, or a threshold that the old model never reaches.
     """
     known, weights = pair.labels < pair.num_old_classes, pair.extras.weights
     found: dict[str, Any] = {}
@@ -50,6 +50,12 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
     if pair.confidences and options.threshold is not None:
         _require_one_scale(pair)
         old_accepts, new_accepts = (each >= options.threshold for each in pair.confidences)
+        if not (known & old_accepts).any():
+            of_known = pair.confidences[0][known]
+            raise InputError(
+                f"threshold is {options.threshold:g}, which no answer of {pair.names[0]} on its classes reaches: its "
+                f"largest scores are {of_known.min():.3g} to {of_known.max():.3g}; expected a threshold among these"
+            )
         # An answer that is not accepted does no harm, so that losing one is no flip.
         kinds = _kinds(old == pair.labels, (new == pair.labels) | ~new_accepts)
         accepted = {"threshold": options.threshold, "rows_new": int(np.count_nonzero(known & new_accepts))}

@@ -56,6 +56,7 @@ _RATES = (
     ("pfr", "positive flips (PFR)"),
     ("churn", "predictions changed"),
 )
+FEW_ROWS = 30  # on which two models may well agree
 _BESIDE = ("labels", "metadata", "must_pass", "class_map", "label_changes", "policy")  # inputs that are no predictions
 _KNOWN_FROM = {
     "answers": "those that it predicts",
@@ -176,16 +177,21 @@ def _correction_notes(result: Result) -> list[str]:
 
 
 def copies(result: Result) -> list[str]:
-    """Return which of the compared files have the same content, so that nothing can differ, in one line each."""
+    """Return which of the compared files have the same content or predictions, so that nothing differs, a line each."""
     files: dict[str, list[str]] = {}
     for each in result.get("inputs", []):
         if "sha256" in each and each["role"] not in _BESIDE:
             files.setdefault(each["sha256"], []).append(printable(each["name"]))
-    return [
+    same = [
         f"The same content in {' and '.join(names)}: nothing can differ; expected the predictions of two models"
         for names in files.values()
         if len(names) > 1
     ]
+    rows = result.get("all_rows", {})
+    if not same and rows.get("churn") == 0 and rows["count"] >= FEW_ROWS and "weightless" not in result:
+        old, new = (printable(result[age]) for age in ("old", "new"))
+        return [f"All predictions of {old} and {new} are the same, as those of one model are; were two models expected?"]
+    return same
 
 
 def verdict(result: Result) -> str:

@@ -5,9 +5,10 @@ another number, would drop out of the comparison without a word.
 """
 
 import re
+import shlex
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mpt_jax.errors import counted_rows, listed
 
@@ -117,6 +118,7 @@ def problems(
     declared: Collection[str] = (),
     from_columns: Collection[str] = (),
     old_classes_given: bool = False,
+    labels_of: Callable[[str], Counts] = lambda prediction: {},
 ) -> list[str]:
     """Describe each way in which the names of the classes can hide a flip, with what would mend it.
 
@@ -128,6 +130,7 @@ def problems(
       declared: classes that the user or the files list; two spellings that are both listed are two classes.
       from_columns: classes that only the name of a column of scores of the old model shows, which may be another thing.
       old_classes_given: whether it is known which classes the old model knows, apart from its predictions.
+      labels_of: returns the rows of each label where the old model makes a prediction, if that is known.
     """
     found = []
     for group in respelled([*labels, *old, *new], declared):
@@ -138,7 +141,7 @@ def problems(
         ]
         found.append(
             f"{' and '.join(where)} look like one class; expected one spelling: make them one with "
-            f"{' '.join(f'--same {_quoted(name)}={_quoted(common)}' for name in others)}, or keep them apart with "
+            f"{' '.join(_same(name, common) for name in others)}, or keep them apart with "
             "--classes and all names"
         )
     strange, missed = never_labels(labels, old), never_predicted(labels, old)
@@ -154,7 +157,7 @@ def problems(
         found.append(
             f"{names[0]} never predicts {_with_rows(missed, labels)}, and predicts {_with_rows(strange, old)}, never a "
             "label; if these are other names of the same classes, no flip of theirs can be seen: expected "
-            f"--same {_quoted(strange[0])}={_quoted(missed[0])} for each, --classes with the names of the indices, or "
+            f"{_likely(strange, missed, labels, labels_of)} for each, --classes with the names of the indices, or "
             "--old-classes with the classes that the old model knows, if the others are new"
         )
     return found
@@ -169,5 +172,20 @@ def _with_rows(names: Sequence[str], counts: Counts) -> str:
     return listed([f"{name!r} ({counted_rows(counts[name])})" for name in names], most=SHOWN)
 
 
-def _quoted(name: str) -> str:
-    return f"'{name}'" if any(c.isspace() for c in name) else name
+def _likely(
+    strange: Sequence[str], missed: Sequence[str], labels: Counts, labels_of: Callable[[str], Counts]
+) -> str:
+    """Return the option that makes two names one, with a prediction and the label of which it is for most of the rows.
+
+    Frequencies do not tell which names belong together, and a wrong pair would hide the flips of both.
+    """
+    for name in strange:
+        of = labels_of(name)
+        most = max(missed, key=lambda label: of.get(label, 0) / labels[label])
+        if 2 * of.get(most, 0) > labels[most]:
+            return f"{_same(name, most)} ({of[most]:,} of {counted_rows(labels[most])})"
+    return "--same OLD=LABEL"
+
+
+def _same(name: str, meaning: str) -> str:
+    return f"--same {shlex.quote(f'{name}={meaning}')}"

@@ -3,10 +3,12 @@
 import collections
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import align
+from mpt_jax.compare import align, compare
+from mpt_jax.errors import InputError
 
 TEXTS = st.lists(st.text(alphabet="ab\0é1", max_size=4), max_size=30)
 
@@ -63,3 +65,29 @@ def test_ids_that_share_one_of_the_two_hashes_are_distinguished():
     assert found.new_of_old.tolist() == [1, 3, 0, 2]
     other = align.match(old, (first[rows], np.array([1, 3, 2, 4], np.uint64)))
     assert other.new_of_old is None and other.only_old.tolist() == [1] and other.only_new.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("\u00e90", "e\u03010", "Unicode form"),
+        (" a1", "a1", "white space"),
+        ("IMG_1", "img_1", "case"),
+        ("0042", "42", "leading zeros"),
+        ("000", "0", "leading zeros"),
+        ("C:\\photos\\a.png", "a.png", "their folder"),
+        ("a/b.png", "a/b.jpg", "their ending"),
+        ("a/b.png", "a/b", "their ending"),
+    ],
+)
+def test_ids_that_are_only_written_otherwise_are_named_so_that_the_difference_shows(old, new, what):
+    for one, other in ((old, new), (new, old)):
+        found = align.written_otherwise(["x", one], ["y", other])
+        assert found == f"{one!a} and {other!a} differ only in {what}: expected the same text in both"
+    assert not align.written_otherwise([old, "a"], ["b", "c"])
+
+
+def test_an_error_says_how_ids_are_written_otherwise():
+    table = {"id": ["0", "1"], "label": ["cat", "dog"], "prediction": ["cat", "dog"]}
+    with pytest.raises(InputError, match="'a/0' and '0' differ only in their folder"):
+        compare(table | {"id": ["a/0", "a/1"]}, table)

@@ -184,6 +184,16 @@ def test_a_class_may_have_a_limit_of_its_own():
     assert check["passed"] and check["groups"]["count"] == 1
 
 
+@pytest.mark.parametrize(("own", "verdict"), [(0.0, "regression"), (0.3, "undecided"), (0.5, "pass")])
+def test_a_group_with_a_limit_of_its_own_is_judged_however_few_its_rows_are(own, verdict):
+    rows = table(0, 200) + table(3, 4, label=1)
+    limits = {"max_class_nfr": 0.2, "min_rows": 50}
+    (check,) = judged(rows, **limits, own={"max_class_nfr": {"b": own}})
+    assert check["verdict"] == verdict and not check["groups"]["not_judged"]
+    (check,) = judged(rows, **limits, own={"max_class_nfr": {"a": own}})
+    assert check["verdict"] == "pass" and check["groups"]["not_judged"] == [{"group": "b", "rows": 7}]
+
+
 def test_the_rows_that_would_decide_are_rows_of_the_files():
     rows = table(0, 80, 10, 10)
     (check,) = judged(rows, max_relative_nfr=0.05)  # tested on the share of errors that are flips

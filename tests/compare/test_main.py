@@ -178,6 +178,21 @@ def test_a_wrong_command_line_replaces_what_an_earlier_comparison_left(files, wr
     assert before == {name: pathlib.Path(name).read_bytes() for name in files}
 
 
+def test_an_error_is_printed_as_json_where_the_result_would_be(files, capsys):
+    assert main([*files, "--max-nfr=0.1", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "pass"
+    for wrong in ("--max-nfr=1%", "--classes=a"):
+        assert main([*files, wrong, "--json=-"]) == 2
+        printed = capsys.readouterr()
+        found = json.loads(printed.out)
+        assert found["verdict"] == "error" and not found["passed"] and printed.err == f"error: {found['error']}\n"
+
+
+def test_only_the_files_that_are_needed_are_called_missing(files, capsys):
+    assert main(files[:1]) == 2
+    assert "required: NEW\n" in capsys.readouterr().err
+
+
 def test_an_error_overwrites_no_input(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("gate.toml").write_text("max-nfr = 0.1")

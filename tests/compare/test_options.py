@@ -36,9 +36,21 @@ def test_the_command_has_every_option_and_passes_only_those_given():
         ({"confidence": 95}, "confidence is 95; expected a number between 0 and 1"),
         ({"max_churn": 2}, "max_churn is 2; expected a fraction below 1"),
         ({"max_nfr": True}, "max_nfr is True; expected a fraction"),
+        ({"same": ["Cat=cat"]}, "same is \\['Cat=cat'\\]; expected names by name"),
+        ({"same": {"Cat": 1}}, "same is {'Cat': 1}; expected names by name"),
         ({"confident": True}, "confident applies to limits, but none is given"),
     ],
 )
 def test_options_that_are_not_valid(given, message):
     with pytest.raises(InputError, match=message):
         compare({}, {}, **given)
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(options.Options)])
+@pytest.mark.parametrize("value", [5, -1.5, "x", "", b"x", ["x"], [5], {"x": 5}, {5: "x"}, object(), True])
+def test_a_value_of_any_type_is_used_or_refused_in_one_line(name, value):
+    table = {"id": [1, 2], "label": ["x", "y"], "prediction": ["x", "y"]}
+    try:
+        compare(table, table, **{name: value})
+    except InputError as error:
+        assert name.rstrip("s") in str(error).replace("-", "_") or len(str(error)) > 20

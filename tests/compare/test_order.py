@@ -48,6 +48,29 @@ def test_a_shifted_list_is_found_and_a_few_rows_or_half_of_them_say_nothing():
     assert not order.moved(half, labels, 4)
 
 
+@pytest.mark.parametrize("new", [[8], [7], [0], [7, 8], [2, 8], [8, 9], [3]])
+def test_indices_with_new_classes_inserted_anywhere_are_found(new):
+    num_classes = 9 + len(new)
+    old = [place for place in range(num_classes) if place not in new]  # the label of each of the old model's classes
+    labels = np.random.default_rng(0).permutation(np.arange(3000) % num_classes)
+    of_new = np.random.default_rng(1).integers(0, 9, 3000)
+    predictions = np.where(np.isin(labels, new), of_new, np.searchsorted(old, labels))
+    moved = [place for place, label in enumerate(old) if place != label]
+    found = [(each.label, each.prediction) for each in order.moved(predictions, labels, num_classes)]
+    assert set(found) == {(old[place], place) for place in moved}
+    without_new = ~np.isin(labels, new)  # the test set need not have rows of a new class
+    found = [each.label for each in order.moved(predictions[without_new], labels[without_new], num_classes)]
+    assert set(found) == {old[place] for place in moved}
+
+
+def test_a_new_class_that_looks_like_an_old_one_is_no_sign_of_another_order():
+    labels = np.arange(3000) % 10
+    looks_alike = np.where(labels == 9, 8, labels)
+    assert not order.moved(looks_alike, labels, 10)
+    hard = np.where((labels == 8) & (np.arange(3000) < 1600), 0, looks_alike)  # about half of the old one is wrong
+    assert not order.moved(hard, labels, 10)
+
+
 def test_the_sentence_names_some_of_many():
     labels = np.arange(2000) % 20
     found = order.doubt_of_old((labels + 1) % 20, labels, [f"c{i}" for i in range(20)])

@@ -8,7 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mpt_jax.compare import pairs
+from mpt_jax.compare import compare, pairs
 from mpt_jax.errors import InputError
 from mpt_jax.files.predictions import formats, released
 
@@ -360,8 +360,8 @@ def test_columns_have_other_names_in_both_files_or_in_one(tmp_path):
     ):
         pairs.read(old | {"label": LABELS}, NEW, columns=columns)
     for wrong in ("id=uid", {"id": 5}):
-        with pytest.raises(InputError, match=r"columns are given as .*; expected names by usual name"):
-            pairs.read(old, NEW, columns=wrong)
+        with pytest.raises(InputError, match=r"columns is .*; expected names by usual name"):
+            compare(old, NEW, columns=wrong)
     semicolons = tmp_path / "semicolons.csv"
     semicolons.write_text(
         "uid;y_true;y_pred\n" + "".join(f"{';'.join(row)}\n" for row in zip(*OLD.values(), strict=True))

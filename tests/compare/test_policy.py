@@ -60,6 +60,7 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path, monkeypatch):
         ("max-nfr = 1.5", "gate.toml: max_nfr is 1.5; expected a fraction below 1"),
         ("[class.a]\nmax-nfr = 2", "gate.toml: max_nfr is 2"),
         ("[class.a]\nmax-nrf = 0", "unknown limit 'max_nrf' of class 'a'; did you mean 'max_nfr'"),
+        ("slice = 'site'\n[slice.site]\nmax-nfr = 0", r"expected \[slice.NAME\] for each slice in place of slice ="),
         ("class = 1", "class is 1; expected a table for each, such as \\[class.cat\\]"),
         ("[class.c]\nmax-nfr = 0.1", "the policy has limits of class 'c', which no row has"),
     ],

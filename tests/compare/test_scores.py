@@ -44,7 +44,7 @@ def test_one_threshold_needs_one_kind_of_scores():
         for old, new in ((one, other), (other, one)):
             with pytest.raises(InputError, match="one threshold cannot mean the same for both; expected scores of one"):
                 compare(old, new, threshold=0.5)
-        assert compare(other, other, threshold=0.5, max_accepted_nfr=0.1)["passed"]
+        assert compare(other, other, threshold=float(np.median(scores.max(-1))), max_accepted_nfr=0.1)["passed"]
 
 
 @given(SCORES, st.integers(1, 5))
@@ -61,6 +61,10 @@ def test_the_label_may_be_among_the_largest_scores(rows, k):
 def test_rows_that_both_accept_may_become_wrong(rows, threshold):
     options = {"old_classes": 4, "classes": [*"abcd"], "allow_poor_old": True}
     accepted = [row for row in rows if max(row[1]) >= threshold]
+    if not accepted:
+        with pytest.raises(InputError, match="which no answer of the old arrays on its classes reaches"):
+            compare(*tables(rows), threshold=threshold / 10, **options)
+        return
     found = compare(*tables(rows), threshold=threshold / 10, **options)["accepted"]
     wrong = sum(
         ranked(old, 1) == [label] and ranked(new, 1) != [label] and max(new) >= threshold
@@ -93,11 +97,17 @@ def test_a_limit_on_accepted_rows():
             "the old arrays has the column 'prediction' and no scores are chosen; expected scores for top_k",
         ),
         ({"threshold": float("nan")}, "threshold is nan; expected a score"),
+        (
+            {"threshold": 50, "scores": "score", "max_accepted_nfr": 0.1},
+            "threshold is 50, which no answer of the old arrays on its classes reaches: its largest scores are 0.6 to "
+            "0.9; expected a threshold among these",
+        ),
         ({"top_k": -1}, "top_k is -1"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(options, message):
-    table = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1]}
+    scores = {"score_0": [0.9, 0.4], "score_1": [0.1, 0.6]}
+    table = {"id": [1, 2], "label": [0, 1], "prediction": [0, 1], **(scores if "scores" in options else {})}
     with pytest.raises(InputError, match=message):
         compare(table, table, **options)
 

@@ -1,5 +1,6 @@
 """Names of classes that would hide a flip are found, counted and named, with what would mend them."""
 
+import shlex
 import unicodedata
 
 import pytest
@@ -108,6 +109,45 @@ def test_a_class_without_rows_and_new_classes_are_told_apart_by_old_classes():
         compare(old, new)
     found = compare(old, new, old_classes=["cat", "dog", "zebra"])
     assert found["new_classes"] == [{"class": "owl", "rows": 1}]
+
+
+def with_another_name(*, new_class_rows):
+    """Return tables of a model that says car for automobile, and of one that takes both for the new class owl."""
+    labels = ["cat"] * 40 + ["automobile"] * 20 + ["owl"] * new_class_rows
+    old = ["cat"] * 40 + ["car"] * 19 + ["cat"] + ["car", "cat", "cat"] * (new_class_rows // 3)
+    new = ["cat"] * 40 + ["owl"] * (20 + new_class_rows)
+    ids = list(range(len(labels)))
+    return {"id": ids, "label": labels, "prediction": old}, {"id": ids, "label": labels, "prediction": new}
+
+
+@pytest.mark.parametrize("new_class_rows", [6, 60])
+def test_the_proposed_name_is_that_of_the_rows_and_not_of_the_most_frequent_label(new_class_rows):
+    old, new = with_another_name(new_class_rows=new_class_rows)
+    with pytest.raises(InputError, match=r"expected --same car=automobile \(19 of 20 rows\) for each, --classes"):
+        compare(old, new)
+    found = compare(old, new, same={"car": "automobile"})
+    assert found["old_classes_rows"]["negative_flips"] == 19
+
+
+def test_a_wrong_pair_of_names_is_refused_for_what_the_old_model_then_confuses():
+    old, new = with_another_name(new_class_rows=45)
+    with pytest.raises(InputError, match="'owl' for 19 of 20 rows of 'automobile'"):
+        compare(old, new, same={"car": "owl"})
+
+
+def test_no_name_is_proposed_that_the_rows_do_not_show():
+    table = {"id": [1, 2, 3, 4], "label": ["cat", "cat", "dog", "dog"], "prediction": ["cat", "cat", "fox", "cat"]}
+    with pytest.raises(InputError, match="expected --same OLD=LABEL for each"):
+        compare(table, table)
+
+
+def test_a_proposed_option_can_be_pasted_into_a_shell():
+    odd = "it's <5"
+    table = {"id": [1, 2], "label": [odd, "dog"], "prediction": [f"{odd}.", "dog"]}
+    with pytest.raises(InputError) as error:
+        compare(table, table)
+    proposed = str(error.value).partition("make them one with ")[2].partition(", or keep")[0]
+    assert shlex.split(proposed) == ["--same", f"{odd}.={odd}"]
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,10 @@ def class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str | 
     if is_index and value < 0:
         return text  # often a missing label
     if len(text) > DIGITS or not 0 <= int(text) < len(names):
-        expected = f"there are {len(names)} class names, so expected an index up to {len(names) - 1}"
+        expected = (
+            f"there are {len(names)} class names, so expected an index up to {len(names) - 1}, or names in place of "
+            "indices where labels and predictions count the classes differently"
+        )
         raise InputError(f"{source} has the class {text[:50]}; {expected}")
     return names[int(text)]
 

@@ -489,7 +489,10 @@ def _readable(path: File, names: Sequence[str] = ()) -> Iterator[None]:
     except (pa.ArrowException, *DAMAGED) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = re.sub(r"In CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", reason)
-        raise InputError(f"{path} cannot be read: {reason}; expected a valid {path.path.suffix} file") from error
+        expected = f"a valid {path.path.suffix} file"
+        if "conversion error to double" in reason and "'[" in reason:
+            expected = "a column per class, such as score_cat; .jsonl, .parquet and .npz can have a list in each row"
+        raise InputError(f"{path} cannot be read: {reason}; expected {expected}") from error
 
 
 FORMATS: dict[str, Callable[[File, Sequence[str]], Source]] = {
