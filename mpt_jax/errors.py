@@ -14,7 +14,7 @@ from collections.abc import Sequence
 # method, leave a bracket open, or nest deeper than Python allows.
 DAMAGED: tuple[type[Exception], ...] = (
     *(OSError, MemoryError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(OverflowError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 with contextlib.suppress(ImportError):  # Python may have been built without it
     from lzma import LZMAError

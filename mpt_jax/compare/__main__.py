@@ -76,7 +76,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     option("old", metavar="OLD", help="predictions of the deployed model")
     option("new", metavar="NEW", help="predictions of the model that is to replace it, on the same examples")
     # With a default, argparse does not name it among the files that are missing.
-    option("more", metavar="V3", nargs="*", action="store", default=[], help="further versions: each is compared with the next and with the last")
+    option(
+        "more",
+        metavar="V3",
+        nargs="*",
+        action="store",
+        default=[],
+        help="further versions: each is compared with the next and with the last",
+    )
     option("--policy", metavar="FILE", help="options in a TOML file; those of the command line override it")
     for each in dataclasses.fields(Options):
         flag = "slice" if each.name == "slices" else each.name.replace("_", "-")

@@ -84,6 +84,6 @@ def doubt_of_old(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[
         return ""
     return (
         f"the old model predicts {listed(found)}; its wrong predictions can never be flips, so expected the same "
-        "classes in the same order for labels and predictions (see --classes), --class-map FILE if a class was renamed, "
-        "or --allow-poor-old if it confuses these"
+        "classes in the same order for labels and predictions (see --classes), --class-map FILE if a class was "
+        "renamed, or --allow-poor-old if it confuses these"
     )

@@ -16,7 +16,7 @@ from mpt_jax.class_map import ClassMap
 from mpt_jax.compare import align, new_labels, rows, taxonomy, vocabulary
 from mpt_jax.compare import extras as extras_
 from mpt_jax.compare.extras import Extras
-from mpt_jax.compare.new_labels import Corrected, StandsFor
+from mpt_jax.compare.new_labels import Corrected, Release, StandsFor
 from mpt_jax.compare.rows import HINT, NAMED, Rows, ids_of
 from mpt_jax.compare.taxonomy import Mapped
 from mpt_jax.errors import InputError, listed, unknown
@@ -204,12 +204,12 @@ def read_versions(
     _check_same(same, present)
     versions, missing = _without_missing(versions, shared or ())
     problems += missing
-    meanings: list[StandsFor] = [{} for _ in given]
-    relabelled = new_labels.Labelled(tuple(versions), np.full(len(versions[0].labels), -1, np.int32), (), None, ())
+    releases = [Release({}) for _ in given]
+    relabelled = new_labels.as_they_are(versions)
     if maps:
         _require_own_names(versions[: len(given) - 1], shared)
         labelled_as = {name for version in versions for name in version.labelled_classes()}
-        meanings = taxonomy.stands_for(versions[: len(given)], maps, labelled_as)
+        releases = taxonomy.releases(versions[: len(given)], maps, labelled_as)
     if (maps or changes) and all(version.order is opened[0] for version in versions):
         of_last = shared or ()
         declared = [
@@ -219,17 +219,18 @@ def read_versions(
             }
             for place, version in enumerate(versions)
         ]
-        relabelled = new_labels.with_new_labels(versions, meanings[:-1], declared, changes, shared)
+        relabelled = new_labels.with_new_labels(versions, releases, declared, changes, shared, same)
         versions, problems = list(relabelled.versions), [*problems, *relabelled.problems]
     retired, retired_names, corrected = relabelled.retired, relabelled.retired_names, relabelled.corrected
+    explained = (retired >= 0) | relabelled.unclear  # why rows have no label of the last release
     if labels is None and not unlabelled:
         without_label = [
-            (version, np.flatnonzero((version.labels < 0) & ((retired < 0) if retired_names else True)))
+            (version, np.flatnonzero((version.labels < 0) & (~explained if explained.any() else True)))
             for version in versions
         ]
         problems += [rows.named(version, found, "no label") for version, found in without_label if found.size]
         hint = SKIP if any(found.size for _, found in without_label) else ""
-    if problems:
+    if problems and "expected" not in problems[-1]:
         where = "both" if len(given) == 2 else "all files"
         problems[-1] += f"; expected every id once in {where}, with a label and a prediction{hint}"
     kept, extras = None, Extras()
@@ -242,7 +243,7 @@ def read_versions(
         versions, labelled, disagreements = _with_one_label(versions)
         problems += disagreements
         if not labelled.all():
-            unlabelled_rows = np.flatnonzero(~labelled & (retired < 0))
+            unlabelled_rows = np.flatnonzero(~labelled & ~explained)
             if labels is not None and not unlabelled and unlabelled_rows.size:
                 problems.append(rows.named(versions[0], unlabelled_rows, "no label") + SKIP)
             if not labelled.any():
@@ -263,7 +264,7 @@ def read_versions(
         kept,
         extras,
         tuple(maps),
-        tuple(meanings),
+        tuple(release.stands_for for release in releases),
         dict(
             zip(retired_names, np.bincount(retired[retired >= 0], minlength=len(retired_names)).tolist(), strict=True)
         ),

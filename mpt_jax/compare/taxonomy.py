@@ -4,7 +4,6 @@ A class map says which new labels an old class stands for. An old answer that st
 right and takes that label's name, so that the rest of the gate counts as for models of one list of classes.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from mpt_jax import class_map
 from mpt_jax.class_map import ClassMap
-from mpt_jax.compare.new_labels import StandsFor
+from mpt_jax.compare.new_labels import Release, StandsFor
 from mpt_jax.compare.rows import Rows
 from mpt_jax.errors import InputError, listed
 
@@ -58,8 +57,8 @@ class Mapped:
         return [self.old.names[place] for place in np.flatnonzero(self.old.allowed.sum(1) > 1)]
 
 
-def stands_for(versions: Sequence[Rows], maps: Sequence[ClassMap], labels: set[str]) -> list[StandsFor]:
-    """Return, for each version, the labels of the last one that its classes stand for, through all maps in between.
+def releases(versions: Sequence[Rows], maps: Sequence[ClassMap], labels: set[str]) -> list[Release]:
+    """Return, for each version, what its classes stand for in the last one, through all maps in between.
 
     Args:
       versions: of n releases, the oldest first.
@@ -86,17 +85,29 @@ def stands_for(versions: Sequence[Rows], maps: Sequence[ClassMap], labels: set[s
         if read.known is None:
             known += [name for name in changed if name in labels and name not in known]
         try:
-            found = class_map.targets(map_, known)
+            targets = class_map.targets(map_, known)
         except InputError as error:
             hint = "" if read.known or becomes else "; or --old-classes with all classes that the old model knows"
             raise InputError(f"{read.source.name}: {error}{hint}") from error
-        becomes.append(dict(zip(known, found, strict=True)))
-        carried = [*dict.fromkeys(new for news in found for new in news)]
+        becomes.append(dict(zip(known, targets, strict=True)))
+        carried = [*dict.fromkeys(new for news in targets for new in news)]
         gone = {old: news for old, news in changed.items() if old not in carried}
-    for earlier, later in reversed([*itertools.pairwise(becomes)]):
-        for name, news in earlier.items():
-            earlier[name] = tuple(dict.fromkeys(last for new in news for last in later.get(new, (new,))))
-    return list(becomes)
+    found = [Release(becomes[-1], listed=versions[-1].known is not None)]
+    for read, map_, own in reversed([*zip(versions[:-1], maps, becomes[:-1], strict=True)]):
+        found.insert(0, _before(found[0], own, map_, listed=read.known is not None))
+    return found
+
+
+def _before(later: Release, own: Mapping[str, tuple[str, ...]], map_: ClassMap, *, listed: bool) -> Release:
+    """Return the release before another one, from what its classes become in that."""
+    stands_for, retired = {}, {}
+    for name, news in own.items():
+        stands_for[name] = tuple(dict.fromkeys(last for new in news for last in later.stands_for.get(new, (new,))))
+        gone = dict.fromkeys(last for new in news for last in later.retired.get(new, ()))
+        if gone or not news:
+            retired[name] = tuple(gone) or (name,)
+    made = {new for news in map_.changed().values() for new in news}
+    return Release(stands_for, retired, listed, frozenset((made | later.later) - own.keys()))
 
 
 def _require_current(read: Rows, carried: Sequence[str], gone: Mapping[str, tuple[str, ...]]) -> None:

@@ -190,7 +190,7 @@ def copies(result: Result) -> list[str]:
     rows = result.get("all_rows", {})
     if not same and rows.get("churn") == 0 and rows["count"] >= FEW_ROWS and "weightless" not in result:
         old, new = (printable(result[age]) for age in ("old", "new"))
-        return [f"All predictions of {old} and {new} are the same, as those of one model are; were two models expected?"]
+        return [f"All predictions of {old} and {new} are the same, as those of one model; were two models expected?"]
     return same
 
 

@@ -172,9 +172,7 @@ def _with_rows(names: Sequence[str], counts: Counts) -> str:
     return listed([f"{name!r} ({counted_rows(counts[name])})" for name in names], most=SHOWN)
 
 
-def _likely(
-    strange: Sequence[str], missed: Sequence[str], labels: Counts, labels_of: Callable[[str], Counts]
-) -> str:
+def _likely(strange: Sequence[str], missed: Sequence[str], labels: Counts, labels_of: Callable[[str], Counts]) -> str:
     """Return the option that makes two names one, with a prediction and the label of which it is for most of the rows.
 
     Frequencies do not tell which names belong together, and a wrong pair would hide the flips of both.

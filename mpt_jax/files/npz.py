@@ -10,6 +10,7 @@ import dataclasses
 import io
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO
@@ -41,10 +42,11 @@ class Header:
         """Read the next rows.
 
         Raises:
-          ValueError: there are fewer.
+          ValueError: there are fewer, or text that is none.
         """
         shape = (count, *self.shape[1:])
-        return np.frombuffer(stream.read(self.nbytes(count)), self.dtype, math.prod(shape)).reshape(shape)
+        read = np.frombuffer(stream.read(self.nbytes(count)), self.dtype, math.prod(shape)).reshape(shape)
+        return _readable(read)
 
 
 class Archive(Mapping[str, np.ndarray]):
@@ -90,7 +92,7 @@ class Archive(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         with self.opened(name), self._archive.open(self._entries[name]) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            return _readable(np.lib.format.read_array(stream, allow_pickle=False))
 
     @contextlib.contextmanager
     def opened(self, name: str, rows: int | None = None) -> Iterator[tuple[IO[bytes], Header]]:
@@ -130,8 +132,19 @@ class Archive(Mapping[str, np.ndarray]):
             yield stream, header
 
 
+def _readable(array: np.ndarray) -> np.ndarray:
+    """Return an array whose texts can be read; NumPy checks a character when it is used, with a SystemError."""
+    if array.dtype.kind == "U" and array.dtype.itemsize and array.size:
+        codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if codes.max() > sys.maxunicode:
+            raise ValueError(f"a character with the number {codes.max():,}; expected text")
+    return array
+
+
 def _header(stream: IO[bytes]) -> Header:
     version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"arrays of format version {version}")
     first = version == (1, 0)
     length = stream.read(2 if first else 4)
     if (size := int.from_bytes(length, "little")) > _HEADER:

@@ -95,7 +95,7 @@ def test_files_with_the_same_content_are_named(tmp_path):
 def test_predictions_that_are_all_the_same_are_named_whatever_the_files_are():
     table = {"id": range(30), "label": ["a", "b"] * 15, "prediction": ["a", "b"] * 15}
     shuffled = {name: [*values][::-1] for name, values in table.items()}
-    note = "All predictions of the old arrays and the new arrays are the same, as those of one model are; were two "
+    note = "All predictions of the old arrays and the new arrays are the same, as those of one model; were two "
     assert text.notes(compare(table, shuffled, max_nfr=0)) == [f"{note}models expected?"]
     few = {name: [*values][:29] for name, values in table.items()}
     assert not text.notes(compare(few, few)) and not text.notes(compare(table, table | {"prediction": ["a"] * 30}))

@@ -190,7 +190,7 @@ def test_an_error_is_printed_as_json_where_the_result_would_be(files, capsys):
 
 def test_only_the_files_that_are_needed_are_called_missing(files, capsys):
     assert main(files[:1]) == 2
-    assert "required: NEW\n" in capsys.readouterr().err
+    assert "required: NEW;" in capsys.readouterr().err
 
 
 def test_an_error_overwrites_no_input(files, tmp_path, monkeypatch, capsys):

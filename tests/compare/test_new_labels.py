@@ -1,10 +1,13 @@
 """The truth of a row is a label of the last release, whichever file shows it; what is not clear is refused."""
 
+import contextlib
+import random
 import re
 
 import pytest
 
-from mpt_jax.compare import chain, compare
+from mpt_jax.class_map import ClassMap
+from mpt_jax.compare import chain, compare, pairs
 from mpt_jax.errors import InputError
 
 MAP = {
@@ -51,8 +54,8 @@ def test_a_split_label_needs_the_new_one_in_another_file():
     assert counts(old, new)[0] == [1, 2, 0, 1]
     with pytest.raises(
         InputError,
-        match="2 rows of the new arrays with a label that the class map splits: 'b', 'c', the first into 'puppy', "
-        "'adult dog'; expected the new labels in the last file, or --labels FILE with them",
+        match="2 rows of the new arrays with a label that means several classes after the class map: 'b', 'c', the "
+        "first 'puppy', 'adult dog'; expected the new labels in the last file, or --labels FILE with them",
     ):
         counts(old, NEW | {"label": old["label"]})
     labels = {"id": IDS, "label": new["label"]}
@@ -86,7 +89,7 @@ def test_a_name_that_means_another_class_afterwards_is_read_as_the_file_shows():
     assert (found["all_rows"]["both_right"], found["all_rows"]["negative_flips"]) == (3, 1)
     assert found["flips"]["examples"] == [{"id": "4", "label": "puppy", "old": "dog", "new": "dog"}]
     # Old labels in both files: the crane is a machine, and which dogs are puppies is not known.
-    with pytest.raises(InputError, match="with a label that the class map splits: '3', '4'"):
+    with pytest.raises(InputError, match="with a label that means several classes after the class map: '3', '4'"):
         compare(old, new | {"label": old["label"]}, **known)
     # New labels in both files.
     assert compare(old | {"label": new["label"]}, new, **known)["all_rows"]["negative_flips"] == 1
@@ -133,7 +136,10 @@ def test_a_split_that_keeps_the_name_never_takes_a_label_from_before_it_for_one_
         rows = compare(old, new, class_map=KEPT, **given)["all_rows"]
         assert (rows["both_right"], rows["negative_flips"]) == (4, 0)
     else:
-        with pytest.raises(InputError, match="a label that the class map splits: '1', '2', the first into 'dog', 'pup"):
+        with pytest.raises(
+            InputError,
+            match=r"label that means several classes after the class map: '1', '2', the first 'dog', 'pup.*with them$",
+        ):
             compare(old, new, class_map=KEPT, **given)
 
 
@@ -191,6 +197,7 @@ def test_the_name_of_a_retired_class_may_be_that_of_another_afterwards():
     known = {
         "old_classes": ["apple", "apple fruit"],
         "class_map": {"retire": ["apple"], "rename": {"apple fruit": "apple"}},
+        "classes": ["apple"],  # nothing else shows which of the two is meant where no label is "apple fruit"
     }
     old = {
         "id": [1, 2, 3],
@@ -203,6 +210,8 @@ def test_the_name_of_a_retired_class_may_be_that_of_another_afterwards():
     assert found["class_map"]["retired"] == [{"class": "apple", "rows": 1, "predicts": 1}]
     with pytest.raises(InputError, match="the old arrays has the label 'apple', which means another class before"):
         compare(old | {"label": ["apple", "apple", "apple"]}, new, **known)
+    with pytest.raises(InputError, match="the new arrays has the label 'apple', which means another class before"):
+        compare(old, new, **{key: known[key] for key in ("old_classes", "class_map")})
 
 
 CHANGES = {"id": ["a", "b", "x"], "old_label": ["owl", "car", "owl"], "new_label": ["automobile", "cat", "cat"]}
@@ -272,3 +281,207 @@ def test_a_label_that_is_corrected_to_a_retired_class_leaves_the_rates():
 def test_corrected_labels_that_fit_no_row_are_refused(changes, message):
     with pytest.raises(InputError, match=re.escape(message)):
         compare(OLD, NEW, class_map=MAP, label_changes=changes, **CLASSES)
+
+
+def drawn_map(rng, classes):
+    """Return a map of some classes, with names that come back, and what each class becomes."""
+    changed = rng.sample(classes, rng.randrange(min(len(classes), 4)))
+    names = [name for name in "abcdefghij" if name not in classes or name in changed]
+    rng.shuffle(names)
+    rename, merge, split, retire = {}, {}, {}, []
+    for name in changed:
+        kind, free = (
+            rng.choice(["rename", "merge", "split", "split", "keep", "retire"]),
+            [n for n in names if n != name],
+        )
+        others = [other for other in classes if other not in changed]
+        if kind == "rename" and free:
+            rename[name] = free[0]
+        elif kind == "split" and len(free) > 1:
+            split[name] = tuple(free[:2])
+        elif kind == "keep" and free:
+            split[name] = (name, free[0])
+        elif kind == "merge" and others:
+            merge[rng.choice([name, others[0], *free[:1]])] = (name, others[0])
+        elif kind == "retire":
+            retire.append(name)
+    map_ = ClassMap(rename, merge, split, tuple(retire))  # some contradict themselves
+    return map_, {name: map_.changed().get(name, (name,)) for name in classes}
+
+
+def drawn_chain(rng):
+    """Return the maps, the classes of each release, and for each row its class in each, None where it has none."""
+    releases, maps, becomes = [rng.sample("abcdefghij", rng.randrange(2, 5))], [], []
+    for _ in range(rng.randrange(1, 3)):
+        map_, news = drawn_map(rng, releases[-1])
+        free = [
+            name
+            for name in "abcdefghij"
+            if name not in {*releases[-1], *(new for each in news.values() for new in each)}
+        ]
+        maps.append(map_)
+        becomes.append(news)
+        releases.append([*dict.fromkeys([*(new for each in news.values() for new in each), *free[: rng.randrange(2)]])])
+    rows = []
+    for _ in range(rng.randrange(2, 7)):
+        path = [rng.choice(releases[0])]
+        for news in becomes:
+            path.append(rng.choice(news[path[-1]]) if path[-1] and news[path[-1]] else None)
+        rows.append(path)
+    return maps, releases, rows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_any_chain_the_truth_is_found_or_refused(seed):
+    """Every file has the labels of one release, none where that has no class for the row."""
+    rng = random.Random(seed)
+    found = [the_truth_is_found(rng) for _ in range(200)]
+    assert sum(found) > 60  # not all are refused
+
+
+def the_truth_is_found(rng):
+    """Check the truth of a random chain, and return whether it was found."""
+    with contextlib.suppress(InputError):
+        maps, releases, rows = drawn_chain(rng)
+        files = []
+        for place, classes in enumerate(releases):
+            of = rng.choice([place, place, place, 0, len(maps)])
+            labels = [path[of] or "" for path in rows]
+            predictions = [rng.choice(classes) for _ in rows]
+            files.append({"id": range(len(rows)), "label": labels, "prediction": predictions, "class_names": classes})
+        found = pairs.read_versions(files, class_map=maps, unlabelled="skip")
+        if not found.problems:
+            last = found.rows[-1]
+            kept = range(len(rows)) if found.kept is None else found.kept.tolist()
+            truth = dict(zip(kept, (last.classes[code] for code in last.labels), strict=True))
+            shown = {row for row, path in enumerate(rows) if path[-1] and any(file["label"][row] for file in files)}
+            assert truth == {row: rows[row][-1] for row in shown}
+            return True
+    return False
+
+
+@pytest.mark.parametrize("parts", [("dog", "puppy"), ("adult", "puppy")])
+def test_a_label_of_a_split_class_may_be_of_a_part_that_was_retired_later(parts):
+    """Image 2 is a puppy, a class that the last release no longer has."""
+    stays, gone = parts
+    maps = [{"split": {"dog": [stays, gone]}}, {"retire": [gone]}]
+    ids = [1, 2, 3]
+    v1 = {"id": ids, "label": ["dog", "dog", "cat"], "prediction": ["dog", "dog", "cat"], "class_names": ["dog", "cat"]}
+    v2 = {"id": ids, "label": [stays, gone, "cat"], "prediction": [stays, gone, "cat"]}
+    v3 = {"id": ids, "label": [stays, "", "cat"], "prediction": [stays, "cat", "cat"]}
+    v2, v3 = v2 | {"class_names": [stays, gone, "cat"]}, v3 | {"class_names": [stays, "cat"]}
+    classes = [stays, "cat"]  # that the last labels are not those of the first release
+    result = chain([v1, v2, v3], class_map=maps, classes=classes)
+    assert result["lost_from_any"]["count"] == 0
+    assert [step["left_out"] for step in result["steps"]] == [{"rows of retired classes": 1}] * 2
+    for of_third in (v1["label"], ["dog", "", "cat"] if stays == "dog" else v1["label"]):
+        with pytest.raises(InputError, match=r"means (another class|several classes)|'dog'"):
+            chain([v1, v2 | {"label": v1["label"]}, v3 | {"label": of_third}], class_map=maps)
+
+
+def test_a_class_that_a_map_took_away_may_come_back_as_another():
+    ids, names = [1, 2, 3, 4], ["cat", "owl"]
+    v1 = {"id": ids, "label": ["car", "auto", "cat", "auto"], "prediction": ["cat", "car", "cat", "car"]}
+    v1 |= {"label": ["", "car", "cat", "car"], "class_names": [*names, "car"]}
+    v2 = {"id": ids, "label": ["", "auto", "cat", "auto"], "prediction": ["cat", "auto", "cat", "auto"]}
+    v3 = {"id": ids, "label": ["car", "auto", "cat", "auto"], "prediction": ["car", "auto", "cat", "auto"]}
+    v2, v3 = v2 | {"class_names": [*names, "auto"]}, v3 | {"class_names": [*names, "auto", "car"]}
+    result = chain([v1, v2, v3], class_map=[{"rename": {"car": "auto"}}, {}], unlabelled="skip")
+    assert result["steps"][1]["new_classes"] == [{"class": "car", "rows": 1}]
+    assert result["steps"][1]["all_rows"]["positive_flips"] == 1
+
+
+def test_old_labels_are_not_taken_for_new_ones_where_every_new_name_is_an_old_one():
+    swapped = {"merge": {"truck": ["van", "truck"]}, "split": {"car": ["car", "van"]}}
+    ids, names = [1, 2, 3, 4], ["car", "van", "truck"]
+    old = {"id": ids, "label": ["van", "van", "truck", "car"], "class_names": names}
+    old |= {"prediction": old["label"]}
+    new = {"id": ids, "label": ["truck", "truck", "truck", "car"], "prediction": ["truck", "truck", "truck", "car"]}
+    new |= {"class_names": names}
+    with pytest.raises(
+        InputError, match=r"the new arrays has the label 'van', .* or --classes with the names of all of"
+    ):
+        compare(old, new | {"label": old["label"]}, class_map=swapped)
+    with pytest.raises(InputError, match="the new arrays has the label 'car', which means another class"):
+        compare(old, new, class_map=swapped)
+    assert compare(old, new, class_map=swapped, classes=names)["all_rows"]["both_right"] == 4
+
+
+@pytest.mark.parametrize("slip", ["dgo", "nan", "-1", "1"])
+def test_a_correction_to_a_label_that_is_no_class_is_refused(slip):
+    """It would make a new class, whose rows cannot flip."""
+    labels = ["cat"] * 5 + ["dog"] * 5
+    old = {"id": range(10), "label": labels, "prediction": labels, "class_names": ["cat", "dog"]}
+    new = old | {"prediction": ["dog", *labels[1:]]}
+    changes = {"id": [0], "old_label": ["cat"], "new_label": [slip]}
+    with pytest.raises(InputError, match=f"unknown class '{slip}', the corrected label of '0' in label_changes"):
+        compare(old, new, label_changes=changes, max_nfr=0)
+    found = compare(old, new, label_changes=changes | {"new_label": ["owl"]}, classes=["cat", "dog", "owl"], max_nfr=0)
+    assert found["passed"] and found["label_changes"]["explained"] == 1
+
+
+def test_names_that_are_the_same_are_so_in_corrections_too():
+    labels = ["car", "dog", "owl", "owl"]
+    old = {"id": range(4), "label": labels, "prediction": ["automobile", "car", "owl", "owl"]}
+    new = {"id": range(4), "label": labels, "prediction": ["car", "owl", "owl", "owl"]}
+    for name in ("car", "automobile"):
+        changes = {"id": [1, 0], "old_label": ["dog", "automobile"], "new_label": [name, "car"]}
+        found = compare(old, new, same={"automobile": "car"}, label_changes=changes)
+        assert found["all_rows"]["negative_flips"] == 1 and not found["new_classes"]
+        assert (found["label_changes"]["rows"], found["label_changes"]["revealed"]) == (1, 1)
+
+
+@pytest.mark.parametrize("place", ["old_label", "new_label"])
+def test_a_correction_whose_name_means_several_classes_is_refused(place):
+    """Before the split, a dog could have been a puppy."""
+    changes = {"id": [3], "old_label": ["cat"], "new_label": ["cat"], place: ["dog"]}
+    labels = ["dog", "puppy", "dog" if place == "old_label" else "cat", "cat"]
+    old, new = KEPT_OLD | {"label": labels}, KEPT_NEW | {"label": labels}
+    split = {"split": {"dog": ["dog", "puppy"]}}
+    old, new = (
+        table | {"prediction": ["dog", "dog", "cat", "cat"], "class_names": names}
+        for table, names in ((old, ["dog", "cat"]), (new, ["dog", "puppy", "cat"]))
+    )
+    with pytest.raises(InputError, match=r"'dog', the .* label of '3' in label_changes, means another class before"):
+        compare(old, new, class_map=split, label_changes=changes)
+    found = compare(old, new, class_map=split, label_changes=changes, classes=["dog", "puppy", "cat"])
+    assert found["label_changes"]["rows"] == 1
+
+
+def test_a_row_whose_label_is_unclear_is_not_called_one_without_a_label():
+    old = {"id": [1, 2], "label": ["dog", "cat"], "prediction": ["dog", "cat"]}
+    with pytest.raises(InputError) as error:
+        compare(old, old | {"prediction": ["puppy", "cat"]}, class_map={"split": {"dog": ["puppy", "adult"]}})
+    assert "no label" not in str(error.value) and "skip" not in str(error.value)
+
+
+def test_in_a_chain_dogs_that_were_not_labelled_anew_are_found():
+    """Labels of another step's part, or of another renamed class, do not show that these dogs are new ones."""
+    ids, lost = [1, 2, 3, 4], lambda *versions, maps: chain([*versions], class_map=maps)["lost_from_any"]["count"]
+
+    def version(labels, names):
+        return {"id": ids, "label": labels, "prediction": labels, "class_names": names}
+
+    first = version(["dog", "dog", "cat", "car"], ["dog", "cat", "car"])
+    second = version(["dog", "puppy", "cat", "car"], ["dog", "puppy", "cat", "car"])
+    third = version(["hound", "puppy", "cat", "automobile"], ["dog", "puppy", "hound", "cat", "automobile"])
+    maps = [{"split": {"dog": ["dog", "puppy"]}}, {"split": {"dog": ["dog", "hound"]}, "rename": {"car": "automobile"}}]
+    assert lost(first, second, third, maps=maps) == 0
+    with pytest.raises(InputError, match=r"label 'dog', which means another .* and no label 'hound'"):
+        lost(first, second, third | {"label": ["dog", "puppy", "cat", "automobile"]}, maps=maps)
+    maps = [{"split": {"dog": ["dog", "puppy"]}, "rename": {"car": "auto"}}, {"rename": {"auto": "automobile"}}]
+    second = version(["dog", "puppy", "cat", "auto"], ["dog", "puppy", "cat", "auto"])
+    third = version(["dog", "puppy", "cat", "automobile"], ["dog", "puppy", "cat", "automobile"])
+    assert lost(first, second, third, maps=maps) == 0
+    half = {"label": ["dog", "dog", "cat", "auto"]}
+    with pytest.raises(InputError, match=r"the version 3 arrays has the label 'dog', .* and no label 'puppy'"):
+        lost(first, second | half, third | half, maps=maps)
+
+
+def test_a_class_that_is_renamed_and_then_retired_is_one_class():
+    ids = [1, 2]
+    first = {"id": ids, "label": ["car", "cat"], "prediction": ["car", "cat"], "class_names": ["car", "cat"]}
+    second = {"id": ids, "label": ["auto", "cat"], "prediction": ["auto", "cat"], "class_names": ["auto", "cat"]}
+    third = {"id": ids, "label": ["", "cat"], "prediction": ["cat", "cat"], "class_names": ["cat"]}
+    result = chain([first, second, third], class_map=[{"rename": {"car": "auto"}}, {"retire": ["auto"]}])
+    assert [step["left_out"] for step in result["steps"]] == [{"rows of retired classes": 1}] * 2

@@ -1,5 +1,6 @@
 """Arrays of an `.npz` file are read as they were written, and one that would expand is refused before it is read."""
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -172,3 +173,44 @@ def test_what_is_no_archive(tmp_path):
     path = write(tmp_path / "a.npz", "a", header((-2, -3)), 24)
     with npz.Archive(path, "a") as file, pytest.raises(InputError, match="a: a declares"):
         file["a"]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_character_that_does_not_exist_is_damage(order):
+    """One bit of a text may have flipped, and the check sum is at the end."""
+    for codes, exists in (([97, 0x10FFFF], True), ([97, 0x110000], False), ([0x7FFFFFFF, 97], False)):
+        content = header((2,), f"{order}U1") + struct.pack(f"{order}2I", *codes)
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.npy", content)
+        with npz.Archive(file, "it") as found:
+            with contextlib.nullcontext() if exists else pytest.raises(ValueError, match="a character with the number"):
+                assert found["a"].tolist()[0] == "a"
+            with (
+                found.opened("a") as (stream, head),
+                contextlib.nullcontext() if exists else pytest.raises(ValueError, match="a character with the number"),
+            ):
+                assert head.rows(stream, 2).tolist()[0] == "a"
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (9, 0)])
+def test_arrays_of_every_format_version_are_read_and_others_refused(version):
+    file = io.BytesIO()
+    if version[0] < 4:
+        np.lib.format.write_array(file, np.arange(3), version=version)
+    else:
+        file.write(b"\x93NUMPY\x09\0" + header((3,), version=(2, 0))[8:] + bytes(12))
+    archived = io.BytesIO()
+    with zipfile.ZipFile(archived, "w") as archive:
+        archive.writestr("a.npy", file.getvalue())
+    with npz.Archive(archived, "it") as found:
+        if version[0] < 4:
+            assert found["a"].tolist() == [0, 1, 2]
+        else:
+            with pytest.raises(ValueError, match=r"arrays of format version \(9, 0\)"), found.opened("a"):
+                pass
+
+
+@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"scores"}))  # no rows of scores are read
+def test_an_empty_array_of_a_huge_shape_is_one_line(tmp_path, reader):
+    refused(reader, write(tmp_path / "a.npz", reader, header((0, 2**70), "<f4")))

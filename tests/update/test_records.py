@@ -35,6 +35,17 @@ def test_the_identity_of_a_run_depends_on_its_data_and_on_what_may_not_change(tm
     assert len({same, *others}) == 1 + len(others)
 
 
+def test_a_class_map_may_have_numbers_for_names(tmp_path):
+    """A name that is a number in a config in Python is text in `config.json`, where the identity must be the same."""
+    facts = records.read_facts(make_workdir(tmp_path))
+
+    def identity(class_map):
+        config = facts["config"] | {"update": {**facts["config"]["update"], "class_map": class_map}}
+        return records.identity({**facts, "config": config})
+
+    assert identity({"rename": {3: "three"}}) == identity({"rename": {"3": "three"}}) != identity({"rename": {}})
+
+
 @pytest.mark.parametrize("key", ["config", "images", "command", "versions", "device"])
 def test_a_key_that_is_missing_is_named(tmp_path, key):
     path = make_workdir(tmp_path) / "config.json"

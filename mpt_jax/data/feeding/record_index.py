@@ -8,13 +8,13 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mpt_jax.errors import DAMAGED
 from mpt_jax.files import cache_dir, npz
 from mpt_jax.runtime import regular_file
 
@@ -37,8 +37,7 @@ def read(
     of_label = () if label == "label" else (label,)
     facts = (str(builder.data_path), split, list(info.shard_lengths), info.num_bytes, *of_label)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    damaged = (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile)  # or missing
-    with contextlib.suppress(*damaged):
+    with contextlib.suppress(*DAMAGED):  # or missing
         file = regular_file.opened(cache_dir.path("records") / f"{name}.npz")
         with file as stream, npz.Archive(stream, name) as cached:
             labels, ids = cached["labels"], cached["ids"]

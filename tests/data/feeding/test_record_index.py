@@ -26,6 +26,18 @@ def test_labels_of_many_records_are_cached_and_read_again_if_the_copy_is_damaged
     np.testing.assert_array_equal(load_photos(photos_dir).test.labels, first.test.labels)
 
 
+def test_a_header_that_no_longer_parses_is_damage(photos_dir, tmp_path, monkeypatch):
+    """NumPy reads a header as Python, and may fail as that does."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(record_index, "CACHED_FROM", 40)
+    first = load_photos(photos_dir)
+    for path in tmp_path.rglob("*.npz"):
+        content = path.read_bytes()
+        start = content.index(b"{'descr'")
+        path.write_bytes(content[:start] + b"(" + content[start + 1 :])
+    np.testing.assert_array_equal(load_photos(photos_dir).test.labels, first.test.labels)
+
+
 @pytest.mark.parametrize(
     ("example", "expected"), [({"id": b"cat_1"}, "cat_1"), ({"id": 7}, "7"), ({"label": 0}, "train_00012")]
 )
