@@ -175,7 +175,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
     gate.check_groups(own, measured)
     if not options.allow_poor_old:
         doubt = gate.doubt_of_old(measured, pair.num_old_classes)
-        if doubt := doubt or order.doubt_of_old(pair.old, pair.labels, names):
+        if doubt := doubt or order.doubt_of_old(order.moved(pair.old, pair.labels, len(names)), names):
             raise InputError(f"{pair.names[0]}: {doubt}")
     flipped = np.flatnonzero(metrics.is_negative_flip(pair.old, pair.new, pair.labels))
     check = _check(options, own)
@@ -202,6 +202,7 @@ def _result(pair: pairs.Pair, options: Options, own: Own) -> dict[str, Any]:
         "never_labels": _never_labels(pair),
         "left_out": dict(pair.left_out),
         **_weightless(pair),
+        **_without_metadata(pair),
         "ties": {
             "rows": int(pair.tied.sum()),
             "could_change": gate.could_change(checks, extremes),
@@ -247,6 +248,12 @@ def _weightless(pair: pairs.Pair) -> dict[str, Any]:
     found = pair.extras.weights == 0
     flips = metrics.is_negative_flip(pair.old[found], pair.new[found], pair.labels[found])
     return {"weightless": {"rows": int(found.sum()), "negative_flips": int(flips.sum())}}
+
+
+def _without_metadata(pair: pairs.Pair) -> dict[str, Any]:
+    """Return how many rows the metadata lack."""
+    lacking = pair.extras.without_metadata
+    return {} if lacking is None or not lacking.any() else {"without_metadata": int(lacking.sum())}
 
 
 def _examples(pair: pairs.Pair, rows: np.ndarray) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ import pathlib
 import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from mpt_jax.compare.options import (
     TEXT,
     Options,
 )
-from mpt_jax.errors import InputError, one_line
+from mpt_jax.errors import InputError, describe, one_line
 from mpt_jax.files import storage
 from mpt_jax.files.predictions import packed
 from mpt_jax.runtime import regular_file
@@ -45,8 +46,16 @@ _OUTPUTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 pass, 1 regression, 2 bad input, 3 disk full, 130 interrupted."""
-    return command.run(lambda: run(sys.argv[1:] if argv is None else argv))
+    """Run the command and return its exit status: 0 pass, 1 regression, 2 bad input, 3 disk full, 130 interrupted.
+
+    A fault of the program itself is status 2 too, after the traceback: CI must not take it for a regression.
+    """
+    try:
+        return command.run(lambda: run(sys.argv[1:] if argv is None else argv))
+    except Exception as error:
+        traceback.print_exc()
+        command.print_line(f"error: {_of_program(error)}", to_stderr=True)
+        return command.BAD_INPUT
 
 
 class _Once(argparse.Action):
@@ -141,31 +150,35 @@ def run(argv: Sequence[str]) -> int:
                 "--suggest-class-map prints a class map for two files; expected no third file and no output"
             )
         result = _compare(options, suggest)
-    except (InputError, OSError) as error:
-        _write_error(_given_outputs(argv), one_line(error), options, time.perf_counter() - start)
+        if suggest:
+            command.print_text(result)
+            return 0
+        result["created"] = _now()
+        render = {
+            "json": lambda: _json(result),
+            "html": lambda: show.page(result),
+            "markdown": lambda: markdown.summary(result),
+            "junit": lambda: show.junit(result, time.perf_counter() - start),
+        }
+        rendered = {path: render[kind]() for kind, path in files.items()}  # all of them before the first is written
+    except Exception as error:
+        reason = one_line(error) if isinstance(error, InputError | OSError) else _of_program(error)
+        _write_error(_given_outputs(argv), reason, options, time.perf_counter() - start)
         raise
-    if suggest:
-        command.print_text(result)
-        return 0
-    result["created"] = _now()
-    as_json = _json(result)
-    render = {
-        "json": lambda: as_json,
-        "html": lambda: show.page(result),
-        "markdown": lambda: markdown.summary(result),
-        "junit": lambda: show.junit(result, time.perf_counter() - start),
-    }
-    rendered = {path: render[kind]() for kind, path in files.items()}  # all of them before the first is written
     for path, content in rendered.items():
         storage.write_bytes(path, content.encode("utf-8", "backslashreplace"))
     if outputs["json"] == "-":
-        command.print_text(as_json)
+        command.print_text(_json(result))
     else:
         console = Console()
         with console.capture() as captured:
             console.print(show.terminal(result))
         command.print_text(captured.get())
     return 0 if result["passed"] else 1
+
+
+def _of_program(error: Exception) -> str:
+    return f"a fault of mpt_jax itself, nothing was compared: {describe(error)}; please report it with the traceback"
 
 
 def _read(options: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_IDS = 1000  # of each table, for `written_otherwise`
 _BLOCK = 1 << 18  # bytes hashed in one go: fits a cache
 _RANDOM = np.random.default_rng(2011_08322)
 _KEYS = [
@@ -151,6 +152,7 @@ _WRITINGS = {
     "case": str.casefold,
     "leading zeros": lambda text: text.lstrip("0") or "0",
     "their folder": lambda text: text.replace("\\", "/").rpartition("/")[2],
+    "case or punctuation": lambda text: "".join(c for c in text.casefold() if c.isalnum()) or text,
     "their ending": lambda text: text.replace("\\", "/").rpartition(".")[0] or text,
 }
 

@@ -61,7 +61,7 @@ def share(count: float, rows: float, limit: float) -> Evidence:
     """
     twice = min(2 * limit, 1.0)
     # Without a tolerance, 0.1 * 10 rows in floating-point numbers could count as more than one row.
-    count = round(count, 6)
+    count = min(round(count, 6), rows)
     return Evidence(
         value=count / rows if rows else 0.0,
         limit=limit,
@@ -205,7 +205,7 @@ def judge(
     judged = []
     rejected = holm([each.p_limit for each in groups])
     for found, is_within, is_rejected in zip(groups, within, rejected, strict=True):
-        excluded = found.p_twice <= MISSED or (found.limit == 0 and found.value <= 0)
+        excluded = found.rows > 0 and (found.p_twice <= MISSED or (found.limit == 0 and found.value <= 0))
         passes = is_within or (family and bound is None and excluded)
         verdict = REGRESSION if is_rejected and not is_within else PASS if passes else UNDECIDED
         enough = verdict == REGRESSION or (passes and (excluded or bound is not None))

@@ -30,12 +30,14 @@ class Extras:
       weights: float64 ``[n]``, from 0 to 1, the largest is 1; None: all rows count the same.
       must_pass: places of the examples that must not flip, in increasing order; None: none were given.
       second_half: which half of the rows each is in, by a hash of its id; whatever the order of the rows.
+      without_metadata: which rows the metadata lack; None: there are no metadata.
     """
 
     factors: Mapping[str, Factor] = field(default_factory=dict)
     weights: np.ndarray | None = None
     must_pass: np.ndarray | None = None
     second_half: np.ndarray | None = None
+    without_metadata: np.ndarray | None = None
 
 
 def require_columns(
@@ -81,9 +83,10 @@ def read(
       InputError: metadata or ids that do not fit.
     """
     first, keys = versions[0], versions[0].keys
-    parts = list(versions)
+    parts, lacking = list(versions), None
     if metadata:
-        parts.append(_aligned(metadata, first, extra, weight))
+        further, lacking = _aligned(metadata, first, extra, weight)
+        parts.append(further)
     found: dict[str, Factor] = {}
     problems: list[str] = []
     for column in extra:
@@ -100,7 +103,7 @@ def read(
         problems += more
     places = None if must_pass is None else places_of(must_pass, first)
     halves = (keys[0] >> _TOP_BIT).astype(bool) if len(extra) > 1 else None
-    return Extras(found, weights, places, halves), problems
+    return Extras(found, weights, places, halves, lacking), problems
 
 
 def at(extras: Extras, kept: np.ndarray, count: int, first: Rows, why: str = "no label") -> Extras:
@@ -121,6 +124,7 @@ def at(extras: Extras, kept: np.ndarray, count: int, first: Rows, why: str = "no
         None if extras.weights is None else extras.weights[kept],
         must_pass,
         None if extras.second_half is None else extras.second_half[kept],
+        None if extras.without_metadata is None else extras.without_metadata[kept],
     )
 
 
@@ -181,8 +185,12 @@ def _lines(path: pathlib.Path) -> pa.Array:
     return pa.array([line for line in lines if line.strip()], pa.large_string())
 
 
-def _aligned(source: Source, first: Rows, extra: Sequence[str], weight: str | None) -> Rows:
-    """Read metadata and return them in the order of the rows."""
+def _aligned(source: Source, first: Rows, extra: Sequence[str], weight: str | None) -> tuple[Rows, np.ndarray]:
+    """Read metadata and return them in the order of the rows, and which rows they lack.
+
+    Raises:
+      InputError: an id that occurs twice, no common id, or ids that are only written otherwise.
+    """
     id_ = columns.one_of(source, IDS, ", or --columns id=NAME")
     # Other columns may hold anything, also one that is called label.
     chosen = tuple(dict.fromkeys([id_, *(column for column in source.columns if column in {*extra, weight})]))
@@ -206,7 +214,16 @@ def _aligned(source: Source, first: Rows, extra: Sequence[str], weight: str | No
             f"no id of {first.source.name}, such as {example[0]!r}, is in {source.name}, which has ids such as "
             f"{other[0]!r}; expected the same ids"
         )
-    return rows.reordered(read, places, first.source)
+    unused = np.ones(len(read.keys[0]), bool)
+    unused[places[places >= 0]] = False
+    lacking = places < 0
+    texts = [
+        rows.ids_of(of, np.flatnonzero(found)[: align.MOST_IDS])
+        for of, found in ((first.source, lacking), (source, unused))
+    ]
+    if how := align.written_otherwise(*texts):
+        raise InputError(f"{source.name} lacks {counted_rows(int(lacking.sum()))} of {first.source.name}; {how}")
+    return rows.reordered(read, places, first.source), lacking
 
 
 def _too_fine(column: str, factor: Factor) -> list[str]:

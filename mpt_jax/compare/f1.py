@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpt_jax import metrics
+
 
 class MacroF1(NamedTuple):
     """Mean F1 over the classes with rows, and the influence of each row on it, ``[n]``.
@@ -52,5 +54,13 @@ def macro_f1(
 
 
 def standard_error(influence: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the standard error of a mean F1, or with the difference of two influences that of a difference."""
-    return float(np.sqrt(np.sum((influence if weights is None else weights * influence) ** 2)))
+    """Return the standard error of a mean F1, or with the difference of two influences that of a difference.
+
+    With weights it is times ``sqrt(n / (n - 1))`` with n the effective number of rows, and at most 1: if a few rows
+    have all the weight, the others tell little of how far these are from what is true.
+    """
+    if weights is None:
+        return float(np.sqrt(np.sum(influence**2)))
+    n = metrics.effective_rows(weights.sum(), (weights**2).sum())
+    error = np.sqrt(np.sum((weights * influence) ** 2))
+    return float(min(1.0, error * np.sqrt(n / (n - 1)))) if n > 1 else 1.0

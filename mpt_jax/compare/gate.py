@@ -143,7 +143,8 @@ def checks(
       measured: as of `measure`; also `slices` of `slices.measure`, and `must_pass` with `rows` and `negative_flips`.
       limits: of the new model.
       confidence: of the intervals.
-      min_rows: classes and slices with fewer rows are not judged, but for those with a limit of their own.
+      min_rows: classes and slices with fewer rows are not judged, nor those without weight, but for those with a limit
+        of their own.
       undecided: "pass" if an undecided check has passed.
       own: limits of single classes by limit and class, in place of those for all.
 
@@ -229,12 +230,12 @@ def _check(
     family = name in FAMILIES
 
     def is_judged(group: Group) -> bool:
-        return not family or group.rows >= min_rows or group.name in own
+        return not family or group.name in own or (group.rows >= min_rows and group.evidence.rows > 0)
 
     judged = [group for group in groups if is_judged(group)]
     verdicts = evidence.judge(
         [group.evidence for group in judged],
-        [_is_within(name, group) for group in judged],
+        [_is_within(name, group) and not (family and not group.evidence.rows) for group in judged],
         family=family,
         bound=(1 - confidence) / 2 if confident else None,
     )
@@ -485,7 +486,7 @@ def _rates(
 ) -> dict[str, Any]:
     flips = metrics.flip_metrics(old, new, labels, weights=weights)
     rows = flips["count"] if weights is None else float(metrics.effective_rows(weights.sum(), (weights**2).sum()))
-    negative, right_old, wrong_new = (flips[key] * rows for key in ("nfr", "accuracy_old", "error_new"))
+    negative, right_old, wrong_new = (_whole(flips[key] * rows) for key in ("nfr", "accuracy_old", "error_new"))
 
     def interval(successes: float, out_of: float = rows) -> list[float]:
         # Rates times rows are whole numbers but for their rounding, and must not exceed the rows.
@@ -494,13 +495,11 @@ def _rates(
     intervals = {
         **{key: interval(flips[key] * rows) for key in ("accuracy_old", "accuracy_new", "nfr", "pfr", "churn")},
         # Without new errors the share of them that are flips is unknown, as in Wilson's interval of 0 / 0.
-        "relative_nfr": [
-            end * rows / right_old for end in (interval(negative, _whole(wrong_new)) if wrong_new else (0, 1))
-        ]
+        "relative_nfr": [end * rows / right_old for end in (interval(negative, wrong_new) if wrong_new else (0, 1))]
         if right_old
         else None,
     }
-    p = metrics.mcnemar_exact(_whole(negative), _whole(flips["pfr"] * rows))
+    p = metrics.mcnemar_exact(negative, _whole(flips["pfr"] * rows))
     effective = {} if weights is None else {"effective_rows": rows}
     return {**flips, **effective, "intervals": intervals, "mcnemar_p": p}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpt_jax.compare import agreement, gate, label_sets, lineage, multilabel, pairs, vocabulary
+from mpt_jax.compare import agreement, gate, label_sets, lineage, multilabel, order, pairs, vocabulary
 from mpt_jax.compare.multilabel import Sets
 from mpt_jax.compare.options import Options, Predictions
 from mpt_jax.compare.pairs import Pair, Versions
@@ -156,7 +156,8 @@ def with_several_labels(old: Predictions, new: Predictions, options: Options, ow
         num_old_classes=len(of_old),
         confidence=options.confidence,
     )
-    if not options.allow_poor_old and (doubt := multilabel.doubt_of_old(found)):
+    moved = found.pop("moved")
+    if not options.allow_poor_old and (doubt := multilabel.doubt_of_old(found) or order.doubt_of_old(moved, classes)):
         raise InputError(f"{before.source.name}: {doubt}")
     gate.check_groups(own, _as_measured(found))
     flipped = np.flatnonzero(found.pop("flipped"))

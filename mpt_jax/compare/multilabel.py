@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpt_jax import metrics
+from mpt_jax.compare import order
 
 
 class Sets(NamedTuple):
@@ -66,6 +67,7 @@ def measure(
       - `per_class`: the same of each class; `count`, the rows with this label; `nfr`, `missed` as a share of them, and
         its `interval`; recall as `accuracy_old` and `accuracy_new`; `f1_old` and `f1_new`; highest `nfr` first
       - `flipped`: whether each row has a negative flip, ``[n]``
+      - `moved`: classes that the old model seems to have in another place, see `order.moved_labels`
 
     Examples:
       >>> sets = sets_of([[0, 1], [0], [2]])  # a row with labels 0 and 1, of which the new model loses 1
@@ -168,6 +170,7 @@ def measure(
             key=lambda row: (-row["nfr"], -row["missed"] - row["false_alarms"], -row["count"], row["class"]),
         ),
         "flipped": flipped[inverse],
+        "moved": order.moved_labels(true, before, counts, num_classes),
     }
 
 

@@ -419,7 +419,10 @@ def _disagreement(read: Rows, found: np.ndarray, truth: np.ndarray, meanings: Se
         for id_, row in zip(_ids(read, found), found, strict=False)
     ]
     disagree = "label disagrees" if found.size == 1 else "labels disagree"
-    return f"{found.size:,} {disagree} between {read.source.name} and another file: {listed(examples, found.size)}"
+    return (
+        f"{found.size:,} {disagree} between {read.source.name} and another file: {listed(examples, found.size)}; "
+        "expected labels of one release in each file, and --classes if a name means another class after the class map"
+    )
 
 
 def _ids(read: Rows, found: np.ndarray) -> list[str]:

@@ -44,14 +44,68 @@ def moved(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> list
     rows = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels[predictions == labels], minlength=num_classes)
     suspects = (rows > 0) & (2 * right < rows)
-    if not suspects.any():
-        return []
     chosen = suspects[labels] & (predictions != labels)
-    keys, counts = np.unique(labels[chosen].astype(np.int64) * num_classes + predictions[chosen], return_counts=True)
-    of, to = np.divmod(keys, num_classes)
+    keys = labels[chosen].astype(np.int64) * num_classes + predictions[chosen]
+    predicted = np.bincount(predictions, minlength=num_classes)
+    return _chained(*np.unique(keys, return_counts=True), rows, right, predicted)
+
+
+def moved_labels(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray, num_classes: int) -> list[Moved]:
+    """Return the same of a model that gives each row several labels.
+
+    A row has its label predicted as another class if it is predicted without the label, and with a class that is none
+    of its labels.
+
+    Args:
+      labels: ``row * num_classes + class`` of every label, in increasing order.
+      predictions: the same of every predicted class.
+      counts: how many rows there are like each, ``[rows]``.
+      num_classes: how many classes there are.
+
+    Examples:
+      >>> labels = np.array([0, 3, 4, 5])  # 0 in the first of two rows of three classes, and all three in the second
+      >>> [each[:2] for each in moved_labels(labels, np.array([1, 3, 4, 5]), np.array([90, 10]), 3)]
+      []
+      >>> labels, predictions = np.array([0, 3 + 1, 6 + 2]), np.array([1, 3 + 0, 6 + 2])
+      >>> [each[:2] for each in moved_labels(labels, predictions, np.array([9, 9, 9]), 3)]
+      [(0, 1), (1, 0)]
+    """
+
+    def per_class(keys: np.ndarray) -> np.ndarray:
+        return np.bincount(keys % num_classes, counts[keys // num_classes], num_classes).astype(np.int64)
+
+    lost = labels[~np.isin(labels, predictions, assume_unique=True)]
+    rows = per_class(labels)
+    right = rows - per_class(lost)
+    lost = lost[(2 * right < rows)[lost % num_classes]]
+    extra = predictions[~np.isin(predictions, labels, assume_unique=True)]
+    of_row = np.bincount(extra // num_classes, minlength=len(counts))
+    first = np.cumsum(of_row) - of_row
+    repeats = of_row[lost // num_classes]
+    ends = np.cumsum(repeats)
+    within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - repeats, repeats)
+    of = np.repeat(lost, repeats)
+    to = extra[np.repeat(first[lost // num_classes], repeats) + within] % num_classes
+    keys, inverse = np.unique(of % num_classes * num_classes + to, return_inverse=True)
+    found = np.bincount(inverse, counts[of // num_classes], len(keys)).astype(np.int64)
+    return _chained(keys, found, rows, right, per_class(predictions))
+
+
+def _chained(
+    keys: np.ndarray, counts: np.ndarray, rows: np.ndarray, right: np.ndarray, predicted: np.ndarray
+) -> list[Moved]:
+    """Return the classes that have moved, see `moved`.
+
+    Args:
+      keys: ``label * num_classes + prediction`` of wrong predictions, each once, in increasing order.
+      counts: the rows of each.
+      rows: the rows of each label.
+      right: those of them with a right prediction.
+      predicted: the rows of each prediction.
+    """
+    of, to = np.divmod(keys, max(len(rows), 1))
     most = metrics.wilson_intervals(counts.astype(float), rows[of].astype(float))[:, 0] > 1 / 2
     places = dict(zip(of[most].tolist(), to[most].tolist(), strict=True))
-    predicted = np.bincount(predictions, minlength=num_classes)
     seldom = metrics.wilson_intervals(right.astype(float), rows.astype(float))[:, 1] < 1 / 2
     chain = {
         label
@@ -65,20 +119,24 @@ def moved(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> list
     ]
 
 
-def doubt_of_old(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+def doubt_of_old(moved: Sequence[Moved], classes: Sequence[str]) -> str:
     """Return why the old model's predictions suggest classes in another order, or nothing.
 
     Where it is wrong no flip can be seen. Two of many classes that changed places lower its accuracy too little for
     `gate.doubt_of_old`.
 
+    Args:
+      moved: classes that seem to be in another place.
+      classes: names of all.
+
     Examples:
-      >>> labels = np.arange(40) % 4
-      >>> doubt_of_old(np.array([0, 1, 3, 2])[labels], labels, ["ant", "bee", "cat", "dog"]).split(";")[0]
-      "the old model predicts 'dog' for 10 of 10 rows of 'cat', 'cat' for 10 of 10 rows of 'dog'"
+      >>> classes = ["ant", "bee", "cat", "dog"]
+      >>> doubt_of_old([Moved(2, 3, 10, 10), Moved(3, 2, 9, 10)], classes).split(";")[0]
+      "the old model predicts 'dog' for 10 of 10 rows of 'cat', 'cat' for 9 of 10 rows of 'dog'"
     """
     found = [
         f"{classes[each.prediction]!r} for {each.rows:,} of {each.of:,} rows of {classes[each.label]!r}"
-        for each in moved(predictions, labels, len(classes))
+        for each in moved
     ]
     if not found:
         return ""

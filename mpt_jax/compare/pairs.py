@@ -26,7 +26,6 @@ from mpt_jax.files.predictions.formats import Source
 
 RETIRED, UNLABELLED = "rows of retired classes", "rows without a label"
 SKIP = "; --unlabelled skip leaves out the rows without a label"
-MOST_IDS = 1000  # compared to find out how their writing differs
 MOST_UNNAMED = 2**20  # old_classes as a number where nothing bounds it
 
 Predictions = Any  # a path, a table or arrays by name, see `formats.open_source`
@@ -520,7 +519,8 @@ def _unmatched(before: Rows, after: Rows, match: align.Match, retired: Collectio
             is_in = "id is" if found.size == 1 else "ids are"
             problems.append(f"{found.size:,} {is_in} in {read.source.name} {what}: {listed(ids, found.size)}")
     if match.only_old.size and match.only_new.size:
-        texts = [ids_of(r.source, each[:MOST_IDS]) for r, each in ((before, match.only_old), (after, match.only_new))]
+        only = ((before, match.only_old), (after, match.only_new))
+        texts = [ids_of(read.source, found[: align.MOST_IDS]) for read, found in only]
         if how := align.written_otherwise(*texts):
             problems[-1] += f"; {how}"
     labels = {before.classes[code] for code in np.unique(before.labels[match.only_old]) if code >= 0}

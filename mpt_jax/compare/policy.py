@@ -75,6 +75,8 @@ def read(policy: Any, given: Mapping[str, Any]) -> tuple[Options, Own]:
             columns = [column for column, _ in divided]
             chosen["slices"] = [*dict.fromkeys([*chosen.get("slices", []), *columns])]
         found = options.from_mapping(chosen)
+        if policy is not None and not (found.given() or own or found.must_pass is not None):
+            raise InputError("it has no limits, so that every model would pass; expected max-nfr or another limit")
         if found.confident and not (found.given() or own):
             raise InputError("confident applies to limits, but none is given; expected max_nfr or another limit")
     except InputError as error:

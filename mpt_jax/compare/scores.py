@@ -31,7 +31,8 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
         that both accept, right before and wrong now; also `rows_new`, how many the new model accepts
 
     Raises:
-      InputError: mean F1 with a class map that splits, or a threshold that the old model never reaches.
+      InputError: mean F1 with a class map that splits, a threshold that a model never reaches, or a `top_k` of all
+        classes.
     """
     known, weights = pair.labels < pair.num_old_classes, pair.extras.weights
     found: dict[str, Any] = {}
@@ -45,17 +46,23 @@ def measure(pair: Pair, old: np.ndarray, new: np.ndarray, options: Options) -> d
         return {key: value for key, value in row.items() if key not in ("column", "value", "simultaneous")}
 
     if pair.top:
+        if (kept := pair.top[1].shape[1]) < options.top_k or kept >= len(pair.classes):
+            raise InputError(
+                f"top_k is {options.top_k} and {pair.names[1]} has scores of {kept} classes, so that no label can "
+                "leave the largest scores; expected fewer"
+            )
         old_right, new_right = ((each == pair.labels[:, None]).any(-1) for each in pair.top)
         found["top_k"] = {"k": options.top_k, **rated(_kinds(old_right, new_right), known)}
     if pair.confidences and options.threshold is not None:
         _require_one_scale(pair)
         old_accepts, new_accepts = (each >= options.threshold for each in pair.confidences)
-        if not (known & old_accepts).any():
-            of_known = pair.confidences[0][known]
-            raise InputError(
-                f"threshold is {options.threshold:g}, which no answer of {pair.names[0]} on its classes reaches: its "
-                f"largest scores are {of_known.min():.3g} to {of_known.max():.3g}; expected a threshold among these"
-            )
+        for accepts, largest, name in zip((old_accepts, new_accepts), pair.confidences, pair.names, strict=True):
+            if not (known & accepts).any():
+                low, high = largest[known].min(), largest[known].max()
+                raise InputError(
+                    f"threshold is {options.threshold:g}, which no answer of {name} on classes that the old model "
+                    f"knows reaches: its largest scores are {low:.3g} to {high:.3g}; expected a threshold among these"
+                )
         # An answer that is not accepted does no harm, so that losing one is no flip.
         kinds = _kinds(old == pair.labels, (new == pair.labels) | ~new_accepts)
         accepted = {"threshold": options.threshold, "rows_new": int(np.count_nonzero(known & new_accepts))}

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from mpt_jax.compare import gate, options
+from mpt_jax.compare import gate, options, vocabulary
 from mpt_jax.compare.evidence import LEVEL, PASS, REGRESSION, UNDECIDED
+from mpt_jax.compare.factors import MISSING
 from mpt_jax.errors import counted_rows, listed, printable
 
 Result = dict[str, Any]
@@ -101,6 +102,7 @@ def notes(result: Result) -> list[str]:
             f"{_count(without['rows'], 'row')} of weight 0 {'is' if without['rows'] == 1 else 'are'} in no rate, with "
             f"{_count(without['negative_flips'], 'negative flip')}"
         )
+    lines += _slice_notes(result)
     chosen = result.get("must_pass", {"flips": [], "both_wrong": 0})
     if chosen["flips"]:
         names = listed([repr(printable(each["id"])) for each in chosen["flips"]], chosen["negative_flips"])
@@ -118,6 +120,21 @@ def notes(result: Result) -> list[str]:
             f"Tied scores in {counted_rows(ties['rows'])}: the prediction is the first of these classes, in one order "
             f"for both files{change}"
         )
+    return lines
+
+
+def _slice_notes(result: Result) -> list[str]:
+    """Return what in the columns of slices may divide the rows otherwise than meant."""
+    lines = []
+    if lacking := result.get("without_metadata"):
+        lines.append(f"The metadata lack {counted_rows(lacking)}, whose slice is {MISSING}")
+    slices: dict[str, list[str]] = {}
+    for row in result.get("slices", []):
+        slices.setdefault(row["column"], []).append(row["value"])
+    for column, values in slices.items():
+        groups = [" and ".join(repr(printable(each)) for each in group) for group in vocabulary.respelled(values)]
+        if groups:
+            lines.append(f"Values of the slice {printable(column)} that look like one: {listed(groups, most=5)}")
     return lines
 
 
@@ -470,7 +487,7 @@ def _significant(count: int, value: float) -> str:
 def percent(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits) -> str:
     """Return a share as a percentage, with its interval if there is one."""
     ends = f" [{', '.join(digits(100 * end) for end in interval)}]" if interval else ""
-    return f"{digits(100 * value)} %{ends}"
+    return f"{digits(100 * value + 0.0)} %{ends}"  # not "-0"
 
 
 def _ratio(value: float, interval: Sequence[float] | None = None, digits: Callable[[float], str] = _two_digits) -> str:

@@ -77,6 +77,7 @@ def test_ids_that_share_one_of_the_two_hashes_are_distinguished():
         ("000", "0", "leading zeros"),
         ("C:\\photos\\a.png", "a.png", "their folder"),
         ("a/b.png", "a/b.jpg", "their ending"),
+        ("IMG_0.png", "img-0.png", "case or punctuation"),
         ("a/b.png", "a/b", "their ending"),
     ],
 )

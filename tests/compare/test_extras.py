@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpt_jax.compare import compare, pairs
+from mpt_jax.compare import compare, pairs, text
 from mpt_jax.compare.factors import MISSING
 from mpt_jax.errors import InputError
 from mpt_jax.files.predictions import formats
@@ -246,3 +246,22 @@ def test_a_slice_without_weight_can_be_held_against_every_limit():
     limits = {"max_slice_nfr": 0.1, "max_slice_accuracy_drop": 0.1}
     found = compare(old, old | {"prediction": [0, 1, 1]}, slices=["x"], weight="w", **limits)
     assert found["passed"] and found["weightless"] == {"rows": 1, "negative_flips": 1}
+
+
+def test_rows_that_the_metadata_lack_are_counted_and_a_writing_that_differs_is_refused():
+    ids = [f"img-{i}" for i in range(40)]
+    labels = ["a", "b"] * 20
+    table = {"id": ids, "label": labels, "prediction": labels}
+    metadata = {"id": ids[:30], "country": ["IS", "is", "FR"] * 10}
+    found = compare(table, table, metadata=metadata, slices=["country"])
+    assert found["without_metadata"] == 10
+    assert text.notes(found)[-2:] == [
+        "The metadata lack 10 rows, whose slice is (missing)",
+        "Values of the slice country that look like one: 'IS' and 'is'",
+    ]
+    whole = {"id": ids, "country": ["IS", "FR"] * 20}
+    assert "without_metadata" not in compare(table, table, metadata=whole, slices=["country"])
+    with pytest.raises(InputError, match=r"lacks 38 rows of .*; 'img-2' and 'IMG_2' differ only in case or punctuation"):
+        compare(
+            table, table, metadata=whole | {"id": [*ids[:2], *(f"IMG_{i}" for i in range(2, 40))]}, slices=["country"]
+        )

@@ -60,3 +60,12 @@ def test_limits_on_the_mean_f1():
     assert low < expected < high < low + 0.03
     assert compare(old, new, min_macro_f1=0.9, max_macro_f1_drop=0.1)["verdict"] == "pass"
     assert compare(old, old, max_macro_f1_drop=0, min_macro_f1=1)["verdict"] == "pass"
+
+
+def test_a_row_with_nearly_all_of_the_weight_tells_as_much_as_one_row():
+    influence = np.array([0.01, 0.3, -0.3, 0.2])
+    for dominating, least in ((1e9, 0.99), (10.0, 0.01), (1.0, 0.0)):
+        weights = np.array([dominating, 1.0, 1.0, 1.0]) / dominating
+        assert least <= standard_error(influence, weights) <= 1
+    equal = standard_error(influence, np.ones(4))
+    assert equal == pytest.approx(standard_error(influence) * np.sqrt(4 / 3))

@@ -194,6 +194,37 @@ def test_a_group_with_a_limit_of_its_own_is_judged_however_few_its_rows_are(own,
     assert check["verdict"] == "pass" and check["groups"]["not_judged"] == [{"group": "b", "rows": 7}]
 
 
+def test_every_error_of_the_new_model_may_be_a_flip():
+    """Then the share of the errors that are flips is 1, which rounding must not exceed."""
+    for errors in range(1, 12):
+        rows = table(errors, 41, 3)
+        (check,) = judged(rows, max_relative_nfr=0.6)
+        assert check["verdict"] in ("undecided", "regression")
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.2])
+@pytest.mark.parametrize("own", [{}, {"b": 0.0}])
+def test_a_class_without_weight_passes_no_limit(limit, own):
+    rows = table(0, 200) + table(30, 10, label=1)
+    labels, old, new = (np.array(column) for column in zip(*rows, strict=True))
+    weights = np.where(labels == 0, 1.0, 0.0)
+    found = gate.measure(old, new, labels, classes=CLASSES, num_old_classes=2, weights=weights)
+    limits = gate.Limits(max_class_nfr=limit, max_recall_drop=limit)
+    for check in gate.checks(found, limits, own={name: own for name in gate.OF_CLASSES}):
+        assert check["verdict"] == ("undecided" if own else "pass")
+        assert [each["group"] for each in check["groups"]["undecided" if own else "not_judged"]] == ["b"]
+
+
+@given(st.lists(st.sampled_from([1e-12, 1e-7, 1e-3, 1.0]), min_size=8, max_size=8))
+def test_weights_of_any_spread_are_measured(weights):
+    rows = table(1, 1, 1, 1) + table(1, 1, 1, 1, label=1)
+    labels, old, new = (np.array(column) for column in zip(*rows, strict=True))
+    scaled = np.array(weights) / max(weights)
+    found = gate.measure(old, new, labels, classes=CLASSES, num_old_classes=2, weights=scaled)
+    limits = gate.Limits(max_nfr=0.1, max_relative_nfr=0.6, max_class_nfr=0.2, max_accuracy_drop=0.1, min_accuracy=0.5)
+    assert len(gate.checks(found, limits)) == 5
+
+
 def test_the_rows_that_would_decide_are_rows_of_the_files():
     rows = table(0, 80, 10, 10)
     (check,) = judged(rows, max_relative_nfr=0.05)  # tested on the share of errors that are flips

@@ -21,7 +21,7 @@ import pyarrow.json
 import pyarrow.parquet
 import pytest
 
-from mpt_jax.compare import policy, show
+from mpt_jax.compare import gate, policy, show
 from mpt_jax.compare.__main__ import main, parse
 from mpt_jax.files.predictions import released
 from mpt_jax.runtime import regular_file
@@ -293,15 +293,24 @@ def test_on_a_full_disk_each_file_is_either_old_or_new(files, name, tmp_path, mo
         assert len(outputs[kind].read_text()) > 1000
 
 
-def test_if_rendering_fails_no_file_is_changed(files, tmp_path, monkeypatch):
-    def fails(*args):
-        raise MemoryError
+@pytest.mark.parametrize("where", ["page", "measure"])
+def test_a_fault_of_the_program_is_no_regression_and_leaves_no_earlier_pass(
+    files, where, tmp_path, monkeypatch, capsys
+):
+    def fails(*args, **options):
+        raise ZeroDivisionError("in the program")
 
-    (tmp_path / "x.json").write_text("before")
-    monkeypatch.setattr(show, "page", fails)
-    with pytest.raises(MemoryError):
-        main([*files, f"--json={tmp_path / 'x.json'}", f"--html={tmp_path / 'x.html'}"])
-    assert (tmp_path / "x.json").read_text() == "before" and not (tmp_path / "x.html").exists()
+    outputs = {kind: tmp_path / f"x.{kind}" for kind in ("json", "html", "markdown", "junit")}
+    options = [f"--{kind}={path}" for kind, path in outputs.items()]
+    assert main([*files, "--max-nfr=0.5", *options]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(*((show, "page") if where == "page" else (gate, "measure")), fails)
+    assert main([*files, "--max-nfr=0.5", *options]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error and error.splitlines()[-1].startswith("error: a fault of mpt_jax itself, nothing was")
+    assert json.loads(outputs["json"].read_text())["verdict"] == "error"
+    for path in outputs.values():
+        assert "in the program" in path.read_text() and "PASS" not in path.read_text()
 
 
 def test_links_are_followed_and_kept(files, tmp_path):

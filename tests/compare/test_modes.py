@@ -273,3 +273,16 @@ def test_the_pytest_helper_takes_every_mode():
 def test_lists_without_the_option_say_what_would_work():
     with pytest.raises(InputError, match=r"column 'label' holds lists; .*--multi-label"):
         compare(SETS, SETS)
+
+
+def test_two_classes_of_the_old_model_that_changed_places_are_refused_with_several_labels():
+    names = [*"abcdefghij"]
+    labels = [[names[i % 10], names[(i + 3) % 10]] for i in range(200)]
+    swap = {"a": "b", "b": "a"}
+    swapped = [[swap.get(name, name) for name in each] for each in labels]
+    old, new = ({"id": range(200), "label": labels, "prediction": given} for given in (swapped, labels))
+    with pytest.raises(
+        InputError, match="the old model predicts 'b' for 40 of 40 rows of 'a', 'a' for 40 of 40 rows of"
+    ):
+        compare(old, new, multi_label="list")
+    assert compare(old, new, multi_label="list", allow_poor_old=True)["all_rows"]["negative_flips"] == 0

@@ -73,6 +73,34 @@ def test_a_new_class_that_looks_like_an_old_one_is_no_sign_of_another_order():
 
 def test_the_sentence_names_some_of_many():
     labels = np.arange(2000) % 20
-    found = order.doubt_of_old((labels + 1) % 20, labels, [f"c{i}" for i in range(20)])
+    found = order.doubt_of_old(order.moved((labels + 1) % 20, labels, 20), [f"c{i}" for i in range(20)])
     assert "'c1' for 100 of 100 rows of 'c0'" in found and "and 15 more;" in found
-    assert order.doubt_of_old(labels, labels, [*"abcdefghijklmnopqrst"]) == ""
+    assert order.doubt_of_old(order.moved(labels, labels, 20), [*"abcdefghijklmnopqrst"]) == ""
+
+
+def keys_of(sets, num_classes):
+    return np.array(sorted(row * num_classes + each for row, members in enumerate(sets) for each in members), int)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=80))
+def test_with_one_label_a_row_both_forms_agree(pairs):
+    labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
+    sets = [keys_of([[each] for each in column], 4) for column in (labels, predictions)]
+    assert order.moved_labels(*sets, np.ones(len(labels), int), 4) == order.moved(predictions, labels, 4)
+
+
+@given(st.permutations(range(5)), st.integers(0, 2**32 - 1))
+def test_classes_that_changed_places_are_found_among_several_labels_a_row(places, seed):
+    """Each row has one of the classes 0 to 4, and some of 5 to 7, which the model mostly finds."""
+    rng = np.random.default_rng(seed)
+    main = np.arange(400) % 5
+    others = [set((5 + np.flatnonzero(rng.random(3) < 0.4)).tolist()) for _ in main]
+    true = [{int(label), *more} for label, more in zip(main, others, strict=True)]
+    given = [
+        {places[label], *(each for each in more if rng.random() < 0.8)}
+        for label, more in zip(main, others, strict=True)
+    ]
+    found = order.moved_labels(keys_of(true, 8), keys_of(given, 8), np.ones(400, int), 8)
+    assert [(each.label, each.prediction, each.rows, each.of) for each in found] == [
+        (label, place, 80, 80) for label, place in enumerate(places) if label != place
+    ]

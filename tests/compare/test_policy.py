@@ -61,6 +61,8 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path, monkeypatch):
         ("[class.a]\nmax-nfr = 2", "gate.toml: max_nfr is 2"),
         ("[class.a]\nmax-nrf = 0", "unknown limit 'max_nrf' of class 'a'; did you mean 'max_nfr'"),
         ("slice = 'site'\n[slice.site]\nmax-nfr = 0", r"expected \[slice.NAME\] for each slice in place of slice ="),
+        ("min-rows = 50", "gate.toml: it has no limits, so that every model would pass; expected max-nfr"),
+        ("[class.a]", "gate.toml: it has no limits"),
         ("class = 1", "class is 1; expected a table for each, such as \\[class.cat\\]"),
         ("[class.c]\nmax-nfr = 0.1", "the policy has limits of class 'c', which no row has"),
     ],
