@@ -463,7 +463,7 @@ GROUPS: dict[str, list[Kind]] = {
         Kind(
             "floats beyond 2**53",
             given({**OLD, "id": np.array(IDS) + 2.0**60}),
-            refused="numbers beyond 2**53 that have lost digits",
+            refused="numbers from 2**53 on, which have lost digits",
         ),
         Kind("fractions", given({**OLD, "id": [0.5, *IDS[1:]]}), refused="expected whole numbers or text"),
         Kind("an id twice", given(replaced("id", 0, 2)), refused="1 id is in {old} more than once: '2'"),

@@ -61,7 +61,7 @@ def compare(old: Predictions, new: Predictions, *, policy: Any = None, **given: 
     else:
         result = _result(pairs.read(old, new, **options.reading()), options, own)
     arguments = {"old": old, "new": new, "policy": policy, **vars(options)}
-    rows = result["all_rows"]["count"] + result.get("left_out", {}).get("rows without a label", 0)
+    rows = result["all_rows"]["count"] + _read_but_left_out(result.get("left_out", {}))
     return result | _record(arguments, own, record.inputs(arguments, rows))
 
 
@@ -94,7 +94,7 @@ def chain(versions: Sequence[Predictions], *, policy: Any = None, **given: Any) 
         raise InputError("a chain has more than two files; expected two without labels or with several labels a row")
     read = pairs.read_versions(versions, **options.reading())
     result = modes.of_chain(read, lambda pair: _result(pair, options, own), options)
-    arguments, rows = {"policy": policy, **vars(options)}, len(read.rows[0].labels)
+    arguments, rows = {"policy": policy, **vars(options)}, len(read.rows[0].labels) + _read_but_left_out(read.left_out)
     return result | _record(arguments, own, [*record.models(versions, rows), *record.inputs(arguments, rows)])
 
 
@@ -132,6 +132,11 @@ def suggest_class_map(old: Predictions, new: Predictions, **given: Any) -> str:
     chosen = from_mapping(given)
     reading = {name: getattr(chosen, name) for name in valid}
     return suggestion.toml(pairs.read_versions([old, new], unlabelled="only", **reading))
+
+
+def _read_but_left_out(left_out: Mapping[str, int]) -> int:
+    """Return how many rows of each model were read and are not compared."""
+    return sum(left_out.get(reason, 0) for reason in (pairs.UNLABELLED, pairs.RETIRED))
 
 
 def _record(arguments: Mapping[str, Any], own: Own, inputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _texts(values: pa.Array) -> list[str | None]:
     kind = values.type
     if pa.types.is_floating(kind):
         found = values.to_numpy(zero_copy_only=False)  # its text has no more digits than the type
-        return [None if number != number else str(number) for number in found]
+        return [None if number != number else str(number + 0) for number in found]  # not "-0.0"
     if pa.types.is_boolean(kind):
         return [None if value is None else str(value) for value in values.to_pylist()]
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

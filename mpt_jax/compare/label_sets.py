@@ -47,6 +47,7 @@ def with_texts(
     separator: str,
     index_names: tuple[str, ...] | None = None,
     same: Mapping[str, str] = MappingProxyType({}),
+    seen: set[str] | None = None,
 ) -> Source:
     """Return the source with labels and predictions as texts of sets; null stays missing, an empty list is a set.
 
@@ -56,6 +57,7 @@ def with_texts(
       separator: between the names in a cell of text; `LISTS` if there is none.
       index_names: what an index means, None if an index is a class; `label_names` of the source for labels.
       same: names that mean another name's class.
+      seen: takes the names of the batches that are read, as they are before `same`.
 
     Raises:
       InputError: when batches are read: cells that are none of this, or that repeat a name.
@@ -66,7 +68,7 @@ def with_texts(
     def batches(names: Sequence[str]) -> Batches:
         for batch in source.batches(names):
             yield {
-                name: _texts(values, name, source.name, separator, means[name], same) if name in means else values
+                name: _texts(values, name, source.name, separator, means[name], same, seen) if name in means else values
                 for name, values in batch.items()
             }
 
@@ -113,6 +115,7 @@ def _texts(
     separator: str,
     index_names: tuple[str, ...] | None,
     same: Mapping[str, str],
+    seen: set[str] | None,
 ) -> pa.Array:
     try:
         cells = _cells(values)
@@ -127,7 +130,10 @@ def _texts(
             return None if given is None else [_class(each, column, name, index_names) for each in given]
 
         encoded = cells if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
-        texts = [_text(parse(cell), column, name, same) for cell in encoded.dictionary.to_pylist()]
+        found = [parse(cell) for cell in encoded.dictionary.to_pylist()]
+        if seen is not None:
+            seen.update(each for names in found for each in names or ())
+        texts = [_text(names, column, name, same) for names in found]
         return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int32()), pa.array(texts, pa.string()))
     except (pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{name}: column {column!r}: {error}; expected lists of names or indices") from error
@@ -141,7 +147,7 @@ def _cells(values: Column) -> pa.Array:
         return pa.array(values.tolist())
     if isinstance(values, np.ndarray) and values.dtype == object:
         whole = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
-        return pa.array([sorted(each) if isinstance(each, set | frozenset) else each for each in whole])
+        return pa.array([list(each) if isinstance(each, set | frozenset) else each for each in whole])
     return columns.as_arrow(values)
 
 
@@ -159,7 +165,10 @@ def _joined(lists: pa.Array, name: str, index_names: tuple[str, ...] | None) -> 
     if flat.null_count:
         raise pa.ArrowInvalid("a list holds a missing name")
     encoded = flat if pa.types.is_dictionary(flat.type) else flat.dictionary_encode()
-    names = pa.array([_class(each, "", name, index_names) for each in encoded.dictionary.to_pylist()], pa.string())
+    found = [_class(each, "", name, index_names) for each in encoded.dictionary.to_pylist()]
+    if between := next((each for each in found if _BETWEEN in each), None):
+        raise InputError(f"{name}: a list has the name {between!r}; expected names without the character U+001F")
+    names = pa.array(found, pa.string())
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     texts = pc.binary_join(pa.ListArray.from_arrays(offsets, names.take(encoded.indices)), _BETWEEN)
     # A list that begins with a separator is not empty.
@@ -183,7 +192,7 @@ def _parsed(cell: Any, separator: str, column: str, name: str) -> list[Any] | No
     if text.startswith("[") and text.endswith("]"):
         try:
             return list(json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         if _NO_COMMA.search(text) or not isinstance(found := _python_list(text), list):
             raise InputError(
@@ -191,8 +200,15 @@ def _parsed(cell: Any, separator: str, column: str, name: str) -> list[Any] | No
                 '["cat", "dog"], or names without brackets'
             )
         return found
+    if text == "set()":  # Python's text of an empty set
+        return []
     if text.startswith(("(", "{")) and isinstance(found := _python_list(text), tuple | set):
         return list(found)
+    if text.startswith("{") and text.endswith("}"):
+        raise InputError(
+            f"{name}: column {column!r} has the cell {cell[:50]!r}; expected a JSON list such as "
+            '["cat", "dog"], or names without braces'
+        )
     if separator == LISTS:
         if text:
             raise InputError(

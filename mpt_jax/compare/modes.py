@@ -12,10 +12,10 @@ from mpt_jax.compare.multilabel import Sets
 from mpt_jax.compare.options import Options, Predictions
 from mpt_jax.compare.pairs import Pair, Versions
 from mpt_jax.compare.policy import Own
-from mpt_jax.compare.rows import HINT, Rows, class_order
+from mpt_jax.compare.rows import HINT, Rows, class_order, require_same_order
 from mpt_jax.errors import InputError, listed
 from mpt_jax.files.predictions import columns
-from mpt_jax.files.predictions.formats import LABELS, Source
+from mpt_jax.files.predictions.formats import LABELS, PREDICTIONS, Source
 
 Check = Callable[[dict[str, Any]], list[dict[str, Any]]]  # checks limits on what was measured, see `gate.checks`
 
@@ -135,12 +135,23 @@ def with_several_labels(old: Predictions, new: Predictions, options: Options, ow
         raise InputError(f"multi_label is {separator!r}; expected the separator between names, such as '|', or 'list'")
     shared, given = pairs.given_classes(options.classes, options.old_classes)
     in_files: list[tuple[str, ...] | None] = []
+    seen: set[str] = set()
 
     def prepare(source: Source) -> Source:
+        if source.columns and not {*LABELS, *PREDICTIONS} & {*source.columns}:
+            raise InputError(
+                f"{source.name} has no column of labels or predictions; expected lists of names, or text with "
+                f"{separator!r} between them, in a column 'label' or 'prediction'"
+            )
+        own = None if isinstance(given, tuple) and not in_files else source.class_names
+        for what, names in (("class_names", own), ("label_names", source.label_names)):
+            if shared and names:
+                require_same_order(what, names, shared, source.name)
         in_files.append(source.class_names)
-        return label_sets.with_texts(source, separator, shared or source.class_names, same)
+        return label_sets.with_texts(source, separator, shared or source.class_names, same, seen)
 
     versions = pairs.read_versions([old, new], **{name: getattr(options, name) for name in reading}, prepare=prepare)
+    pairs.check_same(same, seen)
     rows_of = _RowsOf(versions)
     of_old, known_from = _known(given, in_files[0], shared, rows_of.old)
     declared = {*(shared or ()), *(of_old if known_from != "answers" else ()), *(in_files[1] or ())}
@@ -274,8 +285,8 @@ def _known(
     """Return the classes that the old model knows, and how that was determined."""
     names = shared or in_file
     if isinstance(given, int):
-        if names and given > len(names):
-            raise InputError(f"old_classes is {given}; expected at most {len(names)}, the number of classes")
+        if given > (most := len(names) if names else pairs.MOST_UNNAMED):
+            raise InputError(f"old_classes is {given}; expected at most {most:,}, the number of classes")
         return set(names[:given] if names else map(str, range(given))), "old_classes"
     if given is not None:
         return {str(columns.class_name(name, names, "old_classes")) for name in given}, "old_classes"

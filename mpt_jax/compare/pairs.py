@@ -200,7 +200,7 @@ def read_versions(
         present |= set(listed_labels.classes)
         versions.append(rows.renamed(listed_labels, same))
         left_out = {"labels without a prediction": more} if more else {}
-    _check_same(same, present)
+    check_same(same, present)
     versions, missing = _without_missing(versions, shared or ())
     problems += missing
     releases = [Release({}) for _ in given]
@@ -663,7 +663,7 @@ def _require_own_names(earlier: Sequence[Rows], shared: Sequence[str] | None) ->
             )
 
 
-def _check_same(same: Mapping[str, str], present: set[str]) -> None:
+def check_same(same: Mapping[str, str], present: set[str]) -> None:
     """Reject a name that no file has, or that is to become a name which is renamed itself."""
     for name, meaning in same.items():
         if meaning in same:

@@ -106,7 +106,7 @@ def _table(policy: Any) -> tuple[str, pathlib.Path, dict[str, Any]]:
     try:
         text = regular_file.read_text(path, "utf-8-sig")
         return str(path), path.parent, tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         expected = "options in TOML, such as max-nfr = 0.01"
         if key := re.search(r"^\s*(slice|class)\s*=", text, re.MULTILINE):
             expected = f"[{key[1]}.NAME] for each {key[1]} in place of {key[0].strip()}"

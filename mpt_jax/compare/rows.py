@@ -148,9 +148,9 @@ def read(
     """
     own_are_indices = own is not None and all(name.isdecimal() for name in own)
     if own is None and shared and source.class_names:
-        _require_same_order("class_names", source.class_names, shared, source.name)
+        require_same_order("class_names", source.class_names, shared, source.name)
     if shared and source.label_names:
-        _require_same_order("label_names", source.label_names, shared, source.name)
+        require_same_order("label_names", source.label_names, shared, source.name)
     own = own or source.class_names
     names = shared if shared and (not own or shared[: len(own)] == own) else own
     id_ = columns.one_of(source, IDS, ", or --columns id=NAME")
@@ -187,6 +187,7 @@ def read(
     top, highest = [], []
     unusable: dict[str, tuple[int, list[str]]] = {}
     start, known, unnamed = 0, own, False
+    first_named: Sequence[str] | None = None
     code_of_score = order = np.zeros(0, np.int32)
     extra = [column for column in dict.fromkeys(extra) if column in source.columns]
     weight = weight if weight in source.columns else None
@@ -202,6 +203,7 @@ def read(
         if has_scores:
             values, named = columns.scores(batch, predicted, source.name)
             if not start:
+                first_named = named
                 found = columns.classes_of_scores(values.shape[1], named, names, own, source.name)
                 key = class_order(shared or ())
                 order = np.array(sorted(range(len(found)), key=lambda i: key(found[i])), np.int32)
@@ -212,6 +214,13 @@ def read(
                     f"{source.name} has {len(code_of_score)} scores in its first row and {values.shape[1]} after row "
                     f"{start:,}; expected one per class in each row"
                 )
+            if named and first_named and named != first_named:  # fields of objects, in another order in this part
+                if set(named) != set(first_named):
+                    raise InputError(
+                        f"{source.name} has scores of {listed(sorted(map(repr, named)))} after row {start:,}, and of "
+                        f"{listed(sorted(map(repr, first_named)))} before; expected the same classes in each row"
+                    )
+                values = values[:, [named.index(name) for name in first_named]]
             values = values[:, order]
             if top_k:
                 largest = np.argsort(-values, axis=-1, kind="stable")[:, :top_k]
@@ -315,7 +324,7 @@ def ids_of(source: Source, rows: np.ndarray) -> list[str]:
     return [found[place] for place in places]
 
 
-def _require_same_order(what: str, own: tuple[str, ...], shared: tuple[str, ...], name: str) -> None:
+def require_same_order(what: str, own: tuple[str, ...], shared: tuple[str, ...], name: str) -> None:
     """Reject `classes` that contradict the names of classes in a file."""
     for index, (stored, given) in enumerate(zip_longest(own, shared[: len(own)])):
         if stored != given:

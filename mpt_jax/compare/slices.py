@@ -129,7 +129,9 @@ def combinations(
         in_slices = [np.bincount(of, rows) for of in (a_of, b_of)]
         is_slice = (rows == in_slices[0][a_of]) | (rows == in_slices[1][b_of])  # `measure` has it
         possible = np.flatnonzero((before.rows.sum(-1) >= fewest_rows) & (nfr > rate[0]) & ~is_slice)
-        for place in possible[np.argsort(-low[possible], kind="stable")][:TESTED].tolist():
+        # All that tie with the last one: the order of the names decides among them, not that of the rows.
+        least = np.sort(low[possible])[-TESTED:][:1]
+        for place in possible[low[possible] >= least].tolist():
             a, b = divmod(int(combined[place]), width)
             found: dict[str, Any] = {
                 "columns": [first, second],

@@ -39,3 +39,9 @@ def test_every_count_agrees_with_plain_python(rows, examples):
         assert row["rows_old"] == sum(a == c for a, _ in rows) and row["rows_new"] == sum(b == c for _, b in rows)
         assert row["left"] == sum(a == c != b for a, b in rows) and row["joined"] == sum(b == c != a for a, b in rows)
     assert sum(row["rows_old"] for row in found["per_class"]) == len(rows)
+
+
+def test_the_interval_of_the_agreement_is_that_of_the_churn_turned_round():
+    found = agreement.rates(30, 100, 0.95)["intervals"]
+    assert found["agreement"] == [1 - found["churn"][1], 1 - found["churn"][0]]
+    assert found["agreement"][0] < 0.7 < found["agreement"][1] and found["churn"][0] < 0.3 < found["churn"][1]

@@ -261,7 +261,9 @@ def test_rows_that_the_metadata_lack_are_counted_and_a_writing_that_differs_is_r
     ]
     whole = {"id": ids, "country": ["IS", "FR"] * 20}
     assert "without_metadata" not in compare(table, table, metadata=whole, slices=["country"])
-    with pytest.raises(InputError, match=r"lacks 38 rows of .*; 'img-2' and 'IMG_2' differ only in case or punctuation"):
+    with pytest.raises(
+        InputError, match=r"lacks 38 rows of .*; 'img-2' and 'IMG_2' differ only in case or punctuation"
+    ):
         compare(
             table, table, metadata=whole | {"id": [*ids[:2], *(f"IMG_{i}" for i in range(2, 40))]}, slices=["country"]
         )

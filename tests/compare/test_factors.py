@@ -93,3 +93,19 @@ def test_columns_of_several_files_become_one(rows):
     assert [whole.names[code] for code in whole.codes] == [(values or [MISSING])[0] for values in given_values]
     places = np.array([-1, 0])
     assert factors.at(merged, places).codes.tolist() == [-1, merged.codes[0]]
+
+
+@pytest.mark.parametrize("scale", [0, 2, 4])
+def test_a_decimal_is_one_value_in_every_batch(scale):
+    """One batch may hold whole numbers alone, and another one fractions too."""
+    code_of, texts = {}, ["1", "10", "100", *(["2.5", "0.25"] if scale else [])]
+    for batch in (texts[:3], texts):
+        numbers = [decimal.Decimal(text).quantize(decimal.Decimal(1).scaleb(-scale)) for text in batch]
+        found = factors.encode(pa.array(numbers, pa.decimal128(12, scale)), code_of, "price", "it")
+        whole = [str(int(number)) if number == int(number) else str(number) for number in numbers]
+        assert [[*code_of][code] for code in found] == whole
+
+
+def test_zero_is_one_value():
+    code_of = {}
+    assert factors.encode(np.array([0.0, -0.0, 1.0]), code_of, "x", "it").tolist() == [0, 0, 1]

@@ -136,3 +136,29 @@ def test_names_joined_by_another_separator_are_found():
     assert "'a b' looks like several names between ' '" in label_sets.joined({"a b": 2, "b": 1, "a": 1}, "|")[0]
     assert not label_sets.joined({"red car": 2, "red bus": 1, "blue bus": 3, "car": 1}, "|")
     assert not label_sets.joined({"a;b": 2, "b": 1}, "|", declared=["a;b"]) and not label_sets.joined({"a;b": 1}, ";")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("{a,b}", "has the cell '{a,b}'; expected a JSON list"),
+        ("[" * 100_000 + "]", "expected a JSON list"),
+        (["a\x1fb"], "a list has the name 'a.x1fb'; expected names without the character"),
+    ],
+)
+def test_a_cell_that_is_no_list_is_not_taken_for_names(cell, message):
+    source = formats.open_source({"id": [1], "label": [cell], "prediction": [cell]}, "it")
+    with pytest.raises(InputError, match=message):
+        list(label_sets.with_texts(source, "|").batches(["label"]))
+
+
+def test_the_text_of_an_empty_set_and_sets_of_mixed_values():
+    def texts(cells):
+        values = np.empty(len(cells), object)
+        values[:] = cells
+        batch = next(label_sets.with_texts(formats.open_source({"label": values}, "it"), "|").batches(["label"]))
+        return batch["label"].to_pylist()
+
+    assert texts(["set()", "{'a'}", "a|b"]) == ["[]", '["a"]', '["a", "b"]']
+    with pytest.raises(InputError, match="expected lists of names or indices"):
+        texts([{1, "a"}])

@@ -286,3 +286,24 @@ def test_two_classes_of_the_old_model_that_changed_places_are_refused_with_sever
     ):
         compare(old, new, multi_label="list")
     assert compare(old, new, multi_label="list", allow_poor_old=True)["all_rows"]["negative_flips"] == 0
+
+
+def test_names_in_files_and_options_are_checked_with_several_labels():
+    labels = [["a"], ["b"], ["c"]] * 20
+    old = {"id": range(60), "label": labels, "prediction": [[0], [1], [2]] * 20, "class_names": ["a", "b", "c"]}
+    new = old | {"class_names": ["b", "a", "c"]}
+    for further in ({}, {"old_classes": ["a", "b", "c"]}):
+        with pytest.raises(InputError, match="index 0 is 'b' by its class_names, and 'a' by classes"):
+            compare(old, new, multi_label="list", classes=["a", "b", "c"], **further)
+    for same, message in (
+        ({"zzz": "a"}, "unknown class 'zzz' in same"),
+        ({"a": "b", "b": "c"}, "'a' is 'b', and that 'b' is 'c'; expected one step"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compare(old, old, multi_label="list", same=same)
+    with pytest.raises(InputError, match=r"old_classes is 1000000000; expected at most 1,048,576"):
+        unnamed = {column: values for column, values in old.items() if column != "class_names"}
+        compare(unnamed, unnamed, multi_label="list", old_classes=10**9)
+    scores = {"id": [1], "score_a": [0.1], "score_b": [0.9]}
+    with pytest.raises(InputError, match="has no column of labels or predictions; expected lists of names"):
+        compare(scores, scores, multi_label="|", labels={"id": [1], "label": ["a"]})

@@ -63,6 +63,7 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path, monkeypatch):
         ("slice = 'site'\n[slice.site]\nmax-nfr = 0", r"expected \[slice.NAME\] for each slice in place of slice ="),
         ("min-rows = 50", "gate.toml: it has no limits, so that every model would pass; expected max-nfr"),
         ("[class.a]", "gate.toml: it has no limits"),
+        ("x = " + "[" * 100_000, "expected options in TOML"),
         ("class = 1", "class is 1; expected a table for each, such as \\[class.cat\\]"),
         ("[class.c]\nmax-nfr = 0.1", "the policy has limits of class 'c', which no row has"),
     ],

@@ -163,3 +163,13 @@ def test_the_schema_describes_the_further_modes():
     ]
     for result in found:
         require_described(json.loads(json.dumps(result, allow_nan=False)))
+
+
+def test_rows_that_were_read_are_counted_with_those_that_are_not_compared():
+    table = {"id": [1, 2, 3, 4], "label": ["cat", "dog", "disk", ""], "prediction": ["cat", "dog", "disk", "cat"]}
+    new = table | {"prediction": ["cat", "dog", "cat", "cat"]}
+    options = {"unlabelled": "skip", "allow_poor_old": True}
+    result = compare(table, new, class_map={"retire": ["disk"]}, **options)
+    assert [each["rows"] for each in result["inputs"][:2]] == [4, 4] and result["all_rows"]["count"] == 2
+    result = chain([table, new, new], class_map=[{"retire": ["disk"]}, {}], **options)
+    assert [each["rows"] for each in result["inputs"] if "rows" in each] == [4, 4, 4]

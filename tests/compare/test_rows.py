@@ -1,6 +1,10 @@
 """One model's rows: labels and predictions as codes, the classes it knows, and unusable rows."""
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from mpt_jax.compare import rows
@@ -88,3 +92,34 @@ def test_ids_are_read_again_in_any_order(monkeypatch):
 def test_a_table_that_has_no_meaning_is_an_error(table, message):
     with pytest.raises(InputError, match=message):
         rows.read(formats.open_source(table, "it"), None, None)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_scores_as_objects_may_have_another_order_in_another_part(tmp_path, suffix):
+    parts = [
+        [{"id": 1, "label": "cat", "scores": {"cat": 2.0, "dog": 1.0}}],
+        [{"id": 2, "label": "cat", "scores": {"dog": 1.0, "cat": 2.0}}],
+        [{"id": 3, "label": "cat", "scores": {"owl": 1.0, "cat": 2.0}}],
+    ]
+    for number, part in enumerate(parts):
+        path = tmp_path / f"part-{number}{suffix}"
+        if suffix == ".parquet":
+            pyarrow.parquet.write_table(pa.Table.from_pylist(part), path)
+        else:
+            path.write_text(json.dumps(part) if suffix == ".json" else "\n".join(map(json.dumps, part)))
+    with pytest.raises(InputError, match="has scores of 'cat', 'owl' after row 2, and of 'cat', 'dog' before"):
+        rows.read(formats.open_source(tmp_path, str(tmp_path)), None, None)
+    (tmp_path / f"part-2{suffix}").unlink()
+    found = rows.read(formats.open_source(tmp_path, str(tmp_path)), None, None)
+    assert [found.classes[code] for code in found.predictions] == ["cat", "cat"]
+
+
+def test_numbers_that_a_float_cannot_tell_apart_are_refused():
+    for value in (2.0**53, 2.0**53 + 2, -(2.0**53)):
+        with pytest.raises(InputError, match="lost digits"):
+            rows.read(formats.open_source({"id": [1], "label": [value], "prediction": [value]}, "it"), None, None)
+        with pytest.raises(InputError, match="lost digits"):
+            rows.read(formats.open_source({"id": [value], "label": [1], "prediction": [1]}, "it"), None, None)
+    for odd in (np.array([[2**53 + 1, 2**53]]), np.array([[1j, 2.0]]), np.array([["2020", "2021"]], "datetime64[D]")):
+        with pytest.raises(InputError, match="expected a number per class in each row"):
+            rows.read(formats.open_source({"id": [1], "label": [1], "scores": odd}, "it"), None, None)

@@ -70,6 +70,20 @@ def test_the_order_of_rows_and_codes_does_not_matter(rows, random):
     assert found(random.sample(rows, len(rows)), NAMES) == found(rows, NAMES)
 
 
+def test_among_combinations_that_tie_the_names_decide_and_not_the_order_of_the_rows(monkeypatch):
+    monkeypatch.setattr(slices, "TESTED", 2)
+    a, b = (each.ravel() for each in np.meshgrid(range(3), range(3)))
+    a, b = np.tile(a, 8), np.tile(b, 8)
+    kinds = (np.arange(72) // 9 < 4).astype(np.uint8) * (a == b)
+    names, found = np.array([*"xyz"]), []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        place = np.argsort(order)
+        factors = {name: Factor(place[codes], tuple(names[order])) for name, codes in (("a", a), ("b", b))}
+        half = np.arange(72) // 9 % 2 == 0
+        found.append(slices.combinations(factors, kinds, np.ones(72, bool), half, fewest_rows=1))
+    assert found[0] == found[1] and [each["values"] for each in found[0]] == [["x", "x"], ["y", "y"]]
+
+
 def data(rng, count, weak=0.0):
     """Return rows with 3 % of flips, and `weak` of them where a = 1 and b = 2; in random halves."""
     a, b = rng.integers(0, 4, count), rng.integers(0, 5, count)

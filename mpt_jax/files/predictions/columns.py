@@ -1,5 +1,6 @@
 """The columns of a prediction file: which ones hold ids, predictions and scores, as text and as matrices."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -121,7 +122,7 @@ def scores(batch: Mapping[str, Column], columns: Sequence[str], name: str) -> tu
         if isinstance(values, np.ndarray):
             if values.ndim != 2:
                 raise ValueError(f"shape {values.shape}")
-            return values if values.dtype.kind == "f" else values.astype(np.float64), None
+            return values if values.dtype.kind == "f" else _floats(values), None
         if pa.types.is_struct(values.type):
             named = [field.name for field in values.type]
             return np.stack([_floats(field) for field in values.flatten()], -1), named
@@ -177,7 +178,7 @@ def class_name(value: Any, names: tuple[str, ...] | None, source: str) -> str | 
         return None
     if isinstance(value, float) and not value.is_integer():
         raise InputError(f"{source} has the class {value}; expected a name or an index")
-    if isinstance(value, float) and abs(value) > 2**53:  # classes that differ may have been rounded to one
+    if isinstance(value, float) and abs(value) >= 2**53:  # classes that differ may have been rounded to one
         raise InputError(f"{source} has the class {value}, which has lost digits; expected whole numbers or text")
     if isinstance(value, bytes):
         value = value.decode()
@@ -210,8 +211,8 @@ def texts(ids: Column, column: str, name: str) -> pa.Array:
         if pa.types.is_dictionary(ids.type):
             ids = ids.dictionary_decode()
         if pa.types.is_floating(ids.type):
-            if (pc.max(pc.abs(ids)).as_py() or 0) > 2**53:
-                raise ValueError("numbers beyond 2**53 that have lost digits")
+            if (pc.max(pc.abs(ids)).as_py() or 0) >= 2**53:
+                raise ValueError("numbers from 2**53 on, which have lost digits")
             ids = ids.cast(pa.int64())
         ids = ids.cast(pa.large_string())
         if pc.any(pc.ends_with(ids, ".0")).as_py():  # whole numbers, as pandas writes them beside a missing one
@@ -250,10 +251,11 @@ def _plain(values: pa.Array) -> pa.Array:
     if pa.types.is_float16(kind):
         return values.cast(pa.float32())
     if pa.types.is_decimal(kind):
-        try:
-            return values.cast(pa.int64())
-        except pa.ArrowInvalid:  # fractions, or too large
-            return values.cast(pa.string())
+        if kind.scale <= 0:
+            with contextlib.suppress(pa.ArrowInvalid):  # too large
+                return values.cast(pa.int64())
+        # The same text for a value in every batch, whatever else is in it.
+        return pc.replace_substring_regex(values.cast(pa.string()), r"\.0+$", "")
     return values
 
 
@@ -269,9 +271,18 @@ def _matrix(lists: pa.Array) -> np.ndarray:
 
 
 def _floats(values: Column) -> np.ndarray:
-    if isinstance(values, np.ndarray):
-        return values.astype(np.float64)
-    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    """Return numbers as float64.
+
+    Raises:
+      ValueError: dates, complex numbers, or integers that float64 cannot tell apart.
+    """
+    if isinstance(values, pa.Array):
+        return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if values.dtype.kind in "cmMV":
+        raise ValueError(f"values of type {values.dtype}")
+    if values.dtype.kind in "iu" and values.size and not -(2**53) <= values.min() <= values.max() <= 2**53:
+        raise ValueError("integers beyond 2**53, of which several are one as a float")
+    return values.astype(np.float64)
 
 
 def _columns(source: Source) -> str:

@@ -66,7 +66,8 @@ def describe(path: File, open_file: Callable[[], pa.NativeFile], ids: Collection
     first = re.split("\r\n|\n|\r", start.decode(encoding, "replace"), maxsplit=2)[:2]
     skipped = int(bool(first) and first[0].casefold().startswith("sep="))
     if not first[skipped:] or not first[skipped]:
-        raise InputError(f"{path} is empty; expected a header with the names of the columns, and a row per example")
+        what = "begins with an empty line" if start.strip() else "is empty"
+        raise InputError(f"{path} {what}; expected a header with the names of the columns, and a row per example")
     usual = first[0][4:5] or "," if skipped else "\t" if packed.suffix(path) == ".tsv" else ","
     found = {each: _cells(first[skipped], each) for each in (usual, *_DELIMITERS)}
     delimiter = next((each for each, names in found.items() if set(names) & set(ids) and len(names) > 1), usual)

@@ -61,8 +61,10 @@ def open_source(source: Any, name: str, ids: Sequence[str] = IDS) -> Source:
     Raises:
       InputError: no such file, an unknown suffix, a damaged file, or a repeated column.
     """
-    if isinstance(source, Mapping) and not all(isinstance(key, str) for key in source):
-        raise InputError(f"{name} have the keys {listed(list(map(repr, source)), most=3)}; expected names of columns")
+    rows = source if isinstance(source, list) and all(isinstance(row, dict) for row in source) else [source]
+    keys = dict.fromkeys(key for row in rows if isinstance(row, Mapping) for key in row)
+    if not all(isinstance(key, str) for key in keys):
+        raise InputError(f"{name} have the keys {listed(list(map(repr, keys)), most=3)}; expected names of columns")
     if isinstance(source, Mapping):
         opened = _arrays(name, dict(source))
     elif isinstance(source, np.ndarray) and source.dtype.names:
@@ -115,12 +117,15 @@ def _parts(path: File, opened: Sequence[Source]) -> Source:
                 f"{part.name} has the columns {listed(list(map(repr, part.columns)))}, and {first.name} "
                 f"{listed(list(map(repr, first.columns)))}; expected the same in all parts"
             )
+        for what in NAMES:
+            if getattr(part, what) != getattr(first, what):
+                raise InputError(f"{part.name} and {first.name} have different {what}; expected the same in all parts")
 
     def batches(columns: Sequence[str]) -> Batches:
         for part in opened:
             yield from part.batches(columns)
 
-    return Source(path.name, first.columns, batches)
+    return Source(path.name, first.columns, batches, **{what: getattr(first, what) for what in NAMES})
 
 
 def renamed(sources: Sequence[Source], columns: Mapping[str, str]) -> list[Source]:
@@ -252,10 +257,13 @@ def _of_lists(name: str, table: Mapping[str, list[Any]]) -> Source:
 
 
 def _names(name: str, key: str, given: Any) -> tuple[str, ...]:
-    names = np.asarray(given)
-    if names.ndim != 1:
-        raise InputError(f"{name}: {key} have shape {list(names.shape)}; expected a list with one name per class")
-    texts = [each.decode() if isinstance(each, bytes) else str(each) for each in names.tolist()]
+    try:
+        names = np.asarray(given)
+        if names.ndim != 1:
+            raise ValueError(f"shape {list(names.shape)}")
+        texts = [each.decode() if isinstance(each, bytes) else str(each) for each in names.tolist()]
+    except ValueError as error:
+        raise InputError(f"{name}: {key}: {one_line(error)}; expected a list with one name per class") from error
     if twice := repeated(texts):
         raise InputError(f"{name}: {key} have {twice[0]!r} twice; expected a unique name for each class")
     return tuple(texts)

@@ -143,7 +143,7 @@ def test_buffers_of_parquet_columns_are_bounded(tmp_path, monkeypatch):
 def test_class_names_are_a_list(tmp_path, given):
     np.savez(tmp_path / "a.npz", id=np.arange(2), class_names=given)
     for source in (tmp_path / "a.npz", {"id": [1, 2], "class_names": given}):
-        with pytest.raises(InputError, match="class_names have shape"):
+        with pytest.raises(InputError, match="class_names: shape"):
             formats.open_source(source, "x")
 
 
@@ -270,3 +270,31 @@ def test_a_selection_of_a_hugging_face_data_set():
     data = pytest.importorskip("datasets").Dataset.from_dict({"id": list(range(9))}).shuffle(seed=1).select([2, 0])
     batches = formats.open_source(data, "it").batches(["id"])
     assert [value for batch in batches for value in batch["id"].to_pylist()] == data["id"][:]
+
+
+def test_parts_have_the_names_of_their_classes(tmp_path):
+    for number, names in enumerate((["a", "b"], ["a", "b"], ["b", "a"])):
+        np.savez(
+            tmp_path / f"part-{number}.npz", id=np.array([number]), label=np.array([0]), class_names=np.array(names)
+        )
+    with pytest.raises(InputError, match="have different class_names; expected the same in all parts"):
+        formats.open_source(tmp_path, "it")
+    (tmp_path / "part-2.npz").unlink()
+    assert formats.open_source(tmp_path, "it").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [[["a"], ["b", "c"]], [b"\xff"], [["a", "b"]]])
+def test_names_that_are_no_list_of_text_are_one_line(names):
+    with pytest.raises(InputError, match=r"it: class_names: .*; expected a list with one name per class"):
+        formats.open_source({"id": [1], "class_names": names}, "it")
+
+
+def test_keys_of_records_are_names_of_columns():
+    with pytest.raises(InputError, match="it have the keys 'id', 5; expected names of columns"):
+        formats.open_source([{"id": 1, 5: "x"}], "it")
+
+
+def test_a_first_line_that_is_empty_is_not_called_an_empty_file(tmp_path):
+    (tmp_path / "a.csv").write_text("\nid,label\n1,a\n")
+    with pytest.raises(InputError, match="it begins with an empty line; expected a header"):
+        formats.open_source(tmp_path / "a.csv", "it")
