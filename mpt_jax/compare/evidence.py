@@ -233,6 +233,8 @@ def _rows_of_share(limit: float, rate: float, level: float) -> int | None:
         return None
     if rate < limit:  # rows that are not counted exceed a limit of theirs
         limit, rate = 1 - limit, 1 - rate
+    if rate <= limit:  # equal but for rounding
+        return None
     spread = -special.ndtri(level) * math.sqrt(limit * (1 - limit)) + -special.ndtri(MISSED) * math.sqrt(
         rate * (1 - rate)
     )

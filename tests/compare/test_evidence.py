@@ -177,3 +177,10 @@ def test_intervals_of_many_groups_are_those_of_each():
     for place, counts in enumerate(zip(negative.tolist(), positive.tolist(), rows.tolist(), strict=True)):
         assert np.allclose([low[place], high[place]], evidence.difference_interval(*counts, 0.9), rtol=0, atol=1e-12)
     assert ((low <= high) & (low >= -1) & (high <= 1)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_number_of_rows_finds_a_rate_that_differs_from_the_limit_by_rounding_alone():
+    for limit in (0.1, 0.3, 0.05, 0.95):
+        rate = float(np.nextafter(limit, 0))  # 1 - rate may be 1 - limit
+        assert evidence.share(1, 10, limit).rows_to_find(rate, 0.05) is None
