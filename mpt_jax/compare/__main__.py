@@ -162,7 +162,8 @@ def run(argv: Sequence[str]) -> int:
         }
         rendered = {path: render[kind]() for kind, path in files.items()}  # all of them before the first is written
     except Exception as error:
-        reason = one_line(error) if isinstance(error, InputError | OSError) else _of_program(error)
+        is_known = isinstance(error, InputError | OSError) or storage.is_failure(error)
+        reason = one_line(error) if is_known else _of_program(error)
         _write_error(_given_outputs(argv), reason, options, time.perf_counter() - start)
         raise
     for path, content in rendered.items():

@@ -217,12 +217,13 @@ def _aligned(source: Source, first: Rows, extra: Sequence[str], weight: str | No
     unused = np.ones(len(read.keys[0]), bool)
     unused[places[places >= 0]] = False
     lacking = places < 0
-    texts = [
-        rows.ids_of(of, np.flatnonzero(found)[: align.MOST_IDS])
-        for of, found in ((first.source, lacking), (source, unused))
-    ]
-    if how := align.written_otherwise(*texts):
-        raise InputError(f"{source.name} lacks {counted_rows(int(lacking.sum()))} of {first.source.name}; {how}")
+    if lacking.any() and unused.any():  # ids are texts only if the files are read again
+        texts = [
+            rows.ids_of(of, np.flatnonzero(found)[: align.MOST_IDS])
+            for of, found in ((first.source, lacking), (source, unused))
+        ]
+        if how := align.written_otherwise(*texts):
+            raise InputError(f"{source.name} lacks {counted_rows(int(lacking.sum()))} of {first.source.name}; {how}")
     return rows.reordered(read, places, first.source), lacking
 
 

@@ -138,10 +138,10 @@ def with_several_labels(old: Predictions, new: Predictions, options: Options, ow
     seen: set[str] = set()
 
     def prepare(source: Source) -> Source:
-        if source.columns and not {*LABELS, *PREDICTIONS} & {*source.columns}:
+        if len(in_files) < 2 and not {*PREDICTIONS} & {*source.columns}:  # the third is a file of labels
             raise InputError(
-                f"{source.name} has no column of labels or predictions; expected lists of names, or text with "
-                f"{separator!r} between them, in a column 'label' or 'prediction'"
+                f"{source.name} has no column of predictions; expected the names that the model gives in a column "
+                "'prediction': scores do not say how many"
             )
         own = None if isinstance(given, tuple) and not in_files else source.class_names
         for what, names in (("class_names", own), ("label_names", source.label_names)):

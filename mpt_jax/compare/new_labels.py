@@ -395,7 +395,7 @@ def _unfit_corrections(
             problems.append(
                 f"{len(unfit):,} {'label' if len(unfit) == 1 else 'labels'} of {read.source.name} "
                 f"{'is' if len(unfit) == 1 else 'are'} neither the former nor the corrected one: "
-                f"{listed(examples, len(unfit))}"
+                f"{listed(examples, len(unfit))}; expected one of these two in each file"
             )
     return problems
 

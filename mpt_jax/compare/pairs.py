@@ -229,7 +229,7 @@ def read_versions(
         ]
         problems += [rows.named(version, found, "no label") for version, found in without_label if found.size]
         hint = SKIP if any(found.size for _, found in without_label) else ""
-    if problems and "expected" not in problems[-1]:
+    if problems and problems[-1] not in relabelled.problems:  # those say what is expected
         where = "both" if len(given) == 2 else "all files"
         problems[-1] += f"; expected every id once in {where}, with a label and a prediction{hint}"
     kept, extras = None, Extras()

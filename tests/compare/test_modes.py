@@ -305,5 +305,6 @@ def test_names_in_files_and_options_are_checked_with_several_labels():
         unnamed = {column: values for column, values in old.items() if column != "class_names"}
         compare(unnamed, unnamed, multi_label="list", old_classes=10**9)
     scores = {"id": [1], "score_a": [0.1], "score_b": [0.9]}
-    with pytest.raises(InputError, match="has no column of labels or predictions; expected lists of names"):
-        compare(scores, scores, multi_label="|", labels={"id": [1], "label": ["a"]})
+    for further in ({"label": ["a"]}, {}):
+        with pytest.raises(InputError, match="the old arrays has no column of predictions; expected the names"):
+            compare(scores | further, scores, multi_label="|", labels={"id": [1], "label": ["a"]})

@@ -419,3 +419,13 @@ def test_predictions_that_read_as_missing_are_an_error_unless_they_are_classes()
         pairs.read(none | {"prediction": ["cat", "cat"]}, none | {"prediction": ["cat", "cat"]})
     declared = pairs.read(none, none | {"prediction": ["cat", "cat"]}, classes=["none", "cat"])
     assert declared.old.tolist() == [0, 1] and declared.new.tolist() == [1, 1]
+
+
+def test_what_is_expected_is_said_whatever_a_file_is_called(tmp_path):
+    table = "id,label,prediction\n1,a,a\n"
+    (tmp_path / "expected.csv").write_text(table)
+    (tmp_path / "new.csv").write_text(table + "2,a,a\n")
+    with pytest.raises(
+        InputError, match=r"but not in .*; expected every id once in both, with a label and a prediction"
+    ):
+        compare(tmp_path / "expected.csv", tmp_path / "new.csv")
